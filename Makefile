@@ -1,0 +1,48 @@
+# Two commands do all the set-up: `make run` and `make test`.
+SHELL := /bin/sh
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+STAMP := $(VENV)/.synced
+GOAL ?= refund order 1001 and tell the customer
+
+.PHONY: run test check fmt protos setup ci clean cluster-test help
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+
+.uv/bin/uv:
+	@echo "uv is missing: bringing it into .uv/ (private to this checkout)"
+	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv
+
+$(STAMP): pyproject.toml uv.lock $(filter .uv/%,$(UV))
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+setup: $(STAMP)  ## install everything into .venv
+
+run: $(STAMP)  ## run the main job on the embedded default
+	@$(VENV)/bin/handrail run "$(GOAL)" --project examples/backoffice
+
+test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
+	$(PY) -m pytest tests examples -q
+
+check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) protos/generate.py --check
+	$(PY) -m pytest tests/unit tests/scenarios -q
+
+fmt: $(STAMP)  ## format and fix what can be fixed
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+protos: $(STAMP)  ## generate the protobuf and gRPC code
+	$(PY) protos/generate.py
+
+ci: check test
+
+clean:  ## remove what was built here
+	rm -rf $(VENV) .uv .handrail .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Handrail: a distributed runtime for agents that act. This package is the public API."""

@@ -1,0 +1,216 @@
+"""Tools and their contracts: what a Python function says of itself before anything may call it.
+
+`@tool` leaves the function as it is (tests call it directly) and attaches a `Tool`: the contract, a
+pydantic model of the arguments, and an adapter of the output. Needs pydantic and nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+
+EffectName = Literal["read", "draft", "write", "irreversible"]
+PermissionName = Literal["read", "draft", "recommend", "execute", "approve", "delete", "admin"]
+IdempotencyName = Literal["natural", "keyed", "none"]
+RetryName = Literal["transient", "permanent"]
+
+MAX_TOOL_TIMEOUT_S = 3_600.0
+DEFAULT_TOOL_TIMEOUT_S = 30.0
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_deadline: ContextVar[float | None] = ContextVar("handrail_deadline", default=None)
+
+
+class Money(BaseModel):
+    """An amount in the currency's minor unit (cents), never a float."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    minor: Annotated[int, Field(description="minor units: 1250 is 12.50")]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code")]
+
+
+class ToolError(Exception):
+    """What a tool raises to say how it failed.
+
+    Unless `in_doubt`, raising it promises that the effect did not happen. Any other exception from a tool
+    with an effect leaves the effect in doubt.
+    """
+
+    def __init__(
+        self, message: str, *, code: str = "tool_error", transient: bool = False, in_doubt: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.transient = transient
+        self.in_doubt = in_doubt
+
+
+class ReadCall(BaseModel):
+    """A call of a read tool that is made to judge a condition; each argument is a CEL expression."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    tool: str
+    arguments: dict[str, str] = Field(default_factory=dict)
+
+
+class Contract(BaseModel):
+    """What a tool says of itself. The protobuf `ToolContract` has the same fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    toolbox: str = ""
+    description: str = ""
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    effect: EffectName
+    permission: PermissionName
+    idempotency: IdempotencyName
+    key_parameter: str = ""
+    readback: str = ""
+    settle_s: Annotated[float, Field(ge=0, le=MAX_TOOL_TIMEOUT_S)] = 0.0
+    undo: str = ""
+    reads: tuple[ReadCall, ...] = ()
+    pre: str = ""
+    post: str = ""
+    critical: tuple[str, ...] = ()
+    timeout_s: Annotated[float, Field(gt=0, le=MAX_TOOL_TIMEOUT_S)] = DEFAULT_TOOL_TIMEOUT_S
+    retry: RetryName = "permanent"
+    capability: str = ""
+    doubt: bool = False
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether a call changes anything."""
+        return self.effect != "read"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function with its contract."""
+
+    contract: Contract
+    function: Callable[..., Any]
+    arguments: type[BaseModel]
+    output: TypeAdapter[Any]
+
+    def with_toolbox(self, toolbox: str) -> Tool:
+        """Return the tool as a member of a toolbox."""
+        contract = self.contract.model_copy(update={"toolbox": toolbox})
+        return Tool(contract, self.function, self.arguments, self.output)
+
+
+def call(tool_name: str, /, **arguments: str) -> tuple[str, dict[str, str]]:
+    """Describe a read call for `reads=`: `{"order": call("get_order", order_id="args.order_id")}`."""
+    return tool_name, arguments
+
+
+def tool(
+    *,
+    effect: EffectName,
+    permission: PermissionName | None = None,
+    idempotency: IdempotencyName | None = None,
+    key: str = "",
+    readback: str = "",
+    settle_s: float = 0.0,
+    undo: str = "",
+    reads: Mapping[str, tuple[str, dict[str, str]]] | None = None,
+    pre: str = "",
+    post: str = "",
+    critical: Sequence[str] = (),
+    timeout_s: float = DEFAULT_TOOL_TIMEOUT_S,
+    retry: RetryName = "permanent",
+    capability: str = "",
+    doubt: bool = False,
+    name: str = "",
+) -> Callable[[_F], _F]:
+    """Make a typed function a tool.
+
+    `key` names the parameter that receives the idempotency key; it is hidden from plans. `pre` and `post`
+    are CEL over `args`, `reads` and (post) `output`. Permission defaults to the least that fits the effect.
+    """
+
+    def decorate(function: _F) -> _F:
+        model = _arguments_model(function, hidden=key)
+        output: TypeAdapter[Any] = TypeAdapter(_hints(function).get("return", Any))
+        contract = Contract(
+            name=name or function.__name__,
+            description=inspect.getdoc(function) or "",
+            input_schema=model.model_json_schema(),
+            output_schema=output.json_schema(mode="serialization"),
+            effect=effect,
+            permission=permission or _least_permission(effect),
+            idempotency=idempotency or ("natural" if effect == "read" else "none"),
+            key_parameter=key,
+            readback=readback,
+            settle_s=settle_s,
+            undo=undo,
+            reads=tuple(
+                ReadCall(name=bound, tool=target, arguments=arguments)
+                for bound, (target, arguments) in (reads or {}).items()
+            ),
+            pre=pre,
+            post=post,
+            critical=tuple(critical),
+            timeout_s=timeout_s,
+            retry=retry,
+            capability=capability,
+            doubt=doubt,
+        )
+        function.__handrail_tool__ = Tool(contract, function, model, output)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def collect(module: ModuleType) -> list[Tool]:
+    """Return the tools that a module defines or imports by name, in order of definition."""
+    found = (getattr(value, "__handrail_tool__", None) for value in vars(module).values())
+    return list({t.contract.name: t for t in found if isinstance(t, Tool)}.values())
+
+
+def remaining_s() -> float | None:
+    """Return the seconds that the calling tool has left, or None outside a run."""
+    deadline = _deadline.get()
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def set_deadline(timeout_s: float) -> None:
+    """Bound what the current context may take; the worker calls this before a tool."""
+    _deadline.set(time.monotonic() + timeout_s)
+
+
+def _least_permission(effect: EffectName) -> PermissionName:
+    return "read" if effect == "read" else "draft" if effect == "draft" else "execute"
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(function, include_extras=True)
+
+
+def _arguments_model(function: Callable[..., Any], *, hidden: str) -> type[BaseModel]:
+    hints = _hints(function)
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == hidden:
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise TypeError(f"{function.__name__}: *{parameter.name} cannot be a tool's parameter")
+        if parameter.name not in hints:
+            raise TypeError(f"{function.__name__}: parameter {parameter.name} needs a type")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (hints[parameter.name], default)
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model: type[BaseModel] = create_model(f"{function.__name__}_arguments", __config__=config, **fields)
+    return model
