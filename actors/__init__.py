@@ -1,0 +1,1 @@
+"""The minds (planner, executor, verifier), and where they live."""

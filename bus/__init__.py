@@ -1,0 +1,1 @@
+"""The log over NATS JetStream, its in-memory twin, and the embedded broker."""

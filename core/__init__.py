@@ -1,0 +1,1 @@
+"""The pure core: state, decisions, conformance; no broker, no clock, no randomness."""

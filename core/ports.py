@@ -152,6 +152,14 @@ class Log(Protocol):
         """Yield the records of a run, those to come included, across reconnections, without end."""
         ...
 
+    def scan(self, shard: int, *, filters: tuple[str, ...], after: int = 0) -> AsyncIterator[Record]:
+        """Yield a shard's records on any of the subject patterns, in stream order, without end.
+
+        In a pattern `{shard}` stands for the shard's number. Those to come are included, across
+        reconnections, as for `follow`.
+        """
+        ...
+
     async def last(self, shard: int, filter: str) -> Record | None:
         """Return the last record on a subject filter, read through the stream's leader."""
         ...

@@ -1,0 +1,1 @@
+"""The hands: tool hosts, the only parts that act."""

@@ -1,0 +1,26 @@
+"""What minds think with, behind two ports: one makes plans, the other chooses the next action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from handrail.v1 import event_pb2, plan_pb2
+
+
+class PlanMaker(Protocol):
+    """Makes a plan of a goal, or says why not and what comes nearest."""
+
+    async def make(self, text: str, context: Mapping[str, Any]) -> plan_pb2.Plan | event_pb2.NoPlan:
+        """Return a plan or the reason for none; what it proposes is checked before anything runs."""
+        ...
+
+
+class Chooser(Protocol):
+    """Chooses the next action of a step within a closed set."""
+
+    async def choose(
+        self, rules: Sequence[plan_pb2.Rule], inputs: Mapping[str, Any]
+    ) -> event_pb2.Choice | None:
+        """Return the choice, or None where nothing fits."""
+        ...

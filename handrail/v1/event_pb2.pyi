@@ -163,7 +163,6 @@ class Event(_message.Message):
     PROPOSAL_ASK_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     VERIFY_ASK_FIELD_NUMBER: _builtins.int
-    ACCEPTED_FIELD_NUMBER: _builtins.int
     PLAN_ACCEPTED_FIELD_NUMBER: _builtins.int
     PLAN_REJECTED_FIELD_NUMBER: _builtins.int
     EXPANDED_FIELD_NUMBER: _builtins.int
@@ -202,8 +201,6 @@ class Event(_message.Message):
     def action(self) -> Global___Action: ...
     @_builtins.property
     def verify_ask(self) -> Global___VerifyAsk: ...
-    @_builtins.property
-    def accepted(self) -> Global___Accepted: ...
     @_builtins.property
     def plan_accepted(self) -> Global___PlanAccepted: ...
     @_builtins.property
@@ -250,7 +247,6 @@ class Event(_message.Message):
         proposal_ask: Global___ProposalAsk | None = ...,
         action: Global___Action | None = ...,
         verify_ask: Global___VerifyAsk | None = ...,
-        accepted: Global___Accepted | None = ...,
         plan_accepted: Global___PlanAccepted | None = ...,
         plan_rejected: Global___PlanRejected | None = ...,
         expanded: Global___Expanded | None = ...,
@@ -268,11 +264,11 @@ class Event(_message.Message):
         orphan: Global___Orphan | None = ...,
         verdict: Global___Verdict | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "action", b"action", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "action", b"action", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "plan_ask", "proposal_ask", "action", "verify_ask", "accepted", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -594,6 +590,7 @@ class Action(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     REPLACES_FIELD_NUMBER: _builtins.int
     POST_FIELD_NUMBER: _builtins.int
+    ORIGINAL_SEQUENCE_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     step: _builtins.str
     """The step's instance: "refund", or "refund-3" in a fan-out."""
@@ -605,6 +602,8 @@ class Action(_message.Message):
     """The attempt that this one replaces or resolves, if any."""
     post: _builtins.str
     """The step's postcondition, for the verifier."""
+    original_sequence: _builtins.int
+    """Of a read-back: the stream sequence of the action in doubt."""
     @_builtins.property
     def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
     @_builtins.property
@@ -624,10 +623,11 @@ class Action(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         replaces: _builtins.str = ...,
         post: _builtins.str = ...,
+        original_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "key", b"key", "kind", b"kind", "permit", b"permit", "post", b"post", "replaces", b"replaces", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "key", b"key", "kind", b"kind", "original_sequence", b"original_sequence", "permit", b"permit", "post", b"post", "replaces", b"replaces", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -661,24 +661,9 @@ class VerifyAsk(_message.Message):
 Global___VerifyAsk: _TypeAlias = VerifyAsk  # noqa: Y015
 
 @_typing.final
-class Accepted(_message.Message):
+class PlanAccepted(_message.Message):
     """--- dec.note: written by the decider --------------------------------------------------------------"""
 
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Accepted: _TypeAlias = Accepted  # noqa: Y015
-
-@_typing.final
-class PlanAccepted(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final

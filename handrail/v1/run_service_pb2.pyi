@@ -116,6 +116,7 @@ class StepState(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     SKIP_REASON_FIELD_NUMBER: _builtins.int
+    HEALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     title: _builtins.str
     route: _plan_pb2.Route.ValueType
@@ -128,6 +129,8 @@ class StepState(_message.Message):
     def failure(self) -> _event_pb2.Failure: ...
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]: ...
+    @_builtins.property
+    def heals(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Healed]: ...
     def __init__(
         self,
         *,
@@ -140,10 +143,11 @@ class StepState(_message.Message):
         failure: _event_pb2.Failure | None = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         skip_reason: _builtins.str = ...,
+        heals: _abc.Iterable[_event_pb2.Healed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "failure", b"failure", "id", b"id", "output", b"output", "route", b"route", "skip_reason", b"skip_reason", "status", b"status", "title", b"title", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "failure", b"failure", "heals", b"heals", "id", b"id", "output", b"output", "route", b"route", "skip_reason", b"skip_reason", "status", b"status", "title", b"title", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,59 @@
+"""The executor: proposes the next action of a step that needs a mind.
+
+It holds no secrets and calls no tool with an effect; the decider checks its proposal and authorises it, or
+refuses.
+"""
+
+from __future__ import annotations
+
+from actors.agent import Answer
+from actors.answers import answer, load_all, poisoned
+from actors.models import Chooser
+from bus import consumers
+from core import failures
+from core.conditions import ConditionError
+from core.ports import Consumer, Log, Record
+from handrail.v1 import event_pb2
+
+
+class Executor:
+    """Answers proposal asks with what its chooser chooses."""
+
+    role = "executor"
+
+    def __init__(self, chooser: Chooser, *, pool: str, instance: str) -> None:
+        self._chooser = chooser
+        self._pool = pool
+        self._instance = instance
+
+    def consumer(self, pool: str) -> Consumer:
+        """Return what an executor hears."""
+        return consumers.mind(self.role, pool)
+
+    async def handle(self, record: Record, log: Log) -> list[Answer]:
+        """Propose an action."""
+        if record.event is None or not record.event.HasField("proposal_ask"):
+            return []
+        ask = record.event.proposal_ask
+        inputs = await load_all(log, record.address.key, ask.inputs)
+        try:
+            choice = await self._chooser.choose(ask.rules, inputs)
+        except ConditionError as error:
+            failure = failures.permanent(failures.CONDITION, str(error))
+            return [self._answer(record, event_pb2.Proposal(failure=failure))]
+        if choice is None:
+            failure = failures.permanent(failures.NO_RULE, "no row of the step's decision table holds")
+            return [self._answer(record, event_pb2.Proposal(failure=failure))]
+        return [self._answer(record, event_pb2.Proposal(choice=choice))]
+
+    def give_up(self, record: Record) -> list[Answer]:
+        """Say that nothing could be proposed."""
+        if record.event is None or not record.event.HasField("proposal_ask"):
+            return []
+        return [self._answer(record, event_pb2.Proposal(failure=poisoned(record)))]
+
+    def _answer(self, record: Record, body: event_pb2.Proposal) -> Answer:
+        assert record.event is not None
+        body.attempt = record.event.proposal_ask.attempt
+        topic = (self.role, self._pool, "proposal", body.attempt)
+        return answer(record, topic, "proposal", body, self._instance)

@@ -1,0 +1,23 @@
+"""Decision tables: the first row whose condition holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.course import first_rule
+from handrail.v1 import event_pb2, plan_pb2
+
+
+class DecisionTable:
+    """Chooses by the table that the plan itself carries."""
+
+    async def choose(
+        self, rules: Sequence[plan_pb2.Rule], inputs: Mapping[str, Any]
+    ) -> event_pb2.Choice | None:
+        """Return the first row that holds; raises ConditionError where one cannot be judged."""
+        row = first_rule(rules, inputs)
+        if row is None:
+            return None
+        reason = rules[row].when or "otherwise"
+        return event_pb2.Choice(rule=row, tool=rules[row].tool, reason=reason)

@@ -1,0 +1,296 @@
+"""The deliveries of one durable consumer on all its shards, over one shared credit.
+
+One small pull stands open on every shard, so that none starves; together they may ask for more than the
+credit. An intake without credit withdraws its pulls and hands back (NAK) what had been sent already. A pinned
+consumer keeps its pin by pulling at least every second, with credit or without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from nats.aio.msg import Msg
+
+from bus import subjects
+from bus.link import Inbox, Link, Position, position, status
+from bus.records import record_of
+from bus.store import Stored
+from bus.streams import PRIORITY_GROUP, consumer_home
+from core.ports import Consumer, LogError, LogUnavailable, Record, RunKey
+
+MAX_BATCH = 64
+PULL_EXPIRES_S = 2.0
+PINNED_EXPIRES_S = 1.0
+"""Half of the time after which a silent holder loses its pin."""
+ANSWER_GRACE_S = 1.0
+TICK_S = 0.25
+RETRY_WAIT_S = 0.1
+MISSING_TIMEOUT_S = 15.0
+DRAIN_TIMEOUT_S = 1.0
+_SECOND_NS = 1_000_000_000
+_PIN_EXPIRES_NS = int(PINNED_EXPIRES_S * _SECOND_NS)
+_OVER = ("404", "408")
+_FATAL = ("push based", "MaxRequest")
+
+
+@dataclass(slots=True, eq=False)
+class NatsDelivery:
+    """A message of a durable consumer; the first ack or nak answers it."""
+
+    key: RunKey
+    record: Record | None
+    time_ns: int
+    deliveries: int
+    _intake: Intake
+    _reply: str
+    _answered: bool = False
+
+    async def ack(self) -> None:
+        """Never deliver it again; where the ack is lost it does come again."""
+        await self._answer(b"+ACK")
+
+    async def nak(self, delay_s: float = 0.0) -> None:
+        """Deliver it again after a delay."""
+        await self._answer(b"-NAK" if delay_s <= 0 else b'-NAK {"delay":%d}' % int(delay_s * _SECOND_NS))
+
+    async def progress(self) -> None:
+        """Say that it is still being worked on."""
+        if not self._answered:
+            await self._intake.answer(self._reply, b"+WPI", done=False)
+
+    async def _answer(self, payload: bytes) -> None:
+        if not self._answered:
+            self._answered = True
+            await self._intake.answer(self._reply, payload, done=True)
+
+
+@dataclass(slots=True, eq=False)
+class _Pull:
+    """The pull that stands open on one shard, if any."""
+
+    subject: str
+    home: str
+    open: int = 0
+    token: str = ""
+    ends_s: float = 0.0
+    not_before_s: float = 0.0
+    kept_s: float = 0.0
+    missing_since_s: float = 0.0
+    pin: str = ""
+
+
+class Intake:
+    """A continuous pull; `next` hands out what has come, until `close`."""
+
+    def __init__(self, link: Link, consumer: Consumer, shards: tuple[int, ...], limit: int) -> None:
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}")
+        self._link = link
+        self._consumer = consumer
+        self._limit = limit
+        homes = [".".join(consumer_home(consumer, shard)) for shard in shards]
+        self._pulls = [_Pull(f"$JS.API.CONSUMER.MSG.NEXT.{home}", home) for home in homes]
+        self._by_home = {pull.home: pull for pull in self._pulls}
+        self._by_token: dict[str, _Pull] = {}
+        self._tokens = 0
+        self._unanswered = 0
+        # Holds no more than `limit` deliveries, and one error or end.
+        self._ready: asyncio.Queue[NatsDelivery | LogError | None] = asyncio.Queue()
+        self._inbox: Inbox | None = None
+        self._drains: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._pump: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def start(self) -> None:
+        """Begin to pull."""
+        self._pump = asyncio.create_task(self._keep_pulling())
+
+    async def next(self) -> NatsDelivery | None:
+        """Return the next delivery, or None after the end; raises what stopped it."""
+        item = await self._ready.get()
+        if isinstance(item, LogError):
+            raise item
+        return item
+
+    async def answer(self, reply: str, payload: bytes, *, done: bool) -> None:
+        """Send an ack; the last one of a delivery gives its credit back."""
+        await self._link.answer(reply, payload)
+        if done:
+            self._unanswered -= 1
+            if self._inbox is None:
+                self._wake.set()
+
+    async def close(self) -> None:
+        """Stop pulling, and hand back what nobody has taken."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pump is not None:
+            self._pump.cancel()
+        self._withdraw()
+        while not self._ready.empty():
+            item = self._ready.get_nowait()
+            if isinstance(item, NatsDelivery):
+                await item.nak()
+        self._ready.put_nowait(None)
+        if self._drains:
+            await asyncio.wait(self._drains, timeout=DRAIN_TIMEOUT_S)
+
+    # --- pulling ---------------------------------------------------------------------------------
+
+    async def _keep_pulling(self) -> None:
+        while True:
+            self._wake.clear()
+            if self._link.connected.is_set():
+                try:
+                    await self._pull_all()
+                except LogUnavailable:
+                    self._forget_pulls()
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _pull_all(self) -> None:
+        if self._unanswered >= self._limit:
+            self._withdraw()
+            await self._keep_pins()
+            return
+        if self._inbox is None:
+            self._inbox = await self._link.subscribe(self._deliver, self._fail, self._concerns)
+        now = self._loop.time()
+        for pull in self._pulls:
+            if now >= (pull.ends_s if pull.open else pull.not_before_s):
+                await self._send(pull)
+
+    async def _send(self, pull: _Pull) -> None:
+        inbox = self._inbox
+        if inbox is None:
+            return
+        batch = max(1, min(MAX_BATCH, (self._limit - self._unanswered) // len(self._pulls)))
+        expires_s = PINNED_EXPIRES_S if self._consumer.pinned else PULL_EXPIRES_S
+        self._by_token.pop(pull.token, None)
+        self._tokens += 1
+        pull.token = f"{self._tokens:x}"
+        self._by_token[pull.token] = pull
+        pull.open = batch
+        pull.kept_s = self._loop.time()
+        pull.ends_s = pull.kept_s + expires_s + ANSWER_GRACE_S
+        request = self._request(pull, batch=batch, expires=int(expires_s * _SECOND_NS))
+        await self._link.publish(pull.subject, request, reply=inbox.subject(pull.token))
+
+    def _request(self, pull: _Pull, **fields: int) -> bytes:
+        body: dict[str, int | str] = dict(fields)
+        if self._consumer.pinned:
+            body["group"] = PRIORITY_GROUP
+            if pull.pin:
+                body["id"] = pull.pin
+        return json.dumps(body, separators=(",", ":")).encode()
+
+    async def _keep_pins(self) -> None:
+        """Pull on pinned shards without room for any message, which says only that we live."""
+        now = self._loop.time()
+        for pull in self._pulls:
+            if pull.pin and now >= pull.kept_s + PINNED_EXPIRES_S:
+                pull.kept_s = now
+                request = self._request(pull, batch=1, max_bytes=1, expires=_PIN_EXPIRES_NS)
+                await self._link.publish(pull.subject, request, reply=self._link.nowhere)
+
+    def _withdraw(self) -> None:
+        inbox, self._inbox = self._inbox, None
+        self._forget_pulls()
+        if inbox is not None:
+            drain = asyncio.create_task(inbox.drain())
+            self._drains.add(drain)
+            drain.add_done_callback(self._drains.discard)
+
+    def _forget_pulls(self) -> None:
+        self._by_token.clear()
+        for pull in self._pulls:
+            pull.open = 0
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    async def _deliver(self, message: Msg) -> None:
+        at = position(message.reply)
+        if at is None:
+            pull = self._by_token.get(message.subject.rpartition(".")[2])
+            if pull is not None and (code := status(message)):
+                await self._end(pull, code, str((message.headers or {}).get("Description", "")))
+            return
+        if self._closed or self._unanswered >= self._limit:
+            await self._link.answer(message.reply, b"-NAK")
+            return
+        await self._take(message, at)
+        pull = self._by_home[at.home]
+        pull.missing_since_s = 0.0
+        pull.open = max(0, pull.open - 1)
+        if self._consumer.pinned and message.headers:
+            pull.pin = message.headers.get("Nats-Pin-Id", pull.pin)
+        if self._unanswered >= self._limit:
+            self._withdraw()
+        elif pull.open == 0 and self._inbox is not None:
+            await self._renew(pull)
+
+    async def _take(self, message: Msg, at: Position) -> None:
+        stored = Stored(at.sequence, at.time_ns, message.subject, message.data)
+        record: Record | None = None
+        try:
+            if self._consumer.stream == "timer":
+                key = subjects.parse_due(message.subject)
+            else:
+                record = record_of(stored)
+                if record is None:
+                    raise subjects.BadSubject(message.subject)
+                key = record.address.key
+        except subjects.BadSubject:
+            # Not of the log's form, and never will be.
+            await self._link.answer(message.reply, b"+ACK")
+            return
+        self._unanswered += 1
+        self._ready.put_nowait(NatsDelivery(key, record, at.time_ns, at.deliveries, self, message.reply))
+
+    async def _end(self, pull: _Pull, code: str, said: str) -> None:
+        """Meet the end of a pull that had room left."""
+        pull.open = 0
+        now = self._loop.time()
+        if code == "423":
+            pull.pin = ""
+        elif code == "503":
+            pull.missing_since_s = pull.missing_since_s or now
+            if now - pull.missing_since_s > MISSING_TIMEOUT_S:
+                self._fail(
+                    LogError(f"consumer {pull.home} does not exist: set up the streams and consumers again")
+                )
+            pull.not_before_s = now + TICK_S
+            return
+        elif code == "400" or any(sign in said for sign in _FATAL):
+            self._fail(LogError(f"the broker refuses to serve consumer {pull.home}: {said}; set it up again"))
+            return
+        elif code not in _OVER:
+            pull.not_before_s = now + RETRY_WAIT_S
+            return
+        pull.missing_since_s = 0.0
+        await self._renew(pull)
+
+    async def _renew(self, pull: _Pull) -> None:
+        try:
+            await self._send(pull)
+        except LogUnavailable:
+            pull.open = 0
+
+    def _concerns(self, subject: str) -> bool:
+        return any(f".{pull.home.lower()}." in f"{subject}." for pull in self._pulls)
+
+    def _fail(self, error: LogError) -> None:
+        if isinstance(error, LogUnavailable):
+            # The connection is lost; the pump begins anew when it is back.
+            self._inbox = None
+            self._forget_pulls()
+        elif not self._closed:
+            self._ready.put_nowait(error)

@@ -1,0 +1,164 @@
+"""The log over NATS JetStream: `core.ports.Log` on one link.
+
+Of the broker's API it uses STREAM.MSG.GET (all single reads), CONSUMER.CREATE and DELETE of `read-*`
+consumers (`read` and `follow`), and CONSUMER.MSG.NEXT with acks (`consume`). Never the direct get, which can
+be stale, and never `Nats-Msg-Id`, which looks neither at subject nor body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bus import reader, subjects
+from bus.intake import Intake
+from bus.link import MESSAGE_NOT_FOUND, ApiError, Link, parse_answer
+from bus.records import TIMEOUT_S, StoreLog, record_of
+from bus.store import Stored, patiently
+from core.ports import Consumer, Delivery, Fence, LogError, Record, RunKey
+
+PUBLISH_TIMEOUT_S = 2.0
+"""Of one try; the log's timeout bounds all of them."""
+TICK_TTL = "720h"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_DUE_NS = 253_402_300_799 * 1_000_000_000
+"""The last second of the year 9999, which is as far as the broker's time format goes."""
+
+
+class NatsStore:
+    """A broker's streams over a link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+        """Publish once and return the sequence; LogUnavailable means that the outcome is unknown."""
+        headers = None
+        if fence is not None:
+            headers = {
+                "Nats-Expected-Last-Subject-Sequence": str(fence.sequence),
+                "Nats-Expected-Last-Subject-Sequence-Subject": fence.filter,
+            }
+        return await self.send(subject, data, headers)
+
+    async def send(self, subject: str, data: bytes, headers: dict[str, str] | None) -> int:
+        """Publish with headers of one's own choice."""
+        message = await self._link.request(subject, data, headers=headers, timeout_s=PUBLISH_TIMEOUT_S)
+        return int(parse_answer(message, subject)["seq"])
+
+    async def first(self, stream: str, filter: str, after: int = 0) -> Stored | None:
+        """Return the first message on a filter after a sequence."""
+        return await self._fetch(stream, {"seq": after + 1, "next_by_subj": filter})
+
+    async def last(self, stream: str, filter: str) -> Stored | None:
+        """Return the last message on a filter."""
+        return await self._fetch(stream, {"last_by_subj": filter})
+
+    async def get(self, stream: str, sequence: int) -> Stored | None:
+        """Return a message by its sequence."""
+        return await self._fetch(stream, {"seq": sequence})
+
+    async def _fetch(self, stream: str, query: dict[str, Any]) -> Stored | None:
+        try:
+            answer = await self._link.call(f"STREAM.MSG.GET.{stream}", query)
+        except ApiError as error:
+            if error.code == MESSAGE_NOT_FOUND:
+                return None
+            raise
+        message = answer["message"]
+        try:
+            data = base64.b64decode(message.get("data") or "", validate=True)
+        except binascii.Error as error:
+            raise LogError(f"message {message.get('seq')} of {stream} cannot be decoded") from error
+        return Stored(int(message["seq"]), parse_time_ns(message["time"]), message["subject"], data)
+
+    def now_s(self) -> float:
+        """Return a time that only moves on."""
+        return asyncio.get_running_loop().time()
+
+    async def pause(self, delay_s: float) -> None:
+        """Wait before another try, no longer than until a lost connection is back."""
+        if self._link.connected.is_set():
+            await asyncio.sleep(delay_s)
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._link.connected.wait(), delay_s)
+
+
+class NatsLog(StoreLog):
+    """The log of the open shards, over one link, which it owns."""
+
+    def __init__(self, link: Link, shards: tuple[int, ...], *, timeout_s: float = TIMEOUT_S) -> None:
+        self._nats = NatsStore(link)
+        super().__init__(self._nats, shards, timeout_s)
+        self.link = link
+        self._intakes: set[Intake] = set()
+
+    async def read(self, key: RunKey, *, after: int = 0) -> list[Record]:
+        """Return every record of a run that was durable when this was called, in stream order."""
+        stream, filters = subjects.ev_stream(key.shard), (subjects.run_filter(key),)
+        found = await reader.read(self.link, stream, filters, after, self.timeout_s)
+        return [record for stored in found if (record := record_of(stored)) is not None]
+
+    def follow(self, key: RunKey, *, after: int = 0) -> AsyncIterator[Record]:
+        """Yield the records of a run, those to come included, across reconnections, without end."""
+        return self._follow(key.shard, (subjects.run_filter(key),), after)
+
+    def scan(self, shard: int, *, filters: tuple[str, ...], after: int = 0) -> AsyncIterator[Record]:
+        """Yield a shard's records on any of the subject patterns, in stream order, without end."""
+        return self._follow(shard, tuple(pattern.format(shard=shard) for pattern in filters), after)
+
+    async def _follow(self, shard: int, filters: tuple[str, ...], after: int) -> AsyncIterator[Record]:
+        messages = reader.follow(self.link, subjects.ev_stream(shard), filters, after)
+        async with contextlib.aclosing(messages):
+            async for stored in messages:
+                record = record_of(stored)
+                if record is not None:
+                    yield record
+
+    async def consume(self, consumer: Consumer, *, limit: int) -> AsyncIterator[Delivery]:
+        """Yield deliveries of all shards, at most `limit` of them unanswered (ack or nak) at a time."""
+        intake = Intake(self.link, consumer, self.shards, limit)
+        self._intakes.add(intake)
+        intake.start()
+        try:
+            while (delivery := await intake.next()) is not None:
+                yield delivery
+        finally:
+            self._intakes.discard(intake)
+            await intake.close()
+
+    async def arm(self, key: RunKey, timer: str, due_ns: int) -> None:
+        """Have a tick delivered at the due time; arming a timer again moves it."""
+        headers = {
+            "Nats-Schedule": f"@at {format_time_ns(due_ns)}",
+            "Nats-Schedule-Target": subjects.timer_due(key),
+            "Nats-Schedule-TTL": TICK_TTL,
+        }
+        subject = subjects.timer_arm(key, timer)
+        await patiently(self.store, self.timeout_s, lambda: self._nats.send(subject, b"", headers))
+
+    async def close(self) -> None:
+        """Stop consuming and disconnect."""
+        for intake in list(self._intakes):
+            await intake.close()
+        await self.link.close()
+
+
+def format_time_ns(time_ns: int) -> str:
+    """Write a time as RFC 3339, to the nanosecond."""
+    seconds, nanoseconds = divmod(min(max(time_ns, 0), _MAX_DUE_NS), 1_000_000_000)
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+
+
+def parse_time_ns(text: str) -> int:
+    """Read an RFC 3339 time in UTC, to the nanosecond."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
+    return int((moment - _EPOCH).total_seconds()) * 1_000_000_000 + int(f"{fraction:0<9}"[:9] or 0)

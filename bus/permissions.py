@@ -1,0 +1,195 @@
+"""Who may say what on the bus: one table, from which the broker's users and their permissions are made.
+
+One user per role and pool. Each writes its own channel, pulls and acknowledges its own consumers and hears
+its own inbox; nobody but `admin` touches streams or durable consumers. What is not granted is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bus import consumers
+from bus.subjects import TIMER_STREAM, token
+from core.ports import Consumer
+
+API = "$JS.API"
+POOLED_ROLES = ("planner", "executor", "worker", "verifier")
+_ANSWER_KINDS = {
+    "planner": ("plan",),
+    "executor": ("proposal",),
+    "worker": ("intent", "result", "orphan"),
+    "verifier": ("verdict",),
+}
+# Acknowledgements exist in two layouts: <stream>.<consumer>, and <domain>.<account>.<stream>.<consumer>
+# (servers up to 2.15 send the first unless told otherwise). "_" is the domain of a server without one; it is
+# spelt out because with a wildcard there the second pattern would match the first layout of any consumer.
+_ACK = ("$JS.ACK", "$JS.ACK._.*")
+
+Pools = Mapping[str, Sequence[str]]
+"""The names of the pools of each pooled role; a worker's pool is its toolbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of the broker: what it may publish and hear, and the exceptions."""
+
+    name: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    deny_publish: tuple[str, ...] = ()
+
+
+def user_name(role: str, pool: str = "") -> str:
+    """Name the user of a role, and of a pool where the role has pools."""
+    if (role in POOLED_ROLES) != bool(pool):
+        raise ValueError(f"role {role!r} with pool {pool!r}: exactly {', '.join(POOLED_ROLES)} have pools")
+    return f"{role}-{token(pool)}" if pool else token(role)
+
+
+def inbox_prefix(user: str) -> str:
+    """Return the prefix of a user's private inboxes (without the last dot)."""
+    return f"_INBOX_{user}"
+
+
+def heartbeat(role: str, pool: str, instance: str) -> str:
+    """Name the core subject on which an agent or worker says that it lives."""
+    return ".".join(("hb", *map(token, (role, pool, instance))))
+
+
+def users(pools: Pools) -> tuple[User, ...]:
+    """Return every user of a broker with these pools."""
+    unknown = sorted(set(pools) - set(POOLED_ROLES))
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} has no pools: exactly {', '.join(POOLED_ROLES)} have")
+    return _users({role: tuple(map(token, pools.get(role, ()))) for role in POOLED_ROLES})
+
+
+def render(members: Iterable[User], passwords: Mapping[str, str]) -> str:
+    """Return the `authorization` block of a nats-server configuration."""
+    blocks = [_render_user(user, passwords[user.name]) for user in members]
+    return "authorization {\n  users = [\n" + "".join(blocks) + "  ]\n}\n"
+
+
+def table() -> list[User]:
+    """Return the table as the documentation shows it: one user per role, `<pool>` standing for any pool."""
+    return list(_users(dict.fromkeys(POOLED_ROLES, ("<pool>",))))
+
+
+def markdown() -> str:
+    """Return the table in Markdown."""
+    lines = ["| user | may publish | except | may hear |", "|---|---|---|---|"]
+    for user in table():
+        cells = (user.publish, user.deny_publish, user.subscribe)
+        listed = (" ".join(f"`{subject}`" for subject in cell) for cell in cells)
+        lines.append(f"| `{user.name}` | {' | '.join(listed)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _users(pools: Pools) -> tuple[User, ...]:
+    pooled = [(role, pool) for role in POOLED_ROLES for pool in pools[role]]
+    heard = [_consumer(role, pool) for role, pool in pooled]
+    return (
+        User("admin", (">",), (">",)),
+        User(
+            "gateway",
+            ("ev.*.*.*.cmd.>", "req.*", "blob.>", *_read_all()),
+            (*_inbox("gateway"), "hb.>"),
+            _deny_durables([*heard, consumers.decider(), consumers.ticks()], shared=()),
+        ),
+        User(
+            "decider",
+            (
+                *("ev.*.*.*.dec.>", "timer.arm.>", "blob.>"),
+                *_read_all(),
+                *_answer(consumers.decider()),
+                *_answer(consumers.ticks()),
+            ),
+            _inbox("decider"),
+            _deny_durables(heard, shared=(consumers.decider(), consumers.ticks())),
+        ),
+        *(_pooled_user(role, pool) for role, pool in pooled),
+    )
+
+
+def _pooled_user(role: str, pool: str) -> User:
+    name = f"{role}-{pool}"
+    return User(
+        name,
+        (
+            *(f"ev.*.*.*.ans.{role}.{pool}.{kind}.*" for kind in _ANSWER_KINDS[role]),
+            *(("blob.>",) if role == "worker" else ()),
+            f"hb.{role}.{pool}.*",
+            *_READ,
+            *_pull(_consumer(role, pool)),
+            *_answer(_consumer(role, pool)),
+        ),
+        _inbox(name),
+    )
+
+
+def _consumer(role: str, pool: str) -> Consumer:
+    if role == "worker":
+        return consumers.worker(pool)
+    return consumers.verifier(pool) if role == "verifier" else consumers.mind(role, pool)
+
+
+# Never DIRECT.GET: it may be stale, and it sends a stored message to any subject that the asker names.
+_READ = (f"{API}.INFO", f"{API}.STREAM.MSG.GET.*")
+
+
+def _read_all() -> tuple[str, ...]:
+    """Read any stream, through ephemeral consumers too.
+
+    Only named ones: the request to create one without a name carries the name in its body, where no
+    permission looks, and so could rewrite a durable consumer. `$JS.FC` answers flow control.
+    """
+    return (
+        *_READ,
+        *(f"{API}.STREAM.INFO.*", f"{API}.CONSUMER.INFO.*.*"),
+        *(f"{API}.CONSUMER.CREATE.*.*", f"{API}.CONSUMER.CREATE.*.*.>", f"{API}.CONSUMER.DELETE.*.*"),
+        *(f"{API}.CONSUMER.MSG.NEXT.*.*", "$JS.FC.>"),
+    )
+
+
+def _stream_and_name(consumer: Consumer) -> str:
+    """Match a consumer on the streams that it may be on (those of all shards)."""
+    # One stream holds the timers of all shards, so there the shard is part of the consumer's name.
+    return f"{TIMER_STREAM}.*" if consumer.stream == "timer" else f"*.{consumer.name}"
+
+
+def _pull(consumer: Consumer) -> tuple[str, ...]:
+    where = _stream_and_name(consumer)
+    return (f"{API}.CONSUMER.MSG.NEXT.{where}", f"{API}.CONSUMER.INFO.{where}")
+
+
+def _answer(consumer: Consumer) -> tuple[str, ...]:
+    return tuple(f"{layout}.{_stream_and_name(consumer)}.>" for layout in _ACK)
+
+
+def _deny_durables(foreign: Sequence[Consumer], shared: Sequence[Consumer]) -> tuple[str, ...]:
+    """Keep a user that makes ephemeral consumers from touching durable ones; it may pull the shared."""
+    denied: list[str] = []
+    for consumer in (*foreign, *shared):
+        where = _stream_and_name(consumer)
+        denied += (f"{API}.CONSUMER.CREATE.{where}", f"{API}.CONSUMER.CREATE.{where}.>")
+        denied.append(f"{API}.CONSUMER.DELETE.{where}")
+        if consumer not in shared:
+            denied.append(f"{API}.CONSUMER.MSG.NEXT.{where}")
+    return tuple(denied)
+
+
+def _inbox(user: str) -> tuple[str, ...]:
+    return (f"{inbox_prefix(user)}.>",)
+
+
+def _render_user(user: User, password: str) -> str:
+    allow, deny = json.dumps(list(user.publish)), json.dumps(list(user.deny_publish))
+    subscribe = json.dumps(list(user.subscribe))
+    return (
+        f"    {{ user: {json.dumps(user.name)}, password: {json.dumps(password)}, permissions: {{\n"
+        f"      publish: {{ allow: {allow}, deny: {deny} }}\n"
+        f"      subscribe: {{ allow: {subscribe} }}\n"
+        "    } }\n"
+    )

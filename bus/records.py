@@ -1,0 +1,124 @@
+"""What every log does over a store: appends that know their outcome, single reads, blobs, request cells."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from bus import blobs, subjects
+from bus.store import Patience, Store, Stored, patiently, write_once
+from core.ports import Address, Fence, FenceLost, LogError, LogUnavailable, Record, RunKey
+from handrail.v1 import event_pb2, plan_pb2
+
+TIMEOUT_S = 10.0
+MAX_EVENT_BYTES = 1_000_000
+MAX_CELL_BYTES = 64 * 1024
+
+
+class StoreLog:
+    """The part of a log that needs no more than a store."""
+
+    def __init__(self, store: Store, shards: tuple[int, ...], timeout_s: float = TIMEOUT_S) -> None:
+        self.store = store
+        self.timeout_s = timeout_s
+        self._shards = shards
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """The open shards."""
+        return self._shards
+
+    async def append(self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None) -> int:
+        """Append durably and return the sequence.
+
+        With a fence exactly once, or FenceLost. Without one at least once: readers drop an event whose id
+        they have seen. LogUnavailable, after the log's timeout, leaves the outcome open.
+        """
+        stream, subject = subjects.ev_stream(address.key.shard), subjects.build(address)
+        data = event.SerializeToString()
+        if len(data) > MAX_EVENT_BYTES:
+            raise LogError(
+                f"the event for {subject} has {len(data)} bytes, the most is {MAX_EVENT_BYTES}: "
+                "put large values in blobs"
+            )
+        patience = Patience(self.store, self.timeout_s)
+        while True:
+            try:
+                return await self.store.publish(stream, subject, data, fence)
+            except (LogUnavailable, FenceLost) as error:
+                if fence is not None:
+                    sequence = await self._resolve(stream, fence, event.id, error)
+                    if sequence is not None:
+                        return sequence
+                await patience.wait(error)
+
+    async def _resolve(self, stream: str, fence: Fence, id: str, error: LogError) -> int | None:
+        """Return where our event stands, or None where nobody has written and it is to be sent again.
+
+        If it was accepted it is the first on the filter after the fence, whatever came later.
+        """
+        try:
+            found = await self.store.first(stream, fence.filter, fence.sequence)
+        except LogUnavailable:
+            return None
+        if found is None:
+            return None
+        event = decode(found.data)
+        if event is not None and event.id == id:
+            return found.sequence
+        raise FenceLost(
+            f"another event ({found.sequence}, {found.subject}) came first on {fence.filter}: "
+            "read it and decide again"
+        ) from error
+
+    async def last(self, shard: int, filter: str) -> Record | None:
+        """Return the last record on a subject filter, read through the stream's leader."""
+        stream = subjects.ev_stream(shard)
+        return record_of(await patiently(self.store, self.timeout_s, lambda: self.store.last(stream, filter)))
+
+    async def get(self, shard: int, sequence: int) -> Record | None:
+        """Return one record by its sequence."""
+        stream = subjects.ev_stream(shard)
+        return record_of(
+            await patiently(self.store, self.timeout_s, lambda: self.store.get(stream, sequence))
+        )
+
+    async def put_blob(self, key: RunKey, content: bytes) -> plan_pb2.Blob:
+        """Store a large value under its digest; storing it twice is storing it once."""
+        return await blobs.put(self.store, key, content, self.timeout_s)
+
+    async def get_blob(self, key: RunKey, blob: plan_pb2.Blob) -> bytes:
+        """Return a large value; raises LogError where it is incomplete or its digest is wrong."""
+        return await blobs.get(self.store, key, blob, self.timeout_s)
+
+    async def reserve(self, cell: str, content: bytes) -> bytes:
+        """Write a request cell if it is empty; return what it holds now."""
+        if len(content) > MAX_CELL_BYTES:
+            raise LogError(f"a request cell takes {MAX_CELL_BYTES} bytes, not {len(content)}")
+        stream, subject = subjects.REQUEST_STREAM, subjects.request_cell(cell)
+        if await write_once(self.store, stream, subject, content, self.timeout_s):
+            return content
+        found = await patiently(self.store, self.timeout_s, lambda: self.store.first(stream, subject))
+        if found is None:
+            raise LogError(f"request cell {cell} is taken and empty at once: was stream {stream} changed?")
+        return found.data
+
+
+def record_of(stored: Stored | None) -> Record | None:
+    """Read a message of a run's log; None where there is none, or its subject is not of the log's form."""
+    if stored is None:
+        return None
+    try:
+        address = subjects.parse(stored.subject)
+    except subjects.BadSubject:
+        return None
+    return Record(stored.sequence, stored.time_ns, address, decode(stored.data))
+
+
+def decode(data: bytes) -> event_pb2.Event | None:
+    """Decode an event; None where it is none, is nested too deep or is too large."""
+    if len(data) > MAX_EVENT_BYTES:
+        return None
+    try:
+        return event_pb2.Event.FromString(data)
+    except DecodeError:
+        return None

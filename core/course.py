@@ -1,0 +1,389 @@
+"""The course of a run that has a plan: which steps can start, and what became of those that did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core import conditions, conformance, failures, values
+from core.failures import permanent
+from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, Healer
+from core.moves import Arm, Decide, Move, Revoke, ask, note
+from core.plan import (
+    DEFAULT_EACH_LIMIT,
+    BadReference,
+    Unresolved,
+    attempt_id,
+    canonical_route,
+    dependencies,
+    references,
+)
+from core.scope import Scope
+from core.state import Attempt, Instance, RunState
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+
+MIND_POOL = "main"
+MAX_IN_FLIGHT = 64
+DEFAULT_MAX_ACTIONS = 4_000
+DEFAULT_MAX_STEPS = 1_000
+PERMIT_LIFE_NS = 600_000_000_000
+MIN_TIMEOUT_NS = 100_000_000
+
+
+def finish(status: event_pb2.RunStatus.ValueType, failure: event_pb2.Failure | None = None) -> Decide:
+    """End the run."""
+    return note("finished", event_pb2.Finished(status=status, failure=failure))
+
+
+def deadline_failure() -> event_pb2.Failure:
+    """Say that the deadline passed."""
+    return permanent(failures.DEADLINE, "the run's deadline passed before it was done")
+
+
+def first_rule(rules: Sequence[plan_pb2.Rule], inputs: Mapping[str, Any]) -> int | None:
+    """Return the first row of a decision table that holds; a row without a condition always does."""
+    for i, rule in enumerate(rules):
+        if not rule.when or conditions.holds(rule.when, {"input": inputs}):
+            return i
+    return None
+
+
+class Course:
+    """One look at a run that has a plan."""
+
+    def __init__(self, state: RunState, now_ns: int, contents: Mapping[str, str]) -> None:
+        assert state.plan is not None
+        self.state = state
+        self.now_ns = now_ns
+        self.steps = {step.id: step for step in state.plan.steps}
+        self.needs = dependencies(state.plan)
+        self.scope = Scope(state, self.steps, self.needs, contents)
+        self.room = MAX_IN_FLIGHT - len(state.in_flight)
+        self.actions = state.actions
+
+    def moves(self) -> list[Move]:
+        """Return what is missing."""
+        state = self.state
+        if state.goal.dry_run:
+            return [finish(event_pb2.RUN_STATUS_DONE)]
+        ending = self._ending()
+        if ending is not None:
+            return self._wind_down(ending)
+        if not state.open:
+            return [finish(event_pb2.RUN_STATUS_DONE)]
+        moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
+        if state.paused:
+            return moves + self._take_back("paused") + self._resolve_only()
+        for instance_id in self._order():
+            moves += self._look(state.instances[instance_id])
+        return moves
+
+    def _order(self) -> list[str]:
+        """Return the open instances in the plan's order."""
+        rank = {step: i for i, step in enumerate(self.steps)}
+        instances = self.state.instances
+
+        def place(instance_id: str) -> tuple[int, int]:
+            instance = instances[instance_id]
+            return rank[instance.step], -1 if instance.index is None else instance.index
+
+        return sorted(self.state.open, key=place)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _ending(self) -> Decide | None:
+        """Return how the run ends early, if it must."""
+        state = self.state
+        if state.cancel is not None:
+            reason = state.cancel.reason or "somebody cancelled the run"
+            return finish(event_pb2.RUN_STATUS_CANCELLED, permanent(failures.CANCELLED, reason))
+        if state.failed:
+            failure = state.instances[state.failed[0]].failure
+            return finish(event_pb2.RUN_STATUS_FAILED, failure)
+        if state.deadline_ns and self.now_ns >= state.deadline_ns:
+            return finish(event_pb2.RUN_STATUS_FAILED, deadline_failure())
+        return None
+
+    def _wind_down(self, ending: Decide) -> list[Move]:
+        """Start nothing, take back what has not started, see the rest through, then end."""
+        moves = (
+            self._take_back(ending.body.failure.code) if isinstance(ending.body, event_pb2.Finished) else []
+        )
+        moves += self._resolve_only()
+        owed = [a for a in self.state.in_flight if a.action is not None]
+        return moves if moves or owed else [ending]
+
+    def _take_back(self, reason: str) -> list[Move]:
+        """Take back what has not started, but for what clears up an earlier doubt."""
+        moves: list[Move] = []
+        for instance_id in self._order():
+            instance = self.state.instances[instance_id]
+            attempt = instance.current
+            if attempt is None or instance.settled or instance.doubtful is not None:
+                continue
+            if attempt.is_act and attempt.can_be_taken_back:
+                body = event_pb2.Revoked(attempt=attempt.id, reason=reason)
+                moves.append(Revoke(attempt.pool, body))
+        return moves
+
+    def _resolve_only(self) -> list[Move]:
+        """Make the moves that clear up what is in flight or in doubt, and no others."""
+        moves: list[Move] = []
+        for instance_id in self._order():
+            instance = self.state.instances[instance_id]
+            attempt = instance.current
+            if attempt is not None and not instance.settled and self._unresolved(instance, attempt):
+                moves += self._look(instance)
+        return moves
+
+    def _unresolved(self, instance: Instance, attempt: Attempt) -> bool:
+        """Whether it is unknown what became of the effect."""
+        if instance.doubtful is not None:
+            return True
+        result = attempt.result
+        if attempt.action is None or attempt.revoked or result is None or result.message.HasField("failure"):
+            return False
+        has_effect = self._healer(instance).contract(attempt).effect != tool_pb2.EFFECT_READ
+        return has_effect and attempt.verdict is not None
+
+    # --- one instance ------------------------------------------------------------------------------
+
+    def _healer(self, instance: Instance) -> Healer:
+        return Healer(self.state, instance, self.steps[instance.step].max_attempts, self.now_ns)
+
+    def _fail(self, instance: Instance, code: str, message: str) -> list[Move]:
+        return [note("step_failed", event_pb2.StepFailed(step=instance.id, failure=permanent(code, message)))]
+
+    def _look(self, instance: Instance) -> list[Move]:
+        try:
+            return self._next(instance)
+        except values.BadValue as error:
+            return self._fail(instance, failures.BAD_OUTPUT, str(error))
+
+    def _next(self, instance: Instance) -> list[Move]:
+        if instance.settled or instance.count is not None:
+            return []
+        if instance.heal is not None:
+            return self._carry_out_heal(instance)
+        attempt = instance.current
+        if attempt is None:
+            return self._begin(instance)
+        if attempt.revoked:
+            return self._start(instance, attempt)
+        if attempt.action is None:
+            return self._after_proposal(instance, attempt)
+        return self._after_action(instance, attempt)
+
+    def _begin(self, instance: Instance) -> list[Move]:
+        step = self.steps[instance.step]
+        if instance.index is not None:
+            return self._start(instance, None)
+        instances = self.state.instances
+        if any(not instances[need].settled for need in self.needs[step.id]):
+            return []
+        if any(instances[need].settled == "in_doubt" for need in self.needs[step.id]):
+            return []
+        data = references(step) - {"goal", "each", "input"}
+        skipped = sorted(need for need in data if instances[need].settled == "skipped")
+        if skipped:
+            return self._skip(instance, f"it refers to {skipped[0]}, which was skipped")
+        try:
+            if step.when and not conditions.holds(step.when, self.scope.conditions_of(step.id)):
+                return self._skip(instance, f"its condition does not hold: {step.when}")
+        except conditions.ConditionError as error:
+            return self._fail(instance, failures.CONDITION, f"when: {error}")
+        return self._expand(instance, step) if step.each else self._start(instance, None)
+
+    def _skip(self, instance: Instance, reason: str) -> list[Move]:
+        return [note("skipped", event_pb2.Skipped(step=instance.id, reason=reason))]
+
+    def _expand(self, instance: Instance, step: plan_pb2.Step) -> list[Move]:
+        try:
+            items = self.scope.resolve(step.each, None)
+        except (Unresolved, BadReference) as error:
+            return self._fail(instance, failures.UNRESOLVED, f"each: {error}")
+        limit = step.each_limit or DEFAULT_EACH_LIMIT
+        if not isinstance(items, list):
+            return self._fail(instance, failures.EACH, f"{step.each} is not a list")
+        room = (self.state.goal.budget.max_steps or DEFAULT_MAX_STEPS) - len(self.state.instances)
+        if len(items) > limit or len(items) > room:
+            message = f"{step.each} has {len(items)} items; the limit is {min(limit, max(room, 0))}"
+            return self._fail(instance, failures.EACH, message)
+        return [note("expanded", event_pb2.Expanded(step=instance.id, count=len(items)))]
+
+    def _start(self, instance: Instance, previous: Attempt | None) -> list[Move]:
+        """Ask for the instance's next attempt, of an executor or of a worker."""
+        if self.room <= 0:
+            return []
+        step = self.steps[instance.step]
+        try:
+            if previous is not None and previous.action is not None:
+                arguments = self.scope.loaded(previous.action.arguments)
+                return self._act(instance, previous.action.tool, arguments, replaces=previous.id)
+            arguments = self.scope.arguments(step.arguments, instance)
+        except (Unresolved, BadReference, values.BadValue) as error:
+            return self._fail(instance, failures.UNRESOLVED, str(error))
+        if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
+            return self._propose(instance, step, arguments)
+        return self._act(instance, step.tool, arguments)
+
+    def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:
+        self.room -= 1
+        body = event_pb2.ProposalAsk(
+            attempt=attempt_id(instance.id, len(instance.attempts) + 1), step=instance.id, rules=step.rules
+        )
+        for name, value in inputs.items():
+            body.inputs[name].CopyFrom(values.inline(value))
+        return [ask("executor", MIND_POOL, "proposal_ask", body)]
+
+    def _act(
+        self,
+        instance: Instance,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        kind: event_pb2.ActionKind.ValueType = event_pb2.ACTION_KIND_ACT,
+        replaces: str = "",
+        original: int = 0,
+    ) -> list[Move]:
+        """Authorise an action: everything that it may do is in it."""
+        contract = self.state.contracts[tool]
+        found = conformance.check_arguments(contract, arguments) if kind == event_pb2.ACTION_KIND_ACT else []
+        if found:
+            text = "; ".join(f"{v.field}: {v.message}" for v in found)
+            return self._fail(instance, failures.BAD_ARGUMENTS, f"{tool}: {text}")
+        limit = self.state.goal.budget.max_actions or DEFAULT_MAX_ACTIONS
+        if self.actions >= limit:
+            return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
+        self.actions += 1
+        self.room -= 1
+        step = self.steps[instance.step]
+        attempt = attempt_id(instance.id, len(instance.attempts) + 1)
+        body = event_pb2.Action(
+            attempt=attempt,
+            step=instance.id,
+            kind=kind,
+            tool=tool,
+            key=f"{self.state.key.run}:{instance.id}",
+            replaces=replaces,
+            post=step.post,
+            original_sequence=original,
+        )
+        for name, value in arguments.items():
+            body.arguments[name].CopyFrom(values.inline(value))
+        timeout_ns = self._timeout_ns(step, contract)
+        body.timeout.FromNanoseconds(timeout_ns)
+        permit = body.permit
+        permit.run, permit.step, permit.attempt, permit.tool = self.state.key.run, instance.id, attempt, tool
+        permit.arguments_sha256 = values.arguments_digest(arguments)
+        permit.expires.FromNanoseconds(self.now_ns + PERMIT_LIFE_NS)
+        return [ask("worker", contract.toolbox, "action", body)]
+
+    def _timeout_ns(self, step: plan_pb2.Step, contract: tool_pb2.ToolContract) -> int:
+        own = step.timeout.ToNanoseconds() if step.HasField("timeout") else int(contract.timeout_s * 1e9)
+        if self.state.deadline_ns > self.now_ns:
+            own = min(own, self.state.deadline_ns - self.now_ns)
+        return max(own, MIN_TIMEOUT_NS)
+
+    # --- after a mind or a worker has answered, or has not -----------------------------------------
+
+    def _after_proposal(self, instance: Instance, attempt: Attempt) -> list[Move]:
+        if attempt.proposal is None:
+            return []
+        healer = self._healer(instance)
+        if attempt.proposal.HasField("failure"):
+            return [healer.after_failure(attempt, attempt.proposal.failure)]
+        if attempt.refused:
+            cause = permanent(failures.PROPOSAL, "; ".join(v.message for v in attempt.refused))
+            may = healer.tries < healer.max_attempts
+            return self._start(instance, None) if may else [healer.fail(cause)]
+        found = self._check_choice(instance, attempt)
+        if found:
+            body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
+            return [note("proposal_refused", body)]
+        choice = attempt.proposal.choice
+        rule = self.steps[instance.step].rules[choice.rule]
+        try:
+            inputs = self.scope.loaded(attempt.proposal_ask.inputs) if attempt.proposal_ask else {}
+            arguments = self.scope.arguments(rule.arguments, instance, inputs)
+        except (Unresolved, BadReference, values.BadValue) as error:
+            return self._fail(instance, failures.UNRESOLVED, str(error))
+        if self.room <= 0:
+            return []
+        return self._act(instance, choice.tool, arguments, replaces=attempt.id)
+
+    def _check_choice(self, instance: Instance, attempt: Attempt) -> plan_pb2.Violation | None:
+        """An executor may choose a row that is there, that holds, and its tool: nothing else."""
+        rules = self.steps[instance.step].rules
+        choice = attempt.proposal.choice if attempt.proposal is not None else event_pb2.Choice()
+        where = f"choice.rule[{choice.rule}]"
+        if choice.rule >= len(rules) or rules[choice.rule].tool != choice.tool:
+            message = f"{choice.tool!r} is not the tool of row {choice.rule} of the step's table"
+            return plan_pb2.Violation(field=where, code="outside_closed_set", message=message)
+        inputs = self.scope.loaded(attempt.proposal_ask.inputs) if attempt.proposal_ask else {}
+        try:
+            first = first_rule(rules[: choice.rule + 1], inputs)
+        except conditions.ConditionError as error:
+            return plan_pb2.Violation(field=where, code=failures.CONDITION, message=str(error))
+        if first != choice.rule:
+            message = f"row {choice.rule} is not the first that holds"
+            return plan_pb2.Violation(field=where, code="not_first", message=message)
+        return None
+
+    def _after_action(self, instance: Instance, attempt: Attempt) -> list[Move]:
+        healer = self._healer(instance)
+        if attempt.result is None:
+            return self._watch_claim(healer, attempt)
+        result = attempt.result.message
+        if not attempt.is_act:
+            move = healer.after_read_back(attempt, result)
+            if move is not None:
+                return [move]
+        elif result.HasField("failure"):
+            return [healer.after_failure(attempt, result.failure)]
+        if attempt.verdict is None:
+            return []
+        return [healer.after_verdict(attempt, attempt.verdict.message)]
+
+    def _watch_claim(self, healer: Healer, attempt: Attempt) -> list[Move]:
+        """A claim that has gone silent is resolved when its claimer is dead, or its lease is over."""
+        if not attempt.orphan_ns or attempt.action is None:
+            return []
+        lease_ns = attempt.claimed_ns + attempt.action.timeout.ToNanoseconds() + LEASE_GRACE_NS
+        if not attempt.seen_dead and self.now_ns < lease_ns:
+            return [Arm(f"lease-{attempt.id}", lease_ns)]
+        how = "died" if attempt.seen_dead else "did not answer within its lease"
+        cause = failures.in_doubt(failures.SILENT, f"worker {attempt.claimer} claimed the action and {how}")
+        return [healer.resolve(attempt, cause)]
+
+    def _carry_out_heal(self, instance: Instance) -> list[Move]:
+        heal, attempt = instance.heal, instance.current
+        assert heal is not None
+        assert attempt is not None
+        if self.now_ns < heal.not_before_ns:
+            return [Arm(f"heal-{attempt.id}", heal.not_before_ns)]
+        if self.room <= 0:
+            return []
+        if heal.strategy == REREAD:
+            assert attempt.result is not None
+            body = event_pb2.VerifyAsk(
+                attempt=attempt.id, result_sequence=attempt.result.sequence, round=attempt.round_asked + 1
+            )
+            return [ask("verifier", MIND_POOL, "verify_ask", body)]
+        if attempt.action is None:
+            return self._start(instance, None)
+        healer = self._healer(instance)
+        act = attempt if attempt.is_act else healer.read_back_of(attempt)
+        assert act.action is not None
+        if heal.strategy == READ_BACK:
+            readback = healer.contract(attempt).readback
+            return self._act(
+                instance,
+                readback,
+                {"key": act.action.key},
+                kind=event_pb2.ACTION_KIND_READ_BACK,
+                replaces=act.id,
+                original=act.sequence,
+            )
+        tool = heal.tool if heal.strategy == ALTERNATIVE else act.action.tool
+        return self._act(instance, tool, self.scope.loaded(act.action.arguments), replaces=attempt.id)

@@ -1,0 +1,103 @@
+"""Say what a run lacks: `decide(state, now_ns, catalogue, contents)`, pure and level-triggered.
+
+It looks at the state alone, never at what has just happened; so a lost wake-up, a crash between two
+appends or a second look costs nothing. The moves are carried out in order; after them the run is folded
+further and looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from core import conformance, failures, values
+from core.course import MIND_POOL, Course, deadline_failure, finish
+from core.failures import permanent
+from core.moves import Arm, Decide, Load, Move, ask, note
+from core.run import plan_attempt
+from core.state import RunState
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+
+MAX_PLAN_ASKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What the decider knows beyond the run's log: consulted to accept a plan, and never after."""
+
+    contracts: Mapping[str, tool_pb2.ToolContract] = field(default_factory=dict)
+    limits: conformance.Limits = field(default_factory=conformance.Limits)
+
+
+def decide(
+    state: RunState, now_ns: int, catalogue: Catalogue, contents: Mapping[str, str] | None = None
+) -> list[Move]:
+    """Return what to do next; nothing when the run waits for somebody, or has ended."""
+    if state.submit is None or state.finished is not None or state.unreadable:
+        return []
+    try:
+        if state.plan is None:
+            return _plan(state, now_ns, catalogue)
+        return Course(state, now_ns, contents or {}).moves()
+    except values.NotLoaded as missing:
+        return [Load(missing.blob)]
+
+
+# --- until there is a plan ---------------------------------------------------------------------------
+
+
+def _plan(state: RunState, now_ns: int, catalogue: Catalogue) -> list[Move]:
+    if state.cancel is not None:
+        return [finish(event_pb2.RUN_STATUS_CANCELLED, permanent(failures.CANCELLED, state.cancel.reason))]
+    if state.deadline_ns and now_ns >= state.deadline_ns:
+        return [finish(event_pb2.RUN_STATUS_FAILED, deadline_failure())]
+    if state.violations:
+        return [finish(event_pb2.RUN_STATUS_REFUSED, _rejection(state.violations))]
+    if state.goal.HasField("plan"):
+        return _accept(state, state.goal.plan, catalogue)
+    moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
+    if state.paused:
+        return moves
+    answer = state.plan_answer
+    if answer is not None:
+        return _on_answer(state, answer, catalogue)
+    if state.plan_asks == 0:
+        moves.append(_ask_plan(state))
+    return moves
+
+
+def _ask_plan(state: RunState) -> Decide:
+    body = event_pb2.PlanAsk(
+        attempt=plan_attempt(state.plan_asks + 1), text=state.goal.text, context=state.goal.context
+    )
+    return ask("planner", MIND_POOL, "plan_ask", body)
+
+
+def _on_answer(state: RunState, answer: event_pb2.PlanAnswer, catalogue: Catalogue) -> list[Move]:
+    kind = answer.WhichOneof("answer")
+    if kind == "plan":
+        return _accept(state, answer.plan, catalogue)
+    if kind == "no_plan":
+        nearest = "; nearest: " + " | ".join(answer.no_plan.nearest) if answer.no_plan.nearest else ""
+        failure = permanent(failures.NO_PLAN, answer.no_plan.reason + nearest)
+        return [finish(event_pb2.RUN_STATUS_REFUSED, failure)]
+    transient = failures.failure_class(answer.failure) == event_pb2.FAILURE_CLASS_TRANSIENT
+    if transient and state.plan_asks < MAX_PLAN_ASKS:
+        return [_ask_plan(state)]
+    return [finish(event_pb2.RUN_STATUS_FAILED, answer.failure)]
+
+
+def _accept(state: RunState, plan: plan_pb2.Plan, catalogue: Catalogue) -> list[Move]:
+    found = conformance.check_plan(plan, catalogue.contracts, goal=state.goal, limits=catalogue.limits)
+    if found:
+        rejected = event_pb2.PlanRejected(violations=found)
+        return [note("plan_rejected", rejected)]
+    body = event_pb2.PlanAccepted(plan=plan)
+    for name, contract in sorted(conformance.tools_of(plan, catalogue.contracts).items()):
+        body.contracts[name].CopyFrom(contract)
+    return [note("plan_accepted", body)]
+
+
+def _rejection(violations: tuple[plan_pb2.Violation, ...]) -> event_pb2.Failure:
+    text = "; ".join(f"{v.field}: {v.message}" for v in violations)
+    return permanent(failures.PLAN_REJECTED, f"the plan does not conform: {text}")

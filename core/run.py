@@ -1,0 +1,396 @@
+"""Fold a run's log into its state: `apply(state, record)`, which is total and pure.
+
+What cannot be read, comes twice, comes late or is not expected is counted as a stray and changes nothing
+else. An event counts only on the channel where its kind of writer writes. The one exception to "a stray
+changes nothing": a decider event that this version cannot read makes the run unreadable, since to go on
+without it would be to guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from core.plan import instance as instance_id
+from core.ports import Record, RunKey
+from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact
+from handrail.v1 import event_pb2
+
+VERSION = 1
+"""The version of the vocabulary that this code writes, and the newest that it reads."""
+
+ENDED: frozenset[int] = frozenset(
+    (
+        event_pb2.RUN_STATUS_DONE,
+        event_pb2.RUN_STATUS_FAILED,
+        event_pb2.RUN_STATUS_REFUSED,
+        event_pb2.RUN_STATUS_CANCELLED,
+    )
+)
+
+_Handler = Callable[[RunState, Record, Any], RunState | None]
+
+
+def initial(key: RunKey) -> RunState:
+    """Return the state of a run of which nothing is known."""
+    return RunState(key=key)
+
+
+def fold(key: RunKey, records: Iterable[Record]) -> RunState:
+    """Apply records in order to nothing."""
+    state = initial(key)
+    for record in records:
+        state = apply(state, record)
+    return state
+
+
+def apply(state: RunState, record: Record) -> RunState:
+    """Return the state after one more record; a record that was applied before changes nothing."""
+    if record.sequence <= state.applied or record.address.key != state.key:
+        return state
+    decision = record.address.channel == "dec"
+    state = replace(
+        state,
+        applied=record.sequence,
+        last_decision=record.sequence if decision else state.last_decision,
+    )
+    if state.unreadable:
+        return state
+    event = record.event
+    arm = event.WhichOneof("body") if event is not None else None
+    if event is None or arm is None or event.version > VERSION:
+        return replace(state, unreadable=True) if decision else _stray(state)
+    topic, handler = HANDLERS[arm]
+    if not _fits(topic, record) or state.finished is not None:
+        return _stray(state)
+    changed = handler(state, record, getattr(event, arm))
+    return _stray(state) if changed is None else changed
+
+
+def _stray(state: RunState) -> RunState:
+    return replace(state, strays=state.strays + 1)
+
+
+def _fits(topic: tuple[str, ...], record: Record) -> bool:
+    """Whether the record lies where its kind is written ("*" matches one token)."""
+    actual = (record.address.channel, *record.address.topic)
+    return len(actual) == len(topic) and all(t in ("*", a) for t, a in zip(topic, actual, strict=True))
+
+
+# --- instances and attempts ------------------------------------------------------------------------
+
+
+def _put(state: RunState, instance: Instance) -> RunState:
+    settled = instance.settled not in ("", "in_doubt")
+    is_open = instance.id in state.open
+    opened = state.open - {instance.id} if settled and is_open else state.open
+    if not settled and not is_open:
+        opened = state.open | {instance.id}
+    failed = state.failed
+    if instance.settled == "failed" and instance.id not in failed:
+        failed = (*failed, instance.id)
+    return replace(state, instances={**state.instances, instance.id: instance}, open=opened, failed=failed)
+
+
+def _settle(state: RunState, instance: Instance) -> RunState:
+    """Put a settled instance, and settle its fan-out when it was the last."""
+    state = _put(state, instance)
+    if instance.index is None or instance.settled not in ("done", "skipped"):
+        return state
+    parent = state.instances[instance.step]
+    parent = replace(parent, left=parent.left - 1)
+    return _put(state, replace(parent, settled="done") if parent.left == 0 else parent)
+
+
+def _add_attempt(state: RunState, step: str, attempt: Attempt) -> RunState | None:
+    instance = state.instances.get(step)
+    if instance is None or instance.settled or not attempt.id or attempt.id in state.attempts:
+        return None
+    attempts = (*instance.attempts, replace(attempt, number=len(instance.attempts) + 1))
+    state = replace(state, attempts={**state.attempts, attempt.id: step})
+    return _put(state, replace(instance, attempts=attempts, heal=None))
+
+
+def _find(state: RunState, attempt_id: str) -> tuple[Instance, Attempt] | None:
+    step = state.attempts.get(attempt_id)
+    if step is None:
+        return None
+    instance = state.instances[step]
+    return next(((instance, a) for a in instance.attempts if a.id == attempt_id), None)
+
+
+def _change(state: RunState, instance: Instance, changed: Attempt) -> RunState:
+    attempts = tuple(changed if a.id == changed.id else a for a in instance.attempts)
+    return _put(state, replace(instance, attempts=attempts))
+
+
+def _answered(state: RunState, record: Record, attempt_id: str) -> tuple[Instance, Attempt] | None:
+    """Find the attempt that an answer or a claim names, if it lies on that attempt's own subject."""
+    found = _find(state, attempt_id)
+    if found is None or record.address.topic[-1] != attempt_id:
+        return None
+    return found if record.address.topic[1] == found[1].pool else None
+
+
+# --- cmd -------------------------------------------------------------------------------------------
+
+
+def _on_submit(state: RunState, record: Record, body: event_pb2.Submit) -> RunState | None:
+    if state.submit is not None:
+        return None
+    return replace(state, submit=body, submitted_ns=record.time_ns)
+
+
+def _on_cancel(state: RunState, record: Record, body: event_pb2.Cancel) -> RunState | None:
+    return None if state.cancel is not None else replace(state, cancel=body)
+
+
+def _on_pause(state: RunState, record: Record, body: event_pb2.Pause) -> RunState | None:
+    return None if state.paused else replace(state, paused=True)
+
+
+def _on_resume(state: RunState, record: Record, body: event_pb2.Resume) -> RunState | None:
+    return replace(state, paused=False) if state.paused else None
+
+
+# --- dec -------------------------------------------------------------------------------------------
+
+
+def _on_plan_ask(state: RunState, record: Record, body: event_pb2.PlanAsk) -> RunState | None:
+    return replace(state, plan_asks=state.plan_asks + 1, plan_answer=None)
+
+
+def _on_plan_accepted(state: RunState, record: Record, body: event_pb2.PlanAccepted) -> RunState | None:
+    if state.plan is not None:
+        return None
+    instances = {step.id: Instance(id=step.id, step=step.id) for step in body.plan.steps}
+    return replace(
+        state,
+        plan=body.plan,
+        contracts=dict(body.contracts),
+        instances=instances,
+        open=frozenset(instances),
+    )
+
+
+def _on_plan_rejected(state: RunState, record: Record, body: event_pb2.PlanRejected) -> RunState | None:
+    return replace(state, violations=tuple(body.violations))
+
+
+def _on_proposal_ask(state: RunState, record: Record, body: event_pb2.ProposalAsk) -> RunState | None:
+    attempt = Attempt(
+        id=body.attempt,
+        number=0,
+        pool=record.address.topic[2],
+        sequence=record.sequence,
+        asked_ns=record.time_ns,
+        proposal_ask=body,
+    )
+    return _add_attempt(state, body.step, attempt)
+
+
+def _on_action(state: RunState, record: Record, body: event_pb2.Action) -> RunState | None:
+    attempt = Attempt(
+        id=body.attempt,
+        number=0,
+        pool=record.address.topic[2],
+        sequence=record.sequence,
+        asked_ns=record.time_ns,
+        action=body,
+    )
+    changed = _add_attempt(state, body.step, attempt)
+    return None if changed is None else replace(changed, actions=changed.actions + 1)
+
+
+def _on_verify_ask(state: RunState, record: Record, body: event_pb2.VerifyAsk) -> RunState | None:
+    found = _find(state, body.attempt)
+    if found is None or found[1].result is None or body.round <= found[1].round_asked:
+        return None
+    instance, attempt = found
+    changed = replace(attempt, verdict=None, round_asked=body.round, ended_ns=0)
+    return _change(state, replace(instance, heal=None), changed)
+
+
+def _on_expanded(state: RunState, record: Record, body: event_pb2.Expanded) -> RunState | None:
+    parent = state.instances.get(body.step)
+    if parent is None or parent.index is not None or parent.count is not None or parent.settled:
+        return None
+    children = [Instance(id=instance_id(body.step, i), step=body.step, index=i) for i in range(body.count)]
+    opened = state.open | {child.id for child in children}
+    state = replace(
+        state, instances={**state.instances, **{child.id: child for child in children}}, open=opened
+    )
+    parent = replace(parent, count=body.count, left=body.count)
+    return _put(state, parent if children else replace(parent, settled="done"))
+
+
+def _on_skipped(state: RunState, record: Record, body: event_pb2.Skipped) -> RunState | None:
+    instance = state.instances.get(body.step)
+    if instance is None or instance.settled:
+        return None
+    return _settle(state, replace(instance, settled="skipped", reason=body.reason, heal=None))
+
+
+def _on_step_failed(state: RunState, record: Record, body: event_pb2.StepFailed) -> RunState | None:
+    instance = state.instances.get(body.step)
+    if instance is None or instance.settled not in ("", "in_doubt"):
+        return None
+    return _put(state, replace(instance, settled="failed", failure=body.failure, heal=None))
+
+
+def _on_healed(state: RunState, record: Record, body: event_pb2.Healed) -> RunState | None:
+    instance = state.instances.get(body.step)
+    if instance is None or instance.settled or instance.current is None:
+        return None
+    if instance.heal is not None or instance.current.id != body.attempt:
+        return None
+    heal = Heal(body.strategy, body.attempt, body.not_before.ToNanoseconds(), body.tool)
+    state = replace(state, heals=state.heals + 1)
+    return _put(state, replace(instance, heal=heal, heals=(*instance.heals, body)))
+
+
+def _on_in_doubt(state: RunState, record: Record, body: event_pb2.InDoubt) -> RunState | None:
+    instance = state.instances.get(body.step)
+    if instance is None or instance.settled:
+        return None
+    return _put(state, replace(instance, settled="in_doubt", reason=body.why, heal=None))
+
+
+def _on_proposal_refused(state: RunState, record: Record, body: event_pb2.ProposalRefused) -> RunState | None:
+    found = _find(state, body.attempt)
+    if found is None or found[1].proposal is None or found[1].refused:
+        return None
+    return _change(state, found[0], replace(found[1], refused=tuple(body.violations)))
+
+
+def _on_finished(state: RunState, record: Record, body: event_pb2.Finished) -> RunState | None:
+    return replace(state, finished=body, ended_ns=record.time_ns)
+
+
+def _on_revoked(state: RunState, record: Record, body: event_pb2.Revoked) -> RunState | None:
+    # topic: claim, pool, revoke, attempt
+    found = _answered(state, record, body.attempt)
+    if found is None or found[1].revoked or found[1].claimer:
+        return None
+    return _change(state, found[0], replace(found[1], revoked=True, ended_ns=record.time_ns))
+
+
+# --- ans -------------------------------------------------------------------------------------------
+
+
+def _on_plan_answer(state: RunState, record: Record, body: event_pb2.PlanAnswer) -> RunState | None:
+    if (
+        state.plan is not None
+        or state.plan_answer is not None
+        or body.attempt != plan_attempt(state.plan_asks)
+    ):
+        return None
+    return replace(state, plan_answer=body) if body.WhichOneof("answer") else None
+
+
+def plan_attempt(number: int) -> str:
+    """Name the attempts at making a plan; `goal` is no step's id, so they are unique in the run."""
+    return f"goal-a{number}"
+
+
+def _on_proposal(state: RunState, record: Record, body: event_pb2.Proposal) -> RunState | None:
+    found = _answered(state, record, body.attempt)
+    if found is None or found[1].proposal_ask is None or found[1].proposal is not None:
+        return None
+    if body.WhichOneof("answer") is None:
+        return None
+    return _change(state, found[0], replace(found[1], proposal=body, ended_ns=record.time_ns))
+
+
+def _on_intent(state: RunState, record: Record, body: event_pb2.Intent) -> RunState | None:
+    found = _answered(state, record, body.attempt)
+    if found is None or found[1].action is None or found[1].claimer or found[1].revoked:
+        return None
+    changed = replace(found[1], claimer=body.claimer or "unknown", claimed_ns=record.time_ns)
+    return _change(state, found[0], changed)
+
+
+def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunState | None:
+    found = _answered(state, record, body.attempt)
+    if found is None or found[1].action is None or found[1].result is not None or found[1].revoked:
+        return None
+    if body.WhichOneof("answer") is None or found[1] is not found[0].current:
+        return None
+    if body.HasField("output") and body.output.WhichOneof("kind") is None:
+        return None
+    event_id = record.event.id if record.event is not None else ""
+    result = ResultFact(event_id, record.sequence, record.time_ns, body)
+    ended = record.time_ns if body.HasField("failure") else 0
+    return _change(state, found[0], replace(found[1], result=result, ended_ns=ended))
+
+
+def _on_orphan(state: RunState, record: Record, body: event_pb2.Orphan) -> RunState | None:
+    found = _answered(state, record, body.attempt)
+    if found is None or found[1].claimer != body.claimer or not body.claimer:
+        return None
+    attempt = found[1]
+    if attempt.result is not None or (attempt.orphan_ns and attempt.seen_dead >= body.seen_dead):
+        return None
+    changed = replace(
+        attempt, orphan_ns=attempt.orphan_ns or record.time_ns, seen_dead=attempt.seen_dead or body.seen_dead
+    )
+    return _change(state, found[0], changed)
+
+
+def _on_verdict(state: RunState, record: Record, body: event_pb2.Verdict) -> RunState | None:
+    if record.address.topic[-1] != body.attempt:
+        return None
+    found = _find(state, body.attempt)
+    # A late confirmation settles a doubt.
+    if found is None or found[0].settled not in ("", "in_doubt") or found[1] is not found[0].current:
+        return None
+    instance, attempt = found
+    if attempt.result is None or attempt.verdict is not None or body.result_id != attempt.result.event_id:
+        return None
+    if body.round != attempt.round_asked or not body.outcome or not _can_be_judged(attempt):
+        return None
+    verdict = VerdictFact(record.time_ns, body)
+    attempt = replace(attempt, verdict=verdict, ended_ns=record.time_ns)
+    attempts = (*instance.attempts[:-1], attempt)
+    if body.outcome != event_pb2.OUTCOME_CONFIRMED:
+        return _put(state, replace(instance, attempts=attempts))
+    output = attempt.result.message.output if attempt.result is not None else None
+    return _settle(state, replace(instance, attempts=attempts, settled="done", output=output))
+
+
+def _can_be_judged(attempt: Attempt) -> bool:
+    """A failure needs no verdict, and a read-back that found nothing is no result to confirm."""
+    result = attempt.result.message if attempt.result is not None else None
+    if result is None or not result.HasField("output"):
+        return False
+    return attempt.is_act or result.happened == event_pb2.HAPPENED_YES
+
+
+HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {
+    "submit": (("cmd", "submit"), _on_submit),
+    "cancel": (("cmd", "cancel"), _on_cancel),
+    "pause": (("cmd", "pause"), _on_pause),
+    "resume": (("cmd", "resume"), _on_resume),
+    "plan_ask": (("dec", "ask", "planner", "*"), _on_plan_ask),
+    "proposal_ask": (("dec", "ask", "executor", "*"), _on_proposal_ask),
+    "action": (("dec", "ask", "worker", "*"), _on_action),
+    "verify_ask": (("dec", "ask", "verifier", "*"), _on_verify_ask),
+    "plan_accepted": (("dec", "note", "plan_accepted"), _on_plan_accepted),
+    "plan_rejected": (("dec", "note", "plan_rejected"), _on_plan_rejected),
+    "expanded": (("dec", "note", "expanded"), _on_expanded),
+    "skipped": (("dec", "note", "skipped"), _on_skipped),
+    "step_failed": (("dec", "note", "step_failed"), _on_step_failed),
+    "healed": (("dec", "note", "healed"), _on_healed),
+    "in_doubt": (("dec", "note", "in_doubt"), _on_in_doubt),
+    "proposal_refused": (("dec", "note", "proposal_refused"), _on_proposal_refused),
+    "finished": (("dec", "note", "finished"), _on_finished),
+    "revoked": (("dec", "claim", "*", "revoke", "*"), _on_revoked),
+    "plan_answer": (("ans", "planner", "*", "plan", "*"), _on_plan_answer),
+    "proposal": (("ans", "executor", "*", "proposal", "*"), _on_proposal),
+    "intent": (("ans", "worker", "*", "intent", "*"), _on_intent),
+    "result": (("ans", "worker", "*", "result", "*"), _on_result),
+    "orphan": (("ans", "worker", "*", "orphan", "*"), _on_orphan),
+    "verdict": (("ans", "verifier", "*", "verdict", "*"), _on_verdict),
+}
+"""Where each kind of event is written, and what it does. A test asserts that no kind is missing."""

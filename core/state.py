@@ -1,0 +1,201 @@
+"""What is known of a run: frozen values that `core.run.apply` makes from its log, and nothing else.
+
+A step of the plan has one instance, or with `each` one for every item; an instance has attempts; the last
+one is the current one. Facts keep the broker's time, which is the only clock of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from core.failures import failure_class
+from core.ports import RunKey
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+
+Settled = Literal["", "done", "skipped", "failed", "in_doubt"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFact:
+    """A worker's answer."""
+
+    event_id: str
+    sequence: int
+    time_ns: int
+    message: event_pb2.Result
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictFact:
+    """A verifier's judgement of the result."""
+
+    time_ns: int
+    message: event_pb2.Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at an instance: a proposal asked of an executor, or an action asked of a worker."""
+
+    id: str
+    number: int
+    pool: str
+    sequence: int
+    asked_ns: int
+    action: event_pb2.Action | None = None
+    proposal_ask: event_pb2.ProposalAsk | None = None
+    proposal: event_pb2.Proposal | None = None
+    refused: tuple[plan_pb2.Violation, ...] = ()
+    claimer: str = ""
+    claimed_ns: int = 0
+    orphan_ns: int = 0
+    seen_dead: bool = False
+    revoked: bool = False
+    ended_ns: int = 0
+    result: ResultFact | None = None
+    verdict: VerdictFact | None = None
+    round_asked: int = 1
+
+    @property
+    def is_act(self) -> bool:
+        """Whether it carries the action out (and not a proposal or a read-back)."""
+        return self.action is not None and self.action.kind == event_pb2.ACTION_KIND_ACT
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a mind or a worker still owes an answer, or the verifier a verdict."""
+        if self.revoked:
+            return False
+        if self.action is None:
+            return self.proposal is None
+        if self.result is None:
+            return True
+        return self.result.message.HasField("output") and self.verdict is None
+
+    @property
+    def can_be_taken_back(self) -> bool:
+        """Whether a worker was asked and has neither claimed nor answered, as far as is known."""
+        return self.action is not None and not (self.claimer or self.result or self.revoked)
+
+
+@dataclass(frozen=True, slots=True)
+class Heal:
+    """A corrective move that was decided and not yet made."""
+
+    strategy: str
+    attempt: str
+    not_before_ns: int
+    tool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A step as it is taken: the whole step, or one item of a fan-out."""
+
+    id: str
+    step: str
+    index: int | None = None
+    settled: Settled = ""
+    attempts: tuple[Attempt, ...] = ()
+    heal: Heal | None = None
+    heals: tuple[event_pb2.Healed, ...] = ()
+    output: plan_pb2.Value | None = None
+    failure: event_pb2.Failure | None = None
+    reason: str = ""
+    # Of a fan-out's parent: how many items, and how many of them are not done.
+    count: int | None = None
+    left: int = 0
+
+    @property
+    def current(self) -> Attempt | None:
+        """The attempt that counts."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def doubtful(self) -> Attempt | None:
+        """The attempt that may have had an effect which nothing has confirmed or ruled out since.
+
+        A claim without an answer is one, unless it is the current attempt's and nobody reported it silent.
+        """
+        found: Attempt | None = None
+        for attempt in self.attempts:
+            result = attempt.result.message if attempt.result is not None else None
+            if result is None:
+                silent = attempt is not self.current or attempt.orphan_ns
+                found = attempt if attempt.is_act and attempt.claimer and silent else found
+            elif not attempt.is_act:
+                found = None if result.happened == event_pb2.HAPPENED_NO else found
+            elif result.HasField("failure"):
+                kind = failure_class(result.failure)
+                if kind == event_pb2.FAILURE_CLASS_IN_DOUBT:
+                    found = attempt
+                elif kind == event_pb2.FAILURE_CLASS_PERMANENT:
+                    # Asked again under the same key, the tool itself says that it did not happen.
+                    found = None
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run as its log tells it up to `applied`."""
+
+    key: RunKey
+    applied: int = 0
+    last_decision: int = 0
+    strays: int = 0
+    submit: event_pb2.Submit | None = None
+    submitted_ns: int = 0
+    plan_asks: int = 0
+    plan_answer: event_pb2.PlanAnswer | None = None
+    violations: tuple[plan_pb2.Violation, ...] = ()
+    plan: plan_pb2.Plan | None = None
+    contracts: Mapping[str, tool_pb2.ToolContract] = field(default_factory=dict)
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    # The attempt ids of the run and the instances they belong to.
+    attempts: Mapping[str, str] = field(default_factory=dict)
+    # Instances that are not settled; settled ones need no second look.
+    open: frozenset[str] = frozenset()
+    failed: tuple[str, ...] = ()
+    cancel: event_pb2.Cancel | None = None
+    paused: bool = False
+    actions: int = 0
+    heals: int = 0
+    finished: event_pb2.Finished | None = None
+    ended_ns: int = 0
+    unreadable: bool = False
+
+    @property
+    def goal(self) -> event_pb2.Goal:
+        """The goal; an empty one before the submission is known."""
+        return self.submit.goal if self.submit is not None else event_pb2.Goal()
+
+    @property
+    def deadline_ns(self) -> int:
+        """The deadline, or 0 where there is none."""
+        goal = self.goal
+        return goal.deadline.ToNanoseconds() if goal.HasField("deadline") else 0
+
+    @property
+    def status(self) -> event_pb2.RunStatus.ValueType:
+        """The one word for where the run stands."""
+        if self.unreadable:
+            return event_pb2.RUN_STATUS_UNREADABLE
+        if self.finished is not None:
+            return self.finished.status
+        if self.cancel is not None:
+            return event_pb2.RUN_STATUS_CANCELLING
+        if self.paused:
+            return event_pb2.RUN_STATUS_PAUSED
+        if self.plan is None:
+            return event_pb2.RUN_STATUS_PLANNING
+        if any(self.instances[i].settled == "in_doubt" for i in self.open) and not self.in_flight:
+            return event_pb2.RUN_STATUS_WAITING
+        return event_pb2.RUN_STATUS_RUNNING
+
+    @property
+    def in_flight(self) -> tuple[Attempt, ...]:
+        """The attempts that somebody still owes an answer to."""
+        current = (self.instances[i].current for i in self.open if not self.instances[i].settled)
+        return tuple(attempt for attempt in current if attempt is not None and attempt.in_flight)

@@ -1,0 +1,108 @@
+"""A run as the outside sees it: the state as a `Run` message."""
+
+from __future__ import annotations
+
+from core.plan import canonical_route
+from core.state import Attempt, Instance, RunState
+from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
+from handrail.v1.run_service_pb2 import StepStatus
+
+_SETTLED: dict[str, StepStatus.ValueType] = {
+    "done": run_service_pb2.STEP_STATUS_DONE,
+    "skipped": run_service_pb2.STEP_STATUS_SKIPPED,
+    "failed": run_service_pb2.STEP_STATUS_FAILED,
+    "in_doubt": run_service_pb2.STEP_STATUS_IN_DOUBT,
+}
+
+
+def view(state: RunState) -> run_service_pb2.Run:
+    """Return what a client may see of a run."""
+    run = run_service_pb2.Run(
+        id=state.key.run,
+        goal=state.goal.text,
+        status=state.status,
+        strays=state.strays,
+        cursor=str(state.applied),
+        dry_run=state.goal.dry_run,
+    )
+    if state.submitted_ns:
+        run.submitted.FromNanoseconds(state.submitted_ns)
+    if state.ended_ns:
+        run.ended.FromNanoseconds(state.ended_ns)
+    if state.goal.HasField("deadline"):
+        run.deadline.CopyFrom(state.goal.deadline)
+    if state.finished is not None and state.finished.HasField("failure"):
+        run.failure.CopyFrom(state.finished.failure)
+    if state.plan is not None:
+        run.plan.CopyFrom(state.plan)
+        for step in state.plan.steps:
+            _add_step(run, state, step)
+    return run
+
+
+def _add_step(run: run_service_pb2.Run, state: RunState, step: plan_pb2.Step) -> None:
+    parent = state.instances[step.id]
+    run.steps.append(_step(state, parent, step))
+    if parent.count is not None:
+        items = (instance for instance in state.instances.values() if instance.step == step.id)
+        indexed = sorted((i for i in items if i.index is not None), key=lambda i: i.index or 0)
+        run.steps.extend(_step(state, item, step) for item in indexed)
+
+
+def _step(state: RunState, instance: Instance, step: plan_pb2.Step) -> run_service_pb2.StepState:
+    current = instance.current
+    tool = current.action.tool if current is not None and current.action is not None else step.tool
+    seen = run_service_pb2.StepState(
+        id=instance.id,
+        title=step.title,
+        route=canonical_route(step),
+        tool=tool,
+        status=_status(state, instance),
+        skip_reason=instance.reason if instance.settled == "skipped" else "",
+    )
+    if instance.output is not None:
+        seen.output.CopyFrom(instance.output)
+    if instance.failure is not None:
+        seen.failure.CopyFrom(instance.failure)
+    elif instance.settled == "in_doubt":
+        seen.failure.code = "in_doubt"
+        seen.failure.message = instance.reason
+    seen.attempts.extend(_attempt(a) for a in instance.attempts)
+    seen.heals.extend(instance.heals)
+    return seen
+
+
+def _status(state: RunState, instance: Instance) -> StepStatus.ValueType:
+    if instance.settled:
+        return _SETTLED[instance.settled]
+    current = instance.current
+    if state.finished is not None and state.finished.status != event_pb2.RUN_STATUS_DONE:
+        return run_service_pb2.STEP_STATUS_CANCELLED
+    if instance.count is not None:
+        return run_service_pb2.STEP_STATUS_RUNNING
+    if current is None or current.revoked:
+        return run_service_pb2.STEP_STATUS_PENDING
+    if instance.heal is not None:
+        return run_service_pb2.STEP_STATUS_HEALING
+    if current.result is not None and current.result.message.HasField("output"):
+        return run_service_pb2.STEP_STATUS_VERIFYING
+    return run_service_pb2.STEP_STATUS_RUNNING
+
+
+def _attempt(attempt: Attempt) -> run_service_pb2.Attempt:
+    seen = run_service_pb2.Attempt(id=attempt.id, revoked=attempt.revoked)
+    seen.asked.FromNanoseconds(attempt.asked_ns)
+    if attempt.ended_ns:
+        seen.ended.FromNanoseconds(attempt.ended_ns)
+    if attempt.action is not None:
+        seen.tool, seen.kind = attempt.action.tool, attempt.action.kind
+    answer = attempt.result.message if attempt.result is not None else attempt.proposal
+    if answer is not None and answer.HasField("failure"):
+        seen.failure.CopyFrom(answer.failure)
+    if attempt.verdict is not None:
+        verdict = attempt.verdict.message
+        seen.outcome = verdict.outcome
+        seen.evidence.extend(verdict.evidence)
+        if verdict.HasField("failure"):
+            seen.failure.CopyFrom(verdict.failure)
+    return seen

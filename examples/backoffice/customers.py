@@ -1,0 +1,63 @@
+"""Tools on customers and the notes on their accounts."""
+
+from __future__ import annotations
+
+import database
+from faults import injectable
+from records import MAX_LISTED, Customer, Customers, Line, Note, Notes, Text
+
+from handrail.tool import call, tool
+
+
+@tool(effect="read")
+@injectable
+def find_customers(text: Line) -> Customers:
+    """Find customers by a part of their name or e-mail address."""
+    with database.reading() as db:
+        rows = db.execute(
+            "SELECT * FROM customers WHERE instr(lower(name || ' ' || email), lower(?)) ORDER BY id LIMIT ?",
+            (text, MAX_LISTED),
+        )
+        return Customers(customers=[Customer(**row) for row in rows])
+
+
+@tool(effect="read")
+@injectable
+def get_customer(customer_id: int) -> Customer:
+    """Look a customer up by id."""
+    with database.reading() as db:
+        return Customer(**database.get(db, "customer", "SELECT * FROM customers WHERE id = ?", customer_id))
+
+
+@tool(effect="read")
+@injectable
+def list_notes(customer_id: int) -> Notes:
+    """List the latest notes on a customer's account, the last first."""
+    with database.reading() as db:
+        rows = db.execute(
+            "SELECT * FROM notes WHERE customer_id = ? ORDER BY id DESC LIMIT ?", (customer_id, MAX_LISTED)
+        )
+        return Notes(notes=[Note(**row) for row in rows])
+
+
+# Notes carry no key and cannot be told apart: a doubt about one is for a human, and says so.
+@tool(
+    effect="write",
+    idempotency="none",
+    doubt=True,
+    reads={"account": call("list_notes", customer_id="args.customer_id")},
+    post="reads.account.notes.exists(n, n.id == output.id && n.text == args.text)",
+)
+@injectable
+def add_note(customer_id: int, text: Text) -> Note:
+    """Write a note on a customer's account."""
+    arguments = {"customer_id": customer_id, "text": text}
+    with database.writing() as db:
+        database.get(db, "customer", "SELECT id FROM customers WHERE id = ?", customer_id)
+        written_on = database.today(db).isoformat()
+        row = db.execute(
+            "INSERT INTO notes (customer_id, text, written_on) VALUES (?, ?, ?) RETURNING *",
+            (customer_id, text, written_on),
+        ).fetchone()
+        database.record(db, "add_note", arguments)
+        return Note(**row)

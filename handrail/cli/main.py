@@ -1,0 +1,94 @@
+"""The command line's entry: `handrail COMMAND`. Commands import what is heavy when they run, not before."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from handrail.cli import doctor, init, options, runs, tools, up
+from handrail.cli.exits import EPILOG, CommandError, ExitCode, debugging, explain
+
+JSON_FLAG = "--json"
+
+
+class Guarded(TyperGroup):
+    """Runs a command; what goes wrong as can be expected becomes words and an exit code here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        as_json = JSON_FLAG in ctx.args
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except BaseException as error:
+            wrong = _as_usage(error) if as_json else error
+            trouble = explain(wrong)
+            if trouble is None or debugging():
+                raise
+            from handrail.cli.output import tell
+
+            tell(trouble, as_json=as_json)
+            raise typer.Exit(trouble.code) from None
+
+
+def _as_usage(error: BaseException) -> BaseException:
+    """Return what the parser of the arguments says as an error of ours, for it to be told as JSON."""
+    if isinstance(error, typer.TyperException) and error.exit_code == ExitCode.USAGE:
+        return CommandError(error.format_message())
+    return error
+
+
+app = typer.Typer(
+    name="handrail",
+    cls=Guarded,
+    help="Handrail: agents that act, with a rail along every step.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.command("run")(runs.run)
+app.command("up")(up.up)
+app.command("submit")(runs.submit)
+app.command("watch")(runs.watch)
+app.command("list")(runs.list_runs)
+app.command("show")(runs.show)
+app.command("log")(runs.log)
+app.command("replay")(runs.replay)
+app.command("cancel")(runs.cancel)
+app.command("pause")(runs.pause)
+app.command("resume")(runs.resume)
+app.add_typer(tools.app, name="tools")
+app.command("doctor")(doctor.doctor)
+app.command("init")(init.init)
+app.command("_child", hidden=True)(up.child)
+
+
+@app.command("version")
+def version(json: options.Json = False) -> None:
+    """Print the version."""
+    import platform
+    from importlib.metadata import version as version_of
+
+    found = {"handrail": version_of("handrail"), "python": platform.python_version()}
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps(found))
+    else:
+        typer.echo(f"handrail {found['handrail']} (Python {found['python']})")
+
+
+def main() -> None:
+    """Run the command line with this process's arguments."""
+    app(prog_name="handrail")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

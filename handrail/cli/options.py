@@ -1,0 +1,147 @@
+"""The options and arguments that several commands share, and the words that they are given in."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from handrail.cli.exits import CommandError
+
+MAX_FILE_BYTES = 8 << 20
+_SPAN = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
+
+
+class HostKind(StrEnum):
+    """Where the minds live."""
+
+    INLINE = "inline"
+    RAY = "ray"
+
+
+Goal = Annotated[str, typer.Argument(metavar="GOAL", help="What you want, in your words.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; `handrail list` shows them.")]
+Server = Annotated[
+    str | None,
+    typer.Option("--server", envvar="HANDRAIL_SERVER", metavar="HOST:PORT", help="A server's gRPC address."),
+]
+Project = Annotated[
+    Path | None,
+    typer.Option(
+        "--project", "-p", envvar="HANDRAIL_PROJECT", metavar="DIR", help="The project; else this directory."
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", envvar="HANDRAIL_DATA", metavar="DIR", help="The data directory; else PROJECT/.handrail."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON, one object a line; errors too.")]
+Host = Annotated[HostKind, typer.Option("--host", help="Where the minds live.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the log.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan and check only; nothing is done.")]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="JSON|@FILE", help="A JSON object that steps refer to as $goal.KEY."),
+]
+Plan = Annotated[
+    Path | None,
+    typer.Option("--plan", metavar="FILE", help="A plan of your own (YAML or JSON); no planner is asked."),
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option("--deadline", metavar="TIME", help="30s, 2m, 1h, or a time as 2030-01-31T15:00:00Z."),
+]
+RequestId = Annotated[
+    str | None,
+    typer.Option("--request-id", metavar="ID", help="Submitting twice under one id is submitting once."),
+]
+
+
+def read_deadline(text: str | None) -> datetime | timedelta | None:
+    """Read a deadline: a span from now, or a time (of this machine's zone where it names none)."""
+    if text is None:
+        return None
+    span = _SPAN.match(text.strip())
+    if span is not None:
+        return timedelta(seconds=float(span[1]) * _SECONDS[span[2]])
+    try:
+        time = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise CommandError(
+            f"--deadline {text!r:.60} is no time.",
+            next="Write a span (500ms, 30s, 2m, 1h) or a time (2030-01-31T15:00:00Z).",
+        ) from None
+    return time if time.tzinfo is not None else time.astimezone()
+
+
+def read_context(text: str | None) -> Mapping[str, Any] | None:
+    """Read a JSON object, from the text itself, from a file (@FILE), or from standard input (@-)."""
+    if text is None:
+        return None
+    where = "--context"
+    if text.startswith("@"):
+        where = f"--context {text}"
+        text = sys.stdin.read(MAX_FILE_BYTES) if text == "@-" else read_file(Path(text[1:]), "--context")
+    try:
+        context = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(
+            f"{where} is not JSON: {error}.", next="Write an object, such as '{\"priority\": \"high\"}'."
+        ) from None
+    if not isinstance(context, dict):
+        raise CommandError(
+            f"{where} is a JSON {type(context).__name__}, and must be an object.",
+            next="Steps refer into it by key: '{\"priority\": \"high\"}' is $goal.priority.",
+        )
+    return context
+
+
+def read_plan(path: Path | None) -> Mapping[str, Any] | None:
+    """Read a plan's form from a YAML or JSON file."""
+    if path is None:
+        return None
+    text = read_file(path, "--plan")
+    form = _read_json(path, text) if path.suffix == ".json" else _read_yaml(path, text)
+    if not isinstance(form, dict):
+        raise CommandError(
+            f"--plan {path} holds no plan.", next="A plan is a mapping with `steps`; see docs/cli.md."
+        )
+    return form
+
+
+def _read_json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"--plan {path} is not JSON: {error}.") from None
+
+
+def _read_yaml(path: Path, text: str) -> Any:
+    from handrail.yaml_text import BadYaml, read_yaml
+
+    try:
+        return read_yaml(text)
+    except BadYaml as error:
+        raise CommandError(f"--plan {path} is not YAML: {error}") from None
+
+
+def read_file(path: Path, option: str) -> str:
+    """Read a small text file that an option names."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise CommandError(f"{option}: {path} is larger than {MAX_FILE_BYTES >> 20} MiB.")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{option}: {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{option}: {path} is not UTF-8 text.") from None

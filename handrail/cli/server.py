@@ -1,0 +1,154 @@
+"""Which server a command speaks to, and the connection to it.
+
+The order, decided by `find` and nowhere else: `--server` (or HANDRAIL_SERVER); then the stack that owns the
+data directory, by its endpoint file; then a stack of this command's own on that directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import shlex
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from handrail.cli.exits import CommandError, ExitCode
+from handrail.cli.options import HostKind
+
+if TYPE_CHECKING:
+    from handrail.client import Client
+
+DATA_DIR = ".handrail"
+LOG_FILE = "logs/run.log"
+MAX_LOG_BYTES = 8 << 20
+JOIN_TIMEOUT_S = 15.0
+JOIN_INTERVAL_S = 0.1
+CALL_TIMEOUT_S = 5.0
+_ADDRESS = re.compile(r"^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a command speaks to."""
+
+    kind: Literal["server", "running", "own"]
+    # Empty for a stack of the command's own.
+    address: str
+    project: Path
+    data: Path
+    # The options with which another command speaks to the same.
+    options: str
+
+    def command(self, name: str, *arguments: str) -> str:
+        """Return a command line that continues with the same server."""
+        return " ".join(part for part in ("handrail", name, *map(shlex.quote, arguments), self.options) if part)
+
+
+def find(server: str | None, project: Path | None, data: Path | None) -> Target:
+    """Decide what to speak to."""
+    home = project or Path()
+    place = data_dir(project, data)
+    options = [f"--project {shlex.quote(str(project))}"] if project else []
+    options += [f"--data {shlex.quote(str(data))}"] if data else []
+    if server:
+        match = _ADDRESS.match(server)
+        if match is None or not 0 < int(match[1]) < 65_536:
+            raise CommandError(
+                f"{server!r:.100} is not the address of a server.", next="Write HOST:PORT, as 127.0.0.1:7433."
+            )
+        return Target("server", server, home, place, f"--server {server}")
+    from bus.directory import find_endpoint
+
+    endpoint = find_endpoint(place)
+    if endpoint is not None:
+        return Target("running", endpoint.gateway, Path(endpoint.project), place, " ".join(options))
+    return Target("own", "", home, place, " ".join(options))
+
+
+def data_dir(project: Path | None, data: Path | None) -> Path:
+    """Return the data directory that the options mean."""
+    return (data or (project or Path()) / DATA_DIR).absolute()
+
+
+@asynccontextmanager
+async def connect(target: Target, *, host: HostKind = HostKind.INLINE, new: bool = False) -> AsyncIterator[Client]:
+    """Connect a client, putting a stack together where the target is one of our own.
+
+    Unless `new`, the data directory must exist: a command that only looks makes none.
+    """
+    from handrail.client import Client
+
+    async with AsyncExitStack() as stack:
+        address = target.address
+        if target.kind == "own":
+            if not new and not target.data.is_dir():
+                raise CommandError(
+                    f"There is no server, and no runs in {target.data}.",
+                    why="No server was named, and no stack has used that data directory yet.",
+                    next='Start one with `handrail up`, or run a goal with `handrail run "GOAL"`; '
+                    "--project, --data and --server say where to look.",
+                    code=ExitCode.UNAVAILABLE,
+                )
+            address = await _own(stack, target, host)
+        yield await stack.enter_async_context(Client(address, timeout_s=CALL_TIMEOUT_S))
+
+
+async def _own(stack: AsyncExitStack, target: Target, host: HostKind) -> str:
+    """Put a stack together and return its gateway; join whoever came first."""
+    from bus.directory import DirectoryOwned
+
+    log_to_file(target.data)
+    try:
+        if host is HostKind.RAY:
+            from handrail.stack.cluster import running
+
+            cluster = await stack.enter_async_context(running(target.project, target.data, host="ray"))
+            return cluster.endpoint.gateway
+        from handrail.stack.inline import embedded
+
+        return (await stack.enter_async_context(embedded(target.project, target.data))).address
+    except DirectoryOwned as error:
+        return await _join(target.data, error)
+
+
+async def _join(data: Path, owned: Exception) -> str:
+    """Wait for the owner of the data directory to say where it can be reached."""
+    from bus.directory import find_endpoint
+
+    deadline = time.monotonic() + JOIN_TIMEOUT_S
+    while time.monotonic() < deadline:
+        endpoint = find_endpoint(data)
+        if endpoint is not None:
+            return endpoint.gateway
+        await asyncio.sleep(JOIN_INTERVAL_S)
+    raise owned
+
+
+def log_to_file(data: Path) -> None:
+    """Send what a stack within this process logs to a file: the terminal is the command's own."""
+    import structlog
+
+    from bus.directory import usable
+
+    path = data / LOG_FILE
+    with usable(data):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        large = path.exists() and path.stat().st_size > MAX_LOG_BYTES
+        file = path.open("w" if large else "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=file),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(stream=file, level=logging.WARNING, force=True)

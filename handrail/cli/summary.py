@@ -1,0 +1,78 @@
+"""How a run ended, in words: the one line of figures, and for what went wrong why and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from handrail.cli.details import failure
+from handrail.cli.exits import ExitCode
+from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Pen
+from handrail.cli.server import Target
+from handrail.cli.text import clean, duration, plural
+from handrail.cli.tree import counts, elapsed_ns
+from handrail.v1 import event_pb2, run_service_pb2
+
+MAX_STEPS_NAMED = 5
+
+_E = event_pb2
+_EXIT_CODES: dict[int, ExitCode] = {
+    _E.RUN_STATUS_DONE: ExitCode.DONE,
+    _E.RUN_STATUS_FAILED: ExitCode.FAILED,
+    _E.RUN_STATUS_CANCELLED: ExitCode.FAILED,
+    _E.RUN_STATUS_UNREADABLE: ExitCode.FAILED,
+    _E.RUN_STATUS_WAITING: ExitCode.WAITING,
+    _E.RUN_STATUS_REFUSED: ExitCode.REFUSED,
+}
+_TROUBLED = (run_service_pb2.STEP_STATUS_FAILED, run_service_pb2.STEP_STATUS_IN_DOUBT)
+
+
+def exit_code(run: run_service_pb2.Run) -> ExitCode:
+    """Return what the end of a run means for the command that watched it."""
+    return _EXIT_CODES.get(run.status, ExitCode.INTERRUPTED)
+
+
+def ending(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
+    """Say how a run stands: figures, what happened, and what to do next."""
+    name, words, style = RUN_STYLES.get(run.status, RUN_STYLES[0])
+    steps, actions, heals = counts(run)
+    figures = [plural(steps, "step"), plural(actions, "action"), plural(heals, "heal")]
+    took_ns = elapsed_ns(run, pen.now_ns)
+    if took_ns:
+        figures.append(duration(took_ns))
+    line = pen.sign(name, style).append(f" {words}", style=f"bold {style}")
+    yield line.append(f"  {', '.join(figures)}  {clean(run.id)}", style=DIM)
+    for text in (*_happened(run), *_next(run, target)):
+        yield Text("  ").append_text(text)
+
+
+def _happened(run: run_service_pb2.Run) -> Iterator[Text]:
+    if run.HasField("failure"):
+        yield Text(failure(run.failure))
+    told = run.failure.message
+    troubled = [step for step in run.steps if step.status in _TROUBLED]
+    for step in troubled[:MAX_STEPS_NAMED]:
+        if step.HasField("failure") and step.failure.message in told and len(troubled) == 1:
+            yield Text(f"at step {clean(step.id)}", style=DIM)
+            continue
+        _, words, style = STEP_STYLES[step.status]
+        line = Text(f"step {clean(step.id)} {words}", style=style)
+        yield line.append(f": {failure(step.failure)}" if step.HasField("failure") else "")
+    if len(troubled) > MAX_STEPS_NAMED:
+        yield Text(f"and {plural(len(troubled) - MAX_STEPS_NAMED, 'more step')}", style=DIM)
+
+
+def _next(run: run_service_pb2.Run, target: Target) -> Iterator[Text]:
+    log = target.command("log", clean(run.id))
+    advice = {
+        _E.RUN_STATUS_FAILED: f"{log} shows every event",
+        _E.RUN_STATUS_CANCELLED: f"{target.command('show', clean(run.id))} shows what had been done",
+        _E.RUN_STATUS_REFUSED: "nothing was done; say it as a playbook does, or submit a plan with --plan",
+        _E.RUN_STATUS_WAITING: f"an effect may have happened: look at the system itself; {log} shows every event",
+        _E.RUN_STATUS_UNREADABLE: "a newer Handrail wrote this run: upgrade this one to go on",
+        _E.RUN_STATUS_PAUSED: f"{target.command('resume', clean(run.id))} lets it go on",
+    }
+    text = advice.get(run.status, "")
+    if text:
+        yield Text(f"{text}", style="cyan")

@@ -1,0 +1,90 @@
+"""The commands about tools: list, show, check."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handrail.cli import options
+from handrail.cli.exits import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from handrail.v1 import tool_pb2
+
+app = typer.Typer(
+    help="The tools of a project, or of a server: list, show, check.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command("list")
+def list_tools(
+    project: options.Project = None, server: options.Server = None, json: options.Json = False
+) -> None:
+    """List the tools of a server, or without one of the project."""
+    from handrail.cli.events import message_object
+    from handrail.cli.listing import tool_line
+    from handrail.cli.output import Output
+
+    output = Output(as_json=json)
+    contracts = _contracts(server, project)
+    for contract in contracts:
+        output.object(message_object(contract))
+        output.line(tool_line(contract, width=output.width, glyphs=output.glyphs))
+    if not contracts:
+        output.note("no tools; `handrail.toml` names the modules of each toolbox")
+
+
+@app.command("show")
+def show_tool(
+    name: Annotated[str, typer.Argument(metavar="TOOL", help="The tool's name.")],
+    project: options.Project = None,
+    server: options.Server = None,
+    json: options.Json = False,
+) -> None:
+    """Show one tool's contract."""
+    from core import spelling
+    from handrail.cli.events import message_object
+    from handrail.cli.listing import contract_lines
+    from handrail.cli.output import Output
+
+    output = Output(as_json=json)
+    contracts = {contract.name: contract for contract in _contracts(server, project)}
+    if name not in contracts:
+        raise CommandError(f"There is no tool {name!r:.80}{spelling.hint(name, contracts)}.")
+    output.object(message_object(contracts[name]))
+    output.lines(contract_lines(contracts[name]))
+
+
+@app.command("check")
+def check_tools(project: options.Project = None, json: options.Json = False) -> None:
+    """Check the project: its settings, that its tools' contracts do not contradict themselves, its playbooks."""
+    from handrail.cli.output import Output
+    from handrail.project import load
+
+    output = Output(as_json=json)
+    found = load(project or Path())
+    tools, playbooks = len(found.tools), len(found.playbooks)
+    output.object({"ok": True, "tools": tools, "playbooks": playbooks})
+    output.line(f"{output.glyphs.done} {tools} tools and {playbooks} playbooks: no contradictions")
+
+
+def _contracts(server: str | None, project: Path | None) -> Sequence[tool_pb2.ToolContract]:
+    if server:
+        return asyncio.run(_served(server, project))
+    from handrail.project import load
+
+    protos = load(project or Path()).protos
+    return [protos[name] for name in sorted(protos)]
+
+
+async def _served(server: str, project: Path | None) -> Sequence[tool_pb2.ToolContract]:
+    from handrail.cli.server import connect, find
+
+    async with connect(find(server, project, None)) as client:
+        return await client.tools()

@@ -1,0 +1,428 @@
+"""The Python client of a Handrail server: `Client` for asyncio, `SyncClient` for everybody else.
+
+    async with Client("127.0.0.1:7433") as client:
+        submitted = await client.submit("refund order 1001 and tell the customer")
+        run = await client.wait(submitted.run)
+
+What comes back are the messages of `handrail.v1`. What goes wrong is a `handrail.errors.ClientError`. While
+a server is restarting calls are repeated until their time is over, and a watch goes on from its cursor; a
+submission is repeated under one request id, so it never becomes two runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import random
+import threading
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import grpc
+
+from core.run import ENDED, VERSION
+from core.values import MAX_VALUE_BYTES
+from handrail import errors, goals
+from handrail.goals import sendable
+from handrail.v1 import (
+    event_pb2,
+    plan_pb2,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    tool_pb2,
+    tool_service_pb2,
+    tool_service_pb2_grpc,
+)
+from handrail.v1.event_pb2 import RunStatus
+
+DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_OUTAGE_S = 60.0
+MAX_MESSAGE_BYTES = 8 * MAX_VALUE_BYTES
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 1.0
+PAGE_SIZE = 100
+
+_T = TypeVar("_T")
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+_SETTLED = ENDED | {event_pb2.RUN_STATUS_WAITING, event_pb2.RUN_STATUS_UNREADABLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A goal that is durable: the run's id, and whether the same request had been made before."""
+
+    run: str
+    existed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """One page of the listing; `next_token` asks for the next, and is "" on the last."""
+
+    runs: tuple[run_service_pb2.RunSummary, ...]
+    next_token: str
+
+
+class Client:
+    """A connection to a server. Every call is bounded by `timeout_s`, its repetitions included."""
+
+    def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        options = [*_OPTIONS, *([("grpc.enable_http_proxy", 0)] if _is_local(address) else [])]
+        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._runs = run_service_pb2_grpc.RunServiceStub(self._channel)
+        self._tools = tool_service_pb2_grpc.ToolServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect; open watches end."""
+        await self._channel.close(None)
+
+    async def submit(
+        self,
+        goal: str,
+        *,
+        plan: plan_pb2.Plan | Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+        deadline: goals.Deadline | None = None,
+        dry_run: bool = False,
+        ceiling: str | int | None = None,
+        budget: event_pb2.Budget | Mapping[str, int] | None = None,
+        submitter: str = "",
+    ) -> Submitted:
+        """Submit a goal and return when it is durable.
+
+        `plan` may be a message or a mapping (see `core.plan_form`). `deadline` is a time with a zone, or
+        seconds from now; with a `request_id` of your own give a time, since a repetition must be the same
+        to the letter. `ceiling` is a permission's name. `budget` bounds `max_steps`, `max_actions` and
+        `max_heals`.
+        """
+        message = goals.goal(
+            goal,
+            plan=plan,
+            context=context,
+            deadline=deadline,
+            dry_run=dry_run,
+            ceiling=ceiling,
+            budget=budget,
+            submitter=submitter,
+        )
+        request = run_service_pb2.SubmitGoalRequest(
+            goal=message, request_id=sendable("request_id", request_id or uuid.uuid4().hex)
+        )
+        response = await self._call(self._runs.SubmitGoal, request)
+        # Under an id made here, a run that existed is one that a repetition of this call made.
+        return Submitted(response.run, bool(response.existed and request_id))
+
+    async def get(self, run: str) -> run_service_pb2.Run:
+        """Return what has become of a run so far."""
+        request = run_service_pb2.GetRunRequest(run=sendable("run", run))
+        response = await self._call(self._runs.GetRun, request)
+        return response.run
+
+    async def list(
+        self, *, status: RunStatus.ValueType | int = 0
+    ) -> AsyncGenerator[run_service_pb2.RunSummary, None]:
+        """Yield runs, newest first, page by page; only those in a state, if one is given."""
+        token = ""
+        while True:
+            page = await self.list_page(status=status, page_size=PAGE_SIZE, page_token=token)
+            for run in page.runs:
+                yield run
+            token = page.next_token
+            if not token:
+                return
+
+    async def list_page(
+        self, *, status: RunStatus.ValueType | int = 0, page_size: int = 0, page_token: str = ""
+    ) -> RunPage:
+        """Return one page of runs, newest first."""
+        request = run_service_pb2.ListRunsRequest(
+            page_size=page_size,
+            page_token=sendable("page_token", page_token),
+            status=cast(RunStatus.ValueType, status),
+        )
+        response = await self._call(self._runs.ListRuns, request)
+        return RunPage(tuple(response.runs), response.next_page_token)
+
+    async def watch(
+        self,
+        run: str,
+        *,
+        after: str = "",
+        until_now: bool = False,
+        timeout_s: float | None = None,
+        outage_s: float | None = DEFAULT_OUTAGE_S,
+    ) -> AsyncGenerator[run_service_pb2.WatchRunResponse, None]:
+        """Yield the run's events after a cursor, then new ones until the run has ended.
+
+        A lost server is looked for again, and the watch goes on where it was, until there has been none for
+        `outage_s` (None: for ever). `timeout_s` bounds the whole watch.
+        """
+        request = run_service_pb2.WatchRunRequest(
+            run=sendable("run", run), after=sendable("after", after), until_now=until_now
+        )
+        patience = _Patience(timeout_s, outage_s)
+        while True:
+            call = self._runs.WatchRun(request, timeout=patience.left_s())
+            try:
+                async for response in call:
+                    request.after = response.cursor
+                    patience.renew()
+                    yield response
+                return
+            except grpc.aio.AioRpcError as error:
+                if not patience.covers(error):
+                    raise errors.of_rpc(error, self.address) from None
+            finally:
+                call.cancel()
+            await patience.pause()
+
+    async def wait(self, run: str, *, timeout_s: float | None = None) -> run_service_pb2.Run:
+        """Return the run when it has ended, or when nothing goes on without a human (RUN_STATUS_WAITING)."""
+        found = await self.get(run)
+        if found.status in _SETTLED:
+            return found
+        doubtful = any(step.status == run_service_pb2.STEP_STATUS_IN_DOUBT for step in found.steps)
+        async for seen in self.watch(run, after=found.cursor, timeout_s=timeout_s):
+            unreadable = not seen.HasField("event") or seen.event.version > VERSION
+            doubtful = doubtful or unreadable or seen.event.HasField("in_doubt")
+            if doubtful:
+                found = await self.get(run)
+                if found.status in _SETTLED:
+                    return found
+        return await self.get(run)
+
+    async def cancel(self, run: str, *, reason: str = "") -> None:
+        """Ask for a run to end; what is in flight finishes or is resolved."""
+        request = run_service_pb2.CancelRunRequest(
+            run=sendable("run", run), reason=sendable("reason", reason)
+        )
+        await self._call(self._runs.CancelRun, request)
+
+    async def pause(self, run: str, *, reason: str = "") -> None:
+        """Let a run start nothing new."""
+        request = run_service_pb2.PauseRunRequest(run=sendable("run", run), reason=sendable("reason", reason))
+        await self._call(self._runs.PauseRun, request)
+
+    async def resume(self, run: str) -> None:
+        """Let a paused run go on."""
+        await self._call(self._runs.ResumeRun, run_service_pb2.ResumeRunRequest(run=sendable("run", run)))
+
+    async def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
+        """Return the contracts of all tools, by name."""
+        found: list[tool_pb2.ToolContract] = []
+        request = tool_service_pb2.ListToolsRequest(page_size=PAGE_SIZE)
+        while True:
+            response = await self._call(self._tools.ListTools, request)
+            found += response.tools
+            if not response.next_page_token:
+                return tuple(found)
+            request.page_token = response.next_page_token
+
+    async def tool(self, name: str) -> tool_pb2.ToolContract:
+        """Return one tool's contract."""
+        request = tool_service_pb2.GetToolRequest(name=sendable("name", name))
+        response = await self._call(self._tools.GetTool, request)
+        return response.tool
+
+    async def _call(self, method: Callable[..., Awaitable[_T]], request: Any) -> _T:
+        """Call, again while the server cannot be reached; every call of ours may be repeated."""
+        patience = _Patience(self.timeout_s, None)
+        while True:
+            try:
+                return await method(request, timeout=patience.left_s())
+            except grpc.aio.AioRpcError as error:
+                if not patience.covers(error):
+                    raise errors.of_rpc(error, self.address) from None
+            await patience.pause()
+
+
+class SyncClient:
+    """The same calls without asyncio; they run on an event loop in a thread of this client's own."""
+
+    def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="handrail-client", daemon=True)
+        self._thread.start()
+        self._client = self._run(_connect(address, timeout_s))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        if self._loop.is_closed():
+            return
+        self._run(self._client.close())
+        self._run(self._loop.shutdown_asyncgens())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def submit(
+        self,
+        goal: str,
+        *,
+        plan: plan_pb2.Plan | Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+        deadline: goals.Deadline | None = None,
+        dry_run: bool = False,
+        ceiling: str | int | None = None,
+        budget: event_pb2.Budget | Mapping[str, int] | None = None,
+        submitter: str = "",
+    ) -> Submitted:
+        """See `Client.submit`."""
+        return self._run(
+            self._client.submit(
+                goal,
+                plan=plan,
+                context=context,
+                request_id=request_id,
+                deadline=deadline,
+                dry_run=dry_run,
+                ceiling=ceiling,
+                budget=budget,
+                submitter=submitter,
+            )
+        )
+
+    def get(self, run: str) -> run_service_pb2.Run:
+        """See `Client.get`."""
+        return self._run(self._client.get(run))
+
+    def list(self, *, status: RunStatus.ValueType | int = 0) -> Iterator[run_service_pb2.RunSummary]:
+        """See `Client.list`."""
+        return self._iterate(self._client.list(status=status))
+
+    def list_page(
+        self, *, status: RunStatus.ValueType | int = 0, page_size: int = 0, page_token: str = ""
+    ) -> RunPage:
+        """See `Client.list_page`."""
+        return self._run(self._client.list_page(status=status, page_size=page_size, page_token=page_token))
+
+    def watch(
+        self,
+        run: str,
+        *,
+        after: str = "",
+        until_now: bool = False,
+        timeout_s: float | None = None,
+        outage_s: float | None = DEFAULT_OUTAGE_S,
+    ) -> Iterator[run_service_pb2.WatchRunResponse]:
+        """See `Client.watch`."""
+        return self._iterate(
+            self._client.watch(run, after=after, until_now=until_now, timeout_s=timeout_s, outage_s=outage_s)
+        )
+
+    def wait(self, run: str, *, timeout_s: float | None = None) -> run_service_pb2.Run:
+        """See `Client.wait`."""
+        return self._run(self._client.wait(run, timeout_s=timeout_s))
+
+    def cancel(self, run: str, *, reason: str = "") -> None:
+        """See `Client.cancel`."""
+        self._run(self._client.cancel(run, reason=reason))
+
+    def pause(self, run: str, *, reason: str = "") -> None:
+        """See `Client.pause`."""
+        self._run(self._client.pause(run, reason=reason))
+
+    def resume(self, run: str) -> None:
+        """See `Client.resume`."""
+        self._run(self._client.resume(run))
+
+    def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
+        """See `Client.tools`."""
+        return self._run(self._client.tools())
+
+    def tool(self, name: str) -> tool_pb2.ToolContract:
+        """See `Client.tool`."""
+        return self._run(self._client.tool(name))
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C reaches this thread only
+            future.cancel()
+            raise
+
+    def _iterate(self, items: AsyncGenerator[_T, None]) -> Iterator[_T]:
+        async def advance() -> _T | None:
+            return await anext(items, None)
+
+        try:
+            while (item := self._run(advance())) is not None:
+                yield item
+        finally:
+            self._run(items.aclose())
+
+
+class _Patience:
+    """How long a call is repeated while the server cannot be reached, and how soon again."""
+
+    def __init__(self, timeout_s: float | None, outage_s: float | None) -> None:
+        self._end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        self._outage_s = math.inf if outage_s is None else outage_s
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: the server has answered."""
+        self._since = math.inf
+        self._backoff_s = FIRST_BACKOFF_S
+
+    def left_s(self) -> float | None:
+        """Return what is left of the whole time, for the next call."""
+        return None if self._end == math.inf else max(self._end - time.monotonic(), 0.001)
+
+    def covers(self, error: grpc.aio.AioRpcError) -> bool:
+        """Whether to call again after this error."""
+        now = time.monotonic()
+        self._since = min(self._since, now)
+        lasting = now + self._backoff_s < self._end and now - self._since < self._outage_s
+        return error.code() is grpc.StatusCode.UNAVAILABLE and lasting
+
+    async def pause(self) -> None:
+        """Wait before the next call, a little longer each time."""
+        await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
+        self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+
+
+async def _connect(address: str, timeout_s: float) -> Client:
+    return Client(address, timeout_s=timeout_s)
+
+
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return host in ("", "localhost") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,146 @@
+"""A project: the settings, tools and playbooks in a directory, checked as a whole.
+
+Loading imports the toolboxes' modules; `load_settings` alone does not. What is wrong is told at once, in one
+ProjectError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core import contracts as contract_rules
+from core.playbook import Playbook
+from core.playbook import check as check_playbook
+from handrail import modules
+from handrail.settings import ProjectError as ProjectError
+from handrail.settings import Settings as Settings
+from handrail.settings import explain, read_text
+from handrail.settings import load_settings as load_settings
+from handrail.tool import Contract, Tool, collect
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from handrail.v1.tool_pb2 import ToolContract
+
+MAX_PLAYBOOKS = 500
+MAX_PLAYBOOK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a directory holds, loaded and checked."""
+
+    directory: Path
+    settings: Settings
+    tools: dict[str, Tool]
+    contracts: dict[str, Contract]
+    protos: dict[str, ToolContract]
+    playbooks: tuple[Playbook, ...]
+
+
+def load(directory: Path) -> Project:
+    """Load a project; raises ProjectError with everything that is wrong with it."""
+    directory = directory.resolve()
+    settings = load_settings(directory)
+    problems: list[str] = []
+    tools = _load_tools(directory, settings, problems)
+    playbooks = _load_playbooks(directory, settings, problems)
+    problems += [f"{v.field}: {v.message}" for v in contract_rules.check_tools(tools)]
+    protos: dict[str, ToolContract] = {}
+    if not problems:
+        protos = {tool.contract.name: contract_rules.to_proto(tool.contract) for tool in tools}
+        for file, playbook in playbooks:
+            problems += [f"{file}: {v.field}: {v.message}" for v in check_playbook(playbook, protos)]
+    if problems:
+        raise ProjectError(directory, problems)
+    by_name = {tool.contract.name: tool for tool in tools}
+    return Project(
+        directory=directory,
+        settings=settings,
+        tools=by_name,
+        contracts={name: tool.contract for name, tool in by_name.items()},
+        protos=protos,
+        playbooks=tuple(playbook for _, playbook in playbooks),
+    )
+
+
+def _load_tools(directory: Path, settings: Settings, problems: list[str]) -> list[Tool]:
+    """Import the modules of every toolbox and collect their tools.
+
+    A tool that a module only imports from another listed module belongs to that one's toolbox.
+    """
+    names = [name for toolbox in settings.toolboxes.values() for name in toolbox.modules]
+    imported = modules.import_modules(directory, list(dict.fromkeys(names)))
+    problems += [str(found) for found in imported.values() if isinstance(found, modules.ImportProblem)]
+    tools: list[Tool] = []
+    for toolbox, of_toolbox in settings.toolboxes.items():
+        seen: set[int] = set()
+        for name in of_toolbox.modules:
+            module = imported[name]
+            if isinstance(module, modules.ImportProblem):
+                continue
+            own = [tool for tool in _own(module, names) if id(tool.function) not in seen]
+            seen.update(id(tool.function) for tool in own)
+            tools += [tool.with_toolbox(toolbox) for tool in own]
+            if not collect(module):
+                problems.append(
+                    f"the module '{name}' ({module.__file__}) has no tools: no function with @tool"
+                )
+    return tools
+
+
+def _own(module: ModuleType, listed: list[str]) -> Iterator[Tool]:
+    for tool in collect(module):
+        home = tool.function.__module__
+        if home == module.__name__ or home not in listed:
+            yield tool
+
+
+def _load_playbooks(directory: Path, settings: Settings, problems: list[str]) -> list[tuple[str, Playbook]]:
+    found: list[tuple[str, Playbook]] = []
+    files: dict[str, str] = {}
+    for path in _playbook_files(directory, settings, problems):
+        name = str(path.relative_to(directory)) if path.is_relative_to(directory) else str(path)
+        playbook = _load_playbook(path, name, problems)
+        if playbook is None:
+            continue
+        if playbook.name in files:
+            problems.append(
+                f"{name}: {files[playbook.name]} has a playbook '{playbook.name}' too; rename one"
+            )
+        files.setdefault(playbook.name, name)
+        found.append((name, playbook))
+    return found
+
+
+def _playbook_files(directory: Path, settings: Settings, problems: list[str]) -> list[Path]:
+    files: list[Path] = []
+    for text in settings.playbooks.paths:
+        path = directory / text
+        if path.is_dir():
+            files += sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+        elif path.is_file():
+            files.append(path)
+        elif "paths" in settings.playbooks.model_fields_set:
+            problems.append(f"handrail.toml: playbooks.paths: there is no {text!r} in the project")
+    if len(files) > MAX_PLAYBOOKS:
+        problems.append(f"there are {len(files)} playbooks; {MAX_PLAYBOOKS} can be loaded")
+    return files[:MAX_PLAYBOOKS]
+
+
+def _load_playbook(path: Path, name: str, problems: list[str]) -> Playbook | None:
+    from pydantic import ValidationError
+
+    from handrail.yaml_text import BadYaml, read_yaml
+
+    try:
+        return Playbook.model_validate(read_yaml(read_text(path, MAX_PLAYBOOK_BYTES)))
+    except ValidationError as error:
+        problems += [f"{name}: {problem}" for problem in explain(error, Playbook)]
+    except (OSError, ValueError, BadYaml) as error:
+        problems.append(f"{name}: {error}")
+    return None

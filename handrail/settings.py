@@ -1,0 +1,187 @@
+"""Settings: what `handrail.toml` says, every section of it optional, every mistake in it told at once.
+
+Reading them imports none of the project's own modules.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from core.errors import HandrailError
+from core.spelling import hint
+
+SETTINGS_FILE = "handrail.toml"
+MAX_SETTINGS_BYTES = 1024 * 1024
+MAX_PROBLEMS = 50
+
+_TOOLBOX = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+
+
+class ProjectError(HandrailError):
+    """A project that cannot be used; `problems` lists why, each naming its file."""
+
+    def __init__(self, directory: Path, problems: Sequence[str]) -> None:
+        shown = list(problems[:MAX_PROBLEMS])
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more")
+        super().__init__(f"the project in {directory} cannot be used:\n" + "\n".join(f"  {p}" for p in shown))
+        self.directory = directory
+        self.problems = tuple(problems)
+
+
+def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
+    def validate(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"{text!r} is not {what}")
+        return text
+
+    return AfterValidator(validate)
+
+
+_ToolboxName = Annotated[
+    str, _matching(_TOOLBOX, "a toolbox's name: lower case letters, digits and '_', to 32")
+]
+_ModuleName = Annotated[str, _matching(_MODULE, "a module's name, like tools or shop.tools")]
+_Listen = Annotated[str, _matching(_ADDRESS, "an address to listen on, like 127.0.0.1:0")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ProjectSettings(_Section):
+    """[project]"""
+
+    name: Annotated[str, Field(max_length=100)] = ""
+
+
+class ToolboxSettings(_Section):
+    """[toolboxes.NAME]: modules with tools, and the workers that host them; `env` is for them only."""
+
+    modules: Annotated[list[_ModuleName], Field(min_length=1, max_length=100)]
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 8
+    env: dict[str, str] = {}
+
+
+class PoolSettings(_Section):
+    """[pools.ROLE]: how many agents, and how much each takes on at a time."""
+
+    actors: Annotated[int, Field(ge=1, le=64)] = 1
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 16
+
+
+class PoolsSettings(_Section):
+    """[pools]"""
+
+    planner: PoolSettings = PoolSettings()
+    executor: PoolSettings = PoolSettings()
+    verifier: PoolSettings = PoolSettings()
+
+
+class PlaybooksSettings(_Section):
+    """[playbooks]: files, or directories of them."""
+
+    paths: Annotated[list[str], Field(max_length=100)] = ["playbooks"]
+
+
+class LimitsSettings(_Section):
+    """[limits]"""
+
+    max_steps: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+
+
+class BrokerSettings(_Section):
+    """[broker]: `sync` "relaxed" is faster and can lose the last moments when the machine loses power."""
+
+    sync: Literal["always", "relaxed"] = "always"
+    shards: Annotated[int, Field(ge=1, le=64)] = 4
+    url: str = ""
+
+
+class GatewaySettings(_Section):
+    """[gateway]"""
+
+    listen: _Listen = "127.0.0.1:0"
+
+
+class Settings(_Section):
+    """The whole of `handrail.toml`."""
+
+    project: ProjectSettings = ProjectSettings()
+    toolboxes: dict[_ToolboxName, ToolboxSettings] = {}
+    pools: PoolsSettings = PoolsSettings()
+    playbooks: PlaybooksSettings = PlaybooksSettings()
+    limits: LimitsSettings = LimitsSettings()
+    broker: BrokerSettings = BrokerSettings()
+    gateway: GatewaySettings = GatewaySettings()
+
+
+def load_settings(directory: Path) -> Settings:
+    """Read the settings of a project; raises ProjectError with everything that is wrong with them."""
+    path = directory / SETTINGS_FILE
+    try:
+        text = read_text(path, MAX_SETTINGS_BYTES)
+    except FileNotFoundError:
+        why = f"there is no {SETTINGS_FILE}; `handrail init {directory}` makes a project to start from"
+        raise ProjectError(directory, [why]) from None
+    except (OSError, ValueError) as error:
+        raise ProjectError(directory, [f"{SETTINGS_FILE} cannot be read: {error}"]) from None
+    try:
+        return Settings.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ProjectError(directory, [f"{SETTINGS_FILE} is not TOML: {error}"]) from None
+    except ValidationError as error:
+        raise ProjectError(directory, [f"{SETTINGS_FILE}: {p}" for p in explain(error, Settings)]) from None
+
+
+def read_text(path: Path, max_bytes: int) -> str:
+    """Read a text file of bounded size; too large, or not UTF-8, is a ValueError."""
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes} bytes")
+    return content.decode()
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return what pydantic found wrong, a line each; an unknown key comes with the nearest known one."""
+    problems: list[str] = []
+    for found in error.errors(include_url=False, include_context=False):
+        location = tuple(part for part in found["loc"] if part != "[key]")
+        where = _path(location)
+        if found["type"] == "extra_forbidden":
+            known = _keys(model, location[:-1])
+            of = f" of {_path(location[:-1])}" if location[:-1] else ""
+            problems.append(f"'{location[-1]}' is not a key{of}{hint(str(location[-1]), known)}")
+        else:
+            message = found["msg"].removeprefix("Value error, ")
+            problems.append(f"{where}: {message}" if where else message)
+    return problems
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).removeprefix(".")
+
+
+def _keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that there are at a place in a document, as its model has them."""
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            fields = {field.alias or name: field for name, field in model.model_fields.items()}
+            model = fields[str(part)].annotation if part in fields else None
+        elif get_origin(model) in (dict, list, tuple):
+            model = get_args(model)[-1] if get_origin(model) is not tuple else get_args(model)[0]
+        if get_origin(model) is Annotated:
+            model = get_args(model)[0]
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return [field.alias or name for name, field in model.model_fields.items()]
+    return []

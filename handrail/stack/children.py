@@ -1,0 +1,131 @@
+"""What each child process of a stack runs: `handrail _child NAME`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from actors.host import Host, InProcessHost
+from actors.ray_head import RayHead
+from core.errors import HandrailError
+from handrail.project import load, load_settings
+from handrail.stack import parts
+from orchestrator.supervisor import GENERATION
+from workers.instance import Instance
+
+EPOCH_ENV = "HANDRAIL_EPOCH"
+ADDRESS_FILE = "gateway.address"
+MINDS_FILE = "minds.ready"
+LISTING_FILE = "listing.sqlite"
+DRAIN_S = 8.0
+HEAD_WAIT_S = 60.0
+
+
+class UnknownChild(HandrailError):
+    """There is no such child."""
+
+
+async def child(name: str, project_dir: Path, data_dir: Path) -> None:
+    """Run one child of a stack until SIGTERM."""
+    kind, *arguments = name.split(":")
+    runners: dict[str, Callable[..., Awaitable[None]]] = {
+        "gateway": _gateway,
+        "decider": _decider,
+        "worker": _worker,
+        "minds": _minds,
+    }
+    if kind not in runners:
+        raise UnknownChild(f"there is no child {name!r}; `handrail up` starts the children itself")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await runners[kind](stop, project_dir, data_dir, *arguments)
+
+
+def _instance() -> str:
+    return f"{os.environ.get(EPOCH_ENV, '0')}-{os.environ.get(GENERATION, '1')}"
+
+
+async def _until(stop: asyncio.Event, work: Awaitable[None]) -> None:
+    """Work until told to stop; a failure of the work is the process's end, and its supervisor's business."""
+    task = asyncio.ensure_future(work)
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if task.done():
+        await task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _gateway(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
+    project = load(project_dir)
+    log = await parts.ways()["gateway"].open()
+    gateway = parts.gateway(log, project, data_dir / LISTING_FILE)
+    address_file = data_dir / ADDRESS_FILE
+    # A gateway that comes back comes back where its clients look for it.
+    listen = address_file.read_text().strip() if address_file.exists() else project.settings.gateway.listen
+    address = await gateway.start(listen)
+    scratch = address_file.with_suffix(".new")
+    scratch.write_text(address)
+    scratch.replace(address_file)
+    await stop.wait()
+    await gateway.stop(2.0)
+    await log.close()
+
+
+async def _decider(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
+    project = load(project_dir)
+    log = await parts.ways()["decider"].open()
+    await _until(stop, parts.decider(log, project, _instance()).serve())
+    await log.close()
+
+
+async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbox: str, slot: str) -> None:
+    project = load(project_dir)
+    log = await parts.ways()["worker"].open()
+    epoch, generation = int(os.environ[EPOCH_ENV]), int(os.environ[GENERATION])
+    worker = parts.worker(log, project, toolbox, Instance(epoch, f"{toolbox}_{slot}", generation))
+    await _until(stop, worker.serve())
+    await worker.drain(DRAIN_S)
+    await log.close()
+
+
+async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_kind: str) -> None:
+    settings = load_settings(project_dir)
+    specs = parts.mind_specs(settings, project_dir, parts.ways())
+    host: Host
+    if host_kind == "inline":
+        host = InProcessHost(parts.build_agent)
+        await host.ensure(specs)
+        (data_dir / MINDS_FILE).touch()
+        await stop.wait()
+    else:
+        from actors.ray_host import RayHost
+
+        ray = host = RayHost("handrail.stack.parts:build_agent", python_path=_python_path())
+        await ray.connect(await _head_address(data_dir))
+        await ray.ensure(specs)
+        (data_dir / MINDS_FILE).touch()
+        await _until(stop, ray.watch())
+    await host.stop(DRAIN_S)
+
+
+async def _head_address(data_dir: Path) -> str:
+    head = RayHead.of(data_dir)
+    try:
+        async with asyncio.timeout(HEAD_WAIT_S):
+            while (address := head.address()) is None:
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise HandrailError(
+            f"Ray's head did not come up within {HEAD_WAIT_S:g} s; see logs/ray-head.log"
+        ) from None
+    return address
+
+
+def _python_path() -> list[str]:
+    return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]

@@ -1,0 +1,200 @@
+"""The stack that stays up: a small supervisor, whose children are the processes of the stack.
+
+The broker, Ray's head, gateway, decider and workers are each restarted with backoff; all of them die with
+the supervisor, and all but Ray (whose minds have no effects) hold the data directory's lock, so that whoever
+takes the directory next knows that they are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from actors.ray_head import RayHead
+from bus.broker import EmbeddedBroker
+from bus.directory import DataDirectory, Endpoint
+from core.course import MIND_POOL
+from core.errors import HandrailError
+from handrail.project import Settings, load
+from handrail.stack import parts
+from handrail.stack.children import ADDRESS_FILE, EPOCH_ENV, MINDS_FILE
+from handrail.stack.inline import background, save_heads
+from orchestrator.supervisor import ChildSpec, ChildStatus, Supervisor
+
+HostKind = Literal["inline", "ray"]
+FIRST_RESTART_S = 0.05
+MAX_RESTART_S = 5.0
+
+_logger = structlog.get_logger("up")
+
+
+class Cluster:
+    """A running stack of processes."""
+
+    def __init__(self, endpoint: Endpoint, supervisor: Supervisor, broker: EmbeddedBroker) -> None:
+        self.endpoint = endpoint
+        self._supervisor = supervisor
+        self._broker = broker
+
+    @property
+    def broker_pid(self) -> int | None:
+        """The broker's process id, while it runs."""
+        return self._broker.pid
+
+    def children(self) -> list[ChildStatus]:
+        """Return what has become of each child."""
+        return self._supervisor.children()
+
+
+async def up(
+    project_dir: Path,
+    data_dir: Path,
+    *,
+    host: HostKind,
+    on_ready: Callable[[Cluster], None],
+    stop: asyncio.Event,
+) -> None:
+    """Keep a stack up until `stop` is set, then drain it."""
+    async with running(project_dir, data_dir, host=host) as cluster:
+        on_ready(cluster)
+        await stop.wait()
+
+
+@asynccontextmanager
+async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> AsyncIterator[Cluster]:
+    """Run a stack of processes for as long as the context lasts."""
+    project_dir = project_dir.resolve()
+    directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
+    try:
+        # Loaded here once, so that a broken project is told at once and not by a crash loop.
+        settings = load(project_dir).settings
+        broker = EmbeddedBroker(
+            directory, parts.pools_of(settings), relaxed=settings.broker.sync == "relaxed"
+        )
+        await broker.start()
+        try:
+            async with _served(directory, broker, settings, project_dir, host) as cluster:
+                yield cluster
+        finally:
+            await broker.stop()
+    finally:
+        directory.release()
+
+
+@asynccontextmanager
+async def _served(
+    directory: DataDirectory, broker: EmbeddedBroker, settings: Settings, project_dir: Path, host: HostKind
+) -> AsyncIterator[Cluster]:
+    admin = await parts.prepare(broker, directory, settings)
+    supervisor = Supervisor(_children(directory, broker, settings, project_dir, host), directory.path)
+    try:
+        async with background(_keep_broker(broker)), background(save_heads(admin, directory)):
+            await supervisor.start()
+            try:
+                endpoint = Endpoint(
+                    gateway=(directory.path / ADDRESS_FILE).read_text().strip(),
+                    broker_url=broker.url,
+                    pid=os.getpid(),
+                    epoch=directory.epoch,
+                    project=str(project_dir),
+                    host=host,
+                )
+                directory.publish_endpoint(endpoint)
+                yield Cluster(endpoint, supervisor, broker)
+            finally:
+                await supervisor.stop()
+    finally:
+        await admin.close()
+
+
+def _children(
+    directory: DataDirectory, broker: EmbeddedBroker, settings: Settings, project_dir: Path, host: HostKind
+) -> list[ChildSpec]:
+    """Return the children in the order in which they start."""
+    data = directory.path
+    for stale in (ADDRESS_FILE, MINDS_FILE):
+        (data / stale).unlink(missing_ok=True)
+    head = RayHead.of(data)
+
+    def spec(
+        name: str,
+        argument: str,
+        ways: dict[str, parts.Way],
+        ready: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> ChildSpec:
+        # The supervisor's own path first: the children must run the same code.
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        common = {
+            parts.CREDENTIALS_ENV: parts.dump_ways(ways),
+            EPOCH_ENV: str(directory.epoch),
+            "PYTHONPATH": path,
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [sys.executable, "-m", "handrail.cli.main", "_child", argument]
+        command += ["--project", str(project_dir), "--data", str(data)]
+        return ChildSpec(
+            name=name,
+            command=command,
+            env={**common, **(env or {})},
+            ready=_exists(ready) if ready is not None else None,
+            pass_fds=(directory.lock_fd,) if name != "minds" else (),
+        )
+
+    minds = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}
+    children = [
+        spec("decider", "decider", {"decider": parts.way(broker, settings, "decider")}),
+        *(
+            spec(
+                f"worker-{toolbox}-{slot}",
+                f"worker:{toolbox}:{slot}",
+                {"worker": parts.way(broker, settings, "worker", toolbox)},
+                env=_unset(settings.toolboxes[toolbox].env),
+            )
+            for toolbox in settings.toolboxes
+            for slot in range(settings.toolboxes[toolbox].workers)
+        ),
+        spec("gateway", "gateway", {"gateway": parts.way(broker, settings, "gateway")}, data / ADDRESS_FILE),
+    ]
+    if host == "ray":
+        ray = ChildSpec(
+            "ray-head",
+            head.command,
+            {**head.env(), "PYTHONPATH": os.pathsep.join(sys.path)},
+            ready=head.ready,
+        )
+        return [ray, *children, spec("minds", "minds:ray", minds, data / MINDS_FILE, head.env())]
+    return [*children, spec("minds", "minds:inline", minds, data / MINDS_FILE)]
+
+
+def _unset(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what is not set outside: that wins."""
+    return {name: value for name, value in env.items() if name not in os.environ}
+
+
+def _exists(path: Path) -> Callable[[], Awaitable[bool]]:
+    async def ready() -> bool:
+        return path.exists()
+
+    return ready
+
+
+async def _keep_broker(broker: EmbeddedBroker) -> None:
+    """Start the broker again when it ends, with backoff; its clients reconnect."""
+    delay_s = FIRST_RESTART_S
+    while True:
+        status = await broker.wait()
+        _logger.warning("the broker ended; starting it again", status=status)
+        with suppress(HandrailError):
+            await broker.start()
+            delay_s = FIRST_RESTART_S
+            continue
+        await asyncio.sleep(delay_s)
+        delay_s = min(delay_s * 2, MAX_RESTART_S)

@@ -1,0 +1,140 @@
+"""The embedded stack: a broker of its own beside this process, everything else inside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from actors.host import InProcessHost
+from bus.broker import EmbeddedBroker
+from bus.directory import DataDirectory, Endpoint
+from bus.heads import heads
+from bus.link import Link
+from core.course import MIND_POOL
+from core.ports import LogError
+from handrail.project import Project, load
+from handrail.stack import parts
+from workers.host import Worker
+from workers.instance import Instance
+
+DRAIN_S = 5.0
+SAVE_HEADS_EVERY_S = 5.0
+LISTING_FILE = "listing.sqlite"
+
+_logger = structlog.get_logger("stack")
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running stack."""
+
+    address: str
+    endpoint: Endpoint
+
+
+@asynccontextmanager
+async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
+    """Run a whole stack in this process, for as long as the context lasts."""
+    project_dir = project_dir.resolve()
+    async with AsyncExitStack() as stack:
+        directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
+        stack.callback(directory.release)
+        project = load(project_dir)
+        settings = project.settings
+        broker = EmbeddedBroker(
+            directory, parts.pools_of(settings), relaxed=settings.broker.sync == "relaxed"
+        )
+        await broker.start()
+        stack.push_async_callback(broker.stop)
+        admin = await parts.prepare(broker, directory, settings)
+        stack.push_async_callback(admin.close)
+        await stack.enter_async_context(background(save_heads(admin, directory)))
+        await stack.enter_async_context(background(_keep_broker(broker)))
+        address = await _start_parts(stack, project, project_dir, directory, broker)
+        endpoint = Endpoint(
+            gateway=address,
+            broker_url=broker.url,
+            pid=os.getpid(),
+            epoch=directory.epoch,
+            project=str(project_dir),
+            host="inline",
+        )
+        directory.publish_endpoint(endpoint)
+        yield Stack(address, endpoint)
+
+
+async def _start_parts(
+    stack: AsyncExitStack,
+    project: Project,
+    project_dir: Path,
+    directory: DataDirectory,
+    broker: EmbeddedBroker,
+) -> str:
+    settings = project.settings
+    parts.set_environment(settings, settings.toolboxes)
+    ways = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}
+    log = await parts.way(broker, settings, "decider").open()
+    stack.push_async_callback(log.close)
+    await stack.enter_async_context(background(parts.decider(log, project, f"{directory.epoch}").serve()))
+    host = InProcessHost(parts.build_agent)
+    await host.ensure(parts.mind_specs(settings, project_dir, ways))
+    stack.push_async_callback(host.stop, DRAIN_S)
+    for toolbox in settings.toolboxes:
+        log = await parts.way(broker, settings, "worker", toolbox).open()
+        stack.push_async_callback(log.close)
+        instance = Instance(directory.epoch, f"{toolbox}_0", 1)
+        worker = parts.worker(log, project, toolbox, instance)
+        await stack.enter_async_context(_working(worker))
+    log = await parts.way(broker, settings, "gateway").open()
+    stack.push_async_callback(log.close)
+    gateway = parts.gateway(log, project, directory.path / LISTING_FILE)
+    address = await gateway.start(settings.gateway.listen)
+    stack.push_async_callback(gateway.stop, 1.0)
+    return address
+
+
+async def save_heads(admin: Link, directory: DataDirectory) -> None:
+    """Keep the streams' heads outside the broker, now and then."""
+    while True:
+        await asyncio.sleep(SAVE_HEADS_EVERY_S)
+        with suppress(LogError):
+            directory.save_heads(await heads(admin))
+
+
+async def _keep_broker(broker: EmbeddedBroker) -> None:
+    """Start the broker again when it dies; its clients reconnect."""
+    while True:
+        status = await broker.wait()
+        _logger.warning("broker ended; starting it again", status=status)
+        await broker.start()
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """Run something beside a context, and end it with the context."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_report)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _working(worker: Worker) -> AsyncIterator[None]:
+    async with background(worker.serve()):
+        yield
+    await worker.drain(DRAIN_S)
+
+
+def _report(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _logger.error("a part of the stack ended", reason=repr(task.exception()))

@@ -1,0 +1,190 @@
+"""The parts of a stack, each built from a project and a way to the broker."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core.conformance import Limits
+
+from actors.agent import Agent
+from actors.executor import Executor
+from actors.models.playbooks import PlaybookPlans
+from actors.models.table import DecisionTable
+from actors.planner import Planner
+from actors.pool import AgentSpec, PoolSpec
+from actors.verifier import Verifier
+from bus import consumers, streams
+from bus.broker import Credentials, EmbeddedBroker
+from bus.directory import DataDirectory
+from bus.heads import heads
+from bus.link import Link
+from bus.log import NatsLog
+from core.course import MIND_POOL
+from core.decide import Catalogue
+from core.ports import Consumer, Log
+from handrail.project import Project, Settings
+from handrail.project import load as load_project
+from orchestrator.decider import Decider
+from orchestrator.gateway import Gateway
+from orchestrator.projection import Projection
+from workers.host import Worker
+from workers.instance import Instance
+
+MIND_ROLES = ("planner", "executor", "verifier")
+CREDENTIALS_ENV = "HANDRAIL_CREDENTIALS"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one part reaches the broker: its url and its own user."""
+
+    url: str
+    credentials: Credentials
+    shards: tuple[int, ...]
+
+    async def open(self) -> NatsLog:
+        """Connect."""
+        return NatsLog(await self.link(), shards=self.shards)
+
+    async def link(self) -> Link:
+        """Connect, without a log."""
+        who = self.credentials
+        return await Link.connect(
+            self.url, user=who.user, password=who.password, name=who.user, inbox_prefix=who.inbox_prefix
+        )
+
+    def dump(self) -> str:
+        """Return it as text, for the environment of a child."""
+        return json.dumps(
+            {"url": self.url, "credentials": asdict(self.credentials), "shards": list(self.shards)}
+        )
+
+    @staticmethod
+    def parse(text: str) -> Way:
+        """Read what `dump` wrote."""
+        said = json.loads(text)
+        return Way(said["url"], Credentials(**said["credentials"]), tuple(said["shards"]))
+
+
+def dump_ways(ways: Mapping[str, Way]) -> str:
+    """Return the ways of a child's roles as text."""
+    return json.dumps({role: one.dump() for role, one in ways.items()})
+
+
+def ways() -> dict[str, Way]:
+    """Return the ways that this child was given."""
+    text = os.environ.get(CREDENTIALS_ENV, "{}")
+    return {role: Way.parse(one) for role, one in json.loads(text).items()}
+
+
+def shards_of(settings: Settings) -> tuple[int, ...]:
+    """Return the open shards."""
+    return tuple(range(settings.broker.shards))
+
+
+def pools_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Return the pools of every role: the minds have one each, the workers one for each toolbox."""
+    return {**dict.fromkeys(MIND_ROLES, (MIND_POOL,)), "worker": tuple(settings.toolboxes)}
+
+
+def all_consumers(settings: Settings) -> tuple[Consumer, ...]:
+    """Return every durable consumer of a stack."""
+    return (
+        consumers.decider(),
+        consumers.ticks(),
+        consumers.mind("planner", MIND_POOL),
+        consumers.mind("executor", MIND_POOL),
+        consumers.verifier(MIND_POOL),
+        *(consumers.worker(toolbox) for toolbox in settings.toolboxes),
+    )
+
+
+def way(broker: EmbeddedBroker, settings: Settings, role: str, pool: str = "") -> Way:
+    """Return a role's way to the embedded broker."""
+    return Way(broker.url, broker.credentials(role, pool), shards_of(settings))
+
+
+async def prepare(broker: EmbeddedBroker, directory: DataDirectory, settings: Settings) -> Link:
+    """Set the streams and consumers up, check that nothing was lost, and return the administrator's link."""
+    link = await way(broker, settings, "admin").link()
+    # Before anything is created: a stream that is gone must not come back empty.
+    directory.check_heads(await heads(link))
+    await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
+    return link
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the bounds of a plan."""
+    return Limits(max_steps=settings.limits.max_steps)
+
+
+def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
+    """Build the gateway; its listing lies in the data directory."""
+    return Gateway(
+        log,
+        contracts=project.protos,
+        limits=limits_of(project.settings),
+        projection=Projection(data),
+    )
+
+
+def decider(log: Log, project: Project, instance: str) -> Decider:
+    """Build a decider."""
+    catalogue = Catalogue(contracts=project.protos, limits=limits_of(project.settings))
+    return Decider(log, catalogue, instance=instance)
+
+
+def worker(log: Log, project: Project, toolbox: str, instance: Instance) -> Worker:
+    """Build a worker, in the environment that its toolbox asks for."""
+    settings = project.settings.toolboxes[toolbox]
+    own = {name: tool for name, tool in project.tools.items() if tool.contract.toolbox == toolbox}
+    return Worker(log, own, toolbox=toolbox, instance=instance, concurrency=settings.concurrency)
+
+
+def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
+    """Set what toolboxes' tools find in their environment; what is set outside wins."""
+    for toolbox in toolboxes:
+        for name, value in settings.toolboxes[toolbox].env.items():
+            os.environ.setdefault(name, value)
+
+
+def mind(role: str, project: Project, pool: str, instance: str) -> Agent:
+    """Build a planner, an executor or a verifier."""
+    if role == "planner":
+        return Planner(PlaybookPlans(project.playbooks), pool=pool, instance=instance)
+    if role == "executor":
+        return Executor(DecisionTable(), pool=pool, instance=instance)
+    return Verifier(project.tools, project.protos, pool=pool, instance=instance)
+
+
+def mind_specs(settings: Settings, project_dir: Path, ways: Mapping[str, Way]) -> list[AgentSpec]:
+    """Return the slots of the minds' pools."""
+    specs: list[AgentSpec] = []
+    for role in MIND_ROLES:
+        configured = getattr(settings.pools, role)
+        pool = PoolSpec(role, MIND_POOL, configured.actors, configured.concurrency)
+        specs += pool.slots(
+            broker_url=ways[role].url,
+            credentials={"way": ways[role].dump()},
+            project_dir=str(project_dir),
+        )
+    return specs
+
+
+_projects: dict[str, Project] = {}
+
+
+async def build_agent(spec: AgentSpec) -> tuple[Agent, Log]:
+    """Build the agent of a slot, with a log of its own; the factory of both hosts."""
+    project = _projects.get(spec.project_dir)
+    if project is None:
+        project = _projects[spec.project_dir] = load_project(Path(spec.project_dir))
+        if spec.role == "verifier":
+            # Its read tools look at the same world as the workers'.
+            set_environment(project.settings, project.settings.toolboxes)
+    log = await Way.parse(spec.credentials["way"]).open()
+    return mind(spec.role, project, spec.pool, spec.name), log

@@ -1,0 +1,67 @@
+"""YAML as playbooks use it: plain data, no aliases, no duplicate keys, no dates.
+
+Dates stay text, as in JSON; an alias could make a small file enormous.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from core.errors import HandrailError
+
+MAX_NESTING = 64
+
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+
+class BadYaml(HandrailError):
+    """A text that is not YAML, or uses more of it than is allowed here."""
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with less of YAML."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as the base class has it)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    nesting = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, but no alias and nothing too deep."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.get_mark()
+            raise yaml.MarkedYAMLError(problem="aliases cannot be used here", problem_mark=mark)
+        self.nesting += 1
+        if self.nesting > MAX_NESTING:
+            raise yaml.MarkedYAMLError(problem=f"it is nested deeper than {MAX_NESTING} levels")
+        node = super().compose_node(parent, index)
+        self.nesting -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping; a key that occurs twice is a mistake."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {str(key.value)[:50]!r} occurs twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(text: str) -> Any:
+    """Return the data of a YAML document; raises BadYaml with the line."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise BadYaml(f"it is not YAML as playbooks use it: {error.problem or error.context}{line}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadYaml(f"it is not YAML: {error}") from None
+    finally:
+        loader.dispose()

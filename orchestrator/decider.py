@@ -1,0 +1,228 @@
+"""The decider: reads a run's log, folds it, decides, and performs what was decided.
+
+Deliveries only wake it. Each run is applied strictly in stream order, the decider's own events included;
+whenever order is not certain the run is read again from the log. A trigger is acknowledged after all its
+appends and timers, so a crash in between costs a second look. Correctness rests on the fences alone: that
+one decider is pinned to a shard only keeps two from doing the same work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from bus import consumers, subjects
+from core import run, values
+from core.decide import Catalogue, decide
+from core.moves import Arm, Decide, Load, Move, Revoke
+from core.ports import (
+    Address,
+    Consumer,
+    Delivery,
+    FenceLost,
+    Log,
+    LogError,
+    RunKey,
+)
+from core.state import RunState
+from handrail.v1 import event_pb2, plan_pb2
+
+MAX_UNANSWERED = 2_000
+MAX_CACHED_RUNS = 10_000
+MAX_ROUNDS = 50
+RETRY_DELAY_S = 0.25
+
+_logger = structlog.get_logger("decider")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A run that is being looked at."""
+
+    key: RunKey
+    state: RunState | None = None
+    pending: list[Delivery] = field(default_factory=list)
+    contents: dict[str, str] = field(default_factory=dict)
+    armed: dict[str, int] = field(default_factory=dict)
+    now_ns: int = 0
+    # Decide again only when applied up to here.
+    appended: int = 0
+    busy: bool = False
+    # Something was delivered out of order: read the run again before going on.
+    stale: bool = False
+
+
+class Decider:
+    """Sees every run of the shards that are pinned to it through to its end."""
+
+    def __init__(self, log: Log, catalogue: Catalogue, *, instance: str) -> None:
+        self._log = log
+        self._catalogue = catalogue
+        self._writer = f"decider/{instance}"
+        self._runs: dict[RunKey, _Entry] = {}
+        # The next sequence that each shard's consumer will deliver, if nothing is missed.
+        self._expected: dict[int, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def cached(self) -> int:
+        """How many runs are held in memory."""
+        return len(self._runs)
+
+    async def serve(self) -> None:
+        """Decide until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._consume(consumers.decider()))
+                group.create_task(self._consume(consumers.ticks()))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _consume(self, consumer: Consumer) -> None:
+        async for delivery in self._log.consume(consumer, limit=MAX_UNANSWERED):
+            self._take(delivery)
+
+    def _take(self, delivery: Delivery) -> None:
+        """Queue a delivery for its run, and work on the run if nobody does."""
+        if delivery.record is not None:
+            self._check_order(delivery.key.shard, delivery.record.sequence)
+        entry = self._runs.get(delivery.key)
+        if entry is None:
+            entry = self._runs[delivery.key] = _Entry(delivery.key)
+        entry.pending.append(delivery)
+        if not entry.busy:
+            entry.busy = True
+            task = asyncio.create_task(self._work(entry))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _check_order(self, shard: int, sequence: int) -> None:
+        """Forget what is cached of a shard when its deliveries have skipped something."""
+        expected = self._expected.get(shard)
+        if expected is not None and sequence > expected:
+            for entry in self._runs.values():
+                entry.stale = entry.stale or entry.key.shard == shard
+        if expected is None or sequence >= expected:
+            self._expected[shard] = sequence + 1
+
+    async def _work(self, entry: _Entry) -> None:
+        try:
+            while entry.pending:
+                batch, entry.pending = entry.pending, []
+                await self._look(entry, batch)
+        finally:
+            entry.busy = False
+            if not entry.pending and self._idle(entry):
+                self._runs.pop(entry.key, None)
+
+    def _idle(self, entry: _Entry) -> bool:
+        """Whether nothing is on its way: the run can be read again when something happens."""
+        state = entry.state
+        if state is None or state.finished is not None or state.unreadable:
+            return True
+        planning = state.plan is None and state.plan_asks > 0
+        waiting = state.applied < entry.appended or bool(state.in_flight) or planning
+        return not waiting or len(self._runs) > MAX_CACHED_RUNS
+
+    async def _look(self, entry: _Entry, batch: list[Delivery]) -> None:
+        """Fold what came, decide, perform, acknowledge. The one supervision point of the decider."""
+        try:
+            await self._fold(entry, batch)
+            await self._settle(entry)
+        except (LogError, OSError) as error:
+            # A foreign decision, or a broker that is away: forget, and look again when redelivered.
+            entry.state, entry.appended = None, 0
+            _logger.info("decision postponed", run=entry.key.run, reason=str(error))
+            await self._postpone(batch)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            entry.state, entry.appended = None, 0
+            _logger.exception("decision failed", run=entry.key.run)
+            await self._postpone(batch)
+        else:
+            for delivery in batch:
+                await delivery.ack()
+
+    async def _postpone(self, batch: list[Delivery]) -> None:
+        for delivery in batch:
+            await delivery.nak(RETRY_DELAY_S * min(delivery.deliveries, 20))
+
+    async def _fold(self, entry: _Entry, batch: list[Delivery]) -> None:
+        entry.now_ns = max(entry.now_ns, *(d.time_ns for d in batch))
+        if entry.state is None or entry.stale:
+            entry.stale = False
+            records = await self._log.read(entry.key)
+            entry.state = run.fold(entry.key, records)
+            if records:
+                entry.now_ns = max(entry.now_ns, records[-1].time_ns)
+            return
+        for delivery in batch:
+            if delivery.record is not None:
+                entry.state = run.apply(entry.state, delivery.record)
+
+    async def _settle(self, entry: _Entry) -> None:
+        """Decide and perform until nothing is missing that can be done now."""
+        for _ in range(MAX_ROUNDS):
+            state = entry.state
+            if state is None or state.applied < entry.appended:
+                return
+            moves = decide(state, entry.now_ns, self._catalogue, entry.contents)
+            loads = [move for move in moves if isinstance(move, Load)]
+            if not loads:
+                await self._perform(entry, state, moves)
+                return
+            for load in loads:
+                content = await self._log.get_blob(entry.key, load.blob)
+                entry.contents[load.blob.sha256] = content.decode()
+
+    async def _perform(self, entry: _Entry, state: RunState, moves: list[Move]) -> None:
+        last = state.last_decision
+        for move in moves:
+            if isinstance(move, Decide):
+                address = Address(entry.key, "dec", move.topic)
+                event = self._event(move.arm, move.body)
+                await self._spill(entry.key, event)
+                fence = subjects.decisions(entry.key, last)
+                last = entry.appended = await self._log.append(address, event, fence=fence)
+            elif isinstance(move, Revoke):
+                sequence = await self._revoke(entry.key, move)
+                last = entry.appended = max(last, entry.appended, sequence)
+            elif isinstance(move, Arm) and entry.armed.get(move.timer) != move.due_ns:
+                await self._log.arm(entry.key, move.timer, move.due_ns)
+                entry.armed[move.timer] = move.due_ns
+
+    async def _revoke(self, key: RunKey, move: Revoke) -> int:
+        """Take an attempt back; where its intent came first there is nothing to take, and 0 is returned."""
+        topic = ("claim", move.pool, "revoke", move.body.attempt)
+        fence = subjects.claim(key, move.pool, move.body.attempt)
+        try:
+            return await self._log.append(
+                Address(key, "dec", topic), self._event("revoked", move.body), fence=fence
+            )
+        except FenceLost:
+            return 0
+
+    def _event(self, arm: str, body: object) -> event_pb2.Event:
+        event = event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=self._writer)
+        getattr(event, arm).CopyFrom(body)
+        return event
+
+    async def _spill(self, key: RunKey, event: event_pb2.Event) -> None:
+        """Move large arguments out of the event, into the blob stream."""
+        found: Mapping[str, plan_pb2.Value] = {}
+        if event.HasField("action"):
+            found = event.action.arguments
+        elif event.HasField("proposal_ask"):
+            found = event.proposal_ask.inputs
+        for value in found.values():
+            if len(value.json) > values.MAX_INLINE_BYTES // 4:
+                content = value.json.encode()
+                if len(content) > values.MAX_INLINE_BYTES:
+                    value.blob.CopyFrom(await self._log.put_blob(key, content))

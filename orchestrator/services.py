@@ -1,0 +1,275 @@
+"""What the gateway answers: runs are submitted, shown and steered, tools are shown.
+
+Nothing is kept here: runs are read from the log, and the listing from a projection of it. What is wrong is
+raised, and `rpc_errors.Supervision` makes a status of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, cast
+
+import grpc
+
+from bus import subjects
+from core import spelling
+from core.ports import Address, Log, Record, RunKey
+from core.run import ENDED, VERSION, fold
+from core.state import RunState
+from core.view import view
+from handrail.v1 import (
+    event_pb2,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    tool_pb2,
+    tool_service_pb2,
+    tool_service_pb2_grpc,
+)
+from handrail.v1.event_pb2 import RunStatus
+from orchestrator import pages
+from orchestrator.projection import Projection
+from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
+from orchestrator.submission import Submissions, check_text
+
+MAX_WATCHERS = 500
+MAX_REASON_BYTES = 1_024
+MAX_CURSOR_CHARS = 19
+MAX_FOLDED_INLINE = 500
+
+
+class RunService(run_service_pb2_grpc.RunServiceServicer):
+    """Submits, shows and steers runs."""
+
+    def __init__(
+        self, log: Log, submissions: Submissions, projection: Projection, *, tenant: str, writer: str
+    ) -> None:
+        self._log = log
+        self._submissions = submissions
+        self._projection = projection
+        self._tenant = tenant
+        self._writer = writer
+        self._watchers: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    async def SubmitGoal(
+        self, request: run_service_pb2.SubmitGoalRequest, context: Any
+    ) -> run_service_pb2.SubmitGoalResponse:
+        """Answer when the goal is durable."""
+        submitted = await self._submissions.submit(request)
+        self._projection.insert(submitted.key, request.goal.text, submitted.time_ns)
+        return run_service_pb2.SubmitGoalResponse(run=submitted.key.run, existed=submitted.existed)
+
+    async def GetRun(
+        self, request: run_service_pb2.GetRunRequest, context: Any
+    ) -> run_service_pb2.GetRunResponse:
+        """Fold the run's log."""
+        return run_service_pb2.GetRunResponse(run=view(await self._state(self._key(request.run))))
+
+    async def ListRuns(
+        self, request: run_service_pb2.ListRunsRequest, context: Any
+    ) -> run_service_pb2.ListRunsResponse:
+        """Answer from the projection."""
+        size = pages.size(request.page_size)
+        if request.status not in RunStatus.values():
+            known = ", ".join(RunStatus.keys())
+            message = f"{int(request.status)} is no RunStatus; there are {known}"
+            raise invalid_field("BAD_FILTER", "status", "unknown_enum", message)
+        scope = f"runs/{self._tenant}/{int(request.status)}"
+        below = pages.position(scope, request.page_token)
+        rows = await self._projection.page(
+            self._tenant, status=int(request.status), limit=size + 1, below=below
+        )
+        response = run_service_pb2.ListRunsResponse()
+        for row in rows[:size]:
+            summary = response.runs.add(
+                id=row.run, goal=row.goal, status=cast(RunStatus.ValueType, row.status)
+            )
+            summary.submitted.FromNanoseconds(row.submitted_ns)
+            if row.ended_ns:
+                summary.ended.FromNanoseconds(row.ended_ns)
+        if len(rows) > size:
+            response.next_page_token = pages.token(scope, rows[size - 1].rank)
+        return response
+
+    async def WatchRun(
+        self, request: run_service_pb2.WatchRunRequest, context: Any
+    ) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
+        """Send what there is after the cursor, then what comes, until the run has ended."""
+        key, after = self._key(request.run), _cursor(request.after)
+        with self._watching():
+            last = await self._log.last(key.shard, subjects.run_filter(key))
+            if last is None:
+                raise _no_run(key)
+            if after > last.sequence:
+                message = (
+                    f"{after} is ahead of this run's log, which ends at {last.sequence}; begin without one"
+                )
+                raise invalid_field("BAD_CURSOR", "after", "ahead", message)
+            end = await self._log.last(key.shard, subjects.build(Address(key, "dec", ("note", "finished"))))
+            if request.until_now or (end is not None and end.sequence <= after):
+                for record in await self._log.read(key, after=after):
+                    yield _shown(record)
+                return
+            follow = cast(AsyncGenerator[Record, None], self._log.follow(key, after=after))
+            async with contextlib.aclosing(follow) as records:
+                async for record in records:
+                    yield _shown(record)
+                    if _is_end(record):
+                        return
+
+    async def CancelRun(
+        self, request: run_service_pb2.CancelRunRequest, context: Any
+    ) -> run_service_pb2.CancelRunResponse:
+        """Ask for the run to end; a run that is being or has been cancelled stays so."""
+        _check_reason(request.reason)
+        cancelled = (event_pb2.RUN_STATUS_CANCELLING, event_pb2.RUN_STATUS_CANCELLED)
+        event = event_pb2.Event(cancel=event_pb2.Cancel(reason=request.reason))
+        await self._command(request.run, event, satisfied=lambda state: state.status in cancelled)
+        return run_service_pb2.CancelRunResponse()
+
+    async def PauseRun(
+        self, request: run_service_pb2.PauseRunRequest, context: Any
+    ) -> run_service_pb2.PauseRunResponse:
+        """Let the run start nothing new; a paused run stays so."""
+        _check_reason(request.reason)
+        event = event_pb2.Event(pause=event_pb2.Pause(reason=request.reason))
+        await self._command(
+            request.run, event, satisfied=lambda state: state.paused and state.finished is None
+        )
+        return run_service_pb2.PauseRunResponse()
+
+    async def ResumeRun(
+        self, request: run_service_pb2.ResumeRunRequest, context: Any
+    ) -> run_service_pb2.ResumeRunResponse:
+        """Let a paused run go on; one that is not paused goes on anyway."""
+        event = event_pb2.Event(resume=event_pb2.Resume())
+        await self._command(
+            request.run, event, satisfied=lambda state: not state.paused and state.finished is None
+        )
+        return run_service_pb2.ResumeRunResponse()
+
+    def stop_watches(self) -> None:
+        """End every stream; the watchers are told to come back with their cursors."""
+        self._stopping = True
+        for task in self._watchers:
+            task.cancel()
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        if len(self._watchers) >= MAX_WATCHERS or task is None:
+            message = f"{MAX_WATCHERS} watches are open, which is as many as there may be; try again later"
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            raise Refusal(code, "TOO_MANY_WATCHERS", message, retry_s=RETRY_S)
+        self._watchers.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            message = "the gateway is stopping; watch again from your cursor"
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, "GATEWAY_STOPPING", message, retry_s=RETRY_S) from None
+        finally:
+            self._watchers.discard(task)
+
+    def _key(self, run: str) -> RunKey:
+        if subjects.RUN_ID.fullmatch(run) is None:
+            message = f"{run[:80]!a} is not a run id; they look like r0-01k9x3..."
+            raise invalid_field("BAD_RUN_ID", "run", "bad_run_id", message)
+        key = subjects.run_key(run, self._tenant)
+        if key.shard not in self._log.shards:
+            raise _no_run(key)
+        return key
+
+    async def _state(self, key: RunKey) -> RunState:
+        records = await self._log.read(key)
+        if len(records) > MAX_FOLDED_INLINE:
+            state = await asyncio.to_thread(fold, key, records)
+        else:
+            state = fold(key, records)
+        if state.submit is None and not state.unreadable:
+            raise _no_run(key)
+        return state
+
+    async def _command(
+        self, run: str, event: event_pb2.Event, *, satisfied: Callable[[RunState], bool]
+    ) -> None:
+        """Append a command, unless the run is already where it leads (`satisfied`) or has ended."""
+        key = self._key(run)
+        state = await self._state(key)
+        if satisfied(state):
+            return
+        arm = str(event.WhichOneof("body"))
+        if not _is_open(state):
+            word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
+            message = f"run {key.run} has ended ({word}), so it cannot be asked to {arm}"
+            metadata = {"status": RunStatus.Name(state.status)}
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "RUN_ENDED", message, metadata=metadata)
+        event.id, event.version, event.writer = secrets.token_hex(16), VERSION, self._writer
+        await self._log.append(Address(key, "cmd", (arm,)), event)
+
+
+class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
+    """Shows the contracts of the tools that there are."""
+
+    def __init__(self, contracts: Mapping[str, tool_pb2.ToolContract]) -> None:
+        self._contracts = contracts
+
+    async def ListTools(
+        self, request: tool_service_pb2.ListToolsRequest, context: Any
+    ) -> tool_service_pb2.ListToolsResponse:
+        """List the contracts by name."""
+        size, above = pages.size(request.page_size), pages.position("tools", request.page_token)
+        names = sorted(name for name in self._contracts if name > above)
+        response = tool_service_pb2.ListToolsResponse(tools=[self._contracts[name] for name in names[:size]])
+        if len(names) > size:
+            response.next_page_token = pages.token("tools", names[size - 1])
+        return response
+
+    async def GetTool(
+        self, request: tool_service_pb2.GetToolRequest, context: Any
+    ) -> tool_service_pb2.GetToolResponse:
+        """Show one contract."""
+        contract = self._contracts.get(request.name)
+        if contract is None:
+            hint = spelling.hint(request.name, self._contracts)
+            raise not_found("TOOL_NOT_FOUND", f"there is no tool {request.name[:80]!a}{hint}")
+        return tool_service_pb2.GetToolResponse(tool=contract)
+
+
+def _cursor(text: str) -> int:
+    if not text:
+        return 0
+    if len(text) > MAX_CURSOR_CHARS or not (text.isascii() and text.isdecimal()):
+        message = f"{text[:40]!a} is not a cursor; give one that a response carried, or none"
+        raise invalid_field("BAD_CURSOR", "after", "bad_cursor", message)
+    return int(text)
+
+
+def _check_reason(reason: str) -> None:
+    found = list(check_text("reason", reason, MAX_REASON_BYTES))
+    if found:
+        raise invalid("BAD_REASON", found)
+
+
+def _no_run(key: RunKey) -> Refusal:
+    return not_found("RUN_NOT_FOUND", f"there is no run {key.run}")
+
+
+def _shown(record: Record) -> run_service_pb2.WatchRunResponse:
+    response = run_service_pb2.WatchRunResponse(
+        cursor=str(record.sequence), subject=subjects.build(record.address), event=record.event
+    )
+    response.time.FromNanoseconds(record.time_ns)
+    return response
+
+
+def _is_open(state: RunState) -> bool:
+    return state.status not in ENDED
+
+
+def _is_end(record: Record) -> bool:
+    return record.address.channel == "dec" and record.event is not None and record.event.HasField("finished")

@@ -1,0 +1,304 @@
+"""Goals on their way in: everything that is wrong with one, and its durable submission.
+
+Nothing is written unless nothing is wrong. With a request id the request cell comes first, then the goal,
+so that whoever repeats the request finishes an unfinished submission or finds the run that there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf.message import Message
+
+from bus import subjects
+from core.conformance import Limits, check_plan
+from core.ports import Address, FenceLost, Log, RunKey
+from core.run import VERSION
+from core.values import MAX_INLINE_BYTES, BadValue, decode, encode
+from handrail.v1 import event_pb2, plan_pb2, run_service_pb2, tool_pb2
+from handrail.v1.plan_pb2 import Violation
+from orchestrator.rpc_errors import Refusal, invalid
+
+MAX_TEXT_BYTES = 16 * 1024
+MAX_SUBMITTER_BYTES = 256
+MAX_CONTEXT_BYTES = 1024 * 1024
+MAX_GOAL_BYTES = 512 * 1024
+MAX_REQUEST_ID_CHARS = 128
+MAX_DEADLINE_S = 30 * 24 * 3_600
+MAX_ACTIONS = 20_000
+MAX_HEALS = 2_000
+MAX_ENUM_DEPTH = 16
+
+_NS = 1_000_000_000
+_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+_PROSE = "\n\t"
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A run whose goal is in the log."""
+
+    key: RunKey
+    # Whether the goal was there before.
+    existed: bool
+    # When, by the gateway's clock.
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A goal in its final form, unless something is wrong with it."""
+
+    goal: event_pb2.Goal
+    # The context, where it is too large to travel with the goal.
+    large_context: str = ""
+    violations: list[Violation] = field(default_factory=list)
+
+    def digest(self) -> str:
+        """Return the digest of the goal as it was meant, however large its context."""
+        body = self.goal.SerializeToString(deterministic=True) + b"\0" + self.large_context.encode()
+        return hashlib.sha256(body).hexdigest()
+
+
+class Submissions:
+    """Takes goals in for one tenant."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        contracts: Mapping[str, tool_pb2.ToolContract],
+        limits: Limits,
+        tenant: str,
+        writer: str,
+        clock: Callable[[], int],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self._log = log
+        self._contracts = contracts
+        self._limits = limits
+        self._tenant = tenant
+        self._writer = writer
+        self._clock = clock
+        self._entropy = entropy
+
+    async def submit(self, request: run_service_pb2.SubmitGoalRequest) -> Submitted:
+        """Check a goal and make it durable; raises a Refusal, or an error of the log."""
+        now_ns = self._clock()
+        checked = await asyncio.to_thread(check, request, self._contracts, self._limits, now_ns)
+        if checked.violations:
+            raise invalid("BAD_GOAL", checked.violations)
+        run = self._new_run(now_ns)
+        if request.request_id:
+            run = await self._reserve(request.request_id, run, checked.digest())
+        key = subjects.run_key(run, self._tenant)
+        goal = checked.goal
+        if checked.large_context:
+            blob = await self._log.put_blob(key, checked.large_context.encode())
+            goal.context.CopyFrom(plan_pb2.Value(blob=blob))
+        event = event_pb2.Event(
+            id=self._entropy(16).hex(),
+            version=VERSION,
+            writer=self._writer,
+            submit=event_pb2.Submit(goal=goal, request_id=request.request_id),
+        )
+        written = await self._append_first(key, event)
+        return Submitted(key, existed=not written, time_ns=now_ns)
+
+    def _new_run(self, now_ns: int) -> str:
+        unique = ulid(now_ns, self._entropy(10))
+        shards = self._log.shards
+        number = int.from_bytes(hashlib.sha256(unique.encode()).digest()[:8])
+        return subjects.run_id(shards[number % len(shards)], unique)
+
+    async def _reserve(self, request_id: str, run: str, digest: str) -> str:
+        """Claim the request's cell, or return the run of whoever made the same request before."""
+        cell = hashlib.sha256(f"{self._tenant}\0{request_id}".encode()).hexdigest()
+        content = json.dumps({"run": run, "sha256": digest}).encode()
+        held = json.loads(await self._log.reserve(cell, content))
+        existing: str = held["run"]
+        if held["sha256"] == digest:
+            return existing
+        message = (
+            f"request_id {request_id!r} was used for another goal, which is run {existing}; "
+            "repeat a request exactly, or give a new one another id"
+        )
+        metadata = {"run": existing}
+        raise Refusal(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED", message, metadata=metadata)
+
+    async def _append_first(self, key: RunKey, event: event_pb2.Event) -> bool:
+        """Append the run's first event; return False if somebody else has done it."""
+        address = Address(key, "cmd", ("submit",))
+        try:
+            await self._log.append(address, event, fence=subjects.first(address))
+        except FenceLost:
+            found = await self._log.last(key.shard, subjects.build(address))
+            return found is not None and found.event is not None and found.event.id == event.id
+        return True
+
+
+def ulid(time_ns: int, entropy: bytes) -> str:
+    """Return 26 characters that sort by time: 48 bits of milliseconds, 80 random bits, base 32."""
+    number = (time_ns // 1_000_000 % 2**48) << 80 | int.from_bytes(entropy[:10])
+    return "".join(_BASE32[number >> shift & 31] for shift in range(125, -5, -5))
+
+
+def check(
+    request: run_service_pb2.SubmitGoalRequest,
+    contracts: Mapping[str, tool_pb2.ToolContract],
+    limits: Limits,
+    now_ns: int,
+) -> Checked:
+    """Return the goal as it will be written, with everything that is wrong with it."""
+    goal = event_pb2.Goal()
+    goal.CopyFrom(request.goal)
+    goal.DiscardUnknownFields()
+    found = [
+        *_check_request_id(request.request_id),
+        *check_text("goal.text", goal.text, MAX_TEXT_BYTES, required=True),
+        *check_text("goal.submitter", goal.submitter, MAX_SUBMITTER_BYTES),
+        *_unknown_enums(goal, "goal", MAX_ENUM_DEPTH),
+        *_check_budget(goal.budget, limits),
+        *_check_deadline(goal, now_ns),
+    ]
+    large, violations = _settle_context(goal)
+    found += violations
+    if goal.HasField("plan"):
+        goal.plan.origin = "client"
+        found += [*_check_plan(goal, large, contracts, limits), *_check_constants(goal.plan)]
+    if goal.ByteSize() > MAX_GOAL_BYTES:
+        message = f"the goal with its plan has {goal.ByteSize()} bytes, at most {MAX_GOAL_BYTES} are taken"
+        found.append(Violation(field="goal", code="too_large", message=message))
+    return Checked(goal, large, found)
+
+
+def check_text(field: str, text: str, limit_bytes: int, *, required: bool = False) -> Iterator[Violation]:
+    """Yield what is wrong with a text that people read: it is empty, too long, or not what it looks like."""
+    size = len(text.encode())
+    if required and not text.strip():
+        yield Violation(field=field, code="empty", message="say in words what you want")
+    if size > limit_bytes:
+        message = f"it has {size} bytes, at most {limit_bytes} are taken; put data into the context"
+        yield Violation(field=field, code="too_long", message=message)
+        return
+    for position, character in enumerate(text):
+        if unicodedata.category(character) in _UNSEEN and character not in _PROSE:
+            name = f"U+{ord(character):04X} {unicodedata.name(character, '(a control character)')}"
+            message = f"{name} at character {position + 1} cannot be seen or misleads the eye; remove it"
+            yield Violation(field=field, code="unseen_character", message=message)
+            return
+
+
+def _check_request_id(request_id: str) -> Iterator[Violation]:
+    if len(request_id) > MAX_REQUEST_ID_CHARS:
+        message = f"it has {len(request_id)} characters, at most {MAX_REQUEST_ID_CHARS} are taken"
+        yield Violation(field="request_id", code="too_long", message=message)
+    if not (request_id.isascii() and request_id.isprintable()):
+        message = "it may only have printable ASCII characters, such as those of a UUID"
+        yield Violation(field="request_id", code="bad_characters", message=message)
+
+
+def _check_budget(budget: event_pb2.Budget, limits: Limits) -> Iterator[Violation]:
+    bounds = {"max_steps": limits.max_steps, "max_actions": MAX_ACTIONS, "max_heals": MAX_HEALS}
+    for name, most in bounds.items():
+        asked = getattr(budget, name)
+        if asked > most:
+            message = f"{asked} is more than the {most} that a run may have; leave it 0 for the default"
+            yield Violation(field=f"goal.budget.{name}", code="above_limit", message=message)
+
+
+def _check_deadline(goal: event_pb2.Goal, now_ns: int) -> Iterator[Violation]:
+    if not goal.HasField("deadline"):
+        return
+    code, message = "", ""
+    left_s = goal.deadline.seconds + goal.deadline.nanos / _NS - now_ns / _NS
+    if not 0 <= goal.deadline.nanos < _NS:
+        code, message = "bad_time", f"{goal.deadline.nanos} nanoseconds are not between 0 and 999999999"
+    elif left_s <= 0:
+        code, message = "past", f"it was {-left_s:.0f} s ago; give a time that is still to come"
+    elif left_s > MAX_DEADLINE_S:
+        code = "too_far"
+        message = f"it is {left_s / 86_400:.0f} days away, at most {MAX_DEADLINE_S // 86_400} are taken"
+    if code:
+        yield Violation(field="goal.deadline", code=code, message=message)
+
+
+def _settle_context(goal: event_pb2.Goal) -> tuple[str, list[Violation]]:
+    """Make the context canonical; take it out and return it where it is too large to travel inline."""
+    kind = goal.context.WhichOneof("kind")
+    if kind is None:
+        goal.ClearField("context")
+        return "", []
+    code, message, text = "bad_json", "", ""
+    if kind == "blob":
+        code, message = "blob", "send the context itself; where it is kept is decided here"
+    else:
+        try:
+            value = decode(goal.context.json)
+            text = encode(value)
+            if not isinstance(value, dict):
+                message = f"it is {text[:40]!r}, and must be a JSON object"
+            elif len(text.encode()) > MAX_CONTEXT_BYTES:
+                code = "too_large"
+                message = f"it has {len(text.encode())} bytes, at most {MAX_CONTEXT_BYTES} are taken"
+        except BadValue as error:
+            message = str(error)
+    if message:
+        goal.ClearField("context")
+        return "", [Violation(field="goal.context", code=code, message=message)]
+    large = len(text.encode()) > MAX_INLINE_BYTES
+    goal.context.json = "" if large else text
+    return text if large else "", []
+
+
+def _check_plan(
+    goal: event_pb2.Goal, large: str, contracts: Mapping[str, tool_pb2.ToolContract], limits: Limits
+) -> Iterator[Violation]:
+    whole = goal
+    if large:
+        whole = event_pb2.Goal()
+        whole.CopyFrom(goal)
+        whole.context.json = large
+    for violation in check_plan(goal.plan, contracts, goal=whole, limits=limits):
+        where = f"goal.plan.{violation.field}" if violation.field else "goal.plan"
+        yield Violation(field=where, code=violation.code, message=violation.message)
+
+
+def _check_constants(plan: plan_pb2.Plan) -> Iterator[Violation]:
+    """Yield the constants that do not travel in a plan: large ones, and what only the log can name."""
+    for index, step in enumerate(plan.steps):
+        tables = [(f"goal.plan.steps[{index}].arguments", step.arguments)]
+        for row, rule in enumerate(step.rules):
+            tables.append((f"goal.plan.steps[{index}].rules[{row}].arguments", rule.arguments))
+        for where, arguments in tables:
+            for name, argument in arguments.items():
+                field, constant = f"{where}.{name[:80]}", argument.constant
+                if constant.HasField("blob"):
+                    message = "send the value itself; where it is kept is decided here"
+                    yield Violation(field=field, code="blob", message=message)
+                elif len(constant.json) > MAX_INLINE_BYTES:
+                    message = f"it has over {MAX_INLINE_BYTES} bytes; put it into the context and refer to it"
+                    yield Violation(field=field, code="too_large", message=message)
+
+
+def _unknown_enums(message: Message, path: str, depth: int) -> Iterator[Violation]:
+    """Yield the enum fields that hold a number without a name."""
+    for descriptor, value in message.ListFields():
+        where = f"{path}.{descriptor.name}"
+        kind, inner = descriptor.enum_type, descriptor.message_type
+        if kind is None and (inner is None or inner.GetOptions().map_entry):
+            continue  # maps hold arguments, and arguments hold no enums
+        items = [(f"{where}[{i}]", item) for i, item in enumerate(value)] if descriptor.is_repeated else None
+        for place, item in items or [(where, value)]:
+            if kind is None:
+                yield from _unknown_enums(item, place, depth - 1) if depth else ()
+            elif item not in kind.values_by_number:
+                text = f"{item} is no {kind.name}; there are {', '.join(kind.values_by_name)}"
+                yield Violation(field=place, code="unknown_enum", message=text)

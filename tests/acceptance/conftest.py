@@ -1,0 +1,168 @@
+"""The real command line in real processes, on copies of the sample project."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handrail.client import SyncClient
+from handrail.v1 import event_pb2
+
+ROOT = Path(__file__).resolve().parents[2]
+HANDRAIL = Path(sys.executable).with_name("handrail")
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 40.0
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of a command: this one's, without what would steer it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HANDRAIL_", "BACKOFFICE_"))}
+    return {**kept, "NO_COLOR": "1", "COLUMNS": "120", **extra}
+
+
+def handrail(*arguments: str, timeout_s: float = 90.0, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run(
+        [str(HANDRAIL), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment(**extra),
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+    """Wait until a condition gives something true, and return that."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come true within {timeout_s:g} s")
+
+
+def copy_sample(target: Path) -> Path:
+    """A fresh copy of the sample project."""
+    ignore = shutil.ignore_patterns("*.db*", "out", ".handrail", "__pycache__")
+    shutil.copytree(ROOT / "examples" / "backoffice", target, ignore=ignore)
+    return target
+
+
+def query(project: Path, sql: str, *values: Any) -> list[Any]:
+    """Look into the sample's database."""
+    with sqlite3.connect(project / "backoffice.db", timeout=10) as db:
+        return db.execute(sql, values).fetchall()
+
+
+@dataclass
+class Up:
+    """A running `handrail up`."""
+
+    process: subprocess.Popen[str]
+    project: Path
+    ready: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return str(self.ready["gateway"])
+
+    def client(self) -> SyncClient:
+        return SyncClient(self.address, timeout_s=30)
+
+    def children(self) -> dict[str, int]:
+        """The pids of the processes of the stack, by name."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    command = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                except OSError:
+                    continue
+                if str(self.project) in " ".join(command) or str(self.data) in " ".join(command):
+                    if "_child" in command:
+                        found[command[command.index("_child") + 1]] = int(entry.name)
+                    elif command[0].endswith("nats-server"):
+                        found["broker"] = int(entry.name)
+        return found
+
+    @property
+    def data(self) -> Path:
+        return self.project / ".handrail"
+
+    def stop(self) -> int:
+        """Ctrl-C, and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(STOP_TIMEOUT_S)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it whatever it does."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def start(project: Path, host: str) -> Up:
+    """Start a stack and wait until it says that it is ready."""
+    errors = (project / "up.stderr").open("a")
+    process = subprocess.Popen(
+        [str(HANDRAIL), "up", "--host", host, "--project", str(project), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    errors.close()
+    up = Up(process, project)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        up.kill()
+        raise AssertionError(f"up did not start: {(project / 'up.stderr').read_text()[-3000:]}")
+    up.ready = json.loads(line)
+    return up
+
+
+@pytest.fixture(scope="module", params=["inline", "ray"])
+def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One stack for a module, on each kind of host."""
+    running = start(copy_sample(tmp_path_factory.mktemp("up") / "backoffice"), request.param)
+    yield running
+    assert running.stop() == 0
+    wait_for("the end of every child", lambda: not running.children(), 15)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return copy_sample(tmp_path / "backoffice")
+
+
+def status_name(status: int) -> str:
+    return event_pb2.RunStatus.Name(status).removeprefix("RUN_STATUS_").lower()  # type: ignore[arg-type]
+
+
+def run_async(work: Any) -> Any:
+    return asyncio.run(work)

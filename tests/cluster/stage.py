@@ -1,0 +1,193 @@
+"""Real processes for tests: a broker, a Ray head, and a process with a `RayHost` that takes orders.
+
+The process that runs the tests never imports ray: a driver dies with its head, and keeps its first token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actors.host import HostStatus
+from actors.pool import AgentSpec
+from actors.ray_head import RayHead
+from bus import consumers, streams
+from bus.broker import find_binary
+from bus.link import Link
+from tests.cluster import echo
+
+WAIT_S = 30.0
+POLL_S = 0.02
+LOST = 7
+_T = TypeVar("_T")
+
+
+async def eventually(probe: Callable[[], Awaitable[_T]], timeout_s: float = WAIT_S) -> _T:
+    """Return the first answer that is true."""
+    async with asyncio.timeout(timeout_s):
+        while not (answer := await probe()):
+            await asyncio.sleep(POLL_S)
+    return answer
+
+
+@contextmanager
+def broker(directory: Path) -> Iterator[str]:
+    """Run a broker without users and return its address."""
+    (directory / "ports").mkdir(parents=True)
+    config = directory / "broker.conf"
+    config.write_text(
+        f'listen: "127.0.0.1:-1"\nports_file_dir: "{directory}/ports"\n'
+        f'jetstream {{ store_dir: "{directory}/store" }}\n'
+    )
+    process = subprocess.Popen([find_binary(), "-c", config], stderr=subprocess.DEVNULL)
+    try:
+        yield _ports(directory / "ports" / f"{find_binary().name}_{process.pid}.ports")
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def furnish(broker_url: str) -> None:
+    """Create the streams, and the consumer of the echoes."""
+    link = await Link.connect(broker_url)
+    mind = consumers.mind(echo.ROLE, echo.POOL)
+    await streams.ensure(link, shards=(0,), consumers=[mind], max_bytes=1 << 24)
+    await link.close()
+
+
+@contextmanager
+def ray_head(data_dir: Path) -> Iterator[tuple[RayHead, subprocess.Popen[bytes]]]:
+    """Run a Ray head, and see to it that all of it ends."""
+    head = RayHead.of(data_dir)
+    process = subprocess.Popen(
+        head.command(1),
+        env={**os.environ, **head.env()},
+        stdin=subprocess.DEVNULL,
+        stdout=(data_dir / "ray_head.log").open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + WAIT_S
+        while head.address() is None:
+            assert process.poll() is None, (data_dir / "ray_head.log").read_text()
+            assert time.monotonic() < deadline, (data_dir / "ray_head.log").read_text()
+            time.sleep(POLL_S)
+        yield head, process
+    finally:
+        process.terminate()
+        process.wait(WAIT_S)
+        for pid in session(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        head.clear()
+
+
+def session(number: int) -> list[int]:
+    """Return the living processes of a session."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == number and fields[0] not in "ZX":
+                found.append(int(entry.parent.name))
+    return found
+
+
+class RayProcess:
+    """A process with a `RayHost` that watches its actors and does as it is told: the host of the tests."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, head: RayHead, log: Path) -> RayProcess:
+        with log.open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.cluster.stage", str(head.address())),
+                env={**os.environ, **head.env()},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        return cls(process)
+
+    async def ensure(self, specs: Sequence[AgentSpec]) -> None:
+        await self._order("ensure", [dataclasses.asdict(spec) for spec in specs])
+
+    async def statuses(self) -> list[HostStatus]:
+        return [HostStatus(**status) for status in await self._order("statuses", None)]
+
+    async def stop(self, drain_s: float) -> None:
+        await self._order("stop", drain_s)
+
+    async def kill(self) -> None:
+        """Kill the process; its actors live on."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+    async def _order(self, verb: str, what: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([verb, what]).encode() + b"\n")
+        async with asyncio.timeout(WAIT_S):
+            line = await self.process.stdout.readline()
+        assert line, f"the Ray process ended with {await self.process.wait()}"
+        return json.loads(line)
+
+
+async def _obey(address: str) -> None:
+    from actors.ray_host import HeadLost, RayHost
+
+    host = RayHost("tests.cluster.echo:build")
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+
+    async def obey() -> None:
+        while line := await reader.readline():
+            verb, what = json.loads(line)
+            answer = None
+            if verb == "ensure":
+                await host.ensure([AgentSpec(**spec) for spec in what])
+            elif verb == "statuses":
+                answer = [dataclasses.asdict(status) for status in await host.statuses()]
+            else:
+                await host.stop(what)
+            print(json.dumps(answer), flush=True)
+
+    code = 0
+    try:
+        await host.connect(address)
+        tasks = [asyncio.create_task(obey()), asyncio.create_task(host.watch())]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done.pop().result()
+    except HeadLost as lost:
+        print(lost, file=sys.stderr, flush=True)
+        code = LOST
+    # Ray's own threads may hang in a head that is gone.
+    os._exit(code)
+
+
+def _ports(file: Path) -> str:
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        with suppress(OSError, ValueError, LookupError):
+            return str(json.loads(file.read_text())["nats"][0])
+        time.sleep(POLL_S)
+    raise TimeoutError(f"the broker has not written {file}")
+
+
+if __name__ == "__main__":
+    asyncio.run(_obey(sys.argv[1]))

@@ -1,0 +1,213 @@
+"""A run's whole life over the in-memory log: decider, minds and a worker as they are, tools of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from actors.executor import Executor
+from actors.host import AgentLoop
+from actors.models.table import DecisionTable
+from actors.verifier import Verifier
+from bus import subjects
+from bus.memory import MemoryBroker, MemoryLog
+from core import run
+from core.contracts import to_proto
+from core.decide import Catalogue
+from core.plan_form import plan_from_form
+from core.ports import Address, Log, RunKey
+from core.state import RunState
+from handrail.tool import Tool, ToolError, call, tool
+from handrail.v1 import event_pb2
+from orchestrator.decider import Decider
+from workers.host import Worker
+from workers.instance import Instance
+
+KEY = RunKey(0, "default", "r0-life000001")
+TIMEOUT_S = 20.0
+
+
+class World:
+    """What the tools act on."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, int] = {}
+        self.calls: list[str] = []
+        self.faults: dict[str, list[Any]] = {}
+
+    def tools(self) -> list[Tool]:
+        world = self
+
+        def fault(name: str) -> Any:
+            world.calls.append(name)
+            queue = world.faults.get(name, [])
+            return queue.pop(0) if queue else None
+
+        @tool(effect="read")
+        def find(key: str) -> int | None:
+            """Find what was made."""
+            return world.made.get(key)
+
+        @tool(effect="read")
+        def add(a: int, b: int) -> int:
+            """Add."""
+            error = fault("add")
+            if error is not None:
+                raise error
+            return a + b
+
+        @tool(
+            effect="write",
+            idempotency="keyed",
+            key="key",
+            readback="find",
+            reads={"made": call("count")},
+            post="reads.made > 0 && output == args.amount",
+            timeout_s=0.5,
+        )
+        async def make(amount: int, key: str) -> int:
+            """Make something."""
+            error = fault("make")
+            if error == "hang":
+                world.made[key] = amount
+                await asyncio.Event().wait()
+            if error == "lie":
+                return amount
+            if error is not None:
+                raise error
+            return world.made.setdefault(key, amount)
+
+        @tool(effect="read")
+        def count() -> int:
+            """Count what was made."""
+            return len(world.made)
+
+        return [f.__handrail_tool__.with_toolbox("box") for f in (find, add, make, count)]  # type: ignore[attr-defined]
+
+
+class Stage:
+    """The parts, on one log."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.broker = MemoryBroker()
+        self.log: Log = MemoryLog(self.broker, (0,))
+        tools = {t.contract.name: t for t in self.world.tools()}
+        contracts = {name: to_proto(t.contract) for name, t in tools.items()}
+        self.decider = Decider(self._log(), Catalogue(contracts=contracts), instance="t")
+        self.worker = Worker(
+            self._log(), tools, toolbox="box", instance=Instance(1, "box_0", 1), concurrency=4
+        )
+        self.loops = [
+            AgentLoop(agent, self._log(), pool="main", instance="t", concurrency=4)
+            for agent in (
+                Executor(DecisionTable(), pool="main", instance="t"),
+                Verifier(tools, contracts, pool="main", instance="t"),
+            )
+        ]
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def _log(self) -> Log:
+        return MemoryLog(self.broker, (0,))
+
+    def start(self) -> None:
+        work = [self.decider.serve(), self.worker.serve(), *(loop.run() for loop in self.loops)]
+        self.tasks = [asyncio.create_task(w) for w in work]
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def submit(self, *steps: dict[str, Any]) -> None:
+        event = event_pb2.Event(id="submit", version=run.VERSION)
+        event.submit.goal.text = "goal"
+        event.submit.goal.plan.CopyFrom(plan_from_form({"steps": list(steps)}))
+        address = Address(KEY, "cmd", ("submit",))
+        await self.log.append(address, event, fence=subjects.first(address))
+
+    async def finish(self) -> RunState:
+        async with asyncio.timeout(TIMEOUT_S):
+            state = run.initial(KEY)
+            async for record in self.log.follow(KEY):
+                state = run.apply(state, record)
+                if state.finished is not None:
+                    return state
+        raise AssertionError("unreachable")
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    stage.start()
+    yield stage
+    await stage.stop()
+
+
+def output(state: RunState, step: str) -> str:
+    found = state.instances[step].output
+    return found.json if found is not None else ""
+
+
+async def test_references_carry_values_from_step_to_step(stage: Stage) -> None:
+    await stage.submit(
+        {"id": "one", "tool": "add", "with": {"a": 1, "b": 2}},
+        {"id": "two", "tool": "add", "with": {"a": "$one", "b": 10}},
+        {"id": "made", "tool": "make", "with": {"amount": "$two"}},
+    )
+    state = await stage.finish()
+    assert state.status == event_pb2.RUN_STATUS_DONE, state.finished
+    assert output(state, "made") == "13"
+    assert list(stage.world.made.values()) == [13]
+    assert state.strays == 0
+
+
+async def test_a_hanging_effect_is_called_again_with_its_key(stage: Stage) -> None:
+    stage.world.faults["make"] = ["hang"]
+    await stage.submit({"id": "made", "tool": "make", "with": {"amount": 5}})
+    state = await stage.finish()
+    assert state.status == event_pb2.RUN_STATUS_DONE, state.finished
+    assert list(stage.world.made.values()) == [5]
+    assert stage.world.calls.count("make") == 2
+
+
+async def test_a_lie_is_refuted_and_the_action_repeated(stage: Stage) -> None:
+    stage.world.faults["make"] = ["lie"]
+    await stage.submit({"id": "made", "tool": "make", "with": {"amount": 5}})
+    state = await stage.finish()
+    outcomes = [a.verdict.message.outcome for a in state.instances["made"].attempts if a.verdict]
+    assert outcomes == [event_pb2.OUTCOME_REFUTED, event_pb2.OUTCOME_CONFIRMED]
+    assert list(stage.world.made.values()) == [5]
+
+
+async def test_transient_errors_are_healed(stage: Stage) -> None:
+    stage.world.faults["make"] = [ToolError("busy", transient=True)] * 2
+    await stage.submit({"id": "made", "tool": "make", "with": {"amount": 5}})
+    state = await stage.finish()
+    assert state.status == event_pb2.RUN_STATUS_DONE, state.finished
+    assert [h.strategy for h in state.instances["made"].heals] == ["retry", "retry"]
+
+
+async def test_an_executor_chooses_and_a_worker_acts(stage: Stage) -> None:
+    rules = [
+        {"when": "input.n > 10", "tool": "make", "with": {"amount": 1}},
+        {"tool": "make", "with": {"amount": "$input.n"}},
+    ]
+    await stage.submit(
+        {"id": "n", "tool": "add", "with": {"a": 1, "b": 2}},
+        {"id": "pick", "with": {"n": "$n"}, "choose": rules},
+    )
+    state = await stage.finish()
+    assert state.status == event_pb2.RUN_STATUS_DONE, state.finished
+    assert output(state, "pick") == "3"
+
+
+async def test_a_finished_run_costs_no_memory(stage: Stage) -> None:
+    await stage.submit({"id": "one", "tool": "add", "with": {"a": 1, "b": 2}})
+    await stage.finish()
+    async with asyncio.timeout(TIMEOUT_S):
+        while stage.decider.cached:
+            await asyncio.sleep(0)

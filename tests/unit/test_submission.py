@@ -1,0 +1,112 @@
+"""A goal is checked by a pure function: the same goal has the same digest, whatever its spelling."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.conformance import Limits
+from core.plan_form import plan_from_form
+from handrail.v1 import event_pb2
+from handrail.v1.run_service_pb2 import SubmitGoalRequest
+from orchestrator.submission import MAX_DEADLINE_S, MAX_TEXT_BYTES, Checked, check, check_text, ulid
+
+NOW_NS = 1_700_000_000_000_000_000
+
+
+def checked(goal: event_pb2.Goal, request_id: str = "") -> Checked:
+    return check(SubmitGoalRequest(goal=goal, request_id=request_id), {}, Limits(), NOW_NS)
+
+
+def goal(context: str = "", **fields: object) -> event_pb2.Goal:
+    made = event_pb2.Goal(text="refund it", **fields)  # type: ignore[arg-type]
+    if context:
+        made.context.json = context
+    return made
+
+
+@pytest.mark.parametrize(
+    "text", ["refund order 1001", "erstatte 5 €\n\tund grüße", "退款 1001", "x" * MAX_TEXT_BYTES]
+)
+def test_ordinary_text_passes(text: str) -> None:
+    assert not list(check_text("goal.text", text, MAX_TEXT_BYTES, required=True))
+
+
+@given(st.text(max_size=50))
+def test_no_text_breaks_the_check(text: str) -> None:
+    codes = {violation.code for violation in check_text("f", text, 60, required=True)}
+    assert codes <= {"empty", "too_long", "unseen_character"}
+
+
+@given(st.text(max_size=200))
+def test_no_context_breaks_the_check(context: str) -> None:
+    assert {v.code for v in checked(goal(context)).violations} <= {"bad_json"}
+
+
+def test_the_digest_is_of_the_meaning_and_not_of_the_spelling() -> None:
+    one = checked(goal('{"a": 1, "b": [2, 3]}')).digest()
+    assert checked(goal('{"b":[2,3],"a":1}')).digest() == one
+    assert checked(goal('{"b":[3,2],"a":1}')).digest() != one
+    assert checked(goal('{"a":1,"b":[2,3]}', dry_run=True)).digest() != one
+
+
+def test_the_digest_does_not_depend_on_the_order_of_arguments() -> None:
+    digests = set()
+    for names in (("a", "b", "c"), ("c", "b", "a")):
+        made = goal()
+        made.plan.CopyFrom(
+            plan_from_form({"steps": [{"id": "s", "tool": "t", "with": dict.fromkeys(names, 1)}]})
+        )
+        digests.add(checked(made).digest())
+    assert len(digests) == 1
+
+
+def test_a_large_context_is_taken_out_and_still_part_of_the_digest() -> None:
+    small, large = '{"a":"' + "x" * 60_000 + '"}', '{"a":"' + "x" * 70_000 + '"}'
+    assert checked(goal(small)).goal.context.json == small
+    found = checked(goal(large))
+    assert (found.large_context, found.goal.context.json, found.violations) == (large, "", [])
+    assert found.digest() != checked(goal(large.replace("x", "y"))).digest()
+
+
+def test_fields_that_nobody_knows_do_not_reach_the_log() -> None:
+    made = event_pb2.Goal.FromString(goal().SerializeToString() + b"\xfa\x3f\x03abc")
+    assert checked(made).goal.SerializeToString() == goal().SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "code"),
+    [
+        (NOW_NS // 10**9 + 60, 0, None),
+        (NOW_NS // 10**9 + MAX_DEADLINE_S, 0, None),
+        (NOW_NS // 10**9, 0, "past"),
+        (0, 0, "past"),
+        (-(2**62), 0, "past"),
+        (2**62, 0, "too_far"),
+        (NOW_NS // 10**9 + 60, -1, "bad_time"),
+        (NOW_NS // 10**9 + 60, 10**9, "bad_time"),
+    ],
+)
+def test_deadlines(seconds: int, nanos: int, code: str | None) -> None:
+    made = goal()
+    made.deadline.seconds, made.deadline.nanos = seconds, nanos
+    assert [v.code for v in checked(made).violations] == ([code] if code else [])
+
+
+@given(st.integers(0, 2**62), st.binary(min_size=10, max_size=10))
+def test_run_ids_are_26_characters_that_sort_by_time(time_ns: int, entropy: bytes) -> None:
+    found = ulid(time_ns, entropy)
+    assert len(found) == 26
+    assert set(found) <= set("0123456789abcdefghjkmnpqrstvwxyz")
+    assert ulid(time_ns + 1_000_000, b"\0" * 10) > found
+
+
+def test_a_plan_carries_no_large_constants_and_no_blobs() -> None:
+    made = goal()
+    step = {"id": "s", "tool": "t", "with": {"a": "x" * 70_000, "b": 1}}
+    made.plan.CopyFrom(plan_from_form({"steps": [step]}))
+    made.plan.steps[0].arguments["b"].constant.blob.sha256 = "0" * 64
+    codes = {v.field: v.code for v in checked(made).violations}
+    assert codes["goal.plan.steps[0].arguments.a"] == "too_large"
+    assert codes["goal.plan.steps[0].arguments.b"] == "blob"
