@@ -27,7 +27,9 @@ NAMESPACE = "handrail"
 CONNECT_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 5.0
 PING_INTERVAL_S = 1.0
-MAX_SILENT_PINGS = 10
+PING_TIMEOUT_S = 2.0
+MAX_SILENT_PINGS = 4
+MAX_SILENT_PINGS_AT_START = 20
 MAX_LOST_PROBES = 3
 REPLACE_TIMEOUT_S = 10.0
 REPLACE_INTERVAL_S = 0.1
@@ -81,7 +83,7 @@ class RayHost:
         self._namespace = namespace
         self._address = ""
         self._specs: dict[str, AgentSpec] = {}
-        self._silent: dict[str, int] = {}
+        self._patience: dict[str, int] = {}
         self._lost_probes = 0
 
     async def connect(self, address: str) -> None:
@@ -109,7 +111,7 @@ class RayHost:
         """Ping every actor, recreate the dead and restart the silent; ends only by raising `HeadLost`."""
         while True:
             await self._probe_head()
-            await asyncio.gather(*(self._tend(spec) for spec in self._specs.values()))
+            await asyncio.gather(*(self._tend(spec) for spec in list(self._specs.values())))
             await asyncio.sleep(PING_INTERVAL_S)
 
     async def stop(self, drain_s: float) -> None:
@@ -165,16 +167,17 @@ class RayHost:
             await asyncio.sleep(REPLACE_INTERVAL_S)
 
     async def _tend(self, spec: AgentSpec) -> None:
-        if await self._ask(spec.name, "status") is not None:
-            self._silent[spec.name] = 0
+        if await self._ask(spec.name, "status", timeout_s=PING_TIMEOUT_S) is not None:
+            self._patience[spec.name] = MAX_SILENT_PINGS
             return
-        self._silent[spec.name] = self._silent.get(spec.name, 0) + 1
-        _log.warning("mind_silent", name=spec.name, pings=self._silent[spec.name])
-        if self._silent[spec.name] >= MAX_SILENT_PINGS:
-            self._silent[spec.name] = 0
+        left = self._patience.get(spec.name, MAX_SILENT_PINGS_AT_START) - 1
+        _log.warning("mind_silent", name=spec.name, pings_left=left)
+        if left == 0:
             await self._kill(spec.name, no_restart=False)
+        self._patience[spec.name] = left or MAX_SILENT_PINGS_AT_START
         # Finds it where Ray is restarting it, and creates it where it is gone.
-        await self._call(asyncio.to_thread(self._create, spec))
+        if spec.name in self._specs:
+            await self._call(asyncio.to_thread(self._create, spec))
 
     async def _ask(
         self, name: str, method: str, *arguments: object, timeout_s: float = CALL_TIMEOUT_S

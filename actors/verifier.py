@@ -16,10 +16,12 @@ from actors.answers import answer, load, load_all, poisoned
 from bus import consumers
 from core import conditions, failures, judgement, values
 from core.ports import Consumer, Log, Record
-from handrail.tool import InvalidArguments, InvalidOutput, Tool, ToolError, invoke
+from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2, tool_pb2
 
 READ_TIMEOUT_S = 10.0
+MAX_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Verifier:
         self._contracts = contracts
         self._pool = pool
         self._instance = instance
+        self._threads = ToolThreads(MAX_THREADS)
 
     def consumer(self, pool: str) -> Consumer:
         """Return what a verifier hears."""
@@ -153,7 +156,7 @@ class Verifier:
         if tool is None:
             raise CannotRead(f"the verifier has no read tool {name!r}")
         try:
-            return await invoke(tool, arguments, timeout_s=READ_TIMEOUT_S)
+            return await invoke(tool, arguments, timeout_s=READ_TIMEOUT_S, threads=self._threads)
         except (ToolError, InvalidArguments, InvalidOutput, TimeoutError) as error:
             raise CannotRead(f"{name}: {error or 'no answer in time'}") from error
         except Exception as error:

@@ -143,7 +143,7 @@ class _Scan:
 
     async def _delete(self) -> None:
         with contextlib.suppress(LogError):
-            await self._link.publish(f"$JS.API.CONSUMER.DELETE.{self._home}")
+            await self._link.publish(f"$JS.API.CONSUMER.DELETE.{self._home}", reply=self._link.nowhere)
 
 
 def _pull(batch: int) -> bytes:

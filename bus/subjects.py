@@ -17,8 +17,8 @@ from typing import cast
 
 from core.ports import Address, Channel, Fence, RunKey
 
-TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,128}$")
-RUN_ID = re.compile(r"^r(\d{1,4})-[a-z0-9]{8,40}$")
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
+RUN_ID = re.compile(r"r(\d{1,4})-[a-z0-9]{8,40}")
 _CHANNELS = ("cmd", "dec", "ans")
 
 
@@ -28,7 +28,7 @@ class BadSubject(ValueError):
 
 def token(text: str) -> str:
     """Return `text` if it can be one token of a subject."""
-    if not TOKEN.match(text):
+    if not TOKEN.fullmatch(text):
         raise BadSubject(f"{text!r} cannot be part of a subject: use letters, digits, '_' and '-'")
     return text
 
@@ -40,7 +40,7 @@ def run_id(shard: int, unique: str) -> str:
 
 def run_key(run: str, tenant: str) -> RunKey:
     """Return where a run lives, from its id alone."""
-    match = RUN_ID.match(run)
+    match = RUN_ID.fullmatch(run)
     if match is None:
         raise BadSubject(f"{run!r} is not a run id (they look like r0-01k9x3...)")
     return RunKey(int(match.group(1)), token(tenant), run)

@@ -171,7 +171,7 @@ def _check_key(contract: Contract) -> _Found:
         yield (
             "key",
             "key_unused",
-            f"a tool that is {contract.idempotency} and has no readback needs no key; say idempotency='keyed'",
+            f"a tool that is {contract.idempotency} without readback needs no key; say idempotency='keyed'",
         )
     if contract.key_parameter and contract.key_parameter in _parameters(contract):
         yield "key", "key_exposed", "the key comes from the runtime and must not be among the arguments"

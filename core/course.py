@@ -268,6 +268,7 @@ class Course:
             replaces=replaces,
             post=step.post,
             original_sequence=original,
+            resolves=instance.doubtful is not None,
         )
         for name, value in arguments.items():
             body.arguments[name].CopyFrom(values.inline(value))

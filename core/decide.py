@@ -67,9 +67,9 @@ def _plan(state: RunState, now_ns: int, catalogue: Catalogue) -> list[Move]:
 
 
 def _ask_plan(state: RunState) -> Decide:
-    body = event_pb2.PlanAsk(
-        attempt=plan_attempt(state.plan_asks + 1), text=state.goal.text, context=state.goal.context
-    )
+    body = event_pb2.PlanAsk(attempt=plan_attempt(state.plan_asks + 1), text=state.goal.text)
+    if state.goal.HasField("context"):
+        body.context.CopyFrom(state.goal.context)
     return ask("planner", MIND_POOL, "plan_ask", body)
 
 

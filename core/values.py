@@ -109,7 +109,7 @@ def _check(value: Any) -> None:
                 raise _too_deep()
             for key, item in node.items():
                 if not isinstance(key, str):
-                    raise BadValue(f"an object's keys are text; {key!r:.100} is {type(key).__name__}")
+                    raise BadValue(f"an object's keys are text, and one is {type(key).__name__}")
                 budget -= len(key)
                 _check_text(key)
                 pending.append((item, depth + 1))

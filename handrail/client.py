@@ -53,6 +53,7 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),  # a watch may be silent for long
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -195,7 +196,7 @@ class Client:
                 return
             except grpc.aio.AioRpcError as error:
                 if not patience.covers(error):
-                    raise errors.of_rpc(error, self.address) from None
+                    raise errors.of_rpc(patience.cause(error), self.address) from None
             finally:
                 call.cancel()
             await patience.pause()
@@ -256,7 +257,7 @@ class Client:
                 return await method(request, timeout=patience.left_s())
             except grpc.aio.AioRpcError as error:
                 if not patience.covers(error):
-                    raise errors.of_rpc(error, self.address) from None
+                    raise errors.of_rpc(patience.cause(error), self.address) from None
             await patience.pause()
 
 
@@ -397,6 +398,7 @@ class _Patience:
     def renew(self) -> None:
         """Begin anew: the server has answered."""
         self._since = math.inf
+        self._lost: grpc.aio.AioRpcError | None = None
         self._backoff_s = FIRST_BACKOFF_S
 
     def left_s(self) -> float | None:
@@ -405,10 +407,16 @@ class _Patience:
 
     def covers(self, error: grpc.aio.AioRpcError) -> bool:
         """Whether to call again after this error."""
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            return False
         now = time.monotonic()
-        self._since = min(self._since, now)
-        lasting = now + self._backoff_s < self._end and now - self._since < self._outage_s
-        return error.code() is grpc.StatusCode.UNAVAILABLE and lasting
+        self._since, self._lost = min(self._since, now), error
+        return now + self._backoff_s < self._end and now - self._since < self._outage_s
+
+    def cause(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Return why there was no answer, where the last word is only that time ran out."""
+        late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        return self._lost if late and self._lost is not None else error
 
     async def pause(self) -> None:
         """Wait before the next call, a little longer each time."""

@@ -6,20 +6,16 @@ pydantic model of the arguments, and an adapter of the output. Needs pydantic an
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import functools
 import inspect
-import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
 EffectName = Literal["read", "draft", "write", "irreversible"]
 PermissionName = Literal["read", "draft", "recommend", "execute", "approve", "delete", "admin"]
@@ -37,7 +33,7 @@ _deadline: ContextVar[float | None] = ContextVar("handrail_deadline", default=No
 class Money(BaseModel):
     """An amount in the currency's minor unit (cents), never a float."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     minor: Annotated[int, Field(description="minor units: 1250 is 12.50")]
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code")]
@@ -217,56 +213,7 @@ def _arguments_model(function: Callable[..., Any], *, hidden: str) -> type[BaseM
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints[parameter.name], default)
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    model: type[BaseModel] = create_model(f"{function.__name__}_arguments", __config__=config, **fields)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Field name .* shadows an attribute")  # "copy" is a fine parameter
+        model: type[BaseModel] = create_model(f"{function.__name__}_arguments", __config__=config, **fields)
     return model
-
-
-class InvalidArguments(ValueError):
-    """The arguments of a call do not fit the tool's signature; nothing was called."""
-
-
-class InvalidOutput(ValueError):
-    """The tool returned what its signature does not allow; it has been called."""
-
-
-async def invoke(
-    tool: Tool,
-    arguments: Mapping[str, Any],
-    *,
-    key: str = "",
-    timeout_s: float,
-    threads: Executor | None = None,
-) -> Any:
-    """Call a tool with JSON arguments and return its JSON output.
-
-    Raises InvalidArguments, InvalidOutput, TimeoutError, or what the tool raises. A synchronous tool runs in
-    a thread, which a timeout abandons and cannot stop.
-    """
-    contract = tool.contract
-    try:
-        text = json.dumps(dict(arguments), allow_nan=False)
-        model = tool.arguments.model_validate_json(text, strict=True)
-    except ValueError as error:
-        raise InvalidArguments(_without_links(error)) from error
-    named = {name: getattr(model, name) for name in type(model).model_fields}
-    if contract.key_parameter:
-        named[contract.key_parameter] = key
-    async with asyncio.timeout(timeout_s):
-        set_deadline(timeout_s)
-        if inspect.iscoroutinefunction(tool.function):
-            returned = await tool.function(**named)
-        else:
-            context = contextvars.copy_context()
-            bound = functools.partial(context.run, tool.function, **named)
-            returned = await asyncio.get_running_loop().run_in_executor(threads, bound)
-    try:
-        return tool.output.dump_python(tool.output.validate_python(returned), mode="json")
-    except ValueError as error:
-        raise InvalidOutput(_without_links(error)) from error
-
-
-def _without_links(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in found[:10])
-    return str(error)

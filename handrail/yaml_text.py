@@ -45,23 +45,22 @@ class _Loader(yaml.SafeLoader):
         """Make a mapping; a key that occurs twice is a mistake."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {str(key.value)[:50]!r} occurs twice", problem_mark=key.start_mark
+                    problem=f"the key {key.value[:50]!r} occurs twice", problem_mark=key.start_mark
                 )
-            seen.add(str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
 def read_yaml(text: str) -> Any:
     """Return the data of a YAML document; raises BadYaml with the line."""
-    loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        return _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise BadYaml(f"it is not YAML as playbooks use it: {error.problem or error.context}{line}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadYaml(f"it is not YAML: {error}") from None
-    finally:
-        loader.dispose()

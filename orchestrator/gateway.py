@@ -40,6 +40,7 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),  # a watch may be silent for long
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -78,7 +79,7 @@ class Gateway:
             clock=clock,
             entropy=entropy,
         )
-        self._runs = RunService(log, submissions, projection, tenant=tenant, writer=writer)
+        self._runs = RunService(log, submissions, projection, tenant=tenant, writer=writer, entropy=entropy)
         self._tools = ToolService(contracts)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._serving: bool | None = None

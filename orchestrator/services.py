@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -44,13 +43,21 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
     """Submits, shows and steers runs."""
 
     def __init__(
-        self, log: Log, submissions: Submissions, projection: Projection, *, tenant: str, writer: str
+        self,
+        log: Log,
+        submissions: Submissions,
+        projection: Projection,
+        *,
+        tenant: str,
+        writer: str,
+        entropy: Callable[[int], bytes],
     ) -> None:
         self._log = log
         self._submissions = submissions
         self._projection = projection
         self._tenant = tenant
         self._writer = writer
+        self._entropy = entropy
         self._watchers: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -208,7 +215,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             message = f"run {key.run} has ended ({word}), so it cannot be asked to {arm}"
             metadata = {"status": RunStatus.Name(state.status)}
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "RUN_ENDED", message, metadata=metadata)
-        event.id, event.version, event.writer = secrets.token_hex(16), VERSION, self._writer
+        event.id, event.version, event.writer = self._entropy(16).hex(), VERSION, self._writer
         await self._log.append(Address(key, "cmd", (arm,)), event)
 
 

@@ -10,16 +10,16 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
-from core.contracts import to_proto
 
 from bus import consumers, subjects
 from core import conditions, failures, judgement, run, values
+from core.contracts import to_proto
 from core.ports import Address, Delivery, Fence, FenceLost, Log, LogError, Record, RunKey
-from handrail.tool import InvalidArguments, InvalidOutput, Tool, ToolError, invoke
+from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2
 from workers.instance import Instance
 
@@ -55,7 +55,7 @@ class Worker:
         self._running: set[tuple[RunKey, str]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # Twice as many threads as actions: one that outlived its timeout must not starve the others.
-        self._threads = ThreadPoolExecutor(max_workers=2 * concurrency, thread_name_prefix="tool")
+        self._threads = ToolThreads(2 * concurrency)
 
     async def serve(self) -> None:
         """Act until cancelled; what is in flight is then finished first."""
@@ -166,7 +166,7 @@ class Worker:
     ) -> event_pb2.Failure | None:
         """Check the tool's precondition against the world."""
         contract = self._contracts[action.tool]
-        if not contract.pre or action.kind != event_pb2.ACTION_KIND_ACT:
+        if not contract.pre or action.resolves or action.kind != event_pb2.ACTION_KIND_ACT:
             return None
         try:
             seen = await judgement.observe(contract, {"args": arguments}, self._read)

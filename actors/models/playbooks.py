@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core import playbook
+from core.playbook import NoMatch, Playbook, instantiate, match
 from handrail.v1 import event_pb2, plan_pb2
 
 
 class PlaybookPlans:
     """Makes plans of playbooks; a goal that matches none gets the nearest phrases."""
 
-    def __init__(self, playbooks: Sequence[playbook.Playbook]) -> None:
+    def __init__(self, playbooks: Sequence[Playbook]) -> None:
         self._playbooks = playbooks
 
     async def make(self, text: str, context: Mapping[str, Any]) -> plan_pb2.Plan | event_pb2.NoPlan:
         """Return the plan of the one playbook that the goal matches."""
-        found = playbook.match(text, self._playbooks, context)
-        if isinstance(found, playbook.NoMatch):
+        found = match(text, self._playbooks, context)
+        if isinstance(found, NoMatch):
             return event_pb2.NoPlan(reason=found.reason, nearest=found.nearest)
-        return playbook.instantiate(found.playbook, found.slots)
+        return instantiate(found.playbook, found.slots)

@@ -61,9 +61,11 @@ from tools import (
 
 from core import conditions, contracts, judgement, playbook
 from handrail import project
-from handrail.tool import Money, Tool, ToolError, collect, invoke, set_deadline
+from handrail.calling import ToolThreads, invoke
+from handrail.tool import Money, Tool, ToolError, collect, set_deadline
 
 PROJECT = Path(__file__).parent
+THREADS = ToolThreads(4)
 TOOLS: dict[str, Tool] = {tool.contract.name: tool for tool in collect(tools)}
 EUROS = Money(minor=500, currency="EUR")
 
@@ -384,7 +386,7 @@ def prepare() -> None:
 
 
 async def read(name: str, arguments: Any) -> Any:
-    return await invoke(TOOLS[name], arguments, timeout_s=10)
+    return await invoke(TOOLS[name], arguments, timeout_s=10, threads=THREADS)
 
 
 async def act(name: str, key: str = "key") -> tuple[bool, bool, bool | None]:
@@ -392,7 +394,7 @@ async def act(name: str, key: str = "key") -> tuple[bool, bool, bool | None]:
     contract, arguments = contracts.to_proto(TOOLS[name].contract), CALLS[name]
     before = {"args": arguments, "reads": await judgement.observe(contract, {"args": arguments}, read)}
     ready = not contract.pre or conditions.holds(contract.pre, before)
-    output = await invoke(TOOLS[name], arguments, key=key, timeout_s=10)
+    output = await invoke(TOOLS[name], arguments, key=key, timeout_s=10, threads=THREADS)
     seen = {"args": arguments, "output": output}
     reads = await judgement.observe(contract, seen, read)
     evidence = judgement.judge([contract.post], {**seen, "reads": reads})
@@ -466,8 +468,9 @@ def test_a_crash_kills_the_process_before_or_after_the_effect(kind: str, effects
 
 def test_every_goal_of_the_readme_is_a_playbooks() -> None:
     playbooks = project.load(PROJECT).playbooks
-    rows = (PROJECT / "README.md").read_text(encoding="utf-8").partition("## Goals to try")[2]
-    goals = [line.split("`")[1] for line in rows.splitlines() if line.startswith("| `")]
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## Goals to try")[2].partition("\n## ")[0]
+    goals = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
     found = [playbook.match(goal, playbooks, {}) for goal in goals]
     assert [match for match in found if isinstance(match, playbook.NoMatch)] == []
     named = {match.playbook.name for match in found if isinstance(match, playbook.Match)}

@@ -10,10 +10,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -58,14 +58,14 @@ def doctor(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Check what is installed, reachable and writable, and say what to do."""
+    """Check what is installed, reachable, writable, too old."""
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
     failed = False
     for finding in findings(project or Path(), data_dir(project, data), server, data):
         failed = failed or finding.status == "fail"
-        output.object(finding.as_dict())
+        output.json(finding.as_dict())
         output.lines(_lines(finding, output))
     if failed:
         raise typer.Exit(ExitCode.FAILED)
@@ -85,10 +85,10 @@ def findings(project: Path, place: Path, server: str | None, data: Path | None) 
     yield _checked("broker", check_broker, target)
 
 
-def check_python(version: Sequence[int] = sys.version_info) -> Finding:
+def check_python(version: tuple[int, int, int] = sys.version_info[:3]) -> Finding:
     """Whether this Python will do."""
-    text = ".".join(map(str, version[:3]))
-    if tuple(version[:2]) >= MIN_PYTHON:
+    text = ".".join(map(str, version))
+    if version[:2] >= MIN_PYTHON:
         return Finding("python", "ok", f"{text} at {sys.executable}")
     needed = ".".join(map(str, MIN_PYTHON))
     return Finding("python", "fail", f"{text} is too old", f"Install Python {needed} or newer.")
@@ -133,7 +133,11 @@ def check_broker_binary() -> Finding:
     try:
         binary = find_binary()
         shown = subprocess.run(
-            [str(binary), "--version"], capture_output=True, text=True, timeout=SUBPROCESS_TIMEOUT_S, check=True
+            [str(binary), "--version"],
+            capture_output=True,
+            text=True,
+            timeout=SUBPROCESS_TIMEOUT_S,
+            check=True,
         )
     except BrokerMissing as error:
         what, _, todo = str(error).partition(". ")
@@ -222,7 +226,7 @@ def check_project(project: Path) -> Finding:
     return Finding("project", "ok", f"{name}: {len(loaded.tools)} tools, {len(loaded.playbooks)} playbooks")
 
 
-def _checked(name: str, check: Callable[[Target], Awaitable[Finding]], target: Target) -> Finding:
+def _checked(name: str, check: Callable[[Target], Coroutine[Any, Any, Finding]], target: Target) -> Finding:
     if target.kind == "own":
         found = "not up; `handrail run` starts its own, `handrail up` one that stays"
         return Finding(name, "ok", found)
@@ -279,8 +283,10 @@ def _lines(finding: Finding, output: Output) -> Iterator[Text]:
     }
     sign, style = signs[finding.status]
     first, *rest = finding.found.splitlines() or [""]
-    yield Text(sign, style=style).append(f" {finding.status:<5}", style=style).append(
-        f"{finding.check:<12} {clean(first)}", style=""
+    yield (
+        Text(sign, style=style)
+        .append(f" {finding.status:<5}", style=style)
+        .append(f"{finding.check:<12} {clean(first)}", style="")
     )
     indent = " " * 20
     for line in rest:

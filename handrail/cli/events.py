@@ -22,7 +22,7 @@ from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
 MAX_DESCRIPTION_CHARS = 400
 MAX_VALUE_CHARS = 120
-WRITER_CELLS = 12
+WRITER_CELLS = 16
 KIND_CELLS = 19
 
 _CHANNEL_STYLES = {"cmd": "magenta", "dec": "cyan", "ans": "green"}
@@ -74,7 +74,9 @@ def describe(event: event_pb2.Event) -> str:
 
 def _submit(body: event_pb2.Submit) -> str:
     goal = body.goal
-    notes = [name for name, given in (("dry run", goal.dry_run), ("with a plan", goal.HasField("plan"))) if given]
+    notes = [
+        name for name, given in (("dry run", goal.dry_run), ("with a plan", goal.HasField("plan"))) if given
+    ]
     if goal.HasField("deadline"):
         notes.append(f"until {clock(goal.deadline)}")
     return f"goal: {clean(goal.text)}" + (f" ({', '.join(notes)})" if notes else "")
@@ -150,7 +152,7 @@ def _result(body: event_pb2.Result) -> str:
 
 
 def _happened(happened: int) -> str:
-    words = {
+    words: dict[int, str] = {
         event_pb2.HAPPENED_YES: ", the effect happened",
         event_pb2.HAPPENED_NO: ", the effect did not happen",
         event_pb2.HAPPENED_UNKNOWN: ", the effect may have happened",

@@ -26,7 +26,7 @@ def status_number(text: str) -> int:
     names = {name.removeprefix("RUN_STATUS_").lower(): n for name, n in event_pb2.RunStatus.items() if n}
     found = names.get(text.lower())
     if found is None:
-        raise CommandError(f"There is no run status {text!r:.40}{spelling.hint(text.lower(), names)}.")
+        raise CommandError(f"There is no run status {text!r:.40}{spelling.hint(text.lower(), names)}")
     return found
 
 

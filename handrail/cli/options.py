@@ -96,12 +96,12 @@ def read_context(text: str | None) -> Mapping[str, Any] | None:
         context = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CommandError(
-            f"{where} is not JSON: {error}.", next="Write an object, such as '{\"priority\": \"high\"}'."
+            f"{where} is not JSON: {error}.", next='Write an object, such as \'{"priority": "high"}\'.'
         ) from None
     if not isinstance(context, dict):
         raise CommandError(
             f"{where} is a JSON {type(context).__name__}, and must be an object.",
-            next="Steps refer into it by key: '{\"priority\": \"high\"}' is $goal.priority.",
+            next='Steps refer into it by key: \'{"priority": "high"}\' is $goal.priority.',
         )
     return context
 

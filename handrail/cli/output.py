@@ -7,11 +7,11 @@ standard error.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from json import dumps
 from typing import IO, TYPE_CHECKING, Any
 
 from handrail.cli.exits import Trouble
@@ -54,11 +54,15 @@ class Output:
         """Write one line for people."""
         self.lines([line])
 
-    def object(self, found: Mapping[str, Any]) -> None:
+    def json(self, found: Mapping[str, Any]) -> None:
         """Write one JSON object, with `--json` only."""
         if self.as_json:
-            sys.stdout.write(json.dumps(found, ensure_ascii=True, separators=(",", ":")) + "\n")
+            sys.stdout.write(dumps(found, ensure_ascii=True, separators=(",", ":")) + "\n")
             sys.stdout.flush()
+
+    def working(self, text: str) -> AbstractContextManager[object]:
+        """Say on a terminal that something goes on, until the context ends."""
+        return self.console.status(text, spinner="line") if self.live else nullcontext()
 
     def note(self, text: str) -> None:
         """Say something beside the result, on standard error; nothing with `--json`."""
@@ -87,23 +91,23 @@ def console_on(stream: IO[str]) -> Console:
 def tell(trouble: Trouble, *, as_json: bool) -> None:
     """Write an error on standard error: what happened, why, and what to do."""
     if as_json:
-        sys.stderr.write(json.dumps(trouble.as_dict(), ensure_ascii=True) + "\n")
+        sys.stderr.write(dumps(trouble.as_dict(), ensure_ascii=True) + "\n")
         return
     from rich.text import Text
 
     from handrail.cli.text import clean, glyphs_for
 
     console, glyphs = console_on(sys.stderr), glyphs_for(sys.stderr)
-    first, *rest = (trouble.what.splitlines() or [""])
+    first, *rest = trouble.what.splitlines() or [""]
     console.print(Text(f"{glyphs.failed} ", style="red").append(clean(first), style="bold"), soft_wrap=True)
     for line in rest:
         console.print(Text(f"  {_safe(line)}"), soft_wrap=True)
     if trouble.why:
         console.print(Text(f"  {_safe(trouble.why)}"), soft_wrap=True)
     for field, code, message in trouble.violations:
-        line = Text(f"  {glyphs.dot} ").append(clean(field), style="bold")
-        line.append(f"{': ' if field else ''}{clean(message)}")
-        console.print(line.append(f" [{clean(code)}]", style="dim") if field else line, soft_wrap=True)
+        bullet = Text(f"  {glyphs.dot} ").append(clean(field), style="bold")
+        bullet.append(f"{': ' if field else ''}{clean(message)}")
+        console.print(bullet.append(f" [{clean(code)}]", style="dim") if field else bullet, soft_wrap=True)
     if trouble.next:
         console.print(Text(f"  {glyphs.output} {_safe(trouble.next)}", style="cyan"), soft_wrap=True)
 

@@ -78,7 +78,7 @@ class Pen:
 
     def sign(self, name: str, style: str) -> Text:
         """Return a sign in its colour."""
-        return Text(getattr(self.glyphs, name), style=style)
+        return Text().append(getattr(self.glyphs, name), style=style)
 
 
 def hang(nodes: Sequence[Node], indent: Text, pen: Pen) -> Iterator[Text]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -39,7 +40,10 @@ def run(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Carry a goal out and show it live, on a server or on a stack of this command's own."""
+    """Carry a goal out and show it live.
+
+    On a server if one is named, on the stack that is up in the data directory, else on one of its own.
+    """
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
@@ -50,9 +54,11 @@ def run(
         output.note("a stack is up already; its minds live where it says, whatever --host says")
 
     async def work() -> ExitCode:
-        async with connect(target, host=host, new=True) as client:
-            submitted = await client.submit(goal, **given)
-            return await _watch(client, submitted.run, target, output)
+        async with AsyncExitStack() as stack:
+            with output.working(f"Starting a stack ({host.value})" if target.kind == "own" else "Connecting"):
+                client = await stack.enter_async_context(connect(target, host=host, new=True))
+                submitted = await client.submit(goal, **given)
+            return await _watch(client, submitted.run, target, output, goal=goal)
 
     _finish(asyncio.run(work()))
 
@@ -69,7 +75,7 @@ def submit(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Submit a goal to a server and return as soon as it is durable."""
+    """Submit a goal and return as soon as it is durable."""
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
@@ -78,7 +84,7 @@ def submit(
         raise CommandError(
             "There is no server to submit to.",
             why=f"No server was named, and no stack is up on {target.data}.",
-            next="Start one with `handrail up`, name one with --server, or use `handrail run`, which needs none.",
+            next="Start one with `handrail up`, name one with --server, or use `handrail run`.",
             code=ExitCode.UNAVAILABLE,
         )
     given = _given(context, plan, deadline, request_id, dry_run)
@@ -86,10 +92,10 @@ def submit(
     async def work() -> None:
         async with connect(target) as client:
             submitted = await client.submit(goal, **given)
-        output.object({"run": submitted.run, "existed": submitted.existed})
+        output.json({"run": submitted.run, "existed": submitted.existed})
         output.line(submitted.run)
         existed = "it had been submitted before; " if submitted.existed else ""
-        output.note(f"{existed}{target.command('watch', submitted.run)} shows it")
+        output.note(f"{existed}`{target.command('watch', submitted.run)}` shows it")
 
     asyncio.run(work())
 
@@ -145,7 +151,7 @@ def list_runs(
                     output.note(f"there are more; --limit {limit * 2} shows them")
                     break
                 shown += 1
-                output.object(message_object(summary))
+                output.json(message_object(summary))
                 output.line(run_line(summary, width=output.width, glyphs=output.glyphs))
         return shown
 
@@ -181,7 +187,10 @@ def log(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Print the events of a run: time, sequence, writer, kind, what it says."""
+    """Print the events of a run, one a line.
+
+    Each with its time, sequence, writer, kind, and what it says.
+    """
     from handrail.cli.output import Output
     from handrail.cli.watching import Lines
 
@@ -208,7 +217,7 @@ def replay(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Fold the log of a run, here and now, and show its state at any point."""
+    """Fold the log of a run and show its state at any point."""
     from handrail.cli.output import Output
     from handrail.cli.watching import fold_log
 
@@ -218,7 +227,7 @@ def replay(
     if watched.state is None:
         raise CommandError(
             f"The log of {run} has no events up to {at}.",
-            next=f"{target.command('log', run)} shows their sequences.",
+            next=f"`{target.command('log', run)}` shows their sequences.",
         )
     state = watched.state
     if state.applied != at:
@@ -234,7 +243,7 @@ def cancel(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Cancel a run: nothing new starts, and what is in flight finishes or is resolved."""
+    """Cancel a run: what is in flight finishes or is resolved."""
     target = find(server, project, data)
 
     async def work(client: Client) -> None:
@@ -276,9 +285,9 @@ def _steer(
 
     output = Output(as_json=as_json)
     _with_client(target, work)
-    output.object({"run": run, "asked": verb})
+    output.json({"run": run, "asked": verb})
     output.line(f"asked {run} to {verb}")
-    output.note(f"{target.command('watch', run)} shows what becomes of it")
+    output.note(f"`{target.command('watch', run)}` shows what becomes of it")
 
 
 def _given(
@@ -302,19 +311,23 @@ def _with_client(target: Target, work: Callable[[Client], Awaitable[_T]]) -> _T:
     return asyncio.run(connected())
 
 
-async def _watch(client: Client, run: str, target: Target, output: Output, *, after: int = 0) -> ExitCode:
+async def _watch(
+    client: Client, run: str, target: Target, output: Output, *, after: int = 0, goal: str = ""
+) -> ExitCode:
     """Watch a run to its end, show how it ended, and return what that means."""
     from handrail.cli.summary import exit_code
     from handrail.cli.watching import Watch
 
     note = "cancelling: what is in flight finishes first; Ctrl-C again leaves at once"
-    watching = Watch(client, run, output, polite=target.kind == "own", note=note)
+    watching = Watch(client, run, output, polite=target.kind == "own", note=note, goal=goal)
     seen = await watching.follow(after=after)
-    # On a pipe the events have told it all.
-    _draw(seen, target, output, tree=output.live)
+    # On a pipe the events have told it all, but for the plan that a dry run is for.
+    _draw(seen, target, output, tree=output.live or seen.dry_run)
     if watching.left:
         again = target.command("watch", run)
-        output.note(f"the run goes on; {again} watches it" if target.kind != "own" else f"{again} goes on with it")
+        output.note(
+            f"`{again}` goes on with it" if target.kind == "own" else f"it goes on; `{again}` shows it"
+        )
     return ExitCode.INTERRUPTED if watching.left else exit_code(seen)
 
 
@@ -333,7 +346,7 @@ def _draw(
     from handrail.cli.summary import ending
     from handrail.cli.tree import draw
 
-    output.object({"run": message_object(seen)})
+    output.json({"run": message_object(seen)})
     detail = Detail.FULL if full else Detail.NORMAL
     pen = Pen(output.width, output.glyphs, now_ns or time.time_ns(), detail)
     output.lines([*draw(seen, pen), ""] if tree else [])

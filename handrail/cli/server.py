@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from handrail.client import Client
 
 DATA_DIR = ".handrail"
-LOG_FILE = "logs/run.log"
+LOGS_DIR = "logs"
 MAX_LOG_BYTES = 8 << 20
 JOIN_TIMEOUT_S = 15.0
 JOIN_INTERVAL_S = 0.1
 CALL_TIMEOUT_S = 5.0
-_ADDRESS = re.compile(r"^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})$")
+X
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ class Target:
 
     def command(self, name: str, *arguments: str) -> str:
         """Return a command line that continues with the same server."""
-        return " ".join(part for part in ("handrail", name, *map(shlex.quote, arguments), self.options) if part)
+        return " ".join(
+            part for part in ("handrail", name, *map(shlex.quote, arguments), self.options) if part
+        )
 
 
 def find(server: str | None, project: Path | None, data: Path | None) -> Target:
@@ -56,7 +58,7 @@ def find(server: str | None, project: Path | None, data: Path | None) -> Target:
     options = [f"--project {shlex.quote(str(project))}"] if project else []
     options += [f"--data {shlex.quote(str(data))}"] if data else []
     if server:
-        match = _ADDRESS.match(server)
+        match = _ADDRESS.fullmatch(server)
         if match is None or not 0 < int(match[1]) < 65_536:
             raise CommandError(
                 f"{server!r:.100} is not the address of a server.", next="Write HOST:PORT, as 127.0.0.1:7433."
@@ -76,7 +78,9 @@ def data_dir(project: Path | None, data: Path | None) -> Path:
 
 
 @asynccontextmanager
-async def connect(target: Target, *, host: HostKind = HostKind.INLINE, new: bool = False) -> AsyncIterator[Client]:
+async def connect(
+    target: Target, *, host: HostKind = HostKind.INLINE, new: bool = False
+) -> AsyncIterator[Client]:
     """Connect a client, putting a stack together where the target is one of our own.
 
     Unless `new`, the data directory must exist: a command that only looks makes none.
@@ -102,7 +106,7 @@ async def _own(stack: AsyncExitStack, target: Target, host: HostKind) -> str:
     """Put a stack together and return its gateway; join whoever came first."""
     from bus.directory import DirectoryOwned
 
-    log_to_file(target.data)
+    log_to_file(target.data, "run.log")
     try:
         if host is HostKind.RAY:
             from handrail.stack.cluster import running
@@ -129,17 +133,21 @@ async def _join(data: Path, owned: Exception) -> str:
     raise owned
 
 
-def log_to_file(data: Path) -> None:
+def log_to_file(data: Path, name: str) -> None:
     """Send what a stack within this process logs to a file: the terminal is the command's own."""
-    import structlog
-
     from bus.directory import usable
 
-    path = data / LOG_FILE
+    path = data / LOGS_DIR / name
     with usable(data):
         path.parent.mkdir(parents=True, exist_ok=True)
         large = path.exists() and path.stat().st_size > MAX_LOG_BYTES
-        file = path.open("w" if large else "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+        log_to(path.open("w" if large else "a", buffering=1, encoding="utf-8", errors="backslashreplace"))
+
+
+def log_to(file: TextIO) -> None:
+    """Log JSON, one object a line."""
+    import structlog
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

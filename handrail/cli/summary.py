@@ -15,6 +15,7 @@ from handrail.cli.tree import counts, elapsed_ns
 from handrail.v1 import event_pb2, run_service_pb2
 
 MAX_STEPS_NAMED = 5
+_NEAREST = "; nearest: "
 
 _E = event_pb2
 _EXIT_CODES: dict[int, ExitCode] = {
@@ -49,7 +50,10 @@ def ending(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]
 
 def _happened(run: run_service_pb2.Run) -> Iterator[Text]:
     if run.HasField("failure"):
-        yield Text(failure(run.failure))
+        # A refusal ends with the phrases that come nearest: one a line.
+        why, _, nearest = failure(run.failure).partition(_NEAREST)
+        yield Text(why)
+        yield from (Text(f"  nearest: {phrase}", style=DIM) for phrase in nearest.split(" | ") if phrase)
     told = run.failure.message
     troubled = [step for step in run.steps if step.status in _TROUBLED]
     for step in troubled[:MAX_STEPS_NAMED]:
@@ -64,15 +68,15 @@ def _happened(run: run_service_pb2.Run) -> Iterator[Text]:
 
 
 def _next(run: run_service_pb2.Run, target: Target) -> Iterator[Text]:
-    log = target.command("log", clean(run.id))
+    log = f"`{target.command('log', clean(run.id))}`"
     advice = {
         _E.RUN_STATUS_FAILED: f"{log} shows every event",
-        _E.RUN_STATUS_CANCELLED: f"{target.command('show', clean(run.id))} shows what had been done",
+        _E.RUN_STATUS_CANCELLED: f"`{target.command('show', clean(run.id))}` shows what had been done",
         _E.RUN_STATUS_REFUSED: "nothing was done; say it as a playbook does, or submit a plan with --plan",
-        _E.RUN_STATUS_WAITING: f"an effect may have happened: look at the system itself; {log} shows every event",
+        _E.RUN_STATUS_WAITING: f"an effect may have happened: look at the system itself; {log} says more",
         _E.RUN_STATUS_UNREADABLE: "a newer Handrail wrote this run: upgrade this one to go on",
-        _E.RUN_STATUS_PAUSED: f"{target.command('resume', clean(run.id))} lets it go on",
+        _E.RUN_STATUS_PAUSED: f"`{target.command('resume', clean(run.id))}` lets it go on",
     }
     text = advice.get(run.status, "")
     if text:
-        yield Text(f"{text}", style="cyan")
+        yield Text(text, style="cyan")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from handrail.cli import options
-from handrail.cli.exits import CommandError, ExitCode
+from handrail.cli.exits import CommandError
 
 if TYPE_CHECKING:
     from handrail.v1 import tool_pb2
 
 app = typer.Typer(
-    help="The tools of a project, or of a server: list, show, check.",
+    help="List, show and check tools.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -34,7 +34,7 @@ def list_tools(
     output = Output(as_json=json)
     contracts = _contracts(server, project)
     for contract in contracts:
-        output.object(message_object(contract))
+        output.json(message_object(contract))
         output.line(tool_line(contract, width=output.width, glyphs=output.glyphs))
     if not contracts:
         output.note("no tools; `handrail.toml` names the modules of each toolbox")
@@ -56,21 +56,24 @@ def show_tool(
     output = Output(as_json=json)
     contracts = {contract.name: contract for contract in _contracts(server, project)}
     if name not in contracts:
-        raise CommandError(f"There is no tool {name!r:.80}{spelling.hint(name, contracts)}.")
-    output.object(message_object(contracts[name]))
+        raise CommandError(f"There is no tool {name!r:.80}{spelling.hint(name, contracts)}")
+    output.json(message_object(contracts[name]))
     output.lines(contract_lines(contracts[name]))
 
 
 @app.command("check")
 def check_tools(project: options.Project = None, json: options.Json = False) -> None:
-    """Check the project: its settings, that its tools' contracts do not contradict themselves, its playbooks."""
+    """Check a project: settings, contracts, playbooks.
+
+    What contradicts itself is named, with what to do about it.
+    """
     from handrail.cli.output import Output
     from handrail.project import load
 
     output = Output(as_json=json)
     found = load(project or Path())
     tools, playbooks = len(found.tools), len(found.playbooks)
-    output.object({"ok": True, "tools": tools, "playbooks": playbooks})
+    output.json({"ok": True, "tools": tools, "playbooks": playbooks})
     output.line(f"{output.glyphs.done} {tools} tools and {playbooks} playbooks: no contradictions")
 
 

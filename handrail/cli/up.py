@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from handrail.cli import options
 from handrail.cli.options import HostKind
-from handrail.cli.server import DATA_DIR, data_dir, log_to_file
+from handrail.cli.server import DATA_DIR, LOGS_DIR, data_dir, log_to, log_to_file
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from orchestrator.supervisor import ChildStatus
 
 POLL_INTERVAL_S = 0.5
-LOGS_DIR = "logs"
 
 
 def up(
@@ -34,7 +34,10 @@ def up(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Put the whole stack up and keep it up until Ctrl-C; a second `up` joins the first."""
+    """Put the whole stack up and keep it up until Ctrl-C.
+
+    A second `up` on the same data directory says who owns it, and joins.
+    """
     from bus.directory import DirectoryOwned
     from handrail.cli.output import Output
 
@@ -58,6 +61,7 @@ def child(
     """Run one process of a stack."""
     from handrail.stack.children import child as run_child
 
+    log_to(sys.stdout)
     asyncio.run(run_child(name, project, data))
 
 
@@ -68,7 +72,7 @@ def _joined(output: Output, project: Path | None, place: Path) -> bool:
     endpoint = find_endpoint(place)
     if endpoint is None:
         return False
-    output.object({**_endpoint_object(endpoint, place), "joined": True})
+    output.json({**_endpoint_object(endpoint, place), "joined": True})
     output.line(f"Already up: process {endpoint.pid} owns {place}.")
     output.lines(_endpoint_lines(endpoint, place))
     return True
@@ -78,7 +82,7 @@ async def _keep_up(output: Output, project: Path, place: Path, host: HostKind) -
     from handrail.cli.watching import on_signal
     from handrail.stack.cluster import up as keep_up
 
-    log_to_file(place)
+    log_to_file(place, "up.log")
     stop, ready = asyncio.Event(), asyncio.Event()
     clusters: list[Cluster] = []
 
@@ -112,9 +116,7 @@ async def _until_ready(
     output: Output, keeping: asyncio.Task[None], ready: asyncio.Event, host: HostKind
 ) -> None:
     waiting = asyncio.create_task(ready.wait())
-    with ExitStack() as stack:
-        if output.live:
-            stack.enter_context(output.console.status(f"Starting broker, {host.value} host, gateway, workers"))
+    with output.working(f"Starting broker, {host.value} host, gateway, workers"):
         await asyncio.wait({waiting, keeping}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     if keeping.done():
@@ -122,7 +124,7 @@ async def _until_ready(
 
 
 def _announce(output: Output, cluster: Cluster, project: Path, place: Path) -> None:
-    output.object({**_endpoint_object(cluster.endpoint, place), "joined": False})
+    output.json({**_endpoint_object(cluster.endpoint, place), "joined": False})
     output.line("Handrail is up.")
     output.lines(_endpoint_lines(cluster.endpoint, place))
     option = "" if project == Path() else f" --project {project}"

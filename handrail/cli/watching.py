@@ -37,10 +37,10 @@ _NEEDS_HUMAN = frozenset({event_pb2.RUN_STATUS_WAITING, event_pb2.RUN_STATUS_UNR
 class Watched:
     """A run as far as its events have come."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, goal: str = "") -> None:
         self.state: RunState | None = None
         self._viewed: RunState | None = None
-        self._view = run_service_pb2.Run(id=run)
+        self._view = run_service_pb2.Run(id=run, goal=goal)
         # When the last event came, by the broker's clock.
         self.time_ns = 0
 
@@ -114,7 +114,7 @@ class Lines:
     def show(self, response: run_service_pb2.WatchRunResponse) -> None:
         """Write the event."""
         if self._output.as_json:
-            self._output.object(event_object(response))
+            self._output.json(event_object(response))
         else:
             self._output.line(event_line(response))
 
@@ -170,7 +170,9 @@ class Tree:
 class Watch:
     """One watch, from its first event until it ends; Ctrl-C cancels politely, or leaves."""
 
-    def __init__(self, client: Client, run: str, output: Output, *, polite: bool, note: str) -> None:
+    def __init__(
+        self, client: Client, run: str, output: Output, *, polite: bool, note: str, goal: str = ""
+    ) -> None:
         self._client = client
         self._run = run
         self._output = output
@@ -182,7 +184,7 @@ class Watch:
         self._cancelling: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self.left = False
-        self.watched = Watched(run)
+        self.watched = Watched(run, goal)
 
     async def follow(self, *, after: int = 0) -> run_service_pb2.Run:
         """Show the events after a sequence until the watch ends; return the run as it stands then."""

@@ -591,6 +591,7 @@ class Action(_message.Message):
     REPLACES_FIELD_NUMBER: _builtins.int
     POST_FIELD_NUMBER: _builtins.int
     ORIGINAL_SEQUENCE_FIELD_NUMBER: _builtins.int
+    RESOLVES_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     step: _builtins.str
     """The step's instance: "refund", or "refund-3" in a fan-out."""
@@ -604,6 +605,10 @@ class Action(_message.Message):
     """The step's postcondition, for the verifier."""
     original_sequence: _builtins.int
     """Of a read-back: the stream sequence of the action in doubt."""
+    resolves: _builtins.bool
+    """It clears up whether an earlier attempt happened: the tool's precondition, which that attempt may
+    have made false, is not asked again.
+    """
     @_builtins.property
     def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
     @_builtins.property
@@ -624,10 +629,11 @@ class Action(_message.Message):
         replaces: _builtins.str = ...,
         post: _builtins.str = ...,
         original_sequence: _builtins.int = ...,
+        resolves: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "key", b"key", "kind", b"kind", "original_sequence", b"original_sequence", "permit", b"permit", "post", b"post", "replaces", b"replaces", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "key", b"key", "kind", b"kind", "original_sequence", b"original_sequence", "permit", b"permit", "post", b"post", "replaces", b"replaces", "resolves", b"resolves", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

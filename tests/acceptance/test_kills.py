@@ -113,20 +113,16 @@ def test_a_killed_process(victim: Up, name: str) -> None:
     wait_for(f"{name} again", lambda: victim.children().get(name, before) != before, 20)
 
 
-@pytest.mark.parametrize("role", ["planner", "executor", "verifier"])
-def test_a_killed_actor(victim: Up, role: str) -> None:
+@pytest.mark.parametrize("slot", [0, 1, 2])
+def test_a_killed_actor(victim: Up, slot: int) -> None:
     if victim.ready["host"] != "ray":
         pytest.skip("there are no actors on this host")
-    run, subjects = begin(victim, role)
-    pids = [s["pid"] for s in victim_actors(victim) if s["role"] == role]
-    assert pids
-    os.kill(pids[0], signal.SIGKILL)
-    check(victim, run, role, subjects)
-
-
-def victim_actors(up: Up) -> list[dict[str, Any]]:
-    """Ask Ray's processes for what they are: an actor's title is ray::Mind, its slot is in its instance file."""
-    return json.loads((up.data / "minds.json").read_text())
+    wait_for("every actor", lambda: len(ray_processes(victim, "ray::")) == 3, 30)
+    pids = sorted(ray_processes(victim, "ray::"))
+    run, subjects = begin(victim, f"actor{slot}")
+    os.kill(pids[slot], signal.SIGKILL)
+    check(victim, run, f"actor{slot}", subjects)
+    wait_for("another in its place", lambda: len(set(ray_processes(victim, "ray::")) - {pids[slot]}) == 3, 30)
 
 
 def test_a_killed_ray_head(victim: Up) -> None:

@@ -58,7 +58,7 @@ GOALS: list[tuple[str, Check]] = [
         "triage invoice 9004",
         lambda db: len(db("SELECT tool FROM ledger WHERE tool LIKE '%invoice%'")) == 1,
     ),
-    ("weekly report", lambda db: len(db("SELECT * FROM outbox WHERE attachment <> ''")) == 1),
+    ("send the weekly report", lambda db: len(db("SELECT * FROM outbox WHERE attachment <> ''")) == 1),
     (
         "reschedule meeting 1 to 2026-03-10 at 10:00 and tell the team",
         lambda db: (

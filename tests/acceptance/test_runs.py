@@ -72,8 +72,9 @@ def test_cancel_lets_what_is_in_flight_finish_and_starts_nothing_new(up: Up) -> 
         ended = client.wait(run)
         assert status_name(ended.status) == "cancelled"
         assert steps(ended) == {"refund": "done", "note": "cancelled"}
+        client.cancel(run)
         with pytest.raises(errors.FailedPrecondition):
-            client.cancel(run)
+            client.pause(run)
     assert query(up.project, "SELECT count(*) FROM refunds WHERE order_id = 1012 AND amount_minor = 100") == [
         (1,)
     ]
@@ -184,7 +185,8 @@ def test_the_command_line_tells_of_a_run(up: Up) -> None:
         assert as_json.returncode == 0, (command, as_json.stderr)
         for line in as_json.stdout.splitlines():
             json.loads(line)
-    early = handrail("replay", run, "--at", "1", "--server", up.address)
+    first = json.loads(handrail("log", run, "--server", up.address, "--json").stdout.splitlines()[0])
+    early = handrail("replay", run, "--at", str(first["cursor"]), "--server", up.address)
     assert early.returncode == 0, early.stderr
     listed = handrail("list", "--server", up.address, "--json")
     assert run in listed.stdout

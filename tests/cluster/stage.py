@@ -107,20 +107,15 @@ def session(number: int) -> list[int]:
 class RayProcess:
     """A process with a `RayHost` that watches its actors and does as it is told: the host of the tests."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    @classmethod
-    async def start(cls, head: RayHead, log: Path) -> RayProcess:
+    def __init__(self, head: RayHead, log: Path) -> None:
         with log.open("ab") as errors:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.cluster.stage", str(head.address())),
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.cluster.stage", str(head.address())],
                 env={**os.environ, **head.env()},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
-        return cls(process)
 
     async def ensure(self, specs: Sequence[AgentSpec]) -> None:
         await self._order("ensure", [dataclasses.asdict(spec) for spec in specs])
@@ -131,25 +126,34 @@ class RayProcess:
     async def stop(self, drain_s: float) -> None:
         await self._order("stop", drain_s)
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """Kill the process; its actors live on."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
+        self._process.kill()
+        self._process.communicate()
+
+    async def wait(self) -> int:
+        """Wait for it to end of its own, and return its exit status."""
+        return await asyncio.to_thread(self._process.wait, WAIT_S)
 
     async def _order(self, verb: str, what: Any) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([verb, what]).encode() + b"\n")
-        async with asyncio.timeout(WAIT_S):
-            line = await self.process.stdout.readline()
-        assert line, f"the Ray process ended with {await self.process.wait()}"
+        line = await asyncio.to_thread(self._ask, json.dumps([verb, what]).encode() + b"\n")
+        assert line, f"the Ray process ended with {await self.wait()}"
         return json.loads(line)
+
+    def _ask(self, line: bytes) -> bytes:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line)
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
 
 
 async def _obey(address: str) -> None:
     from actors.ray_host import HeadLost, RayHost
 
+    # Ray prints what it likes.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     host = RayHost("tests.cluster.echo:build")
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
@@ -165,7 +169,7 @@ async def _obey(address: str) -> None:
                 answer = [dataclasses.asdict(status) for status in await host.statuses()]
             else:
                 await host.stop(what)
-            print(json.dumps(answer), flush=True)
+            print(json.dumps(answer), file=answers, flush=True)
 
     code = 0
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -161,10 +162,8 @@ LISTS: dict[str, Any] = {
 )
 def test_nothing_is_slow(expression: str) -> None:
     started = time.monotonic()
-    try:
+    with contextlib.suppress(ConditionError):
         holds(expression, LISTS)
-    except ConditionError:
-        pass
     assert time.monotonic() - started < PATIENCE_S
 
 
@@ -188,16 +187,17 @@ def test_what_is_handed_in_is_bounded() -> None:
     assert holds("b", {"a": deep, "b": True})  # what is not used does not matter
 
 
-TOKENS = st.sampled_from(
-    ["a", "b", "x", ".", "(", ")", "[", "]", "{", "}", '"s"', "'t'", "1", "2.5", "+", "-", "==", "<", "in"]
-    + ["&&", "||", "!", "?", ":", ",", "all", "exists", "filter", "size", "has", "matches", "true", "null"]
-    + ["int", "string", "timestamp", '"1h"', " ", "//", "\n", '"', "\\", "r", "b", "u", "0x", "é", '"""', "'"]
-)
+WORDS = r"""a b x . ( ) [ ] { } "s" 't' 1 2.5 + - == < in && || ! ? : , all exists filter size has matches
+true null int string timestamp "1h" // " \ r b u 0x é \"\"\" ' """
+TOKENS = st.sampled_from([*WORDS.split(), " ", "\n", '"""'])
 
 
 @given(st.lists(TOKENS, max_size=16).map("".join) | st.text(max_size=30))
 def test_any_text_is_judged_without_a_crash(expression: str) -> None:
     try:
         evaluate(expression, {"a": [1, {"x": "s"}], "b": {"a": -3, "x": [True]}, "x": "t"})
-    except ConditionError as error:
-        assert str(error)
+    except ConditionError as refusal:
+        text = str(refusal)
+    else:
+        text = "a value"
+    assert text

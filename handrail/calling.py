@@ -1,0 +1,114 @@
+"""Calling a tool: JSON arguments in, JSON output out, within a time.
+
+A synchronous tool runs in a thread, which a timeout abandons and cannot stop; so the threads are daemons
+(an abandoned one must not keep its process from ending) and bounded in number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import json
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import ValidationError
+
+from handrail.tool import Tool, set_deadline
+
+MAX_SHOWN_ERRORS = 10
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class InvalidArguments(ValueError):
+    """The arguments of a call do not fit the tool's signature; nothing was called."""
+
+
+class InvalidOutput(ValueError):
+    """The tool returned what its signature does not allow; it has been called."""
+
+
+class ToolThreads(Executor):
+    """A bounded pool of daemon threads, started as they are needed."""
+
+    def __init__(self, max_threads: int) -> None:
+        self._max_threads = max_threads
+        self._started = 0
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Call a function in a thread; it waits for one where all are busy."""
+        future: Future[_T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+                future.set_exception(error)
+
+        self._queue.put(work)
+        if not self._idle.acquire(blocking=False):
+            with self._lock:
+                if self._started < self._max_threads:
+                    self._started += 1
+                    threading.Thread(target=self._run, name=f"tool-{self._started}", daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads end once what is queued is done; never waits."""
+        for _ in range(self._started):
+            self._queue.put(None)
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not None:
+            work()
+            self._idle.release()
+
+
+async def invoke(
+    tool: Tool, arguments: Mapping[str, Any], *, key: str = "", timeout_s: float, threads: Executor
+) -> Any:
+    """Call a tool with JSON arguments and return its JSON output.
+
+    Raises InvalidArguments, InvalidOutput, TimeoutError, or what the tool raises.
+    """
+    contract = tool.contract
+    try:
+        text = json.dumps(dict(arguments), allow_nan=False)
+        model = tool.arguments.model_validate_json(text, strict=True)
+    except ValueError as error:
+        raise InvalidArguments(_without_links(error)) from error
+    named = {name: getattr(model, name) for name in type(model).model_fields}
+    if contract.key_parameter:
+        named[contract.key_parameter] = key
+    async with asyncio.timeout(timeout_s):
+        set_deadline(timeout_s)
+        if inspect.iscoroutinefunction(tool.function):
+            returned = await tool.function(**named)
+        else:
+            context = contextvars.copy_context()
+            bound = functools.partial(context.run, tool.function, **named)
+            returned = await asyncio.get_running_loop().run_in_executor(threads, bound)
+    try:
+        return tool.output.dump_python(tool.output.validate_python(returned), mode="json")
+    except ValueError as error:
+        raise InvalidOutput(_without_links(error)) from error
+
+
+def _without_links(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        shown = found[:MAX_SHOWN_ERRORS]
+        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in shown)
+    return str(error)
