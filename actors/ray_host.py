@@ -19,16 +19,18 @@ import ray.util
 import structlog
 from ray.exceptions import RayError
 
+from actors.agent import Agent
 from actors.host import AgentFactory, HostStatus, Slot
 from actors.pool import AgentSpec
 from core.errors import HandrailError
+from core.ports import Log
 
 NAMESPACE = "handrail"
 CONNECT_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 5.0
 PING_INTERVAL_S = 1.0
 PING_TIMEOUT_S = 2.0
-MAX_SILENT_PINGS = 4
+MAX_SILENT_PINGS = 3
 MAX_SILENT_PINGS_AT_START = 20
 MAX_LOST_PROBES = 3
 REPLACE_TIMEOUT_S = 10.0
@@ -58,7 +60,7 @@ class Mind:
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
-        self._slot = Slot(placement.spec, _load(placement.factory))
+        self._slot = Slot(placement.spec, _factory_at(placement.factory))
         self._running = asyncio.get_running_loop().create_task(self._slot.run())
 
     async def placement(self) -> Placement:
@@ -84,6 +86,7 @@ class RayHost:
         self._address = ""
         self._specs: dict[str, AgentSpec] = {}
         self._patience: dict[str, int] = {}
+        self._silence: dict[str, str] = {}
         self._lost_probes = 0
 
     async def connect(self, address: str) -> None:
@@ -115,7 +118,7 @@ class RayHost:
             await asyncio.sleep(PING_INTERVAL_S)
 
     async def stop(self, drain_s: float) -> None:
-        """Drain every actor and end it; Ray itself goes on."""
+        """Drain every actor and end it; Ray goes on. Cancel the watch first: it would recreate them."""
         names, self._specs = list(self._specs), {}
         await asyncio.gather(*(self._end(name, drain_s) for name in names))
 
@@ -162,7 +165,7 @@ class RayHost:
                 await self._end(spec.name, CALL_TIMEOUT_S)
             # A name is free only when its last bearer is gone; and a slow start is the watch's to follow.
             if asyncio.get_running_loop().time() > deadline:
-                _log.warning("mind_slow", name=spec.name)
+                _log.warning("mind_slow", name=spec.name, why=self._silence.get(spec.name, ""))
                 return
             await asyncio.sleep(REPLACE_INTERVAL_S)
 
@@ -171,7 +174,7 @@ class RayHost:
             self._patience[spec.name] = MAX_SILENT_PINGS
             return
         left = self._patience.get(spec.name, MAX_SILENT_PINGS_AT_START) - 1
-        _log.warning("mind_silent", name=spec.name, pings_left=left)
+        _log.warning("mind_silent", name=spec.name, pings_left=left, why=self._silence[spec.name])
         if left == 0:
             await self._kill(spec.name, no_restart=False)
         self._patience[spec.name] = left or MAX_SILENT_PINGS_AT_START
@@ -187,7 +190,8 @@ class RayHost:
             async with asyncio.timeout(timeout_s):
                 actor = await asyncio.to_thread(self._get, name)
                 return await getattr(actor, method).remote(*arguments)
-        except (TimeoutError, ValueError, *_RAY_ERRORS):
+        except (TimeoutError, ValueError, *_RAY_ERRORS) as error:
+            self._silence[name] = f"{type(error).__name__}: {error}"
             return None
 
     async def _end(self, name: str, drain_s: float) -> None:
@@ -227,6 +231,12 @@ class RayHost:
         return HeadLost(f"Ray's head at {self._address} is gone ({why}); end this process and start it anew")
 
 
-def _load(path: str) -> AgentFactory:
+def _factory_at(path: str) -> AgentFactory:
+    """Return a factory that is imported when it is used: if that fails, its slot reports it and retries."""
     module, _, name = path.partition(":")
-    return cast(AgentFactory, getattr(importlib.import_module(module), name))
+
+    async def build(spec: AgentSpec) -> tuple[Agent, Log]:
+        factory = cast(AgentFactory, getattr(importlib.import_module(module), name))
+        return await factory(spec)
+
+    return build

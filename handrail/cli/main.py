@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from handrail.cli import doctor, init, options, runs, tools, up
+from handrail.cli import doctor, history, init, options, runs, tools, up
 from handrail.cli.exits import EPILOG, CommandError, ExitCode, debugging, explain
 
 JSON_FLAG = "--json"
@@ -56,10 +56,10 @@ app.command("run")(runs.run)
 app.command("up")(up.up)
 app.command("submit")(runs.submit)
 app.command("watch")(runs.watch)
-app.command("list")(runs.list_runs)
-app.command("show")(runs.show)
-app.command("log")(runs.log)
-app.command("replay")(runs.replay)
+app.command("list")(history.list_runs)
+app.command("show")(history.show)
+app.command("log")(history.log)
+app.command("replay")(history.replay)
 app.command("cancel")(runs.cancel)
 app.command("pause")(runs.pause)
 app.command("resume")(runs.resume)

@@ -1,30 +1,25 @@
-"""The commands about runs: run, submit, watch, list, show, log, replay, cancel, pause, resume."""
+"""The commands that carry runs on: run, submit, watch, cancel, pause, resume."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from handrail.cli import options
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind
-from handrail.cli.server import Target, connect, find
+from handrail.cli.server import Target, connect, find, with_client
 
 if TYPE_CHECKING:
     from handrail.cli.output import Output
     from handrail.client import Client
-    from handrail.v1 import run_service_pb2
 
-MAX_LISTED = 1_000
 CANCEL_WAIT_S = 60.0
-
-_T = TypeVar("_T")
 
 
 def run(
@@ -123,118 +118,6 @@ def watch(
     _finish(asyncio.run(work()))
 
 
-def list_runs(
-    status: Annotated[
-        str, typer.Option("--status", metavar="STATUS", help="Only these: running, done, failed, waiting ...")
-    ] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=MAX_LISTED, help="At most so many.")] = 20,
-    project: options.Project = None,
-    server: options.Server = None,
-    data: options.Data = None,
-    json: options.Json = False,
-) -> None:
-    """List runs, newest first."""
-    from contextlib import aclosing
-
-    from handrail.cli.events import message_object
-    from handrail.cli.listing import run_line, status_number
-    from handrail.cli.output import Output
-
-    output = Output(as_json=json)
-    number = status_number(status)
-
-    async def work(client: Client) -> int:
-        shown = 0
-        async with aclosing(client.list(status=number)) as runs:
-            async for summary in runs:
-                if shown == limit:
-                    output.note(f"there are more; --limit {limit * 2} shows them")
-                    break
-                shown += 1
-                output.json(message_object(summary))
-                output.line(run_line(summary, width=output.width, glyphs=output.glyphs))
-        return shown
-
-    if not _with_client(find(server, project, data), work):
-        output.note("no runs" + (f" that are {status}" if status else ""))
-
-
-def show(
-    run: options.RunId,
-    full: Annotated[
-        bool, typer.Option("--full", help="Every item, all evidence, the plan's arguments.")
-    ] = False,
-    project: options.Project = None,
-    server: options.Server = None,
-    data: options.Data = None,
-    json: options.Json = False,
-) -> None:
-    """Show what has become of a run."""
-    from handrail.cli.output import Output
-
-    output = Output(as_json=json)
-    target = find(server, project, data)
-    _draw(_with_client(target, lambda client: client.get(run)), target, output, full=full)
-
-
-def log(
-    run: options.RunId,
-    after: Annotated[
-        int, typer.Option("--after", metavar="SEQ", min=0, help="Only events after this sequence.")
-    ] = 0,
-    project: options.Project = None,
-    server: options.Server = None,
-    data: options.Data = None,
-    json: options.Json = False,
-) -> None:
-    """Print the events of a run, one a line.
-
-    Each with its time, sequence, writer, kind, and what it says.
-    """
-    from handrail.cli.output import Output
-    from handrail.cli.watching import Lines
-
-    output = Output(as_json=json)
-
-    async def work(client: Client) -> None:
-        cursor = str(after) if after else ""
-        async for response in client.watch(run, after=cursor, until_now=True):
-            Lines(output).show(response)
-
-    _with_client(find(server, project, data), work)
-
-
-def replay(
-    run: options.RunId,
-    at: Annotated[
-        int | None, typer.Option("--at", metavar="SEQ", min=1, help="Fold up to this sequence; else all.")
-    ] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="Every item, all evidence, the plan's arguments.")
-    ] = False,
-    project: options.Project = None,
-    server: options.Server = None,
-    data: options.Data = None,
-    json: options.Json = False,
-) -> None:
-    """Fold the log of a run and show its state at any point."""
-    from handrail.cli.output import Output
-    from handrail.cli.watching import fold_log
-
-    output = Output(as_json=json)
-    target = find(server, project, data)
-    watched = _with_client(target, lambda client: fold_log(client, run, upto=at))
-    if watched.state is None:
-        raise CommandError(
-            f"The log of {run} has no events up to {at}.",
-            next=f"`{target.command('log', run)}` shows their sequences.",
-        )
-    state = watched.state
-    if state.applied != at:
-        output.note(f"the state after event {state.applied}")
-    _draw(watched.run, target, output, full=full, now_ns=watched.time_ns)
-
-
 def cancel(
     run: options.RunId,
     reason: options.Reason = "",
@@ -284,7 +167,7 @@ def _steer(
     from handrail.cli.output import Output
 
     output = Output(as_json=as_json)
-    _with_client(target, work)
+    with_client(target, work)
     output.json({"run": run, "asked": verb})
     output.line(f"asked {run} to {verb}")
     output.note(f"`{target.command('watch', run)}` shows what becomes of it")
@@ -303,54 +186,24 @@ def _given(
     }
 
 
-def _with_client(target: Target, work: Callable[[Client], Awaitable[_T]]) -> _T:
-    async def connected() -> _T:
-        async with connect(target) as client:
-            return await work(client)
-
-    return asyncio.run(connected())
-
-
 async def _watch(
     client: Client, run: str, target: Target, output: Output, *, after: int = 0, goal: str = ""
 ) -> ExitCode:
     """Watch a run to its end, show how it ended, and return what that means."""
-    from handrail.cli.summary import exit_code
+    from handrail.cli.summary import draw_run, exit_code
     from handrail.cli.watching import Watch
 
     note = "cancelling: what is in flight finishes first; Ctrl-C again leaves at once"
     watching = Watch(client, run, output, polite=target.kind == "own", note=note, goal=goal)
     seen = await watching.follow(after=after)
     # On a pipe the events have told it all, but for the plan that a dry run is for.
-    _draw(seen, target, output, tree=output.live or seen.dry_run)
+    draw_run(seen, target, output, tree=output.live or seen.dry_run)
     if watching.left:
         again = target.command("watch", run)
         output.note(
             f"`{again}` goes on with it" if target.kind == "own" else f"it goes on; `{again}` shows it"
         )
     return ExitCode.INTERRUPTED if watching.left else exit_code(seen)
-
-
-def _draw(
-    seen: run_service_pb2.Run,
-    target: Target,
-    output: Output,
-    *,
-    tree: bool = True,
-    full: bool = False,
-    now_ns: int = 0,
-) -> None:
-    """Draw a run as it stands, with how it ended."""
-    from handrail.cli.events import message_object
-    from handrail.cli.pen import Detail, Pen
-    from handrail.cli.summary import ending
-    from handrail.cli.tree import draw
-
-    output.json({"run": message_object(seen)})
-    detail = Detail.FULL if full else Detail.NORMAL
-    pen = Pen(output.width, output.glyphs, now_ns or time.time_ns(), detail)
-    output.lines([*draw(seen, pen), ""] if tree else [])
-    output.lines(ending(seen, target, pen))
 
 
 def _finish(code: ExitCode) -> None:

@@ -11,11 +11,11 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind
@@ -29,7 +29,8 @@ MAX_LOG_BYTES = 8 << 20
 JOIN_TIMEOUT_S = 15.0
 JOIN_INTERVAL_S = 0.1
 CALL_TIMEOUT_S = 5.0
-X
+_T = TypeVar("_T")
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,16 @@ async def connect(
                 )
             address = await _own(stack, target, host)
         yield await stack.enter_async_context(Client(address, timeout_s=CALL_TIMEOUT_S))
+
+
+def with_client(target: Target, work: Callable[[Client], Awaitable[_T]]) -> _T:
+    """Connect, work, and return what the work returns."""
+
+    async def connected() -> _T:
+        async with connect(target) as client:
+            return await work(client)
+
+    return asyncio.run(connected())
 
 
 async def _own(stack: AsyncExitStack, target: Target, host: HostKind) -> str:

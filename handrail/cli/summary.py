@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from rich.text import Text
 
 from handrail.cli.details import failure
+from handrail.cli.events import message_object
 from handrail.cli.exits import ExitCode
-from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Pen
+from handrail.cli.output import Output
+from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Pen
 from handrail.cli.server import Target
 from handrail.cli.text import clean, duration, plural
-from handrail.cli.tree import counts, elapsed_ns
+from handrail.cli.tree import counts, draw, elapsed_ns
 from handrail.v1 import event_pb2, run_service_pb2
 
 MAX_STEPS_NAMED = 5
@@ -46,6 +49,23 @@ def ending(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]
     yield line.append(f"  {', '.join(figures)}  {clean(run.id)}", style=DIM)
     for text in (*_happened(run), *_next(run, target)):
         yield Text("  ").append_text(text)
+
+
+def draw_run(
+    seen: run_service_pb2.Run,
+    target: Target,
+    output: Output,
+    *,
+    tree: bool = True,
+    full: bool = False,
+    now_ns: int = 0,
+) -> None:
+    """Draw a run as it stands, with how it ended."""
+    output.json({"run": message_object(seen)})
+    detail = Detail.FULL if full else Detail.NORMAL
+    pen = Pen(output.width, output.glyphs, now_ns or time.time_ns(), detail)
+    output.lines([*draw(seen, pen), ""] if tree else [])
+    output.lines(ending(seen, target, pen))
 
 
 def _happened(run: run_service_pb2.Run) -> Iterator[Text]:

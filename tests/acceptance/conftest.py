@@ -61,6 +61,8 @@ def copy_sample(target: Path) -> Path:
     """A fresh copy of the sample project."""
     ignore = shutil.ignore_patterns("*.db*", "out", ".handrail", "__pycache__")
     shutil.copytree(ROOT / "examples" / "backoffice", target, ignore=ignore)
+    seed = [sys.executable, str(target / "database.py"), "reset"]
+    subprocess.run(seed, check=True, env=environment(), timeout=60, stdout=subprocess.DEVNULL)
     return target
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from handrail.cli import runs
+from handrail.cli import history
 from handrail.cli.exits import MEANINGS, CommandError, ExitCode
 from handrail.cli.init import create
 from handrail.cli.main import app
@@ -33,7 +33,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_command_line_starts_without_anything_heavy() -> None:
     code = (
         "import sys, handrail.cli.main\n"
-        f"print([name for name in {HEAVY!r} if any(m == name or m.startswith(name + '.') for m in sys.modules)])"
+        f"print([n for n in {HEAVY!r} if any(m == n or m.startswith(n + '.') for m in sys.modules)])"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
@@ -128,7 +128,7 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(runs, "find", broken)
+    monkeypatch.setattr(history, "find", broken)
     assert isinstance(runner.invoke(app, ["list"]).exception, ZeroDivisionError)
 
 
@@ -136,7 +136,7 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "find", interrupted)
+    monkeypatch.setattr(history, "find", interrupted)
     result = runner.invoke(app, ["list"])
     assert result.exit_code == ExitCode.INTERRUPTED
     assert "Ctrl-C" in result.stderr

@@ -1,0 +1,179 @@
+"""What newcomers read is true: every command of the documents is executed, every table compared with the code.
+
+A fence says what becomes of it: `sh` is executed, in order, in one shell for the whole document; `sh background`
+is too, beside the rest until the document's end; `python` is executed; `... file=PATH` is written to that file;
+`text output` must have been printed by the block before. Any other language (`console`, `text`) is only shown.
+A command that ends in `# exits N` must do that. All of it happens in a copy of the repository, on a terminal.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from fcntl import ioctl
+from pathlib import Path
+from struct import pack
+from termios import TIOCSWINSZ
+
+import pytest
+
+from bus import permissions
+from handrail.cli.exits import MEANINGS
+from tests.acceptance.conftest import ROOT, environment
+
+SHELL_TIMEOUT_S = 150
+WIDTH, HEIGHT = 110, 50
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples" / "backoffice" / "README.md"]
+)
+_FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_UNTIL_UP = "timeout 60 bash -c 'until grep -qs \"Handrail is up\" up.out; do sleep 0.1; done' || cat up.out"
+_EXITS = re.compile(r"^(.*?)\s+# exits (\d+)$", re.MULTILINE)
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+_CHANGING = re.compile(r"r\d-[0-9a-z]{26}|\d[\d,.]* m?s\b|\d\d:\d\d:\d\d\.\d+|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+_SCALES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "days": 86_400}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fence of a document."""
+
+    language: str
+    words: tuple[str, ...]
+    text: str
+
+    @property
+    def file(self) -> str:
+        return next((word.removeprefix("file=") for word in self.words if word.startswith("file=")), "")
+
+
+def blocks(document: Path) -> list[Block]:
+    found = _FENCE.findall(document.read_text())
+    return [Block(language, tuple(words.split()), text) for language, words, text in found]
+
+
+def runs(block: Block) -> bool:
+    return block.language == "sh" or (block.language == "python" and not block.file)
+
+
+def script(document: Path) -> str:
+    """One shell script of a whole document; a line `@@@ n` begins the output of the n-th fence."""
+    lines = ["set -eo pipefail", "trap 'kill -INT $(jobs -p) 2>&-; wait' EXIT"]
+    for number, block in enumerate(blocks(document)):
+        if block.file:
+            lines += [f"mkdir -p $(dirname {block.file})", f"cat > {block.file} <<'END'", f"{block.text}END"]
+        elif block.language == "python":
+            lines += [f"echo @@@ {number}", "python - <<'END'", f"{block.text}END"]
+        elif "background" in block.words:
+            lines += [f"{block.text.strip()} > up.out 2>&1 &", _UNTIL_UP]
+        elif block.language == "sh":
+            text = _EXITS.sub(r"code=0; \1 || code=$?; test $code -eq \2", block.text)
+            lines += [f"echo @@@ {number}", text]
+    return "\n".join(lines)
+
+
+def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str]) -> tuple[int, str]:
+    """Run a command on a terminal of its own; return its status and what it printed."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, TIOCSWINSZ, pack("HHHH", HEIGHT, WIDTH, 0, 0))
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    printed = bytearray()
+    try:
+        while chunk := _read(ours):
+            printed += chunk
+        return process.wait(SHELL_TIMEOUT_S), _ESCAPE.sub("", printed.decode(errors="replace"))
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:  # how a terminal says that its other end is closed
+        return b""
+
+
+def copy_repository(target: Path) -> Path:
+    """A copy with this environment, which `make` takes for complete: nothing is installed."""
+    ignore = shutil.ignore_patterns(".*", "*.db*", "out", "__pycache__", "tests")
+    shutil.copytree(ROOT, target, ignore=ignore)
+    if (ROOT / ".uv").exists():
+        (target / ".uv").symlink_to(ROOT / ".uv")
+    (target / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name != ".synced":
+            (target / ".venv" / entry.name).symlink_to(entry)
+    (target / ".venv" / ".synced").touch()
+    return target
+
+
+def seen(text: str) -> str:
+    """A line as far as it is the same every time."""
+    return " ".join(_CHANGING.sub("~", text).split())
+
+
+@pytest.mark.timeout(SHELL_TIMEOUT_S + 30)
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if any(map(runs, blocks(d)))], ids=lambda d: d.name)
+def test_every_command_does_what_the_document_says(document: Path, tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path / "handrail")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = environment(PATH=path, TERM="xterm", COLUMNS=str(WIDTH), LINES=str(HEIGHT))
+    code, printed = on_a_terminal(["bash", "-c", script(document)], repository, env)
+    assert code == 0, printed[-4_000:]
+    outputs = {}
+    for part in printed.split("@@@ ")[1:]:
+        number, _, text = part.partition("\n")
+        outputs[int(number)] = [seen(line) for line in text.splitlines()]
+    last = -1
+    for number, block in enumerate(blocks(document)):
+        last = number if runs(block) and "background" not in block.words else last
+        for line in block.text.splitlines() if "output" in block.words else ():
+            told = seen(line.partition("…")[0])
+            assert any(told in real for real in outputs[last]), (line, printed[-4_000:])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = _LINK.findall(_CODE.sub("", document.read_text()))
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert not missing
+
+
+def test_the_readme_lists_the_commands_and_the_exit_codes() -> None:
+    from handrail.cli.main import app
+
+    readme = (ROOT / "README.md").read_text()
+    names = [command.name for command in app.registered_commands if not command.hidden]
+    assert [name for name in names if f"`handrail {name}" not in readme] == []
+    for code, meaning in MEANINGS.items():
+        assert f"| {int(code)} | {meaning} |" in readme
+
+
+def test_the_documented_bounds_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| [^|]*\| ([\d,.]+) ?(\w*) \| `([\w.]+)` \|$", _architecture(), re.MULTILINE)
+    assert len(rows) > 40
+    for number, unit, name in rows:
+        module, _, constant = name.rpartition(".")
+        scale = 1e9 if constant.endswith("_NS") else _SCALES.get(unit, 1)
+        documented = float(number.replace(",", "")) * scale
+        assert documented == float(getattr(importlib.import_module(module), constant)), name
+
+
+def test_the_documented_permissions_are_those_of_the_broker() -> None:
+    table = _architecture().partition("<!-- permissions -->\n")[2].partition("<!-- /permissions -->")[0]
+    assert table.strip() == permissions.markdown().strip()
+
+
+def _architecture() -> str:
+    return (ROOT / "ARCHITECTURE.md").read_text()

