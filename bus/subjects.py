@@ -1,13 +1,13 @@
 """Subjects, built and parsed here and nowhere else.
 
-    ev.<shard>.<tenant>.<run>.cmd.<kind>
-    ev.<shard>.<tenant>.<run>.dec.ask.<role>.<pool>
-    ev.<shard>.<tenant>.<run>.dec.note.<kind>
-    ev.<shard>.<tenant>.<run>.dec.claim.<pool>.revoke.<attempt>
-    ev.<shard>.<tenant>.<run>.ans.<role>.<pool>.<kind>.<attempt>
-    timer.arm.<shard>.<tenant>.<run>.<id>      timer.due.<shard>.<tenant>.<run>
-    blob.<shard>.<tenant>.<run>.<sha256>.<chunk>
-    req.<hash>
+ev.<shard>.<tenant>.<run>.cmd.<kind>
+ev.<shard>.<tenant>.<run>.dec.ask.<role>.<pool>
+ev.<shard>.<tenant>.<run>.dec.note.<kind>
+ev.<shard>.<tenant>.<run>.dec.claim.<pool>.revoke.<attempt>
+ev.<shard>.<tenant>.<run>.ans.<role>.<pool>.<kind>.<attempt>
+timer.arm.<shard>.<tenant>.<run>.<id>      timer.due.<shard>.<tenant>.<run>
+blob.<shard>.<tenant>.<run>.<sha256>.<chunk>
+req.<hash>
 """
 
 from __future__ import annotations

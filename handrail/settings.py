@@ -100,11 +100,16 @@ class LimitsSettings(_Section):
 
 
 class BrokerSettings(_Section):
-    """[broker]: `sync` "relaxed" is faster and can lose the last moments when the machine loses power."""
+    """[broker]: `sync` "relaxed" is faster and can lose the last moments when the machine loses power.
+
+    `url` is a broker that somebody else runs, and `credentials` a JSON file with the password of each of
+    its users (`admin`, `gateway`, `decider`, `worker-TOOLBOX` ...); without one nobody signs in.
+    """
 
     sync: Literal["always", "relaxed"] = "always"
     shards: Annotated[int, Field(ge=1, le=64)] = 4
     url: str = ""
+    credentials: str = ""
 
 
 class GatewaySettings(_Section):

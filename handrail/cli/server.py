@@ -116,7 +116,10 @@ def with_client(target: Target, work: Callable[[Client], Awaitable[_T]]) -> _T:
 async def _own(stack: AsyncExitStack, target: Target, host: HostKind) -> str:
     """Put a stack together and return its gateway; join whoever came first."""
     from bus.directory import DirectoryOwned
+    from handrail.settings import load_settings
 
+    # Before anything is written: without a project there is nothing to put together.
+    load_settings(target.project)
     log_to_file(target.data, "run.log")
     try:
         if host is HostKind.RAY:

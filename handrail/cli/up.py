@@ -80,8 +80,11 @@ def _joined(output: Output, project: Path | None, place: Path) -> bool:
 
 async def _keep_up(output: Output, project: Path, place: Path, host: HostKind) -> None:
     from handrail.cli.watching import on_signal
+    from handrail.settings import load_settings
     from handrail.stack.cluster import up as keep_up
 
+    # Before anything is written.
+    load_settings(project)
     log_to_file(place, "up.log")
     stop, ready = asyncio.Event(), asyncio.Event()
     clusters: list[Cluster] = []

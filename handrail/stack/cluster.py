@@ -18,7 +18,6 @@ from typing import Literal
 import structlog
 
 from actors.ray_head import RayHead
-from bus.broker import EmbeddedBroker
 from bus.directory import DataDirectory, Endpoint
 from core.course import MIND_POOL
 from core.errors import HandrailError
@@ -38,7 +37,7 @@ _logger = structlog.get_logger("up")
 class Cluster:
     """A running stack of processes."""
 
-    def __init__(self, endpoint: Endpoint, supervisor: Supervisor, broker: EmbeddedBroker) -> None:
+    def __init__(self, endpoint: Endpoint, supervisor: Supervisor, broker: parts.Broker) -> None:
         self.endpoint = endpoint
         self._supervisor = supervisor
         self._broker = broker
@@ -75,9 +74,7 @@ async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> Async
     try:
         # Loaded here once, so that a broken project is told at once and not by a crash loop.
         settings = load(project_dir).settings
-        broker = EmbeddedBroker(
-            directory, parts.pools_of(settings), relaxed=settings.broker.sync == "relaxed"
-        )
+        broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()
         try:
             async with _served(directory, broker, settings, project_dir, host) as cluster:
@@ -90,7 +87,7 @@ async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> Async
 
 @asynccontextmanager
 async def _served(
-    directory: DataDirectory, broker: EmbeddedBroker, settings: Settings, project_dir: Path, host: HostKind
+    directory: DataDirectory, broker: parts.Broker, settings: Settings, project_dir: Path, host: HostKind
 ) -> AsyncIterator[Cluster]:
     admin = await parts.prepare(broker, directory, settings)
     supervisor = Supervisor(_children(directory, broker, settings, project_dir, host), directory.path)
@@ -115,7 +112,7 @@ async def _served(
 
 
 def _children(
-    directory: DataDirectory, broker: EmbeddedBroker, settings: Settings, project_dir: Path, host: HostKind
+    directory: DataDirectory, broker: parts.Broker, settings: Settings, project_dir: Path, host: HostKind
 ) -> list[ChildSpec]:
     """Return the children in the order in which they start."""
     data = directory.path
@@ -186,7 +183,7 @@ def _exists(path: Path) -> Callable[[], Awaitable[bool]]:
     return ready
 
 
-async def _keep_broker(broker: EmbeddedBroker) -> None:
+async def _keep_broker(broker: parts.Broker) -> None:
     """Start the broker again when it ends, with backoff; its clients reconnect."""
     delay_s = FIRST_RESTART_S
     while True:

@@ -13,7 +13,6 @@ from typing import Any
 import structlog
 
 from actors.host import InProcessHost
-from bus.broker import EmbeddedBroker
 from bus.directory import DataDirectory, Endpoint
 from bus.heads import heads
 from bus.link import Link
@@ -48,9 +47,7 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         stack.callback(directory.release)
         project = load(project_dir)
         settings = project.settings
-        broker = EmbeddedBroker(
-            directory, parts.pools_of(settings), relaxed=settings.broker.sync == "relaxed"
-        )
+        broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()
         stack.push_async_callback(broker.stop)
         admin = await parts.prepare(broker, directory, settings)
@@ -75,7 +72,7 @@ async def _start_parts(
     project: Project,
     project_dir: Path,
     directory: DataDirectory,
-    broker: EmbeddedBroker,
+    broker: parts.Broker,
 ) -> str:
     settings = project.settings
     parts.set_environment(settings, settings.toolboxes)
@@ -108,7 +105,7 @@ async def save_heads(admin: Link, directory: DataDirectory) -> None:
             directory.save_heads(await heads(admin))
 
 
-async def _keep_broker(broker: EmbeddedBroker) -> None:
+async def _keep_broker(broker: parts.Broker) -> None:
     """Start the broker again when it dies; its clients reconnect."""
     while True:
         status = await broker.wait()

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.conformance import Limits
-
 from actors.agent import Agent
 from actors.executor import Executor
 from actors.models.playbooks import PlaybookPlans
@@ -20,9 +18,11 @@ from actors.verifier import Verifier
 from bus import consumers, streams
 from bus.broker import Credentials, EmbeddedBroker
 from bus.directory import DataDirectory
+from bus.foreign import ForeignBroker
 from bus.heads import heads
 from bus.link import Link
 from bus.log import NatsLog
+from core.conformance import Limits
 from core.course import MIND_POOL
 from core.decide import Catalogue
 from core.ports import Consumer, Log
@@ -34,6 +34,7 @@ from orchestrator.projection import Projection
 from workers.host import Worker
 from workers.instance import Instance
 
+Broker = EmbeddedBroker | ForeignBroker
 MIND_ROLES = ("planner", "executor", "verifier")
 CREDENTIALS_ENV = "HANDRAIL_CREDENTIALS"
 
@@ -103,12 +104,20 @@ def all_consumers(settings: Settings) -> tuple[Consumer, ...]:
     )
 
 
-def way(broker: EmbeddedBroker, settings: Settings, role: str, pool: str = "") -> Way:
+def broker_of(settings: Settings, directory: DataDirectory, project_dir: Path) -> Broker:
+    """Return the broker that the project asks for: one of our own, unless it names another."""
+    if settings.broker.url:
+        file = settings.broker.credentials
+        return ForeignBroker(settings.broker.url, project_dir / file if file else None)
+    return EmbeddedBroker(directory, pools_of(settings), relaxed=settings.broker.sync == "relaxed")
+
+
+def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
     """Return a role's way to the embedded broker."""
     return Way(broker.url, broker.credentials(role, pool), shards_of(settings))
 
 
-async def prepare(broker: EmbeddedBroker, directory: DataDirectory, settings: Settings) -> Link:
+async def prepare(broker: Broker, directory: DataDirectory, settings: Settings) -> Link:
     """Set the streams and consumers up, check that nothing was lost, and return the administrator's link."""
     link = await way(broker, settings, "admin").link()
     # Before anything is created: a stream that is gone must not come back empty.

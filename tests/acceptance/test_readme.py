@@ -84,7 +84,9 @@ def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str]) -> tuple[i
     """Run a command on a terminal of its own; return its status and what it printed."""
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, pack("HHHH", HEIGHT, WIDTH, 0, 0))
-    process = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
+    )
     os.close(theirs)
     printed = bytearray()
     try:
@@ -124,7 +126,9 @@ def seen(text: str) -> str:
 
 
 @pytest.mark.timeout(SHELL_TIMEOUT_S + 30)
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if any(map(runs, blocks(d)))], ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "document", [d for d in DOCUMENTS if any(map(runs, blocks(d)))], ids=lambda d: d.name
+)
 def test_every_command_does_what_the_document_says(document: Path, tmp_path: Path) -> None:
     repository = copy_repository(tmp_path / "handrail")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -79,7 +79,7 @@ async def test_a_head_is_private_and_its_loss_is_noticed(supervisor, head, tmp_p
 
 async def test_a_head_that_has_lost_a_part_ends_whole(tmp_path) -> None:
     with ray_head(tmp_path) as (_, process):
-        (part,) = (pid for pid in session(process.pid) if "/gcs_server" in _command(pid))
+        (part,) = (pid for pid in session(process.pid) if "/raylet" in _command(pid))
         # Ray takes this for an orderly end, and would leave the rest as it is.
         os.kill(part, signal.SIGTERM)
 

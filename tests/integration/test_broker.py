@@ -49,7 +49,7 @@ POOLS = {
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110  (another process makes it true)
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -1,4 +1,4 @@
-"""A run's whole life over the in-memory log: decider, minds and a worker as they are, tools of the test's own."""
+"""A run's whole life over the in-memory log: decider, minds and a worker as they are, tools of our own."""
 
 from __future__ import annotations
 

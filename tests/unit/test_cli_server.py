@@ -14,6 +14,7 @@ from bus.directory import DirectoryOwned, Endpoint
 from handrail.cli import server
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.server import connect, data_dir, find
+from handrail.settings import ProjectError
 
 ENDPOINT = Endpoint("127.0.0.1:4000", "nats://127.0.0.1:4001", 1, 1, "/shop", "ray")
 
@@ -81,12 +82,20 @@ async def test_looking_makes_no_data_directory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_without_a_project_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="handrail init"):
+        async with connect(find(None, tmp_path, None), new=True):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_whoever_comes_second_joins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @asynccontextmanager
     async def owned(project: Path, data: Path) -> AsyncIterator[object]:
         raise DirectoryOwned(data, None)
         yield
 
+    (tmp_path / "handrail.toml").write_text("")
     target = find(None, tmp_path, None)
     looked: list[Path] = []
 
@@ -111,6 +120,7 @@ async def test_an_owner_that_never_answers_is_told(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(handrail.stack.inline, "embedded", owned)
     monkeypatch.setattr(server, "log_to_file", lambda data, name: None)
     monkeypatch.setattr(server, "JOIN_TIMEOUT_S", 0.01)
+    (tmp_path / "handrail.toml").write_text("")
     monkeypatch.setattr(server, "JOIN_INTERVAL_S", 0.001)
     with pytest.raises(DirectoryOwned):
         async with connect(find(None, tmp_path, None), new=True):

@@ -49,6 +49,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("HANDRAIL_PROJECT", "HANDRAIL_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "handrail.toml").write_text("")
 
 
 def stack(monkeypatch: pytest.MonkeyPatch, *signals: int) -> None:

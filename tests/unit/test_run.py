@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,7 +133,7 @@ def test_anything_at_all_can_be_applied(arm: str, content: bytes, channel: str, 
     body.SetInParent()
     try:
         body.MergeFromString(content)
-    except Exception:
+    except DecodeError:
         event = None
     state = random_play([]).state
     address = Address(KEY, channel, tuple(topic))  # type: ignore[arg-type]
