@@ -73,6 +73,8 @@ class RayHead:
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             # A lost head is replaced by another: do not wait a minute for this one.
             "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+            # Minds are no background work.
+            "RAY_worker_niceness": "0",
             # It follows the processors that the head has, which are none: actors would start one by one.
             "RAY_worker_maximum_startup_concurrency": str(os.cpu_count() or 1),
             "RAY_START_HOOK": "actors.ray_head.trim",

@@ -1,8 +1,9 @@
 """The deliveries of one durable consumer on all its shards, over one shared credit.
 
-One small pull stands open on every shard, so that none starves; together they may ask for more than the
-credit. An intake without credit withdraws its pulls and hands back (NAK) what had been sent already. A pinned
-consumer keeps its pin by pulling at least every second, with credit or without.
+With credit for every shard, a pull stands open on each. With less, shards are asked in turn for one message
+that is there, and only when none has any does a pull stand open on all of them; what comes when the credit is
+used up is handed back (NAK), and no pull is made until there is credit again. A pinned consumer keeps its pin
+by pulling at least every second, with credit or without.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from nats.aio.msg import Msg
 
 from bus import subjects
-from bus.link import Inbox, Link, Position, position, status
+from bus.answers import Position, position, status
+from bus.link import Inbox, Link
 from bus.records import record_of
 from bus.store import Stored
 from bus.streams import PRIORITY_GROUP, consumer_home
@@ -25,13 +27,13 @@ PULL_EXPIRES_S = 2.0
 PINNED_EXPIRES_S = 1.0
 """Half of the time after which a silent holder loses its pin."""
 ANSWER_GRACE_S = 1.0
+"""A pull that has not ended by then has been lost."""
 TICK_S = 0.25
 RETRY_WAIT_S = 0.1
 MISSING_TIMEOUT_S = 15.0
 DRAIN_TIMEOUT_S = 1.0
 _SECOND_NS = 1_000_000_000
-_PIN_EXPIRES_NS = int(PINNED_EXPIRES_S * _SECOND_NS)
-_OVER = ("404", "408")
+_EMPTY = ("404", "408")
 _FATAL = ("push based", "MaxRequest")
 
 
@@ -68,7 +70,7 @@ class NatsDelivery:
 
 @dataclass(slots=True, eq=False)
 class _Pull:
-    """The pull that stands open on one shard, if any."""
+    """The pull on one shard: how many messages it may still bring, and what the last one told."""
 
     subject: str
     home: str
@@ -76,8 +78,10 @@ class _Pull:
     token: str = ""
     ends_s: float = 0.0
     not_before_s: float = 0.0
-    kept_s: float = 0.0
+    made_s: float = 0.0
     missing_since_s: float = 0.0
+    # Had nothing when it was last asked.
+    empty: bool = False
     pin: str = ""
 
 
@@ -90,16 +94,18 @@ class Intake:
         self._link = link
         self._consumer = consumer
         self._limit = limit
+        self._expires_s = PINNED_EXPIRES_S if consumer.pinned else PULL_EXPIRES_S
         homes = [".".join(consumer_home(consumer, shard)) for shard in shards]
+        # In the order in which they are asked: whoever was asked goes to the end.
         self._pulls = [_Pull(f"$JS.API.CONSUMER.MSG.NEXT.{home}", home) for home in homes]
         self._by_home = {pull.home: pull for pull in self._pulls}
         self._by_token: dict[str, _Pull] = {}
+        self._asked: _Pull | None = None
         self._tokens = 0
         self._unanswered = 0
         # Holds no more than `limit` deliveries, and one error or end.
         self._ready: asyncio.Queue[NatsDelivery | LogError | None] = asyncio.Queue()
         self._inbox: Inbox | None = None
-        self._drains: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._closed = False
         self._pump: asyncio.Task[None] | None = None
@@ -121,7 +127,7 @@ class Intake:
         await self._link.answer(reply, payload)
         if done:
             self._unanswered -= 1
-            if self._inbox is None:
+            if self._limit - self._unanswered <= len(self._pulls):
                 self._wake.set()
 
     async def close(self) -> None:
@@ -131,14 +137,13 @@ class Intake:
         self._closed = True
         if self._pump is not None:
             self._pump.cancel()
-        self._withdraw()
+        if self._inbox is not None:
+            await asyncio.wait({asyncio.create_task(self._inbox.drain())}, timeout=DRAIN_TIMEOUT_S)
         while not self._ready.empty():
             item = self._ready.get_nowait()
             if isinstance(item, NatsDelivery):
                 await item.nak()
         self._ready.put_nowait(None)
-        if self._drains:
-            await asyncio.wait(self._drains, timeout=DRAIN_TIMEOUT_S)
 
     # --- pulling ---------------------------------------------------------------------------------
 
@@ -147,7 +152,9 @@ class Intake:
             self._wake.clear()
             if self._link.connected.is_set():
                 try:
-                    await self._pull_all()
+                    if self._inbox is None:
+                        self._inbox = await self._link.subscribe(self._deliver, self._fail, self._concerns)
+                    await self._fill()
                 except LogUnavailable:
                     self._forget_pulls()
             try:
@@ -156,63 +163,72 @@ class Intake:
             except TimeoutError:
                 pass
 
-    async def _pull_all(self) -> None:
-        if self._unanswered >= self._limit:
-            self._withdraw()
-            await self._keep_pins()
+    async def _fill(self) -> None:
+        """Make the pulls that the credit allows."""
+        inbox, credit, now = self._inbox, self._limit - self._unanswered, self._loop.time()
+        if inbox is None or self._closed:
             return
-        if self._inbox is None:
-            self._inbox = await self._link.subscribe(self._deliver, self._fail, self._concerns)
-        now = self._loop.time()
+        if credit <= 0:
+            for pull in self._pulls:
+                pull.empty = False
+            await self._keep_pins(now)
+            return
         for pull in self._pulls:
-            if now >= (pull.ends_s if pull.open else pull.not_before_s):
-                await self._send(pull)
+            if pull.open and now >= pull.ends_s:
+                self._shut(pull)
+        idle = [pull for pull in self._pulls if not pull.open and now >= pull.not_before_s]
+        if credit >= len(self._pulls):
+            for pull in idle:
+                await self._make(inbox, pull, min(MAX_BATCH, credit // len(self._pulls)))
+        elif self._asked is None:
+            ask = next((pull for pull in idle if not pull.empty), None)
+            if ask is None:
+                for pull in idle:
+                    await self._make(inbox, pull, 1)
+            else:
+                self._asked = ask
+                self._pulls.remove(ask)
+                self._pulls.append(ask)
+                await self._make(inbox, ask, 1, standing=False)
 
-    async def _send(self, pull: _Pull) -> None:
-        inbox = self._inbox
-        if inbox is None:
-            return
-        batch = max(1, min(MAX_BATCH, (self._limit - self._unanswered) // len(self._pulls)))
-        expires_s = PINNED_EXPIRES_S if self._consumer.pinned else PULL_EXPIRES_S
-        self._by_token.pop(pull.token, None)
+    async def _make(self, inbox: Inbox, pull: _Pull, batch: int, *, standing: bool = True) -> None:
         self._tokens += 1
         pull.token = f"{self._tokens:x}"
         self._by_token[pull.token] = pull
-        pull.open = batch
-        pull.kept_s = self._loop.time()
-        pull.ends_s = pull.kept_s + expires_s + ANSWER_GRACE_S
-        request = self._request(pull, batch=batch, expires=int(expires_s * _SECOND_NS))
-        await self._link.publish(pull.subject, request, reply=inbox.subject(pull.token))
+        pull.open, pull.made_s = batch, self._loop.time()
+        pull.ends_s = pull.made_s + ANSWER_GRACE_S
+        body: dict[str, int | str | bool] = {"batch": batch}
+        if standing:
+            pull.ends_s += self._expires_s
+            body["expires"] = int(self._expires_s * _SECOND_NS)
+        else:
+            body["no_wait"] = True
+        await self._link.publish(pull.subject, self._request(pull, body), reply=inbox.subject(pull.token))
 
-    def _request(self, pull: _Pull, **fields: int) -> bytes:
-        body: dict[str, int | str] = dict(fields)
+    async def _keep_pins(self, now: float) -> None:
+        """Pull on pinned shards without room for any message, which says only that we live."""
+        for pull in self._pulls:
+            if pull.pin and now >= pull.made_s + PINNED_EXPIRES_S:
+                pull.made_s = now
+                body: dict[str, int | str | bool] = {"batch": 1, "max_bytes": 1, "expires": _SECOND_NS}
+                await self._link.publish(pull.subject, self._request(pull, body), reply=self._link.nowhere)
+
+    def _request(self, pull: _Pull, body: dict[str, int | str | bool]) -> bytes:
         if self._consumer.pinned:
             body["group"] = PRIORITY_GROUP
             if pull.pin:
                 body["id"] = pull.pin
         return json.dumps(body, separators=(",", ":")).encode()
 
-    async def _keep_pins(self) -> None:
-        """Pull on pinned shards without room for any message, which says only that we live."""
-        now = self._loop.time()
-        for pull in self._pulls:
-            if pull.pin and now >= pull.kept_s + PINNED_EXPIRES_S:
-                pull.kept_s = now
-                request = self._request(pull, batch=1, max_bytes=1, expires=_PIN_EXPIRES_NS)
-                await self._link.publish(pull.subject, request, reply=self._link.nowhere)
-
-    def _withdraw(self) -> None:
-        inbox, self._inbox = self._inbox, None
-        self._forget_pulls()
-        if inbox is not None:
-            drain = asyncio.create_task(inbox.drain())
-            self._drains.add(drain)
-            drain.add_done_callback(self._drains.discard)
+    def _shut(self, pull: _Pull) -> None:
+        self._by_token.pop(pull.token, None)
+        pull.open = 0
+        if self._asked is pull:
+            self._asked = None
 
     def _forget_pulls(self) -> None:
-        self._by_token.clear()
         for pull in self._pulls:
-            pull.open = 0
+            self._shut(pull)
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -221,21 +237,25 @@ class Intake:
         if at is None:
             pull = self._by_token.get(message.subject.rpartition(".")[2])
             if pull is not None and (code := status(message)):
-                await self._end(pull, code, str((message.headers or {}).get("Description", "")))
-            return
-        if self._closed or self._unanswered >= self._limit:
+                self._end(pull, code, str((message.headers or {}).get("Description", "")))
+        elif self._closed or self._unanswered >= self._limit:
             await self._link.answer(message.reply, b"-NAK")
             return
-        await self._take(message, at)
-        pull = self._by_home[at.home]
-        pull.missing_since_s = 0.0
-        pull.open = max(0, pull.open - 1)
-        if self._consumer.pinned and message.headers:
-            pull.pin = message.headers.get("Nats-Pin-Id", pull.pin)
-        if self._unanswered >= self._limit:
-            self._withdraw()
-        elif pull.open == 0 and self._inbox is not None:
-            await self._renew(pull)
+        else:
+            pull = self._by_home[at.home]
+            pull.missing_since_s, pull.empty = 0.0, False
+            if self._consumer.pinned and message.headers:
+                pull.pin = message.headers.get("Nats-Pin-Id", pull.pin)
+            await self._take(message, at)
+            if pull.open <= 1:
+                self._shut(pull)
+            else:
+                pull.open -= 1
+        if pull is not None and not pull.open:
+            try:
+                await self._fill()
+            except LogUnavailable:
+                self._forget_pulls()
 
     async def _take(self, message: Msg, at: Position) -> None:
         stored = Stored(at.sequence, at.time_ns, message.subject, message.data)
@@ -255,34 +275,24 @@ class Intake:
         self._unanswered += 1
         self._ready.put_nowait(NatsDelivery(key, record, at.time_ns, at.deliveries, self, message.reply))
 
-    async def _end(self, pull: _Pull, code: str, said: str) -> None:
+    def _end(self, pull: _Pull, code: str, said: str) -> None:
         """Meet the end of a pull that had room left."""
-        pull.open = 0
+        self._shut(pull)
         now = self._loop.time()
-        if code == "423":
+        if code in _EMPTY:
+            pull.empty = True
+        elif code == "423":
             pull.pin = ""
-        elif code == "503":
-            pull.missing_since_s = pull.missing_since_s or now
-            if now - pull.missing_since_s > MISSING_TIMEOUT_S:
-                self._fail(
-                    LogError(f"consumer {pull.home} does not exist: set up the streams and consumers again")
-                )
-            pull.not_before_s = now + TICK_S
-            return
         elif code == "400" or any(sign in said for sign in _FATAL):
             self._fail(LogError(f"the broker refuses to serve consumer {pull.home}: {said}; set it up again"))
-            return
-        elif code not in _OVER:
+        else:
             pull.not_before_s = now + RETRY_WAIT_S
+        if code != "503":
+            pull.missing_since_s = 0.0
             return
-        pull.missing_since_s = 0.0
-        await self._renew(pull)
-
-    async def _renew(self, pull: _Pull) -> None:
-        try:
-            await self._send(pull)
-        except LogUnavailable:
-            pull.open = 0
+        pull.missing_since_s = pull.missing_since_s or now
+        if now - pull.missing_since_s > MISSING_TIMEOUT_S:
+            self._fail(LogError(f"consumer {pull.home} does not exist: set up the streams and consumers"))
 
     def _concerns(self, subject: str) -> bool:
         return any(f".{pull.home.lower()}." in f"{subject}." for pull in self._pulls)

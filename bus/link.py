@@ -22,7 +22,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from core.ports import FenceLost, LogError, LogForbidden, LogFull, LogUnavailable
+from bus.answers import parse_answer, position, status
+from core.ports import LogError, LogForbidden, LogUnavailable
 
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 5.0
@@ -30,49 +31,9 @@ RECONNECT_WAIT_S = 0.1
 PING_INTERVAL_S = 0.7
 """Two pings unanswered at the third: a broker that hangs is noticed after about two seconds."""
 MAX_PINGS_OUTSTANDING = 2
-MAX_JSON_BYTES = 4 * 1024 * 1024
-
-STREAM_NOT_FOUND = 10059
-MESSAGE_NOT_FOUND = 10037
-CONSUMER_NOT_FOUND = 10014
-_FENCE_LOST = frozenset({10071, 10164})
-_NO_ROOM = frozenset({10002, 10023, 10028, 10047, 10122})
-_STORE_FAILED = 10077
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
 
 logger = logging.getLogger("handrail.bus")
-
-
-class ApiError(LogError):
-    """The broker refused an API request; `code` is its own error code."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a delivered message stands, from its reply subject; `home` is its stream and consumer."""
-
-    home: str
-    sequence: int
-    consumer_sequence: int
-    deliveries: int
-    time_ns: int
-
-
-def position(reply: str) -> Position | None:
-    """Read an ack subject, of the old layout or of the new one (with domain and account hash)."""
-    parts = reply.split(".")
-    if parts[:2] != ["$JS", "ACK"] or len(parts) < 9:
-        return None
-    at = 4 if len(parts) == 9 else 6
-    try:
-        deliveries, sequence, consumer_sequence, time_ns = (int(part) for part in parts[at : at + 4])
-    except ValueError:
-        return None
-    return Position(".".join(parts[at - 2 : at]), sequence, consumer_sequence, deliveries, time_ns)
 
 
 @dataclass(slots=True)
@@ -89,15 +50,16 @@ class Inbox:
 
     def __init__(
         self,
+        client: Client,
         prefix: str,
         concerns: Callable[[str], bool],
         fail: Callable[[LogError], None],
     ) -> None:
+        self._client = client
         self.prefix = prefix
         self.concerns = concerns
         self.fail = fail
         self.subscription: Subscription | None = None
-        self.draining = False
 
     def subject(self, token: str) -> str:
         """Return the subject on which an answer with this token arrives."""
@@ -105,16 +67,20 @@ class Inbox:
 
     async def drain(self) -> None:
         """Withdraw the interest, and handle what is under way already."""
-        if self.subscription is None or self.draining:
+        subscription = self.subscription
+        if subscription is None:
             return
-        self.draining = True
         # When the connection goes meanwhile, the broker has forgotten it anyway.
         with contextlib.suppress(nats_errors.Error, TimeoutError):
-            await self.subscription.drain()  # type: ignore[no-untyped-call]
-        self.subscription = None
+            # The client's own drain may remove the subscription before the broker has.
+            await self._client._send_unsubscribe(subscription._id)
+            await _flush(self._client)
+            while subscription.pending_msgs:
+                await asyncio.sleep(0)
+        await self.drop()
 
     async def drop(self) -> None:
-        """Forget it, because the connection is lost."""
+        """Forget it at once."""
         subscription, self.subscription = self.subscription, None
         if subscription is not None:
             with contextlib.suppress(nats_errors.Error):
@@ -166,6 +132,11 @@ class Link:
             await link.close()
             raise
         return link
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, for good."""
+        return self._closing
 
     # --- speaking --------------------------------------------------------------------------------
 
@@ -274,7 +245,7 @@ class Link:
         `fail` hears of a lost connection, after which the inbox is dead, and of violations on subjects that
         it is concerned with.
         """
-        inbox = Inbox(f"{self._own}-{uuid4().hex[:12]}", concerns, fail)
+        inbox = Inbox(self._client, f"{self._own}-{uuid4().hex[:12]}", concerns, fail)
         try:
             inbox.subscription = await self._client.subscribe(
                 f"{inbox.prefix}.*", cb=deliver, pending_bytes_limit=0
@@ -328,7 +299,7 @@ class Link:
                 connecting.result()
                 # What is in flight is bounded by what was asked for, so no byte limit is needed here.
                 await self._client.subscribe(f"{self._own}.*", cb=self._on_message, pending_bytes_limit=0)
-                await self._client.flush()
+                await _flush(self._client)
             if self._refused.done():
                 raise LogForbidden(
                     f"the broker at {self.url} refused user {self.user}: {self._refused.result()}; "
@@ -414,35 +385,7 @@ class Link:
             inbox.fail(error)
 
 
-def status(message: Msg) -> str:
-    """Return the status of a message from the broker itself, or ""."""
-    return str(message.headers.get("Status", "")) if message.headers and not message.reply else ""
-
-
-def parse_answer(message: Msg, subject: str) -> dict[str, Any]:
-    """Return the body of an API answer, or raise its error."""
-    if len(message.data) > MAX_JSON_BYTES:
-        raise LogError(f"the answer on {subject} is over {MAX_JSON_BYTES} bytes: is this your broker?")
-    try:
-        body = json.loads(message.data)
-    except (ValueError, RecursionError) as error:
-        raise LogError(f"the answer on {subject} is not JSON: is this your broker?") from error
-    if not isinstance(body, dict):
-        raise LogError(f"the answer on {subject} is not an object: is this your broker?")
-    if "error" in body:
-        raise _error(body["error"], subject)
-    return body
-
-
-def _error(error: Any, subject: str) -> LogError:
-    fields = error if isinstance(error, dict) else {}
-    code = int(fields.get("err_code") or 0)
-    said = f"{fields.get('description') or 'no description'} ({code})"
-    if code in _FENCE_LOST:
-        return FenceLost(f"another writer came first on {subject}: {said}; read it and decide again")
-    no_room = code in _NO_ROOM or (code == _STORE_FAILED and "maximum" in said)
-    if no_room and "message size" not in said:
-        return LogFull(f"the broker has no room for {subject}: {said}; free disk or raise the stream's limit")
-    if fields.get("code") == 503:
-        return LogUnavailable(f"the broker cannot serve {subject} now: {said}; try again")
-    return ApiError(f"the broker refused {subject}: {said}", code)
+async def _flush(client: Client) -> None:
+    """Wait until the broker has met all that was sent; the client's first ping may overtake it."""
+    await client.flush()
+    await client.flush()

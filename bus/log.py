@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus import reader, subjects
+from bus.answers import MESSAGE_NOT_FOUND, ApiError, parse_answer
 from bus.intake import Intake
-from bus.link import MESSAGE_NOT_FOUND, ApiError, Link, parse_answer
+from bus.link import Link
 from bus.records import TIMEOUT_S, StoreLog, record_of
 from bus.store import Stored, patiently
-from core.ports import Consumer, Delivery, Fence, LogError, Record, RunKey
+from core.ports import Consumer, Delivery, Fence, LogError, LogUnavailable, Record, RunKey
 
 PUBLISH_TIMEOUT_S = 2.0
 """Of one try; the log's timeout bounds all of them."""
@@ -83,6 +84,8 @@ class NatsStore:
 
     async def pause(self, delay_s: float) -> None:
         """Wait before another try, no longer than until a lost connection is back."""
+        if self._link.closed:
+            raise LogUnavailable("this log has been closed")
         if self._link.connected.is_set():
             await asyncio.sleep(delay_s)
         else:

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
-from bus.link import Link, position, status
+from bus.answers import position, status
+from bus.link import Link
 from bus.store import MAX_RETRY_S, Stored
 from core.ports import LogError, LogUnavailable
 
@@ -44,7 +45,7 @@ async def read(
                     found.append(stored)
             return found
         except LogUnavailable:
-            if asyncio.get_running_loop().time() + MAX_RETRY_S >= deadline:
+            if link.closed or asyncio.get_running_loop().time() + MAX_RETRY_S >= deadline:
                 raise
             await asyncio.sleep(MAX_RETRY_S)
 
@@ -62,8 +63,9 @@ async def follow(
                     cursor = stored.sequence
                     yield stored
         except LogUnavailable:
+            if link.closed:
+                raise
             await asyncio.sleep(MAX_RETRY_S)
-            await link.connected.wait()
 
 
 class _Scan:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus import subjects
-from bus.link import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, ApiError, Link
+from bus.answers import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, ApiError
+from bus.link import Link
 from core.ports import Consumer, LogError, LogUnavailable
 
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024

@@ -205,7 +205,7 @@ class Course:
         limit = step.each_limit or DEFAULT_EACH_LIMIT
         if not isinstance(items, list):
             return self._fail(instance, failures.EACH, f"{step.each} is not a list")
-        room = (self.state.goal.budget.max_steps or DEFAULT_MAX_STEPS) - len(self.state.instances)
+        room = self.state.bound("max_steps", DEFAULT_MAX_STEPS) - len(self.state.instances)
         if len(items) > limit or len(items) > room:
             message = f"{step.each} has {len(items)} items; the limit is {min(limit, max(room, 0))}"
             return self._fail(instance, failures.EACH, message)
@@ -252,7 +252,7 @@ class Course:
         if found:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)
             return self._fail(instance, failures.BAD_ARGUMENTS, f"{tool}: {text}")
-        limit = self.state.goal.budget.max_actions or DEFAULT_MAX_ACTIONS
+        limit = self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         if self.actions >= limit:
             return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
         self.actions += 1

@@ -80,7 +80,7 @@ class Healer:
         self, attempt: Attempt, strategy: str, cause: event_pb2.Failure, delay_ns: int, tool: str = ""
     ) -> Decide:
         """Decide a corrective move, or give up when the run has had too many."""
-        limit = self.state.goal.budget.max_heals or DEFAULT_MAX_HEALS
+        limit = self.state.bound("max_heals", DEFAULT_MAX_HEALS)
         if self.state.heals >= limit:
             message = f"the run has used its {limit} heals; the last cause was: {cause.message}"
             if self.instance.doubtful is not None:

@@ -158,6 +158,7 @@ def instantiate(playbook: Playbook, slots: Mapping[str, Any]) -> plan_pb2.Plan:
         title=blanks.title(playbook.title or playbook.name),
         steps=[_step(step, blanks) for step in playbook.steps],
         origin=f"playbook:{playbook.name}",
+        budget=plan_pb2.Budget(**playbook.limits.model_dump()),
     )
 
 

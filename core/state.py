@@ -177,6 +177,12 @@ class RunState:
         goal = self.goal
         return goal.deadline.ToNanoseconds() if goal.HasField("deadline") else 0
 
+    def bound(self, name: Literal["max_steps", "max_actions", "max_heals"], default: int) -> int:
+        """Return a bound of the run: the lowest that the goal, the plan and the default set."""
+        plan = self.plan.budget if self.plan is not None else plan_pb2.Budget()
+        asked = (getattr(self.goal.budget, name), getattr(plan, name))
+        return min((one for one in asked if one), default=default)
+
     @property
     def status(self) -> event_pb2.RunStatus.ValueType:
         """The one word for where the run stands."""

@@ -110,7 +110,7 @@ class Client:
         deadline: goals.Deadline | None = None,
         dry_run: bool = False,
         ceiling: str | int | None = None,
-        budget: event_pb2.Budget | Mapping[str, int] | None = None,
+        budget: plan_pb2.Budget | Mapping[str, int] | None = None,
         submitter: str = "",
     ) -> Submitted:
         """Submit a goal and return when it is durable.
@@ -298,7 +298,7 @@ class SyncClient:
         deadline: goals.Deadline | None = None,
         dry_run: bool = False,
         ceiling: str | int | None = None,
-        budget: event_pb2.Budget | Mapping[str, int] | None = None,
+        budget: plan_pb2.Budget | Mapping[str, int] | None = None,
         submitter: str = "",
     ) -> Submitted:
         """See `Client.submit`."""

@@ -32,7 +32,7 @@ def goal(
     deadline: Deadline | None,
     dry_run: bool,
     ceiling: str | int | None,
-    budget: event_pb2.Budget | Mapping[str, int] | None,
+    budget: plan_pb2.Budget | Mapping[str, int] | None,
     submitter: str,
 ) -> event_pb2.Goal:
     """Make the message of a goal."""
@@ -103,10 +103,10 @@ def _ceiling(ceiling: str | int) -> Permission.ValueType:
     return Permission.Value(f"PERMISSION_{ceiling.upper()}")
 
 
-def _budget(budget: event_pb2.Budget | Mapping[str, int]) -> event_pb2.Budget:
-    if isinstance(budget, event_pb2.Budget):
+def _budget(budget: plan_pb2.Budget | Mapping[str, int]) -> plan_pb2.Budget:
+    if isinstance(budget, plan_pb2.Budget):
         return budget
     try:
-        return event_pb2.Budget(**budget)
+        return plan_pb2.Budget(**budget)
     except (TypeError, ValueError) as error:
         raise errors.invalid("budget", "bad_budget", str(error)) from None

@@ -205,7 +205,7 @@ def _check_request_id(request_id: str) -> Iterator[Violation]:
         yield Violation(field="request_id", code="bad_characters", message=message)
 
 
-def _check_budget(budget: event_pb2.Budget, limits: Limits) -> Iterator[Violation]:
+def _check_budget(budget: plan_pb2.Budget, limits: Limits) -> Iterator[Violation]:
     bounds = {"max_steps": limits.max_steps, "max_actions": MAX_ACTIONS, "max_heals": MAX_HEALS}
     for name, most in bounds.items():
         asked = getattr(budget, name)

@@ -13,7 +13,7 @@ import typer
 from handrail.cli import options
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind
-from handrail.cli.server import Target, connect, find, with_client
+from handrail.cli.server import Connection, Target, connect, find, with_client
 
 if TYPE_CHECKING:
     from handrail.cli.output import Output
@@ -51,9 +51,10 @@ def run(
     async def work() -> ExitCode:
         async with AsyncExitStack() as stack:
             with output.working(f"Starting a stack ({host.value})" if target.kind == "own" else "Connecting"):
-                client = await stack.enter_async_context(connect(target, host=host, new=True))
+                connection = Connection(stack, target, host=host)
+                client = await connection.open(new=True)
                 submitted = await client.submit(goal, **given)
-            return await _watch(client, submitted.run, target, output, goal=goal)
+            return await _watch(client, submitted.run, connection, output, goal=goal)
 
     _finish(asyncio.run(work()))
 
@@ -112,8 +113,9 @@ def watch(
     target = find(server, project, data)
 
     async def work() -> ExitCode:
-        async with connect(target) as client:
-            return await _watch(client, run, target, output, after=after)
+        async with AsyncExitStack() as stack:
+            connection = Connection(stack, target)
+            return await _watch(await connection.open(), run, connection, output, after=after)
 
     _finish(asyncio.run(work()))
 
@@ -187,21 +189,24 @@ def _given(
 
 
 async def _watch(
-    client: Client, run: str, target: Target, output: Output, *, after: int = 0, goal: str = ""
+    client: Client, run: str, connection: Connection, output: Output, *, after: int = 0, goal: str = ""
 ) -> ExitCode:
     """Watch a run to its end, show how it ended, and return what that means."""
     from handrail.cli.summary import draw_run, exit_code
     from handrail.cli.watching import Watch
 
     note = "cancelling: what is in flight finishes first; Ctrl-C again leaves at once"
-    watching = Watch(client, run, output, polite=target.kind == "own", note=note, goal=goal)
+    polite = connection.target.kind == "own"
+    again = None if connection.target.kind == "server" else connection.again
+    watching = Watch(client, run, output, polite=polite, note=note, goal=goal, again=again)
     seen = await watching.follow(after=after)
+    target = connection.target
     # On a pipe the events have told it all, but for the plan that a dry run is for.
     draw_run(seen, target, output, tree=output.live or seen.dry_run)
     if watching.left:
-        again = target.command("watch", run)
+        command = target.command("watch", run)
         output.note(
-            f"`{again}` goes on with it" if target.kind == "own" else f"it goes on; `{again}` shows it"
+            f"`{command}` goes on with it" if target.kind == "own" else f"it goes on; `{command}` shows it"
         )
     return ExitCode.INTERRUPTED if watching.left else exit_code(seen)
 

@@ -13,7 +13,7 @@ import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
@@ -111,6 +111,30 @@ def with_client(target: Target, work: Callable[[Client], Awaitable[_T]]) -> _T:
             return await work(client)
 
     return asyncio.run(connected())
+
+
+class Connection:
+    """A client and what it speaks to, for as long as a command watches."""
+
+    def __init__(self, stack: AsyncExitStack, target: Target, *, host: HostKind = HostKind.INLINE) -> None:
+        self.target = target
+        self._stack = stack
+        self._host = host
+
+    async def open(self, *, new: bool = False) -> Client:
+        """Connect."""
+        return await self._stack.enter_async_context(connect(self.target, host=self._host, new=new))
+
+    async def again(self) -> Client | None:
+        """Find who owns the data directory now, or own it; None for a named server, which has no successor.
+
+        The stack of another command ends with that command, and whoever had joined it carries on.
+        """
+        if self.target.kind == "server":
+            return None
+        found = find(None, self.target.project, self.target.data)
+        self.target = replace(found, options=self.target.options)
+        return await self.open()
 
 
 async def _own(stack: AsyncExitStack, target: Target, host: HostKind) -> str:

@@ -7,9 +7,10 @@ run has ended, when nothing goes on without a human, or when somebody leaves.
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from handrail.client import Client
 
 SETTLED_AFTER_S = 1.0
+OUTAGE_S = 60.0
+LOOK_AGAIN_AFTER_S = 2.0
 FRAMES_PER_S = 8
 _NEEDS_HUMAN = frozenset({event_pb2.RUN_STATUS_WAITING, event_pb2.RUN_STATUS_UNREADABLE})
 
@@ -43,9 +46,12 @@ class Watched:
         self._view = run_service_pb2.Run(id=run, goal=goal)
         # When the last event came, by the broker's clock.
         self.time_ns = 0
+        # Where a watch goes on.
+        self.cursor = ""
 
     def add(self, response: run_service_pb2.WatchRunResponse) -> None:
         """Fold one more event."""
+        self.cursor = response.cursor
         record = record_of(response)
         if record is None:
             return
@@ -171,7 +177,15 @@ class Watch:
     """One watch, from its first event until it ends; Ctrl-C cancels politely, or leaves."""
 
     def __init__(
-        self, client: Client, run: str, output: Output, *, polite: bool, note: str, goal: str = ""
+        self,
+        client: Client,
+        run: str,
+        output: Output,
+        *,
+        polite: bool,
+        note: str,
+        goal: str = "",
+        again: Callable[[], Awaitable[Client | None]] | None = None,
     ) -> None:
         self._client = client
         self._run = run
@@ -179,6 +193,8 @@ class Watch:
         # Whether the first Ctrl-C cancels the run: it ends with this command anyway.
         self._polite = polite
         self._note = note
+        # Finds the server anew when it is lost.
+        self._again = again
         self._pressed = False
         self._display: Display = Lines(output)
         self._cancelling: asyncio.Task[None] | None = None
@@ -211,9 +227,30 @@ class Watch:
         return self.watched.status in _NEEDS_HUMAN
 
     async def _read(self, after: int) -> None:
+        from handrail.errors import Unavailable
+
+        lost_at = math.inf
+        while True:
+            cursor = self.watched.cursor
+            try:
+                await self._read_from(cursor, after)
+                return
+            except Unavailable:
+                if self.watched.cursor != cursor:
+                    lost_at = math.inf
+                lost_at = min(lost_at, time.monotonic())
+                if time.monotonic() - lost_at > OUTAGE_S:
+                    raise
+                client = await self._again() if self._again is not None else None
+                if client is None:
+                    raise
+                self._client = client
+
+    async def _read_from(self, cursor: str, after: int) -> None:
         settling: asyncio.TimerHandle | None = None
         loop = asyncio.get_running_loop()
-        async with aclosing(self._client.watch(self._run)) as events:
+        outage_s = OUTAGE_S if self._again is None else LOOK_AGAIN_AFTER_S
+        async with aclosing(self._client.watch(self._run, after=cursor, outage_s=outage_s)) as events:
             async for response in events:
                 if settling is not None:
                     settling.cancel()

@@ -18,7 +18,7 @@ from bus.heads import heads
 from bus.link import Link
 from core.course import MIND_POOL
 from core.ports import LogError
-from handrail.project import Project, load
+from handrail.project import Project, load, load_settings
 from handrail.stack import parts
 from workers.host import Worker
 from workers.instance import Instance
@@ -45,8 +45,10 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
     async with AsyncExitStack() as stack:
         directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
         stack.callback(directory.release)
+        settings = load_settings(project_dir)
+        # Before the tools are imported: they may look at their environment at once.
+        parts.set_environment(settings, settings.toolboxes)
         project = load(project_dir)
-        settings = project.settings
         broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()
         stack.push_async_callback(broker.stop)
@@ -75,7 +77,6 @@ async def _start_parts(
     broker: parts.Broker,
 ) -> str:
     settings = project.settings
-    parts.set_environment(settings, settings.toolboxes)
     ways = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}
     log = await parts.way(broker, settings, "decider").open()
     stack.push_async_callback(log.close)

@@ -28,6 +28,7 @@ from core.decide import Catalogue
 from core.ports import Consumer, Log
 from handrail.project import Project, Settings
 from handrail.project import load as load_project
+from handrail.project import load_settings
 from orchestrator.decider import Decider
 from orchestrator.gateway import Gateway
 from orchestrator.projection import Projection
@@ -191,9 +192,10 @@ async def build_agent(spec: AgentSpec) -> tuple[Agent, Log]:
     """Build the agent of a slot, with a log of its own; the factory of both hosts."""
     project = _projects.get(spec.project_dir)
     if project is None:
-        project = _projects[spec.project_dir] = load_project(Path(spec.project_dir))
-        if spec.role == "verifier":
-            # Its read tools look at the same world as the workers'.
-            set_environment(project.settings, project.settings.toolboxes)
+        directory = Path(spec.project_dir)
+        # A verifier's read tools look at the same world as the workers'.
+        settings = load_settings(directory)
+        set_environment(settings, settings.toolboxes)
+        project = _projects[spec.project_dir] = load_project(directory)
     log = await Way.parse(spec.credentials["way"]).open()
     return mind(spec.role, project, spec.pool, spec.name), log

@@ -299,7 +299,7 @@ class Goal(_message.Message):
         """A JSON object; steps refer into it with "$goal.key"."""
 
     @_builtins.property
-    def budget(self) -> Global___Budget: ...
+    def budget(self) -> _plan_pb2.Budget: ...
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -312,7 +312,7 @@ class Goal(_message.Message):
         text: _builtins.str = ...,
         context: _plan_pb2.Value | None = ...,
         ceiling: _tool_pb2.Permission.ValueType = ...,
-        budget: Global___Budget | None = ...,
+        budget: _plan_pb2.Budget | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         plan: _plan_pb2.Plan | None = ...,
         dry_run: _builtins.bool = ...,
@@ -325,36 +325,6 @@ class Goal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Goal: _TypeAlias = Goal  # noqa: Y015
-
-@_typing.final
-class Budget(_message.Message):
-    """Bounds of a run; 0 means the default."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MAX_STEPS_FIELD_NUMBER: _builtins.int
-    MAX_ACTIONS_FIELD_NUMBER: _builtins.int
-    MAX_HEALS_FIELD_NUMBER: _builtins.int
-    max_steps: _builtins.int
-    """Steps, the instances of fan-outs included; 1,000 by default."""
-    max_actions: _builtins.int
-    """Actions of the whole run, retries included; 4,000 by default."""
-    max_heals: _builtins.int
-    """Heals of the whole run; 200 by default."""
-    def __init__(
-        self,
-        *,
-        max_steps: _builtins.int = ...,
-        max_actions: _builtins.int = ...,
-        max_heals: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_actions", b"max_actions", "max_heals", b"max_heals", "max_steps", b"max_steps"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class Submit(_message.Message):

@@ -288,25 +288,61 @@ class Plan(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     origin: _builtins.str
     """Who made it: "client", "playbook:NAME"."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """Bounds of its own; of these and the goal's the lower hold."""
+
     def __init__(
         self,
         *,
         title: _builtins.str = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
         origin: _builtins.str = ...,
+        budget: Global___Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "steps", b"steps", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "origin", b"origin", "steps", b"steps", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """Bounds of a run; 0 means the default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
+    MAX_ACTIONS_FIELD_NUMBER: _builtins.int
+    MAX_HEALS_FIELD_NUMBER: _builtins.int
+    max_steps: _builtins.int
+    """Steps, the instances of fan-outs included; 1,000 by default."""
+    max_actions: _builtins.int
+    """Actions of the whole run, retries included; 4,000 by default."""
+    max_heals: _builtins.int
+    """Heals of the whole run; 200 by default."""
+    def __init__(
+        self,
+        *,
+        max_steps: _builtins.int = ...,
+        max_actions: _builtins.int = ...,
+        max_heals: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_actions", b"max_actions", "max_heals", b"max_heals", "max_steps", b"max_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class Violation(_message.Message):

@@ -148,9 +148,9 @@ def start(project: Path, host: str) -> Up:
     return up
 
 
-@pytest.fixture(scope="module", params=["inline", "ray"])
+@pytest.fixture(scope="session", params=["inline", "ray"])
 def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One stack for a module, on each kind of host."""
+    """One stack of each kind of host, for every test that leaves it as it was."""
     running = start(copy_sample(tmp_path_factory.mktemp("up") / "backoffice"), request.param)
     yield running
     assert running.stop() == 0

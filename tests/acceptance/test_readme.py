@@ -1,20 +1,23 @@
-"""What newcomers read is true: every command of the documents is executed, every table compared with the code.
+"""What newcomers read is true: every command of the documents is executed, tables are compared with the code.
 
-A fence says what becomes of it: `sh` is executed, in order, in one shell for the whole document; `sh background`
-is too, beside the rest until the document's end; `python` is executed; `... file=PATH` is written to that file;
-`text output` must have been printed by the block before. Any other language (`console`, `text`) is only shown.
+What stands behind the language of a fence, or the language itself, says what becomes of it:
+`sh` is executed, in order, in one shell for the whole document; `sh background` beside the rest, to its end;
+`python` is executed; `file=PATH` is written to that file; `quotes=PATH` must stand in that file;
+`text output` must have been printed by what was executed before; anything else is only shown.
 A command that ends in `# exits N` must do that. All of it happens in a copy of the repository, on a terminal.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import pty
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
@@ -22,9 +25,11 @@ from struct import pack
 from termios import TIOCSWINSZ
 
 import pytest
+from pydantic import BaseModel
 
 from bus import permissions
 from handrail.cli.exits import MEANINGS
+from handrail.settings import Settings, ToolboxSettings
 from tests.acceptance.conftest import ROOT, environment
 
 SHELL_TIMEOUT_S = 150
@@ -50,9 +55,14 @@ class Block:
     words: tuple[str, ...]
     text: str
 
+    def says(self, name: str) -> str:
+        """The value of a word like `file=PATH`."""
+        return next((word.removeprefix(f"{name}=") for word in self.words if word.startswith(f"{name}=")), "")
+
     @property
-    def file(self) -> str:
-        return next((word.removeprefix("file=") for word in self.words if word.startswith("file=")), "")
+    def runs(self) -> bool:
+        written = self.says("file") or self.says("quotes")
+        return self.language == "sh" or (self.language == "python" and not written)
 
 
 def blocks(document: Path) -> list[Block]:
@@ -60,23 +70,22 @@ def blocks(document: Path) -> list[Block]:
     return [Block(language, tuple(words.split()), text) for language, words, text in found]
 
 
-def runs(block: Block) -> bool:
-    return block.language == "sh" or (block.language == "python" and not block.file)
-
-
 def script(document: Path) -> str:
     """One shell script of a whole document; a line `@@@ n` begins the output of the n-th fence."""
-    lines = ["set -eo pipefail", "trap 'kill -INT $(jobs -p) 2>&-; wait' EXIT"]
+    lines = ["set -eo pipefail", "trap 'kill -INT $(jobs -p) 2>&- || true; wait' EXIT"]
     for number, block in enumerate(blocks(document)):
-        if block.file:
-            lines += [f"mkdir -p $(dirname {block.file})", f"cat > {block.file} <<'END'", f"{block.text}END"]
+        if file := block.says("file"):
+            lines += [f"mkdir -p $(dirname {file})", f"cat > {file} <<'END'", f"{block.text}END"]
+        elif not block.runs:
+            continue
         elif block.language == "python":
             lines += [f"echo @@@ {number}", "python - <<'END'", f"{block.text}END"]
         elif "background" in block.words:
             lines += [f"{block.text.strip()} > up.out 2>&1 &", _UNTIL_UP]
-        elif block.language == "sh":
+        else:
             text = _EXITS.sub(r"code=0; \1 || code=$?; test $code -eq \2", block.text)
             lines += [f"echo @@@ {number}", text]
+    lines.append("for job in $(jobs -p); do kill -INT $job; wait $job; done")
     return "\n".join(lines)
 
 
@@ -127,7 +136,7 @@ def seen(text: str) -> str:
 
 @pytest.mark.timeout(SHELL_TIMEOUT_S + 30)
 @pytest.mark.parametrize(
-    "document", [d for d in DOCUMENTS if any(map(runs, blocks(d)))], ids=lambda d: d.name
+    "document", [d for d in DOCUMENTS if any(block.runs for block in blocks(d))], ids=lambda d: d.name
 )
 def test_every_command_does_what_the_document_says(document: Path, tmp_path: Path) -> None:
     repository = copy_repository(tmp_path / "handrail")
@@ -141,10 +150,17 @@ def test_every_command_does_what_the_document_says(document: Path, tmp_path: Pat
         outputs[int(number)] = [seen(line) for line in text.splitlines()]
     last = -1
     for number, block in enumerate(blocks(document)):
-        last = number if runs(block) and "background" not in block.words else last
+        last = number if block.runs and "background" not in block.words else last
         for line in block.text.splitlines() if "output" in block.words else ():
             told = seen(line.partition("…")[0])
             assert any(told in real for real in outputs[last]), (line, printed[-4_000:])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_every_quotation_is_literal(document: Path) -> None:
+    for block in blocks(document):
+        if quoted := block.says("quotes"):
+            assert block.text in (ROOT / quoted).read_text()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
@@ -162,6 +178,26 @@ def test_the_readme_lists_the_commands_and_the_exit_codes() -> None:
     assert [name for name in names if f"`handrail {name}" not in readme] == []
     for code, meaning in MEANINGS.items():
         assert f"| {int(code)} | {meaning} |" in readme
+        assert f"| {int(code)} | {meaning} |" in (ROOT / "docs" / "cli.md").read_text()
+
+
+def test_the_documented_settings_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "project.md").read_text()
+    rows = re.findall(r"^\| (`.*`) \| (?:`(.*)`)? ?\|", text.partition("## The data")[0], re.MULTILINE)
+    documented = {key: default for keys, default in rows for key in re.findall(r"`([\w.]+)`", keys)}
+    assert documented == dict(_settings(Settings, ""))
+
+
+def _settings(section: type[BaseModel], path: str) -> Iterator[tuple[str, str]]:
+    """Every key with its default, as TOML would have it."""
+    for name, field in section.model_fields.items():
+        where = f"{path}{name}"
+        if name == "toolboxes":
+            yield from _settings(ToolboxSettings, f"{where}.NAME.")
+        elif isinstance(field.default, BaseModel):
+            yield from _settings(type(field.default), f"{where}.")
+        else:
+            yield where, "" if field.is_required() else json.dumps(field.default)
 
 
 def test_the_documented_bounds_are_those_of_the_code() -> None:

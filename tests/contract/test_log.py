@@ -62,7 +62,7 @@ async def test_finds_single_records(bench: Bench) -> None:
     assert await log.last(key.shard, subjects.run_filter(bench.key())) is None
     got = await log.get(key.shard, first)
     assert got is not None
-    assert (got.event.id, got.address, got.time_ns <= last.time_ns) == ("one", note(key), True)
+    assert [got, last] == await log.read(key)
     assert await log.get(key.shard, 10**9) is None
 
 
@@ -222,6 +222,25 @@ async def test_scans_a_shard_by_several_patterns(bench: Bench) -> None:
         await log.append(note(one, "finished"), event("c"))
         await watching
     assert seen == ["a", "b", "c"]
+
+
+async def test_a_closed_log_says_so_at_once(bench: Bench) -> None:
+    log, key = await bench.log(), bench.key()
+    await log.append(note(key), event())
+    records = log.follow(key)
+    await anext(records)
+    waiting = asyncio.create_task(anext(records))
+    await asyncio.sleep(0.05)
+    await log.close()
+    with pytest.raises(LogUnavailable):
+        await asyncio.wait_for(waiting, 2)
+    begun = time.monotonic()
+    if bench.kind == "nats":
+        with pytest.raises(LogUnavailable):
+            await log.append(note(key), event())
+        with pytest.raises(LogUnavailable):
+            await log.read(key)
+    assert time.monotonic() - begun < 1
 
 
 # --- consuming -----------------------------------------------------------------------------------

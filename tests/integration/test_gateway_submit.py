@@ -82,7 +82,7 @@ BAD_GOALS: Mapping[str, tuple[SubmitGoalRequest, dict[str, str]]] = {
     "request id with CR LF": (request(request_id="a\r\nb"), {"request_id": "BAD_CHARACTERS"}),
     "request id not ASCII": (request(request_id="é"), {"request_id": "BAD_CHARACTERS"}),
     "ceiling": (request(ceiling=99), {"goal.ceiling": "UNKNOWN_ENUM"}),
-    "budget": (request(budget=event_pb2.Budget(max_steps=5_000)), {"goal.budget.max_steps": "ABOVE_LIMIT"}),
+    "budget": (request(budget=plan_pb2.Budget(max_steps=5_000)), {"goal.budget.max_steps": "ABOVE_LIMIT"}),
     "no steps": (request(plan=plan_pb2.Plan(title="t")), {"goal.plan.steps": "EMPTY_PLAN"}),
     "10,000 steps": (
         request(steps=[look(id=f"s{i}") for i in range(10_000)]),

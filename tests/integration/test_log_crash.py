@@ -146,6 +146,19 @@ async def test_a_broker_that_hangs_is_noticed(broker: NatsProcess) -> None:
         await log.append(note(key), event())
 
 
+async def test_a_connection_that_the_client_gave_up_is_made_anew(broker: NatsProcess) -> None:
+    key = RunKey(0, "t", "r0-revived")
+    async with connect(broker) as log:
+        hand = Collector(log, HAND)
+        await log.append(note(key), event())
+        await hand.wait(1)
+        # As the client does where the broker sends an error that it does not know.
+        await log.link._client.close()
+        await log.append(note(key), event())
+        await hand.wait(2)
+        await hand.close()
+
+
 async def test_nobody_there_is_said_so(tmp_path: Path) -> None:
     broker = NatsProcess(tmp_path)
     broker.start()

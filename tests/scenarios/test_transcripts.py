@@ -379,8 +379,17 @@ def test_the_budget_of_actions_ends_a_run() -> None:
         .submit(
             {"id": "a", "tool": "look"},
             {"id": "b", "tool": "look", "after": ["a"]},
-            budget=event_pb2.Budget(max_actions=1),
+            budget=plan_pb2.Budget(max_actions=1),
         )
         .done("a-a1", 1)
+    )
+    assert play.view.failure.code == failures.BUDGET
+
+
+def test_the_lower_of_the_goals_and_the_plans_budget_holds() -> None:
+    steps = [plan_pb2.Step(id="a", tool="look"), plan_pb2.Step(id="b", tool="look", after=["a"])]
+    plan = plan_pb2.Plan(steps=steps, budget=plan_pb2.Budget(max_actions=1))
+    play = (
+        Play(contract("look")).submit(budget=plan_pb2.Budget(max_actions=9)).plan(plan=plan).done("a-a1", 1)
     )
     assert play.view.failure.code == failures.BUDGET

@@ -9,11 +9,13 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import grpc
 import pytest
 
 from handrail.cli import watching
 from handrail.cli.output import Output
 from handrail.cli.watching import Watch, Watched, fold_log, record_of
+from handrail.errors import Unavailable
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
 E = event_pb2
@@ -70,6 +72,7 @@ class FakeClient:
             self.closed = True
 
     async def cancel(self, run: str, *, reason: str = "") -> None:
+        """End the run, as a server would."""
         self.cancelled.append(reason)
         self.more.put_nowait(CANCELLED)
 
@@ -174,6 +177,48 @@ async def test_an_interrupt_only_stops_watching_a_server() -> None:
     assert client.cancelled == []
     assert client.closed
     assert seen.status == E.RUN_STATUS_RUNNING
+
+
+class LostClient(FakeClient):
+    """A server that is lost after its events."""
+
+    async def watch(self, run: str, **given: Any) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
+        for response in self.events:
+            yield response
+        raise Unavailable("gone", code=grpc.StatusCode.UNAVAILABLE)
+
+
+async def test_a_watch_goes_on_with_whoever_comes_after(capsys: pytest.CaptureFixture[str]) -> None:
+    first: Any = LostClient(SUBMIT, ACCEPTED)
+    asked: list[str] = []
+
+    class Successor(FakeClient):
+        def watch(self, run: str, **given: Any) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
+            asked.append(given["after"])
+            return super().watch(run)
+
+    async def again() -> Any:
+        return Successor(ACTION, DONE)
+
+    following = Watch(first, RUN, Output(as_json=True), polite=False, note="", again=again)
+    seen = await following.follow()
+    assert seen.status == E.RUN_STATUS_DONE
+    assert asked == ["2"]
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [item["cursor"] for item in found] == ["1", "2", "3", "9"]
+
+
+@pytest.mark.parametrize("successor", [False, True])
+async def test_a_server_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch, successor: bool) -> None:
+    monkeypatch.setattr(watching, "OUTAGE_S", 0.01)
+
+    async def again() -> Any:
+        return LostClient() if successor else None
+
+    lost: Any = LostClient(SUBMIT)
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(5):
+            await Watch(lost, RUN, Output(), polite=False, note="", again=again).follow()
 
 
 async def test_folding_a_log_up_to_a_sequence() -> None:

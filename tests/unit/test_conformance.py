@@ -170,7 +170,7 @@ def test_too_many_steps_and_a_budget_of_fewer() -> None:
     assert one(check(*steps))[:2] == ("steps", "too_many_steps")
     assert check(*steps[:1_000]) == []
     assert time.monotonic() - started < 5
-    goal = event_pb2.Goal(budget=event_pb2.Budget(max_steps=3))
+    goal = event_pb2.Goal(budget=plan_pb2.Budget(max_steps=3))
     assert "at most 3 steps, not 4" in one(check(*steps[:4], goal=goal))[2]
     ten_thousand = [Step(id=f"s{i}") for i in range(10_000)]
     assert one(check(*ten_thousand))[1] == "too_many_steps"

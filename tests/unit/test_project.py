@@ -129,7 +129,7 @@ def test_no_settings_file(tmp_path: Path) -> None:
         ),
         ("[pools.planer]\n", "'planer' is not a key of pools; did you mean 'planner'?"),
         ("[pools.planner]\nactor = 1\n", "'actor' is not a key of pools.planner; did you mean 'actors'?"),
-        ("[broker]\nzzz = 1\n", "'zzz' is not a key of broker; there are: shards, sync, url"),
+        ("[broker]\nzzz = 1\n", "'zzz' is not a key of broker; there are: credentials, shards, sync, url"),
         ("[broker]\nshards = 0\n", "broker.shards: "),
         ("[broker]\nshards = '4'\n", "broker.shards: "),
         ("[broker]\nsync = 'never'\n", "broker.sync: "),
