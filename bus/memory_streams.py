@@ -247,6 +247,8 @@ class MemoryIntake:
     def give_back(self) -> None:
         """Have room for one more, of any shard."""
         self._unanswered -= 1
+        # Another shard first each time, so that none starves.
+        self._durables.append(self._durables.pop(0))
         for durable in self._durables:
             durable.dispatch()
 

@@ -104,13 +104,17 @@ async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_ki
         (data_dir / MINDS_FILE).touch()
         await stop.wait()
     else:
-        from actors.ray_host import RayHost
+        from actors.ray_host import HeadLost, RayHost
 
         ray = host = RayHost("handrail.stack.parts:build_agent", python_path=_python_path())
         await ray.connect(await _head_address(data_dir))
         await ray.ensure(specs)
         (data_dir / MINDS_FILE).touch()
-        await _until(stop, ray.watch())
+        try:
+            await _until(stop, ray.watch())
+        except HeadLost:
+            # Ray keeps what is left of a lost head in this process: only a fresh one can connect again.
+            os._exit(1)
     await host.stop(DRAIN_S)
 
 

@@ -53,7 +53,7 @@ BROKEN: list[tuple[str, Break, int, tuple[str, ...]]] = [
     ("a contract that contradicts itself", contradicting, 2, ("act", "idempotency")),
     ("a playbook that is no yaml", no_playbook, 2, ("refund.yaml",)),
     ("a broker that is not there", append("\n[broker]\nurl = 'nats://127.0.0.1:9'\n"), 5, ("127.0.0.1:9",)),
-    ("not loopback", append("\n[gateway]\nlisten = '0.0.0.0:0'\n"), 5, ("0.0.0.0", "loopback")),
+    ("not loopback", append("\n[gateway]\nlisten = '0.0.0.0:0'\n"), 5, ("0.0.0.0", "127.0.0.1")),
 ]
 
 

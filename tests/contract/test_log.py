@@ -324,6 +324,18 @@ async def test_no_more_than_the_limit_is_unanswered(bench: Bench, limit: int) ->
     await hand.close()
 
 
+async def test_no_shard_starves(bench: Bench) -> None:
+    log = await bench.log()
+    consumer = await bench.make(Consumer("fair", bench.filters(), ack_wait_s=30.0))
+    await asyncio.gather(*(log.append(note(bench.key(index % 2)), event()) for index in range(40)))
+    hand = Collector(log, consumer, limit=1)
+    for index in range(20):
+        await (await hand.wait(index + 1))[index].ack()
+    shards = [delivery.key.shard for delivery in hand.taken[:20]]
+    assert 5 <= sum(shards) <= 15
+    await hand.close()
+
+
 async def test_two_clients_share_a_consumer(bench: Bench) -> None:
     logs = [await bench.log(), await bench.log()]
     consumer = await bench.make(Consumer("share", bench.filters(), ack_wait_s=30.0))
