@@ -6,6 +6,10 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 STAMP := $(VENV)/.synced
 GOAL ?= refund order 1001 and tell the customer
 
+# Trust what the machine trusts; older versions of uv know the first name only.
+export UV_NATIVE_TLS := 1
+export UV_SYSTEM_CERTS := 1
+
 .PHONY: run test check fmt protos setup ci clean cluster-test help
 
 help:  ## show the targets
