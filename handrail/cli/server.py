@@ -7,7 +7,6 @@ data directory, by its endpoint file; then a stack of this command's own on that
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import shlex
 import time
@@ -184,17 +183,5 @@ def log_to_file(data: Path, name: str) -> None:
 
 def log_to(file: TextIO) -> None:
     """Log JSON, one object a line."""
-    import structlog
 
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=file),
-        cache_logger_on_first_use=False,
-    )
-    logging.basicConfig(stream=file, level=logging.WARNING, force=True)
+    configure(file)

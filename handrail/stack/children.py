@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from actors.ray_head import RayHead
 from core.errors import HandrailError
 from handrail.project import load, load_settings
 from handrail.stack import parts
+from observability import logs
 from orchestrator.supervisor import GENERATION
 from workers.instance import Instance
 
@@ -39,6 +41,7 @@ async def child(name: str, project_dir: Path, data_dir: Path) -> None:
     }
     if kind not in runners:
         raise UnknownChild(f"there is no child {name!r}; `handrail up` starts the children itself")
+    logs.configure(sys.stderr)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

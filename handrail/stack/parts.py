@@ -26,9 +26,8 @@ from core.conformance import Limits
 from core.course import MIND_POOL
 from core.decide import Catalogue
 from core.ports import Consumer, Log
-from handrail.project import Project, Settings
+from handrail.project import Project, Settings, load_settings
 from handrail.project import load as load_project
-from handrail.project import load_settings
 from orchestrator.decider import Decider
 from orchestrator.gateway import Gateway
 from orchestrator.projection import Projection
