@@ -12,7 +12,8 @@ from typing import Protocol
 from core.ports import Address, Consumer, Log, Record
 from handrail.v1 import event_pb2
 
-MAX_DELIVERIES = 10
+# Far above what bad luck makes: the broker also counts what a busy agent put back.
+MAX_DELIVERIES = 30
 FIRST_REDELIVERY_S = 0.1
 MAX_REDELIVERY_S = 2.0
 

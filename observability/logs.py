@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, without the values of local variables (they hold what users said)."""
+"""Structured logs: one JSON object a line, without local variables, which hold what users said."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ from workers.instance import Instance
 
 PROGRESS_INTERVAL_S = 1.0
 PRE_TIMEOUT_S = 10.0
-MAX_DELIVERIES = 10
+# Far above what bad luck makes: the broker also counts what a busy agent put back.
+MAX_DELIVERIES = 30
 MAX_LOST_CLAIM_DELAY_S = 30.0
 APPEND_RETRY_DELAY_S = 0.2
 
@@ -230,7 +231,7 @@ class Worker:
                 await self._log.append(self._address(key, "orphan", attempt), event, fence=fence)
             except FenceLost:
                 dead = False
-        if dead or delivery.deliveries > 2 * MAX_DELIVERIES:
+        if dead or delivery.deliveries > MAX_DELIVERIES:
             return True
         # The claimer may still answer, or be seen dead by its successor.
         await delivery.nak(min(2.0 ** (delivery.deliveries - 1), MAX_LOST_CLAIM_DELAY_S))

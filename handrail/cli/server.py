@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind
@@ -173,15 +173,11 @@ async def _join(data: Path, owned: Exception) -> str:
 def log_to_file(data: Path, name: str) -> None:
     """Send what a stack within this process logs to a file: the terminal is the command's own."""
     from bus.directory import usable
+    from observability.logs import configure
 
     path = data / LOGS_DIR / name
     with usable(data):
         path.parent.mkdir(parents=True, exist_ok=True)
         large = path.exists() and path.stat().st_size > MAX_LOG_BYTES
-        log_to(path.open("w" if large else "a", buffering=1, encoding="utf-8", errors="backslashreplace"))
-
-
-def log_to(file: TextIO) -> None:
-    """Log JSON, one object a line."""
-
-    configure(file)
+        mode: Literal["w", "a"] = "w" if large else "a"
+        configure(path.open(mode, buffering=1, encoding="utf-8", errors="backslashreplace"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from handrail.cli import options
 from handrail.cli.options import HostKind
-from handrail.cli.server import DATA_DIR, LOGS_DIR, data_dir, log_to, log_to_file
+from handrail.cli.server import DATA_DIR, LOGS_DIR, data_dir, log_to_file
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -61,7 +60,6 @@ def child(
     """Run one process of a stack."""
     from handrail.stack.children import child as run_child
 
-    log_to(sys.stdout)
     asyncio.run(run_child(name, project, data))
 
 

@@ -41,7 +41,7 @@ async def child(name: str, project_dir: Path, data_dir: Path) -> None:
     }
     if kind not in runners:
         raise UnknownChild(f"there is no child {name!r}; `handrail up` starts the children itself")
-    logs.configure(sys.stderr)
+    logs.configure(sys.stdout)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -146,7 +146,6 @@ def test_the_hidden_child_runs_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
         ran.append((name, project, data))
 
     monkeypatch.setattr(handrail.stack.children, "child", run_child)
-    monkeypatch.setattr(up, "log_to", lambda file: None)
     result = CliRunner().invoke(app, ["_child", "worker:shed:0", "--project", "/shop", "--data", "/data"])
     assert result.exit_code == 0, result.output
     assert ran == [("worker:shed:0", Path("/shop"), Path("/data"))]
