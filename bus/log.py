@@ -146,6 +146,12 @@ class NatsLog(StoreLog):
         subject = subjects.timer_arm(key, timer)
         await patiently(self.store, self.timeout_s, lambda: self._nats.send(subject, b"", headers))
 
+    async def fullness(self, shard: int) -> float:
+        """Return how much of a shard's room is used, from 0 to 1."""
+        info = await self.link.call(f"STREAM.INFO.{subjects.ev_stream(shard)}", {})
+        room = int(info["config"].get("max_bytes") or 0)
+        return int(info["state"]["bytes"]) / room if room > 0 else 0.0
+
     async def close(self) -> None:
         """Stop consuming and disconnect."""
         for intake in list(self._intakes):

@@ -28,6 +28,8 @@ class MemoryBroker:
         self._streams: dict[str, MemoryStream] = {}
         self._durables: dict[tuple[str, str], MemoryDurable] = {}
         self._timers: dict[str, Alarm] = {}
+        # How full each shard pretends to be.
+        self.fullness: dict[int, float] = {}
 
     def stream(self, name: str) -> MemoryStream:
         """Return a stream, which there is from when it is first named."""
@@ -145,6 +147,10 @@ class MemoryLog(StoreLog):
         """Have a tick delivered at the due time; arming a timer again moves it."""
         await asyncio.sleep(0)
         self.broker.arm(key, timer, due_ns)
+
+    async def fullness(self, shard: int) -> float:
+        """Return how much of a shard's room is used: what the broker was told to pretend."""
+        return self.broker.fullness.get(shard, 0.0)
 
     async def close(self) -> None:
         """Stop consuming; the broker stays, for other logs."""

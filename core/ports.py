@@ -188,6 +188,10 @@ class Log(Protocol):
         """Write a request cell if it is empty; return what it holds now."""
         ...
 
+    async def fullness(self, shard: int) -> float:
+        """Return how much of a shard's room is used, from 0 to 1."""
+        ...
+
     async def close(self) -> None:
         """Stop consuming and disconnect."""
         ...

@@ -18,12 +18,16 @@ from google.protobuf.message import Message
 
 from bus import subjects
 from core.conformance import Limits, check_plan
-from core.ports import Address, FenceLost, Log, RunKey
+from core.ports import Address, FenceLost, Log, LogFull, RunKey
 from core.run import VERSION
 from core.values import MAX_INLINE_BYTES, BadValue, decode, encode
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2, tool_pb2
 from handrail.v1.plan_pb2 import Violation
 from orchestrator.rpc_errors import Refusal, invalid
+
+MAX_FULLNESS = 0.8
+"""Of a shard that takes new runs; the rest is for the runs that it has."""
+FULLNESS_AGE_NS = 1_000_000_000
 
 MAX_TEXT_BYTES = 16 * 1024
 MAX_SUBMITTER_BYTES = 256
@@ -88,6 +92,8 @@ class Submissions:
         self._writer = writer
         self._clock = clock
         self._entropy = entropy
+        self._open_until_ns = 0
+        self._open: tuple[int, ...] = ()
 
     async def submit(self, request: run_service_pb2.SubmitGoalRequest) -> Submitted:
         """Check a goal and make it durable; raises a Refusal, or an error of the log."""
@@ -95,7 +101,7 @@ class Submissions:
         checked = await asyncio.to_thread(check, request, self._contracts, self._limits, now_ns)
         if checked.violations:
             raise invalid("BAD_GOAL", checked.violations)
-        run = self._new_run(now_ns)
+        run = self._new_run(now_ns, await self._shards_with_room(now_ns))
         if request.request_id:
             run = await self._reserve(request.request_id, run, checked.digest())
         key = subjects.run_key(run, self._tenant)
@@ -112,9 +118,19 @@ class Submissions:
         written = await self._append_first(key, event)
         return Submitted(key, existed=not written, time_ns=now_ns)
 
-    def _new_run(self, now_ns: int) -> str:
+    async def _shards_with_room(self, now_ns: int) -> tuple[int, ...]:
+        """Return the shards that take new runs: what is left of the others is for those they have."""
+        if now_ns >= self._open_until_ns:
+            shards = self._log.shards
+            used = await asyncio.gather(*(self._log.fullness(shard) for shard in shards))
+            self._open = tuple(shard for shard, part in zip(shards, used, strict=True) if part < MAX_FULLNESS)
+            self._open_until_ns = now_ns + FULLNESS_AGE_NS
+        if not self._open:
+            raise LogFull(f"every shard is {MAX_FULLNESS:.0%} full; what is left is for accepted runs")
+        return self._open
+
+    def _new_run(self, now_ns: int, shards: tuple[int, ...]) -> str:
         unique = ulid(now_ns, self._entropy(10))
-        shards = self._log.shards
         number = int.from_bytes(hashlib.sha256(unique.encode()).digest()[:8])
         return subjects.run_id(shards[number % len(shards)], unique)
 

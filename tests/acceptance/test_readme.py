@@ -116,16 +116,17 @@ def _read(descriptor: int) -> bytes:
 
 
 def copy_repository(target: Path) -> Path:
-    """A copy with this environment, which `make` takes for complete: nothing is installed."""
+    """A copy with this environment, in which nothing can be installed: that would be into this one."""
     ignore = shutil.ignore_patterns(".*", "*.db*", "out", "__pycache__", "tests")
     shutil.copytree(ROOT, target, ignore=ignore)
-    if (ROOT / ".uv").exists():
-        (target / ".uv").symlink_to(ROOT / ".uv")
     (target / ".venv").mkdir()
     for entry in Path(sys.prefix).iterdir():
         if entry.name != ".synced":
             (target / ".venv" / entry.name).symlink_to(entry)
     (target / ".venv" / ".synced").touch()
+    (target / ".stubs").mkdir()
+    (target / ".stubs" / "uv").write_text("#!/bin/sh\necho a test must not install >&2\nexit 1\n")
+    (target / ".stubs" / "uv").chmod(0o755)
     return target
 
 
@@ -140,8 +141,8 @@ def seen(text: str) -> str:
 )
 def test_every_command_does_what_the_document_says(document: Path, tmp_path: Path) -> None:
     repository = copy_repository(tmp_path / "handrail")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = environment(PATH=path, TERM="xterm", COLUMNS=str(WIDTH), LINES=str(HEIGHT))
+    path = (str(repository / ".stubs"), str(Path(sys.executable).parent), os.environ["PATH"])
+    env = environment(PATH=os.pathsep.join(path), TERM="xterm", COLUMNS=str(WIDTH), LINES=str(HEIGHT))
     code, printed = on_a_terminal(["bash", "-c", script(document)], repository, env)
     assert code == 0, printed[-4_000:]
     outputs = {}

@@ -525,3 +525,8 @@ async def test_a_cell_with_a_lost_answer_still_says_what_it_holds(bench: Bench) 
     log.store = store = LossyStore(log.store)
     store.lose_after = 1
     assert await log.reserve(f"cell-{bench.tenant}", b"mine") == b"mine"
+
+
+async def test_fullness_is_a_part_of_the_whole(bench: Bench) -> None:
+    log = await bench.log()
+    assert 0.0 <= await log.fullness(log.shards[0]) < 0.8

@@ -287,3 +287,11 @@ async def test_errors_of_the_log_are_mapped(error: Exception, code: grpc.StatusC
         assert "secret" not in (caught.value.details() or "")
         if reason == "INTERNAL":
             assert info.metadata["reference"] in (caught.value.details() or "")
+
+
+async def test_a_shard_that_is_nearly_full_takes_no_new_runs(stage: Stage) -> None:
+    stage.broker.fullness = dict.fromkeys(range(64), 0.85)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stage.runs.SubmitGoal(request())
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stage.events() == 0
