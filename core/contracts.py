@@ -226,6 +226,11 @@ def _check_reads(contract: Contract, known: Mapping[str, Contract]) -> _Found:
         else:
             for wrong in _misfits(read, target):
                 yield field, "bad_read", wrong
+            if contract.pre and target.toolbox != contract.toolbox:
+                message = (
+                    f"{read.tool} is in toolbox {target.toolbox}: the worker that judges pre cannot call it"
+                )
+                yield field, "bad_read", message
 
 
 def _misfits(read: ReadCall, target: Contract) -> Iterator[str]:

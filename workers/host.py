@@ -177,8 +177,12 @@ class Worker:
         except ToolError as error:
             make = failures.transient if error.transient else failures.permanent
             return make(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
-        except (InvalidArguments, InvalidOutput, TimeoutError) as error:
-            return failures.transient(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
+        except Exception as error:
+            # A read tool is the user's code: whatever it raises, the result says that pre was not judged.
+            _logger.warning("pre could not be judged", tool=action.tool, exc_info=True)
+            return failures.transient(
+                failures.PRE_REFUTED, f"pre cannot be judged: {type(error).__name__}: {error}"
+            )
         if held:
             return None
         return failures.permanent(
@@ -188,6 +192,8 @@ class Worker:
         )
 
     async def _read(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+        if tool not in self._tools:
+            raise ToolError(f"toolbox {self._toolbox} has no read tool {tool!r}")
         return await invoke(self._tools[tool], arguments, timeout_s=PRE_TIMEOUT_S, threads=self._threads)
 
     def _has_effect(self, action: event_pb2.Action) -> bool:

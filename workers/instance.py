@@ -1,36 +1,46 @@
 """Names of worker instances, from which it can be told that another is dead.
 
-An epoch begins when a supervisor takes the data directory, which it only can when every process of the
-epoch before is gone (they hold its lock). A generation begins when the supervisor has waited for the
-process before in the same slot. So an earlier epoch, or an earlier generation of one's own slot, is dead;
-of others nothing is known.
+A site is one data directory. An epoch begins when a supervisor takes the directory, which it only can when
+every process of the epoch before is gone (they hold its lock). A generation begins when the supervisor has
+waited for the process before in the same slot. So an earlier epoch of one's own site, or an earlier
+generation of one's own slot, is dead; of others nothing is known.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+import socket
 from dataclasses import dataclass
+from pathlib import Path
 
-_FORM = re.compile(r"^(\d+)-([a-z0-9_]+)-(\d+)$")
+_FORM = re.compile(r"([a-z0-9]+)-(\d+)-([a-z0-9_]+)-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A worker process: epoch, slot (toolbox and number), generation."""
+    """A worker process: site, epoch, slot (toolbox and number), generation."""
 
+    site: str
     epoch: int
     slot: str
     generation: int
 
     def __str__(self) -> str:
-        return f"{self.epoch}-{self.slot}-{self.generation}"
+        return f"{self.site}-{self.epoch}-{self.slot}-{self.generation}"
 
     def knows_dead(self, other: str) -> bool:
         """Whether the named instance is certainly dead."""
-        match = _FORM.match(other)
-        if match is None:
+        match = _FORM.fullmatch(other)
+        if match is None or match[1] != self.site:
             return False
-        epoch, slot, generation = int(match[1]), match[2], int(match[3])
+        epoch, slot, generation = int(match[2]), match[3], int(match[4])
         if epoch != self.epoch:
             return epoch < self.epoch
         return slot == self.slot and generation < self.generation
+
+
+def site_of(data_dir: Path) -> str:
+    """Name a data directory of this machine."""
+    place = f"{socket.gethostname()}:{data_dir.resolve()}"
+    return hashlib.sha256(place.encode()).hexdigest()[:6]

@@ -16,7 +16,7 @@ from handrail.project import load, load_settings
 from handrail.stack import parts
 from observability import logs
 from orchestrator.supervisor import GENERATION
-from workers.instance import Instance
+from workers.instance import Instance, site_of
 
 EPOCH_ENV = "HANDRAIL_EPOCH"
 ADDRESS_FILE = "gateway.address"
@@ -91,7 +91,8 @@ async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbo
     project = load(project_dir)
     log = await parts.ways()["worker"].open()
     epoch, generation = int(os.environ[EPOCH_ENV]), int(os.environ[GENERATION])
-    worker = parts.worker(log, project, toolbox, Instance(epoch, f"{toolbox}_{slot}", generation))
+    instance = Instance(site_of(data_dir), epoch, f"{toolbox}_{slot}", generation)
+    worker = parts.worker(log, project, toolbox, instance)
     await _until(stop, worker.serve())
     await worker.drain(DRAIN_S)
     await log.close()

@@ -21,7 +21,7 @@ from core.ports import LogError
 from handrail.project import Project, load, load_settings
 from handrail.stack import parts
 from workers.host import Worker
-from workers.instance import Instance
+from workers.instance import Instance, site_of
 
 DRAIN_S = 5.0
 SAVE_HEADS_EVERY_S = 5.0
@@ -87,7 +87,7 @@ async def _start_parts(
     for toolbox in settings.toolboxes:
         log = await parts.way(broker, settings, "worker", toolbox).open()
         stack.push_async_callback(log.close)
-        instance = Instance(directory.epoch, f"{toolbox}_0", 1)
+        instance = Instance(site_of(directory.path), directory.epoch, f"{toolbox}_0", 1)
         worker = parts.worker(log, project, toolbox, instance)
         await stack.enter_async_context(_working(worker))
     log = await parts.way(broker, settings, "gateway").open()

@@ -1044,7 +1044,7 @@ class Intent(_message.Message):
     CLAIMER_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     claimer: _builtins.str
-    """The worker's instance, "<epoch>-<slot>-<generation>"."""
+    """The worker's instance, "<site>-<epoch>-<slot>-<generation>"."""
     def __init__(
         self,
         *,

@@ -85,7 +85,22 @@ class World:
             """Count what was made."""
             return len(world.made)
 
-        return [f.__handrail_tool__.with_toolbox("box") for f in (find, add, make, count)]  # type: ignore[attr-defined]
+        @tool(effect="read")
+        def peek() -> int:
+            """Look before acting."""
+            error = fault("peek")
+            if error is not None:
+                raise error
+            return 1
+
+        @tool(effect="write", idempotency="natural", reads={"seen": call("peek")}, pre="reads.seen == 1")
+        def careful() -> int:
+            """Act only if what was seen is right."""
+            world.calls.append("careful")
+            return 1
+
+        found = (find, add, make, count, peek, careful)
+        return [f.__handrail_tool__.with_toolbox("box") for f in found]  # type: ignore[attr-defined]
 
 
 class Stage:
@@ -99,7 +114,7 @@ class Stage:
         contracts = {name: to_proto(t.contract) for name, t in tools.items()}
         self.decider = Decider(self._log(), Catalogue(contracts=contracts), instance="t")
         self.worker = Worker(
-            self._log(), tools, toolbox="box", instance=Instance(1, "box_0", 1), concurrency=4
+            self._log(), tools, toolbox="box", instance=Instance("here", 1, "box_0", 1), concurrency=4
         )
         self.loops = [
             AgentLoop(agent, self._log(), pool="main", instance="t", concurrency=4)
@@ -211,3 +226,13 @@ async def test_a_finished_run_costs_no_memory(stage: Stage) -> None:
     async with asyncio.timeout(TIMEOUT_S):
         while stage.decider.cached:
             await asyncio.sleep(0)
+
+
+async def test_a_precondition_that_cannot_be_read_is_tried_and_then_given_up(stage: Stage) -> None:
+    stage.world.faults["peek"] = [RuntimeError("no peeking")] * 9
+    await stage.submit({"id": "careful", "tool": "careful"})
+    state = await stage.finish()
+    assert state.status == event_pb2.RUN_STATUS_FAILED
+    assert state.finished is not None
+    assert state.finished.failure.code == "pre_refuted"
+    assert "careful" not in stage.world.calls

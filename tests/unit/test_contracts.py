@@ -245,3 +245,19 @@ def test_collect_finds_what_a_module_defines() -> None:
 
     names = [found.contract.name for found in collect(sys.modules[__name__])]
     assert names == ["get_order", "find_refund", "refund_order", "cancel_refund"]
+
+
+def test_what_pre_reads_is_in_the_same_toolbox() -> None:
+    def named(name: str, toolbox: str, **fields: Any) -> Contract:
+        base = {
+            "input_schema": {"type": "object"},
+            "output_schema": {},
+            "effect": "read",
+            "permission": "read",
+        }
+        return Contract(name=name, toolbox=toolbox, **{**base, "idempotency": "natural", **fields})
+
+    reads = (ReadCall(name="x", tool="look"),)
+    act = named("act", "a", effect="write", permission="execute", reads=reads, pre="reads.x == 1")
+    assert [v.code for v in check([act, named("look", "b")])] == ["bad_read"]
+    assert check([act, named("look", "a")]) == []
