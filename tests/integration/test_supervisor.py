@@ -77,7 +77,9 @@ async def test_children_start_in_order_each_when_the_one_before_is_ready(start, 
         return seen.exists()
 
     first = ChildSpec("first", python(touch(seen) + SLEEPER), ready=ready)
-    second = ChildSpec("second", python(f"import os; print(os.path.exists({str(seen)!r})); {SLEEPER}"))
+    second = ChildSpec(
+        "second", python(f"import os; print(os.path.exists({str(seen)!r}), flush=True); {SLEEPER}")
+    )
     supervisor = await start(first, second)
 
     assert [child.name for child in supervisor.children()] == ["first", "second"]

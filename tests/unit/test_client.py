@@ -49,10 +49,13 @@ def test_a_goal_is_made_of_ordinary_values() -> None:
 
 
 @pytest.mark.parametrize(
-    "deadline", [60, 60.0, timedelta(minutes=1), datetime.now(UTC) + timedelta(minutes=1)]
+    "deadline", [60, 60.0, timedelta(minutes=1), lambda: datetime.now(UTC) + timedelta(minutes=1)]
 )
 def test_deadlines(deadline: Any) -> None:
-    found = made(deadline=deadline).deadline.ToNanoseconds() - time.time_ns()
+    found = (
+        made(deadline=deadline() if callable(deadline) else deadline).deadline.ToNanoseconds()
+        - time.time_ns()
+    )
     assert 0 < found <= 61 * 10**9
 
 
