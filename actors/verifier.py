@@ -73,7 +73,7 @@ class Verifier:
         verdict = event_pb2.Verdict(attempt=case.result.attempt, result_id=case.result_id, round=case.round)
         try:
             await self._judge(case, verdict)
-        except (CannotRead, conditions.ConditionError) as error:
+        except (CannotRead, conditions.ConditionError, values.BadValue) as error:
             verdict.outcome = event_pb2.OUTCOME_UNKNOWN
             verdict.failure.CopyFrom(failures.transient(failures.UNVERIFIED, str(error)))
         return [self._answer(record, verdict)]
@@ -81,11 +81,14 @@ class Verifier:
     def give_up(self, record: Record) -> list[Answer]:
         """Say that the result could not be judged."""
         event = record.event
-        if event is None or not event.HasField("result") or event.result.HasField("failure"):
+        if event is not None and event.HasField("verify_ask"):
+            ask = event.verify_ask
+            verdict = event_pb2.Verdict(attempt=ask.attempt, result_id=ask.result_id, round=ask.round)
+        elif event is not None and event.HasField("result") and event.result.HasField("output"):
+            verdict = event_pb2.Verdict(attempt=event.result.attempt, result_id=event.id, round=1)
+        else:
             return []
-        verdict = event_pb2.Verdict(
-            attempt=event.result.attempt, result_id=event.id, round=1, outcome=event_pb2.OUTCOME_UNKNOWN
-        )
+        verdict.outcome = event_pb2.OUTCOME_UNKNOWN
         verdict.failure.CopyFrom(poisoned(record))
         return [self._answer(record, verdict)]
 
@@ -104,7 +107,10 @@ class Verifier:
         key, result = record.address.key, event.result
         asked = await log.get(shard, result.action_sequence)
         action = _action(asked, record)
-        if action is None or action.attempt != result.attempt:
+        if action is None or asked is None or action.attempt != result.attempt:
+            return None
+        if record.address.topic[1::2] != (asked.address.topic[2], action.attempt):
+            # Not where the worker of that attempt would have written it.
             return None
         act = action
         if action.kind == event_pb2.ACTION_KIND_READ_BACK:

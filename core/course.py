@@ -7,7 +7,7 @@ from typing import Any
 
 from core import conditions, conformance, failures, values
 from core.failures import permanent
-from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, Healer
+from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, Move, Revoke, ask, note
 from core.plan import (
     DEFAULT_EACH_LIMIT,
@@ -132,7 +132,12 @@ class Course:
         for instance_id in self._order():
             instance = self.state.instances[instance_id]
             attempt = instance.current
-            if attempt is not None and not instance.settled and self._unresolved(instance, attempt):
+            if attempt is None or instance.settled:
+                continue
+            moving_on = instance.heal is not None and instance.heal.strategy in (RETRY, ALTERNATIVE)
+            if moving_on and instance.doubtful is None:
+                continue
+            if self._unresolved(instance, attempt):
                 moves += self._look(instance)
         return moves
 
@@ -143,8 +148,11 @@ class Course:
         result = attempt.result
         if attempt.action is None or attempt.revoked or result is None or result.message.HasField("failure"):
             return False
-        has_effect = self._healer(instance).contract(attempt).effect != tool_pb2.EFFECT_READ
-        return has_effect and attempt.verdict is not None
+        if self._healer(instance).contract(attempt).effect == tool_pb2.EFFECT_READ or attempt.verdict is None:
+            return False
+        verdict = attempt.verdict.message
+        ruled_out = verdict.happened == event_pb2.HAPPENED_NO and attempt.refutations > 1
+        return verdict.outcome == event_pb2.OUTCOME_UNKNOWN or not ruled_out
 
     # --- one instance ------------------------------------------------------------------------------
 
@@ -152,7 +160,7 @@ class Course:
         return Healer(self.state, instance, self.steps[instance.step].max_attempts, self.now_ns)
 
     def _fail(self, instance: Instance, code: str, message: str) -> list[Move]:
-        return [note("step_failed", event_pb2.StepFailed(step=instance.id, failure=permanent(code, message)))]
+        return [self._healer(instance).fail(permanent(code, message))]
 
     def _look(self, instance: Instance) -> list[Move]:
         try:
@@ -368,7 +376,10 @@ class Course:
         if heal.strategy == REREAD:
             assert attempt.result is not None
             body = event_pb2.VerifyAsk(
-                attempt=attempt.id, result_sequence=attempt.result.sequence, round=attempt.round_asked + 1
+                attempt=attempt.id,
+                result_sequence=attempt.result.sequence,
+                round=attempt.round_asked + 1,
+                result_id=attempt.result.event_id,
             )
             return [ask("verifier", MIND_POOL, "verify_ask", body)]
         if attempt.action is None:

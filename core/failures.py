@@ -11,6 +11,8 @@ from handrail.v1.event_pb2 import (
 )
 
 MAX_MESSAGE_CHARS = 2_000
+MAX_CODE_CHARS = 64
+_CLASSES = frozenset((FAILURE_CLASS_TRANSIENT, FAILURE_CLASS_PERMANENT, FAILURE_CLASS_IN_DOUBT))
 
 TIMEOUT = "timeout"
 """The tool did not answer in time."""
@@ -54,6 +56,8 @@ CANCELLED = "cancelled"
 """Somebody cancelled the run."""
 IN_DOUBT = "in_doubt"
 """An effect may or may not have happened, and nothing sound can tell."""
+BEFORE_THE_CALL = frozenset((BAD_ARGUMENTS, PRE_REFUTED, PERMIT, POISONED))
+"""What a worker says before it calls the tool: it tells nothing of an earlier call under the same key."""
 SILENT = "silent_claim"
 """A worker claimed an action and did not answer."""
 
@@ -64,20 +68,24 @@ def _bounded(message: str) -> str:
 
 def permanent(code: str, message: str) -> event_pb2.Failure:
     """Trying the same again changes nothing."""
-    return Failure(code=code, message=_bounded(message), **{"class": FAILURE_CLASS_PERMANENT})
+    return Failure(
+        code=code[:MAX_CODE_CHARS], message=_bounded(message), **{"class": FAILURE_CLASS_PERMANENT}
+    )
 
 
 def transient(code: str, message: str) -> event_pb2.Failure:
     """Worth trying again; the effect, if any, did not happen."""
-    return Failure(code=code, message=_bounded(message), **{"class": FAILURE_CLASS_TRANSIENT})
+    return Failure(
+        code=code[:MAX_CODE_CHARS], message=_bounded(message), **{"class": FAILURE_CLASS_TRANSIENT}
+    )
 
 
 def in_doubt(code: str, message: str) -> event_pb2.Failure:
     """The effect may or may not have happened."""
-    return Failure(code=code, message=_bounded(message), **{"class": FAILURE_CLASS_IN_DOUBT})
+    return Failure(code=code[:MAX_CODE_CHARS], message=_bounded(message), **{"class": FAILURE_CLASS_IN_DOUBT})
 
 
 def failure_class(failure: event_pb2.Failure) -> int:
     """Return the class; `class` is a keyword in Python. A failure of no known class is permanent."""
     value: int = getattr(failure, "class")
-    return value or FAILURE_CLASS_PERMANENT
+    return value if value in _CLASSES else FAILURE_CLASS_PERMANENT

@@ -36,6 +36,15 @@ def backoff_ns(seed: str, tries: int) -> int:
     return int(base * (0.5 + jitter))
 
 
+def _costs_nothing(attempt: Attempt) -> bool:
+    """Whether an attempt is no try: it was taken back, or its permit expired before anybody had it."""
+    failure = attempt.result.message.failure if attempt.result is not None else event_pb2.Failure()
+    expired = failure.code == failures.PERMIT and not attempt.claimer
+    return attempt.revoked or (
+        expired and failures.failure_class(failure) == event_pb2.FAILURE_CLASS_TRANSIENT
+    )
+
+
 class Healer:
     """Chooses the next move for one instance; holds nothing but its arguments."""
 
@@ -48,7 +57,9 @@ class Healer:
     @property
     def tries(self) -> int:
         """How many times the instance was tried: taken-back attempts and read-backs do not count."""
-        return sum(1 for a in self.instance.attempts if not a.revoked and (a.is_act or a.proposal_ask))
+        return sum(
+            1 for a in self.instance.attempts if (a.is_act or a.proposal_ask) and not _costs_nothing(a)
+        )
 
     def contract(self, attempt: Attempt) -> tool_pb2.ToolContract:
         """Return the contract under which an attempt acts; for a read-back, that of the action in doubt."""
@@ -69,7 +80,9 @@ class Healer:
     # --- moves -----------------------------------------------------------------------------------
 
     def fail(self, failure: event_pb2.Failure) -> Decide:
-        """Give the step up."""
+        """Give the step up; where an earlier effect is in doubt, a human must look first."""
+        if self.instance.doubtful is not None:
+            return self.surface(self.instance.current or self.instance.doubtful, failure.message)
         return note("step_failed", event_pb2.StepFailed(step=self.instance.id, failure=failure))
 
     def surface(self, attempt: Attempt, why: str) -> Decide:
@@ -83,8 +96,6 @@ class Healer:
         limit = self.state.bound("max_heals", DEFAULT_MAX_HEALS)
         if self.state.heals >= limit:
             message = f"the run has used its {limit} heals; the last cause was: {cause.message}"
-            if self.instance.doubtful is not None:
-                return self.surface(attempt, message)
             return self.fail(failures.permanent(failures.BUDGET, message))
         body = event_pb2.Healed(
             step=self.instance.id, attempt=attempt.id, strategy=strategy, cause=cause, tool=tool
@@ -103,7 +114,7 @@ class Healer:
     def after_failure(self, attempt: Attempt, cause: event_pb2.Failure) -> Decide:
         """A worker or an executor said that it failed."""
         kind = failures.failure_class(cause)
-        if kind == event_pb2.FAILURE_CLASS_IN_DOUBT:
+        if kind == event_pb2.FAILURE_CLASS_IN_DOUBT and attempt.action is not None:
             return self.resolve(attempt, cause)
         if kind == event_pb2.FAILURE_CLASS_TRANSIENT and self.tries < self.max_attempts:
             return self.retry(attempt, RETRY, cause)
@@ -135,15 +146,15 @@ class Healer:
         """Nobody knows whether the effect happened: find out, or repeat where that is sound."""
         contract = self.contract(attempt)
         repeatable = contract.idempotency in (tool_pb2.IDEMPOTENCY_KEYED, tool_pb2.IDEMPOTENCY_NATURAL)
+        current = self.instance.current or attempt
         if repeatable and self.tries < self.max_attempts:
-            return self.retry(attempt, RETRY_SAME_KEY, cause)
+            return self.retry(current, RETRY_SAME_KEY, cause)
         asked = any(
             a.action and a.action.kind == event_pb2.ACTION_KIND_READ_BACK for a in self.instance.attempts
         )
-        current = self.instance.current or attempt
         if contract.readback and not asked:
-            settled_ns = attempt.claimed_ns + int(contract.settle_s * 1e9)
-            return self.heal(current, READ_BACK, cause, max(0, settled_ns - self.now_ns))
+            # Whoever claimed it could act until a moment ago: that is when settling begins.
+            return self.heal(current, READ_BACK, cause, int(contract.settle_s * 1e9))
         return self.surface(current, f"{contract.name}: {cause.message}")
 
     def after_read_back(self, attempt: Attempt, result: event_pb2.Result) -> Decide | None:
@@ -177,7 +188,7 @@ class Healer:
             if has_effect:
                 return self.surface(attempt, f"the verifier could not judge: {cause.message}")
             return self.fail(cause)
-        if verdict.round == 1:
+        if attempt.refutations <= 1:
             settle_ns = int(self.contract(attempt).settle_s * 1e9)
             return self.heal(attempt, REREAD, cause, max(settle_ns, REREAD_DELAY_NS))
         may_repeat = not has_effect or verdict.happened == event_pb2.HAPPENED_NO

@@ -20,6 +20,11 @@ from handrail.v1 import event_pb2
 VERSION = 1
 """The version of the vocabulary that this code writes, and the newest that it reads."""
 
+NAMELESS = "nameless"
+"""Who claimed without saying who."""
+UNREADABLE = "unreadable"
+"""Who claimed in words that this version cannot read."""
+
 ENDED: frozenset[int] = frozenset(
     (
         event_pb2.RUN_STATUS_DONE,
@@ -60,7 +65,9 @@ def apply(state: RunState, record: Record) -> RunState:
     event = record.event
     arm = event.WhichOneof("body") if event is not None else None
     if event is None or arm is None or event.version > VERSION:
-        return replace(state, unreadable=True) if decision else _stray(state)
+        if decision:
+            return replace(state, unreadable=True)
+        return _stray(_on_unreadable(state, record))
     topic, handler = HANDLERS[arm]
     if not _fits(topic, record) or state.finished is not None:
         return _stray(state)
@@ -307,8 +314,17 @@ def _on_intent(state: RunState, record: Record, body: event_pb2.Intent) -> RunSt
     found = _answered(state, record, body.attempt)
     if found is None or found[1].action is None or found[1].claimer or found[1].revoked:
         return None
-    changed = replace(found[1], claimer=body.claimer or "unknown", claimed_ns=record.time_ns)
+    changed = replace(found[1], claimer=body.claimer or NAMELESS, claimed_ns=record.time_ns)
     return _change(state, found[0], changed)
+
+
+def _on_unreadable(state: RunState, record: Record) -> RunState:
+    """A claim that cannot be read is a claim all the same: nobody else can have the attempt."""
+    topic = record.address.topic
+    if not _fits(("ans", "worker", "*", "intent", "*"), record) or state.finished is not None:
+        return state
+    claimed = _on_intent(state, record, event_pb2.Intent(attempt=topic[-1], claimer=UNREADABLE))
+    return state if claimed is None else claimed
 
 
 def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunState | None:
@@ -316,6 +332,8 @@ def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunSt
     if found is None or found[1].action is None or found[1].result is not None or found[1].revoked:
         return None
     if body.WhichOneof("answer") is None or found[1] is not found[0].current:
+        return None
+    if body.action_sequence != found[1].sequence:
         return None
     if body.HasField("output") and body.output.WhichOneof("kind") is None:
         return None
@@ -327,7 +345,7 @@ def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunSt
 
 def _on_orphan(state: RunState, record: Record, body: event_pb2.Orphan) -> RunState | None:
     found = _answered(state, record, body.attempt)
-    if found is None or found[1].claimer != body.claimer or not body.claimer:
+    if found is None or found[1].claimer != (body.claimer or NAMELESS):
         return None
     attempt = found[1]
     if attempt.result is not None or (attempt.orphan_ns and attempt.seen_dead >= body.seen_dead):
@@ -348,23 +366,16 @@ def _on_verdict(state: RunState, record: Record, body: event_pb2.Verdict) -> Run
     instance, attempt = found
     if attempt.result is None or attempt.verdict is not None or body.result_id != attempt.result.event_id:
         return None
-    if body.round != attempt.round_asked or not body.outcome or not _can_be_judged(attempt):
+    if body.round != attempt.round_asked or not body.outcome or not attempt.can_be_judged:
         return None
     verdict = VerdictFact(record.time_ns, body)
-    attempt = replace(attempt, verdict=verdict, ended_ns=record.time_ns)
+    refutations = attempt.refutations + (body.outcome == event_pb2.OUTCOME_REFUTED)
+    attempt = replace(attempt, verdict=verdict, ended_ns=record.time_ns, refutations=refutations)
     attempts = (*instance.attempts[:-1], attempt)
     if body.outcome != event_pb2.OUTCOME_CONFIRMED:
         return _put(state, replace(instance, attempts=attempts))
     output = attempt.result.message.output if attempt.result is not None else None
     return _settle(state, replace(instance, attempts=attempts, settled="done", output=output))
-
-
-def _can_be_judged(attempt: Attempt) -> bool:
-    """A failure needs no verdict, and a read-back that found nothing is no result to confirm."""
-    result = attempt.result.message if attempt.result is not None else None
-    if result is None or not result.HasField("output"):
-        return False
-    return attempt.is_act or result.happened == event_pb2.HAPPENED_YES
 
 
 HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {

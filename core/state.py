@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from core.failures import failure_class
+from core.failures import BEFORE_THE_CALL, failure_class
 from core.ports import RunKey
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -57,6 +57,7 @@ class Attempt:
     result: ResultFact | None = None
     verdict: VerdictFact | None = None
     round_asked: int = 1
+    refutations: int = 0
 
     @property
     def is_act(self) -> bool:
@@ -72,7 +73,21 @@ class Attempt:
             return self.proposal is None
         if self.result is None:
             return True
-        return self.result.message.HasField("output") and self.verdict is None
+        return self.can_be_judged and self.verdict is None
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether the result wants a verdict: a failure does not, nor a read-back that found nothing."""
+        result = self.result.message if self.result is not None else None
+        if result is None or not result.HasField("output"):
+            return False
+        return self.is_act or result.happened == event_pb2.HAPPENED_YES
+
+    @property
+    def called(self) -> bool:
+        """Whether the failure is the tool's own, and not of a worker that never called it."""
+        code = self.result.message.failure.code if self.result is not None else ""
+        return bool(self.claimer) and code not in BEFORE_THE_CALL
 
     @property
     def can_be_taken_back(self) -> bool:
@@ -126,12 +141,14 @@ class Instance:
                 silent = attempt is not self.current or attempt.orphan_ns
                 found = attempt if attempt.is_act and attempt.claimer and silent else found
             elif not attempt.is_act:
-                found = None if result.happened == event_pb2.HAPPENED_NO else found
+                # A "no" rules out what a dead claimer did, and not what a living one may still do.
+                no = result.HasField("output") and result.happened == event_pb2.HAPPENED_NO
+                found = None if no and found is not None and found.seen_dead else found
             elif result.HasField("failure"):
                 kind = failure_class(result.failure)
                 if kind == event_pb2.FAILURE_CLASS_IN_DOUBT:
                     found = attempt
-                elif kind == event_pb2.FAILURE_CLASS_PERMANENT:
+                elif kind == event_pb2.FAILURE_CLASS_PERMANENT and attempt.called:
                     # Asked again under the same key, the tool itself says that it did not happen.
                     found = None
         return found

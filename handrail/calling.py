@@ -14,7 +14,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
@@ -33,6 +33,10 @@ class InvalidArguments(ValueError):
 
 class InvalidOutput(ValueError):
     """The tool returned what its signature does not allow; it has been called."""
+
+
+class ToolEscaped(RuntimeError):
+    """A tool raised what would end or mislead whoever called it (an exit, a cancellation, StopIteration)."""
 
 
 class ToolThreads(Executor):
@@ -55,7 +59,7 @@ class ToolThreads(Executor):
             try:
                 future.set_result(fn(*args, **kwargs))
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-                future.set_exception(error)
+                future.set_exception(_tamed(error))
 
         self._queue.put(work)
         if not self._idle.acquire(blocking=False):
@@ -92,18 +96,40 @@ async def invoke(
     named = {name: getattr(model, name) for name in type(model).model_fields}
     if contract.key_parameter:
         named[contract.key_parameter] = key
-    async with asyncio.timeout(timeout_s):
-        set_deadline(timeout_s)
-        if inspect.iscoroutinefunction(tool.function):
-            returned = await tool.function(**named)
-        else:
-            context = contextvars.copy_context()
-            bound = functools.partial(context.run, tool.function, **named)
-            returned = await asyncio.get_running_loop().run_in_executor(threads, bound)
+    set_deadline(timeout_s)
+    calling = asyncio.ensure_future(_call(tool, named, threads))
+    try:
+        done, _ = await asyncio.wait((calling,), timeout=timeout_s)
+    finally:
+        # A tool that does not let itself be cancelled is left behind.
+        calling.cancel()
+    if not done:
+        raise TimeoutError(f"no answer within {timeout_s:g} s")
+    if calling.cancelled():
+        raise ToolEscaped("the tool was cancelled from within")
+    returned = calling.result()
     try:
         return tool.output.dump_python(tool.output.validate_python(returned), mode="json")
     except ValueError as error:
         raise InvalidOutput(_without_links(error)) from error
+
+
+async def _call(tool: Tool, named: Mapping[str, Any], threads: Executor) -> Any:
+    if inspect.iscoroutinefunction(tool.function):
+        try:
+            return await tool.function(**named)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _tamed(error) from error
+    context = contextvars.copy_context()
+    bound = functools.partial(context.run, tool.function, **named)
+    return await asyncio.get_running_loop().run_in_executor(threads, bound)
+
+
+def _tamed(error: BaseException) -> Exception:
+    """Return an exception that is safe to raise in an event loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | CancelledError):
+        return error
+    return ToolEscaped(f"the tool raised {type(error).__name__}: {error}")
 
 
 def _without_links(error: ValueError) -> str:

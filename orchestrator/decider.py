@@ -18,6 +18,7 @@ import structlog
 from bus import consumers, subjects
 from core import run, values
 from core.decide import Catalogue, decide
+from core.errors import HandrailError
 from core.moves import Arm, Decide, Load, Move, Revoke
 from core.ports import (
     Address,
@@ -26,6 +27,8 @@ from core.ports import (
     FenceLost,
     Log,
     LogError,
+    LogForbidden,
+    LogUnavailable,
     RunKey,
 )
 from core.state import RunState
@@ -33,10 +36,15 @@ from handrail.v1 import event_pb2, plan_pb2
 
 MAX_UNANSWERED = 2_000
 MAX_CACHED_RUNS = 10_000
-MAX_ROUNDS = 50
+MAX_ROUNDS = 2_000
+MAX_EVENT_INLINE_BYTES = 4 * values.MAX_INLINE_BYTES
 RETRY_DELAY_S = 0.25
 
 _logger = structlog.get_logger("decider")
+
+
+class DecisionStuck(HandrailError):
+    """A decision that never gets all that it asks for."""
 
 
 @dataclass(slots=True)
@@ -156,7 +164,9 @@ class Decider:
 
     async def _fold(self, entry: _Entry, batch: list[Delivery]) -> None:
         entry.now_ns = max(entry.now_ns, *(d.time_ns for d in batch))
-        if entry.state is None or entry.stale:
+        # A tick may come to a decider that no longer hears the run's events.
+        ticked = any(delivery.record is None for delivery in batch)
+        if entry.state is None or entry.stale or ticked:
             entry.stale = False
             records = await self._log.read(entry.key)
             entry.state = run.fold(entry.key, records)
@@ -179,13 +189,27 @@ class Decider:
                 await self._perform(entry, state, moves)
                 return
             for load in loads:
-                content = await self._log.get_blob(entry.key, load.blob)
-                entry.contents[load.blob.sha256] = content.decode()
+                entry.contents[load.blob.sha256] = await self._load(entry.key, load.blob)
+        raise DecisionStuck(f"run {entry.key.run} needs more than {MAX_ROUNDS} large values at once")
+
+    async def _load(self, key: RunKey, blob: plan_pb2.Blob) -> str:
+        """Return a large value; what is not whole, or no text, is none and fails the step that needs it."""
+        try:
+            return (await self._log.get_blob(key, blob)).decode(errors="replace")
+        except (LogUnavailable, LogForbidden):
+            raise
+        except LogError as error:
+            _logger.warning("a large value cannot be read", run=key.run, reason=str(error))
+            return ""
 
     async def _perform(self, entry: _Entry, state: RunState, moves: list[Move]) -> None:
         last = state.last_decision
+        revoked = False
         for move in moves:
             if isinstance(move, Decide):
+                if revoked:
+                    # The fence is only known when the revoke has been folded, and what came before it.
+                    return
                 address = Address(entry.key, "dec", move.topic)
                 event = self._event(move.arm, move.body)
                 await self._spill(entry.key, event)
@@ -193,7 +217,8 @@ class Decider:
                 last = entry.appended = await self._log.append(address, event, fence=fence)
             elif isinstance(move, Revoke):
                 sequence = await self._revoke(entry.key, move)
-                last = entry.appended = max(last, entry.appended, sequence)
+                entry.appended = max(entry.appended, sequence)
+                revoked = revoked or sequence > 0
             elif isinstance(move, Arm) and entry.armed.get(move.timer) != move.due_ns:
                 await self._log.arm(entry.key, move.timer, move.due_ns)
                 entry.armed[move.timer] = move.due_ns
@@ -221,8 +246,9 @@ class Decider:
             found = event.action.arguments
         elif event.HasField("proposal_ask"):
             found = event.proposal_ask.inputs
-        for value in found.values():
-            if len(value.json) > values.MAX_INLINE_BYTES // 4:
-                content = value.json.encode()
-                if len(content) > values.MAX_INLINE_BYTES:
-                    value.blob.CopyFrom(await self._log.put_blob(key, content))
+        inline_bytes = 0
+        for value in sorted(found.values(), key=lambda value: len(value.json)):
+            content = value.json.encode()
+            inline_bytes += len(content)
+            if len(content) > values.MAX_INLINE_BYTES or inline_bytes > MAX_EVENT_INLINE_BYTES:
+                value.blob.CopyFrom(await self._log.put_blob(key, content))

@@ -17,7 +17,18 @@ import structlog
 from bus import consumers, subjects
 from core import conditions, failures, judgement, run, values
 from core.contracts import to_proto
-from core.ports import Address, Delivery, Fence, FenceLost, Log, LogError, Record, RunKey
+from core.ports import (
+    Address,
+    Delivery,
+    Fence,
+    FenceLost,
+    Log,
+    LogError,
+    LogFull,
+    LogUnavailable,
+    Record,
+    RunKey,
+)
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
 from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2
@@ -60,18 +71,16 @@ class Worker:
 
     async def serve(self) -> None:
         """Act until cancelled; what is in flight is then finished first."""
-        try:
-            async for delivery in self._log.consume(consumers.worker(self._toolbox), limit=self._concurrency):
-                task = asyncio.create_task(self._handle(delivery))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        finally:
-            self._threads.shutdown(wait=False)
+        async for delivery in self._log.consume(consumers.worker(self._toolbox), limit=self._concurrency):
+            task = asyncio.create_task(self._handle(delivery))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for what is in flight."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
+        self._threads.shutdown(wait=False)
 
     async def _handle(self, delivery: Delivery) -> None:
         """Carry one delivery out. The one supervision point of the worker."""
@@ -117,7 +126,9 @@ class Worker:
         try:
             arguments = await self._load(key, action)
             refusal = self._refusal(key, action, arguments) or await self._unmet(action, arguments)
-        except (values.BadValue, LogError) as error:
+        except LogUnavailable:
+            raise
+        except (values.BadValue, UnicodeDecodeError, LogError) as error:
             refusal = failures.permanent(failures.BAD_ARGUMENTS, str(error))
         if refusal is None and delivery.deliveries > MAX_DELIVERIES:
             refusal = failures.permanent(
@@ -125,8 +136,6 @@ class Worker:
             )
         if refusal is not None:
             result = event_pb2.Result(failure=refusal, happened=event_pb2.HAPPENED_NO)
-            if delivery.deliveries > 1 and await self._claim_taken(key, action.attempt):
-                return await self._report_lost_claim(delivery, action.attempt)
         else:
             if self._has_effect(action) and not await self._claim(key, action.attempt):
                 return await self._report_lost_claim(delivery, action.attempt)
@@ -134,7 +143,10 @@ class Worker:
             await self._spill(key, result)
         result.attempt, result.action_sequence = action.attempt, record.sequence
         result.took.FromNanoseconds(int((time.monotonic() - started) * 1e9))
-        await self._append_result(key, result)
+        if refusal is None:
+            await self._append_result(key, result)
+        elif not await self._append_refusal(key, result):
+            return await self._report_lost_claim(delivery, action.attempt)
         return True
 
     # --- before ------------------------------------------------------------------------------------
@@ -172,6 +184,7 @@ class Worker:
         try:
             seen = await judgement.observe(contract, {"args": arguments}, self._read)
             held = conditions.holds(contract.pre, {"args": arguments, "reads": seen})
+            observed = judgement.bounded(seen)
         except conditions.ConditionError as error:
             return failures.permanent(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
         except ToolError as error:
@@ -187,8 +200,7 @@ class Worker:
             return None
         return failures.permanent(
             failures.PRE_REFUTED,
-            f"{contract.name} must not run now: {contract.pre} does not hold; "
-            f"observed {judgement.bounded(seen)}",
+            f"{contract.name} must not run now: {contract.pre} does not hold; observed {observed}",
         )
 
     async def _read(self, tool: str, arguments: Mapping[str, Any]) -> Any:
@@ -215,23 +227,30 @@ class Worker:
             return False
         return True
 
-    async def _claim_taken(self, key: RunKey, attempt: str) -> bool:
-        claim = subjects.claim_filter(key, self._toolbox, attempt)
-        return await self._log.last(key.shard, claim) is not None
+    async def _append_refusal(self, key: RunKey, result: event_pb2.Result) -> bool:
+        """Refuse an action; where somebody else has claimed it meanwhile, it is not ours to refuse."""
+        event = self._event()
+        event.result.CopyFrom(result)
+        fence = subjects.claim(key, self._toolbox, result.attempt)
+        try:
+            await self._log.append(self._address(key, "result", result.attempt), event, fence=fence)
+        except FenceLost:
+            return False
+        return True
 
     async def _report_lost_claim(self, delivery: Delivery, attempt: str) -> bool:
         """Say that another has claimed the attempt and is silent; never resolve it."""
         key = delivery.key
         last = await self._log.last(key.shard, subjects.claim_filter(key, self._toolbox, attempt))
-        arm = last.event.WhichOneof("body") if last is not None and last.event is not None else None
-        if last is None or last.event is None or arm not in ("intent", "orphan"):
+        kind = last.address.topic[-2] if last is not None else ""
+        if last is None or kind not in ("intent", "orphan"):
             # Taken back, answered or judged: there is nothing left to say.
             return True
-        body = last.event.intent if arm == "intent" else last.event.orphan
-        dead = self._instance.knows_dead(body.claimer)
-        if arm == "intent" or (dead and not last.event.orphan.seen_dead):
+        claimer, told_dead = _claimer(last)
+        dead = self._instance.knows_dead(claimer)
+        if kind == "intent" or (dead and not told_dead):
             event = self._event()
-            event.orphan.CopyFrom(event_pb2.Orphan(attempt=attempt, claimer=body.claimer, seen_dead=dead))
+            event.orphan.CopyFrom(event_pb2.Orphan(attempt=attempt, claimer=claimer, seen_dead=dead))
             fence = Fence(subjects.claim_filter(key, self._toolbox, attempt), last.sequence)
             try:
                 await self._log.append(self._address(key, "orphan", attempt), event, fence=fence)
@@ -292,7 +311,7 @@ class Worker:
         while True:
             try:
                 return await write()
-            except LogError as error:
+            except (LogUnavailable, LogFull) as error:
                 _logger.warning("result not written yet", reason=str(error))
                 await asyncio.sleep(APPEND_RETRY_DELAY_S)
 
@@ -302,6 +321,16 @@ class Worker:
 
     def _address(self, key: RunKey, kind: str, attempt: str) -> Address:
         return Address(key, "ans", ("worker", self._toolbox, kind, attempt))
+
+
+def _claimer(record: Record) -> tuple[str, bool]:
+    """Return who has claimed an attempt, and whether it was said that they are dead."""
+    event = record.event
+    if event is None or event.version > run.VERSION:
+        return run.UNREADABLE, False
+    if event.HasField("orphan"):
+        return event.orphan.claimer, event.orphan.seen_dead
+    return event.intent.claimer or run.NAMELESS, False
 
 
 def _failed(failure: event_pb2.Failure, happened: event_pb2.Happened.ValueType) -> event_pb2.Result:

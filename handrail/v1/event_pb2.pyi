@@ -618,19 +618,23 @@ class VerifyAsk(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     RESULT_SEQUENCE_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    RESULT_ID_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     result_sequence: _builtins.int
     round: _builtins.int
+    result_id: _builtins.str
+    """The id of the result's event."""
     def __init__(
         self,
         *,
         attempt: _builtins.str = ...,
         result_sequence: _builtins.int = ...,
         round: _builtins.int = ...,
+        result_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "result_sequence", b"result_sequence", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "result_id", b"result_id", "result_sequence", b"result_sequence", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,6 +110,7 @@ class Play:
 
     def output(self, attempt: str, output: Any, **fields: Any) -> Play:
         """A worker says that it is done."""
+        fields.setdefault("action_sequence", self._sequence(attempt))
         body = event_pb2.Result(attempt=attempt, output=values.inline(output), **fields)
         return self.fact(("worker", "box", "result", attempt), "result", body)
 
@@ -125,7 +126,9 @@ class Play:
         happened: event_pb2.Happened.ValueType = event_pb2.HAPPENED_NO,
     ) -> Play:
         """A worker says that it failed."""
-        body = event_pb2.Result(attempt=attempt, failure=make("broken", "it broke"), happened=happened)
+        failure = make("broken", "it broke")
+        sequence = self._sequence(attempt)
+        body = event_pb2.Result(attempt=attempt, failure=failure, happened=happened, action_sequence=sequence)
         return self.fact(("worker", "box", "result", attempt), "result", body)
 
     def verdict(
@@ -172,6 +175,11 @@ class Play:
         if self.state.strays > strays:
             self.lines.append("  (a stray)")
         return self._settle()
+
+    def _sequence(self, attempt: str) -> int:
+        step = self.state.attempts.get(attempt, "")
+        found = self.state.instances[step].attempts if step else ()
+        return next((a.sequence for a in found if a.id == attempt), 0)
 
     # --- decisions ---------------------------------------------------------------------------------
 
