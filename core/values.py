@@ -6,6 +6,7 @@ anything through that is not JSON (NaN, lone surrogates, duplicate keys) or that
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -82,16 +83,30 @@ def arguments_digest(arguments: Mapping[str, Any]) -> str:
 
 
 def load(value: plan_pb2.Value, contents: Mapping[str, str]) -> Any:
-    """Return what a message means; `contents` holds the texts of blobs by digest."""
+    """Return what a message means; `contents` holds the texts of blobs by digest.
+
+    The same value is looked at again and again while a run goes on, so what is returned is shared: it must
+    not be changed.
+    """
     kind = value.WhichOneof("kind")
     if kind == "json":
-        return decode(value.json)
+        return _decode_inline(value.json)
     if kind == "blob":
         text = contents.get(value.blob.sha256)
         if text is None:
             raise NotLoaded(value.blob.sha256, value.blob)
-        return decode(text)
+        return _decode_large(text)
     raise BadValue("the value is empty: it is neither inline nor a blob")
+
+
+@functools.lru_cache(maxsize=256)
+def _decode_inline(text: str) -> Any:
+    return decode(text)
+
+
+@functools.lru_cache(maxsize=4)
+def _decode_large(text: str) -> Any:
+    return decode(text)
 
 
 def _check(value: Any) -> None:
