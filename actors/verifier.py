@@ -31,7 +31,7 @@ class _Case:
     result: event_pb2.Result
     result_id: str
     round: int
-    contract: tool_pb2.ToolContract
+    contract: tool_pb2.ToolContract | None
     key: str
     conditions: list[str]
     scope: dict[str, Any]
@@ -125,15 +125,18 @@ class Verifier:
             "args": await load_all(log, key, act.arguments),
             "output": values.load(result.output, contents),
         }
-        contract = self._contracts.get(act.tool, tool_pb2.ToolContract(name=act.tool))
-        wanted = [text for text in (contract.post, act.post) if text]
+        contract = self._contracts.get(act.tool)
+        wanted = [text for text in (contract.post if contract else "", act.post) if text]
         return _Case(result, event.id, round_, contract, act.key, wanted, scope)
 
     async def _judge(self, case: _Case, verdict: event_pb2.Verdict) -> None:
+        contract = case.contract
+        if contract is None:
+            raise CannotRead("the verifier does not know the tool: does it have the same project?")
         if case.conditions:
-            reads = await judgement.observe(case.contract, case.scope, self._read)
+            reads = await judgement.observe(contract, case.scope, self._read)
             verdict.evidence.extend(judgement.judge(case.conditions, {**case.scope, "reads": reads}))
-        happened = await self._read_back(case, verdict) if case.contract.readback else None
+        happened = await self._read_back(contract.readback, case.key, verdict) if contract.readback else None
         refuted = [e for e in verdict.evidence if not e.held]
         if not refuted:
             verdict.outcome = event_pb2.OUTCOME_CONFIRMED
@@ -143,14 +146,14 @@ class Verifier:
         if happened is not None:
             verdict.happened = event_pb2.HAPPENED_YES if happened else event_pb2.HAPPENED_NO
         found = "; ".join(f"{e.condition} does not hold, observed {e.observed}" for e in refuted)
-        verdict.failure.CopyFrom(failures.permanent(failures.POST_REFUTED, f"{case.contract.name}: {found}"))
+        verdict.failure.CopyFrom(failures.permanent(failures.POST_REFUTED, f"{contract.name}: {found}"))
 
-    async def _read_back(self, case: _Case, verdict: event_pb2.Verdict) -> bool:
+    async def _read_back(self, tool: str, key: str, verdict: event_pb2.Verdict) -> bool:
         """Ask the tool's read-back whether the action happened; that too is evidence."""
-        found = await self._read(case.contract.readback, {"key": case.key})
+        found = await self._read(tool, {"key": key})
         verdict.evidence.append(
             event_pb2.Evidence(
-                condition=f"{case.contract.readback} finds the action",
+                condition=f"{tool} finds the action",
                 held=found is not None,
                 observed=judgement.bounded(found),
             )

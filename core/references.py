@@ -23,7 +23,7 @@ class Limits:
 
     max_steps: int = plan.MAX_STEPS
     max_arguments: int = 64
-    max_plan_bytes: int = 1024 * 1024
+    max_plan_bytes: int = 512 * 1024
     max_rules: int = 64
     max_after: int = 100
     max_attempts: int = 20

@@ -312,7 +312,7 @@ def _on_proposal(state: RunState, record: Record, body: event_pb2.Proposal) -> R
 
 def _on_intent(state: RunState, record: Record, body: event_pb2.Intent) -> RunState | None:
     found = _answered(state, record, body.attempt)
-    if found is None or found[1].action is None or found[1].claimer or found[1].revoked:
+    if found is None or not found[1].is_act or found[1].claimer or found[1].revoked:
         return None
     changed = replace(found[1], claimer=body.claimer or NAMELESS, claimed_ns=record.time_ns)
     return _change(state, found[0], changed)
@@ -340,7 +340,8 @@ def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunSt
     event_id = record.event.id if record.event is not None else ""
     result = ResultFact(event_id, record.sequence, record.time_ns, body)
     ended = record.time_ns if body.HasField("failure") else 0
-    return _change(state, found[0], replace(found[1], result=result, ended_ns=ended))
+    # It also takes the place of the heal for its silence, if one was decided.
+    return _change(state, replace(found[0], heal=None), replace(found[1], result=result, ended_ns=ended))
 
 
 def _on_orphan(state: RunState, record: Record, body: event_pb2.Orphan) -> RunState | None:

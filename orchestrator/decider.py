@@ -113,7 +113,8 @@ class Decider:
     def _check_order(self, shard: int, sequence: int) -> None:
         """Forget what is cached of a shard when its deliveries have skipped something."""
         expected = self._expected.get(shard)
-        if expected is not None and sequence > expected:
+        if expected is None or sequence > expected:
+            # Also what a tick made it cache before the shard was its own.
             for entry in self._runs.values():
                 entry.stale = entry.stale or entry.key.shard == shard
         if expected is None or sequence >= expected:
@@ -168,6 +169,8 @@ class Decider:
         ticked = any(delivery.record is None for delivery in batch)
         if entry.state is None or entry.stale or ticked:
             entry.stale = False
+            # A timer that has fired is armed no more, whether its time had come or not.
+            entry.armed.clear()
             records = await self._log.read(entry.key)
             entry.state = run.fold(entry.key, records)
             if records:
@@ -195,10 +198,10 @@ class Decider:
     async def _load(self, key: RunKey, blob: plan_pb2.Blob) -> str:
         """Return a large value; what is not whole, or no text, is none and fails the step that needs it."""
         try:
-            return (await self._log.get_blob(key, blob)).decode(errors="replace")
+            return (await self._log.get_blob(key, blob)).decode()
         except (LogUnavailable, LogForbidden):
             raise
-        except LogError as error:
+        except (LogError, UnicodeDecodeError) as error:
             _logger.warning("a large value cannot be read", run=key.run, reason=str(error))
             return ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from workers.host import Worker
 from workers.instance import Instance, site_of
 
 DRAIN_S = 5.0
+RESTART_DELAY_S = 0.5
 SAVE_HEADS_EVERY_S = 5.0
 LISTING_FILE = "listing.sqlite"
 
@@ -80,7 +81,9 @@ async def _start_parts(
     ways = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}
     log = await parts.way(broker, settings, "decider").open()
     stack.push_async_callback(log.close)
-    await stack.enter_async_context(background(parts.decider(log, project, f"{directory.epoch}").serve()))
+    await stack.enter_async_context(
+        background(_keep_serving(parts.decider(log, project, f"{directory.epoch}").serve))
+    )
     host = InProcessHost(parts.build_agent)
     await host.ensure(parts.mind_specs(settings, project_dir, ways))
     stack.push_async_callback(host.stop, DRAIN_S)
@@ -114,6 +117,16 @@ async def _keep_broker(broker: parts.Broker) -> None:
         await broker.start()
 
 
+async def _keep_serving(serve: Callable[[], Awaitable[None]]) -> None:
+    """Serve again when serving ends; the log tells where to go on. A supervision point."""
+    while True:
+        try:
+            await serve()
+        except Exception:
+            _logger.exception("a part of the stack ended; it starts again")
+        await asyncio.sleep(RESTART_DELAY_S)
+
+
 @asynccontextmanager
 async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
     """Run something beside a context, and end it with the context."""
@@ -128,7 +141,7 @@ async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _working(worker: Worker) -> AsyncIterator[None]:
-    async with background(worker.serve()):
+    async with background(_keep_serving(worker.serve)):
         yield
     await worker.drain(DRAIN_S)
 

@@ -611,3 +611,71 @@ async def test_cancel_ends_though_somebody_wrote_garbage_on_the_claim():
             task.cancel()
         await asyncio.gather(deciding, *others, return_exceptions=True)
     assert list(stage.world.made.values()) == [1]
+
+
+class Handed:
+    def __init__(s, key, record, time_ns):
+        s.key, s.record, s.time_ns, s.deliveries = key, record, time_ns, 1
+
+    async def ack(s):
+        pass
+
+    async def nak(s, d=0.0):
+        pass
+
+    async def progress(s):
+        pass
+
+
+async def test_the_first_delivery_of_a_shard_may_leave_a_hole_behind_it():
+    stage = Stage()
+    log = stage.log
+    b = asyncio.create_task(stage.decider._consume(consumers.decider()))  # B holds the pin
+    await log.append(
+        Address(KEY, "cmd", ("submit",)), life({"id": "n", "tool": "add", "with": {"a": 1, "b": 2}})
+    )
+    acts = await until(lambda: records(log, "action"))
+    a = Decider(MemoryLog(stage.broker, (0,)), stage.decider._catalogue, instance="a")
+    a._take(Handed(KEY, None, acts[0].time_ns))
+    await asyncio.sleep(0.05)  # a tick (ticks are not pinned)
+    assert KEY in a._runs
+    r = E.Result(
+        attempt="n-a1",
+        failure=failures.transient("busy", "busy"),
+        happened=E.HAPPENED_NO,
+        action_sequence=acts[0].sequence,
+    )
+    await log.append(Address(KEY, "ans", ("worker", "box", "result", "n-a1")), ev("result", r, id="r1"))
+    await until(lambda: records(log, "healed"))
+    b.cancel()
+    await asyncio.gather(b, return_exceptions=True)  # the pin moves to A
+    await log.append(Address(KEY, "cmd", ("pause",)), ev("pause", E.Pause(), id="p"))
+    last = (await log.read(KEY))[-1]
+    a._take(Handed(KEY, last, last.time_ns))
+    await asyncio.sleep(0.05)
+    held = a._runs[KEY].state if KEY in a._runs else None
+    assert held is None or held == run.fold(KEY, await log.read(KEY)), "A folded an event over a hole"
+
+
+async def test_a_timer_that_fires_early_is_armed_again():
+    stage = Stage()
+    log = stage.log
+    d = stage.decider
+    armed = []
+
+    async def arm(key, timer, due_ns):
+        armed.append((timer, due_ns))
+
+    d._log.arm = arm
+    e = life({"id": "n", "tool": "add", "with": {"a": 1, "b": 2}})
+    e.submit.goal.deadline.FromNanoseconds(time.time_ns() + 10**12)
+    t = asyncio.create_task(d._consume(consumers.decider()))
+    await log.append(Address(KEY, "cmd", ("submit",)), e)
+    await until(lambda: armed and not d._runs[KEY].busy)
+    n = len(armed)
+    _, due = armed[-1]
+    d._take(Handed(KEY, None, due - 1))
+    await asyncio.sleep(0.1)  # the clock of the broker was set back, or rounds
+    t.cancel()
+    await asyncio.gather(t, return_exceptions=True)
+    assert len(armed) > n, "the timer has fired, is not armed any more, and nothing arms it again"

@@ -99,7 +99,8 @@ async def test_a_killed_child_comes_back_as_the_next_generation(start, tmp_path)
     os.kill(pid, signal.SIGKILL)
 
     async def back() -> bool:
-        return "generation 2" in (tmp_path / "logs" / "child.log").read_text().split("--- ")[-1]
+        text = (tmp_path / "logs" / "child.log").read_text()
+        return "generation 2" in text.split("--- ")[-1] and only(supervisor).state == "running"
 
     await eventually(back)
     child = only(supervisor)

@@ -182,3 +182,38 @@ def test_permit_that_expired_in_a_queue_costs_no_try():
     )
     p.fact(("worker", "box", "result", "look-a1"), "result", body)
     assert p.status != "failed", p.lines
+
+
+KEYED = {"idempotency": tool_pb2.IDEMPOTENCY_KEYED, "key_parameter": "key"}
+
+
+def test_a_late_result_takes_the_place_of_the_heal_for_its_silence():
+    p = (
+        Play(write("pay", **KEYED))
+        .submit({"id": "s", "tool": "pay"})
+        .intent("s-a1")
+        .orphan("s-a1", seen_dead=True)
+    )
+    p.output("s-a1", 1).tick().tick()
+    assert "s-a2" not in p.state.attempts, p.lines
+
+
+def test_no_new_act_after_cancel_though_a_heal_was_pending():
+    p = (
+        Play(write("pay", **KEYED))
+        .submit({"id": "s", "tool": "pay"})
+        .intent("s-a1")
+        .orphan("s-a1", seen_dead=True)
+    )
+    p.output("s-a1", 1).cancel().verdict("s-a1", E.OUTCOME_UNKNOWN).tick().tick()
+    acts = [line for line in p.lines if "ask.worker" in line and "s-a2" in line]
+    assert not acts, p.lines
+
+
+def test_a_read_back_needs_no_claim_and_cannot_be_claimed():
+    p = Play(contract("find"), write("call", readback="find")).submit({"id": "s", "tool": "call"})
+    p.intent("s-a1").orphan("s-a1", seen_dead=False).tick(60).tick().cancel()
+    p.intent("s-a2").orphan("s-a2", seen_dead=True)
+    assert p.state.strays == 2
+    p.found("s-a2", None)
+    assert p.status == "cancelled", p.lines
