@@ -92,6 +92,7 @@ class Submissions:
         self._writer = writer
         self._clock = clock
         self._entropy = entropy
+        self._last_ulid = ulid(0, bytes(10))
         self._open_until_ns = 0
         self._open: tuple[int, ...] = ()
 
@@ -130,7 +131,8 @@ class Submissions:
         return self._open
 
     def _new_run(self, now_ns: int, shards: tuple[int, ...]) -> str:
-        unique = ulid(now_ns, self._entropy(10))
+        # Later than the last one, also within a millisecond: runs are listed by their ids.
+        self._last_ulid = unique = max(ulid(now_ns, self._entropy(10)), next_ulid(self._last_ulid))
         number = int.from_bytes(hashlib.sha256(unique.encode()).digest()[:8])
         return subjects.run_id(shards[number % len(shards)], unique)
 
@@ -162,7 +164,18 @@ class Submissions:
 
 def ulid(time_ns: int, entropy: bytes) -> str:
     """Return 26 characters that sort by time: 48 bits of milliseconds, 80 random bits, base 32."""
-    number = (time_ns // 1_000_000 % 2**48) << 80 | int.from_bytes(entropy[:10])
+    return _base32((time_ns // 1_000_000 % 2**48) << 80 | int.from_bytes(entropy[:10]))
+
+
+def next_ulid(last: str) -> str:
+    """Return the one that sorts right after another."""
+    number = 0
+    for character in last:
+        number = number << 5 | _BASE32.index(character)
+    return _base32((number + 1) % 2**128)
+
+
+def _base32(number: int) -> str:
     return "".join(_BASE32[number >> shift & 31] for shift in range(125, -5, -5))
 
 

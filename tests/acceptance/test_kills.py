@@ -86,7 +86,7 @@ def check(up: Up, run: str, name: str, subjects: list[str]) -> None:
 
 
 def ray_processes(up: Up, what: str) -> list[int]:
-    """Processes of this stack's Ray: its actors ("ray::"), or a part of its head."""
+    """Processes of this stack's Ray: its actors ("ray::Mind"), or a part of its head."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -116,12 +116,14 @@ def test_a_killed_process(victim: Up, name: str) -> None:
 @pytest.mark.parametrize("victim", ["ray"], indirect=True)
 @pytest.mark.parametrize("slot", [0, 1, 2])
 def test_a_killed_actor(victim: Up, slot: int) -> None:
-    wait_for("every actor", lambda: len(ray_processes(victim, "ray::")) == 3, 30)
-    pids = sorted(ray_processes(victim, "ray::"))
+    wait_for("every actor", lambda: len(ray_processes(victim, "ray::Mind")) == 3, 30)
+    pids = sorted(ray_processes(victim, "ray::Mind"))
     run, subjects = begin(victim, f"actor{slot}")
     os.kill(pids[slot], signal.SIGKILL)
     check(victim, run, f"actor{slot}", subjects)
-    wait_for("another in its place", lambda: len(set(ray_processes(victim, "ray::")) - {pids[slot]}) == 3, 30)
+    wait_for(
+        "another in its place", lambda: len(set(ray_processes(victim, "ray::Mind")) - {pids[slot]}) == 3, 30
+    )
 
 
 @pytest.mark.parametrize("victim", ["ray"], indirect=True)

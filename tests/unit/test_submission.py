@@ -10,7 +10,15 @@ from core.conformance import Limits
 from core.plan_form import plan_from_form
 from handrail.v1 import event_pb2
 from handrail.v1.run_service_pb2 import SubmitGoalRequest
-from orchestrator.submission import MAX_DEADLINE_S, MAX_TEXT_BYTES, Checked, check, check_text, ulid
+from orchestrator.submission import (
+    MAX_DEADLINE_S,
+    MAX_TEXT_BYTES,
+    Checked,
+    check,
+    check_text,
+    next_ulid,
+    ulid,
+)
 
 NOW_NS = 1_700_000_000_000_000_000
 
@@ -110,3 +118,10 @@ def test_a_plan_carries_no_large_constants_and_no_blobs() -> None:
     codes = {v.field: v.code for v in checked(made).violations}
     assert codes["goal.plan.steps[0].arguments.a"] == "too_large"
     assert codes["goal.plan.steps[0].arguments.b"] == "blob"
+
+
+def test_ids_go_up_within_a_millisecond() -> None:
+    first = ulid(10**18, bytes([255] * 10))
+    assert next_ulid(first) > first
+    assert len(next_ulid(first)) == len(first)
+    assert next_ulid(ulid(0, bytes(10))) == ulid(0, bytes(9) + b"\x01")
