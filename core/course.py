@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from core import conditions, conformance, failures, values
@@ -16,16 +15,15 @@ from core.plan import (
     Unresolved,
     attempt_id,
     canonical_route,
-    dependencies,
     references,
 )
 from core.scope import Scope
+from core.shape import shape_of
 from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 MIND_POOL = "main"
 MAX_IN_FLIGHT = 64
-MAX_SHAPES = 256
 DEFAULT_MAX_ACTIONS = 4_000
 DEFAULT_MAX_STEPS = 1_000
 PERMIT_LIFE_NS = 600_000_000_000
@@ -50,32 +48,6 @@ def first_rule(rules: Sequence[plan_pb2.Rule], inputs: Mapping[str, Any]) -> int
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What follows from a plan alone."""
-
-    plan: plan_pb2.Plan
-    steps: Mapping[str, plan_pb2.Step]
-    needs: Mapping[str, frozenset[str]]
-    rank: Mapping[str, int]
-
-
-_shapes: dict[int, _Shape] = {}
-
-
-def _shape(plan: plan_pb2.Plan) -> _Shape:
-    """Return the shape of a plan; a plan is looked at again at every event of its run."""
-    kept = _shapes.get(id(plan))
-    if kept is not None and kept.plan is plan:
-        return kept
-    while len(_shapes) >= MAX_SHAPES:
-        _shapes.pop(next(iter(_shapes)))
-    steps = {step.id: step for step in plan.steps}
-    shape = _Shape(plan, steps, dependencies(plan), {step: i for i, step in enumerate(steps)})
-    _shapes[id(plan)] = shape
-    return shape
-
-
 class Course:
     """One look at a run that has a plan."""
 
@@ -83,7 +55,7 @@ class Course:
         assert state.plan is not None
         self.state = state
         self.now_ns = now_ns
-        shape = _shape(state.plan)
+        shape = shape_of(state.plan)
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
         self.room = MAX_IN_FLIGHT - len(state.in_flight)

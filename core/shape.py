@@ -1,0 +1,37 @@
+"""What follows from a plan alone: kept, since a plan is looked at again at every event of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from core.plan import dependencies
+from handrail.v1 import plan_pb2
+
+MAX_SHAPES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What follows from a plan alone."""
+
+    plan: plan_pb2.Plan
+    steps: Mapping[str, plan_pb2.Step]
+    needs: Mapping[str, frozenset[str]]
+    rank: Mapping[str, int]
+
+
+_shapes: dict[int, Shape] = {}
+
+
+def shape_of(plan: plan_pb2.Plan) -> Shape:
+    """Return the shape of a plan; a plan is looked at again at every event of its run."""
+    kept = _shapes.get(id(plan))
+    if kept is not None and kept.plan is plan:
+        return kept
+    while len(_shapes) >= MAX_SHAPES:
+        _shapes.pop(next(iter(_shapes)))
+    steps = {step.id: step for step in plan.steps}
+    shape = Shape(plan, steps, dependencies(plan), {step: i for i, step in enumerate(steps)})
+    _shapes[id(plan)] = shape
+    return shape
