@@ -135,11 +135,6 @@ def attempt_id(instance: str, n: int) -> str:
     return f"{instance}-a{n}"
 
 
-def step_of(instance: str) -> str:
-    """Return the step's id, given an instance or an attempt."""
-    return instance.partition("-")[0]
-
-
 def canonical_route(step: plan_pb2.Step) -> plan_pb2.Route.ValueType:
     """Return the route, where it is unspecified the one that the step's fields mean."""
     if step.route != plan_pb2.ROUTE_UNSPECIFIED:

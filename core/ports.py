@@ -6,7 +6,7 @@ anything; errors that an implementation may raise are below `LogError`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -195,7 +195,3 @@ class Log(Protocol):
     async def close(self) -> None:
         """Stop consuming and disconnect."""
         ...
-
-
-Contents = Mapping[str, str]
-"""Values that lie outside events, as JSON text by digest, as far as they have been loaded."""

@@ -228,6 +228,22 @@ async def test_a_finished_run_costs_no_memory(stage: Stage) -> None:
             await asyncio.sleep(0)
 
 
+async def test_a_paused_run_costs_no_memory(stage: Stage) -> None:
+    pause = event_pb2.Event(id="pause", version=run.VERSION)
+    pause.pause.SetInParent()
+    await stage.log.append(Address(KEY, "cmd", ("pause",)), pause)
+    await stage.submit({"id": "one", "tool": "add", "with": {"a": 1, "b": 2}})
+    async with asyncio.timeout(TIMEOUT_S):
+        while not (records := await stage.log.read(KEY)) or len(records) < 3 or stage.decider.cached:
+            await asyncio.sleep(0)
+    state = run.fold(KEY, await stage.log.read(KEY))
+    assert state.status == event_pb2.RUN_STATUS_PAUSED
+    resume = event_pb2.Event(id="resume", version=run.VERSION)
+    resume.resume.SetInParent()
+    await stage.log.append(Address(KEY, "cmd", ("resume",)), resume)
+    assert (await stage.finish()).status == event_pb2.RUN_STATUS_DONE
+
+
 async def test_a_precondition_that_cannot_be_read_is_tried_and_then_given_up(stage: Stage) -> None:
     stage.world.faults["peek"] = [RuntimeError("no peeking")] * 9
     await stage.submit({"id": "careful", "tool": "careful"})
