@@ -155,6 +155,7 @@ class Event(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     WRITER_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     SUBMIT_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     PAUSE_FIELD_NUMBER: _builtins.int
@@ -185,6 +186,13 @@ class Event(_message.Message):
     """The version of the writer's vocabulary."""
     writer: _builtins.str
     """Who wrote it: role and instance."""
+    @_builtins.property
+    def before(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """What the same writer says first, in order, as if each stood before this on a subject of its own: notes
+        before the decision that they lead to, earlier actions, results and verdicts of a chain. Never a claim,
+        and never two deep.
+        """
+
     @_builtins.property
     def submit(self) -> Global___Submit: ...
     @_builtins.property
@@ -239,6 +247,7 @@ class Event(_message.Message):
         id: _builtins.str = ...,
         version: _builtins.int = ...,
         writer: _builtins.str = ...,
+        before: _abc.Iterable[Global___Event] | None = ...,
         submit: Global___Submit | None = ...,
         cancel: Global___Cancel | None = ...,
         pause: Global___Pause | None = ...,
@@ -266,7 +275,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
@@ -334,18 +343,28 @@ class Submit(_message.Message):
 
     GOAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TOOK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    traceparent: _builtins.str
+    """The W3C trace context that the client sent, if any: the run's trace goes on from there."""
     @_builtins.property
     def goal(self) -> Global___Goal: ...
+    @_builtins.property
+    def took(self) -> _duration_pb2.Duration:
+        """From the request's arrival until this was written."""
+
     def __init__(
         self,
         *,
         goal: Global___Goal | None = ...,
         request_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+        took: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "request_id", b"request_id", "took", b"took", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,6 +569,27 @@ class Action(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PendingEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Argument: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Argument | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -562,6 +602,8 @@ class Action(_message.Message):
     POST_FIELD_NUMBER: _builtins.int
     ORIGINAL_SEQUENCE_FIELD_NUMBER: _builtins.int
     RESOLVES_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     step: _builtins.str
     """The step's instance: "refund", or "refund-3" in a fan-out."""
@@ -579,12 +621,18 @@ class Action(_message.Message):
     """It clears up whether an earlier attempt happened: the tool's precondition, which that attempt may
     have made false, is not asked again.
     """
+    follows: _builtins.str
+    """In a chain of reads: the attempt that comes just before, and must have succeeded."""
     @_builtins.property
     def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
     @_builtins.property
     def permit(self) -> Global___Permit: ...
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def pending(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Argument]:
+        """In a chain: the arguments that refer to outputs of earlier actions of the chain."""
+
     def __init__(
         self,
         *,
@@ -600,10 +648,12 @@ class Action(_message.Message):
         post: _builtins.str = ...,
         original_sequence: _builtins.int = ...,
         resolves: _builtins.bool = ...,
+        follows: _builtins.str = ...,
+        pending: _abc.Mapping[_builtins.str, _plan_pb2.Argument] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "key", b"key", "kind", b"kind", "original_sequence", b"original_sequence", "permit", b"permit", "post", b"post", "replaces", b"replaces", "resolves", b"resolves", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "follows", b"follows", "key", b"key", "kind", b"kind", "original_sequence", b"original_sequence", "pending", b"pending", "permit", b"permit", "post", b"post", "replaces", b"replaces", "resolves", b"resolves", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -931,6 +981,7 @@ class PlanAnswer(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     NO_PLAN_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    TOOK_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
@@ -938,6 +989,8 @@ class PlanAnswer(_message.Message):
     def no_plan(self) -> Global___NoPlan: ...
     @_builtins.property
     def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def took(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -945,10 +998,11 @@ class PlanAnswer(_message.Message):
         plan: _plan_pb2.Plan | None = ...,
         no_plan: Global___NoPlan | None = ...,
         failure: Global___Failure | None = ...,
+        took: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "no_plan", b"no_plan", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "no_plan", b"no_plan", "plan", b"plan", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "failure", b"failure", "no_plan", b"no_plan", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "failure", b"failure", "no_plan", b"no_plan", "plan", b"plan", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["plan", "no_plan", "failure"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -990,21 +1044,25 @@ class Proposal(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    TOOK_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     @_builtins.property
     def choice(self) -> Global___Choice: ...
     @_builtins.property
     def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def took(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
         attempt: _builtins.str = ...,
         choice: Global___Choice | None = ...,
         failure: Global___Failure | None = ...,
+        took: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "choice", b"choice", "failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "choice", b"choice", "failure", b"failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["choice", "failure"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -1067,12 +1125,34 @@ Global___Intent: _TypeAlias = Intent  # noqa: Y015
 class Result(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ATTEMPT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     HAPPENED_FIELD_NUMBER: _builtins.int
     ACTION_SEQUENCE_FIELD_NUMBER: _builtins.int
     TOOK_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     happened: Global___Happened.ValueType
     """What became of the effect, as far as the worker or the read-back can tell."""
@@ -1084,6 +1164,10 @@ class Result(_message.Message):
     def failure(self) -> Global___Failure: ...
     @_builtins.property
     def took(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]:
+        """In a chain: what the action's pending arguments became."""
+
     def __init__(
         self,
         *,
@@ -1093,10 +1177,11 @@ class Result(_message.Message):
         happened: Global___Happened.ValueType = ...,
         action_sequence: _builtins.int = ...,
         took: _duration_pb2.Duration | None = ...,
+        arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "output", b"output", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_sequence", b"action_sequence", "answer", b"answer", "attempt", b"attempt", "failure", b"failure", "happened", b"happened", "output", b"output", "took", b"took"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_sequence", b"action_sequence", "answer", b"answer", "arguments", b"arguments", "attempt", b"attempt", "failure", b"failure", "happened", b"happened", "output", b"output", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["output", "failure"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -1172,6 +1257,7 @@ class Verdict(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     HAPPENED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    TOOK_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     result_id: _builtins.str
     """The id of the result's event."""
@@ -1183,6 +1269,8 @@ class Verdict(_message.Message):
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]: ...
     @_builtins.property
     def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def took(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -1193,10 +1281,11 @@ class Verdict(_message.Message):
         evidence: _abc.Iterable[Global___Evidence] | None = ...,
         happened: Global___Happened.ValueType = ...,
         failure: Global___Failure | None = ...,
+        took: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "evidence", b"evidence", "failure", b"failure", "happened", b"happened", "outcome", b"outcome", "result_id", b"result_id", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "evidence", b"evidence", "failure", b"failure", "happened", b"happened", "outcome", b"outcome", "result_id", b"result_id", "round", b"round", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
