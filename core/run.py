@@ -17,8 +17,8 @@ from core.ports import Record, RunKey
 from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact
 from handrail.v1 import event_pb2
 
-VERSION = 1
-"""The version of the vocabulary that this code writes, and the newest that it reads."""
+VERSION = 2
+"""The version of the vocabulary that this code writes, and the newest that it reads; 2 brought bundles."""
 
 NAMELESS = "nameless"
 """Who claimed without saying who."""
@@ -33,6 +33,23 @@ ENDED: frozenset[int] = frozenset(
         event_pb2.RUN_STATUS_CANCELLED,
     )
 )
+
+BUNDLED: frozenset[str] = frozenset(
+    (
+        "plan_accepted",
+        "plan_rejected",
+        "expanded",
+        "skipped",
+        "step_failed",
+        "healed",
+        "proposal_refused",
+        "action",
+        "result",
+        "verdict",
+    )
+)
+"""What an event may carry: no claims, which are fenced by their subject, and nothing that somebody waits for
+on a subject of its own."""
 
 _Handler = Callable[[RunState, Record, Any], RunState | None]
 
@@ -60,12 +77,49 @@ def apply(state: RunState, record: Record) -> RunState:
         applied=record.sequence,
         last_decision=record.sequence if decision else state.last_decision,
     )
+    for part in unbundled(record):
+        state = _apply_one(state, part)
+    return state
+
+
+def unbundled(record: Record) -> tuple[Record, ...]:
+    """Return an event and those that it carries, in order, each where it would stand on its own.
+
+    What may not be bundled is there without an event, as what cannot be read is.
+    """
+    event = record.event
+    if event is None or not event.before:
+        return (record,)
+    return (*(_part(record, part) for part in event.before), record)
+
+
+def _part(record: Record, event: event_pb2.Event) -> Record:
+    """Place an event that another carries: the same writer's, so on the same channel, of the same pool."""
+    arm = event.WhichOneof("body")
+    nothing = replace(record, event=None)
+    if arm not in BUNDLED or event.before:
+        return nothing
+    channel, *topic = HANDLERS[arm][0]
+    own = record.address.topic
+    for i, token in enumerate(topic):
+        if token == "*":
+            if tuple(topic[:i]) != own[:i]:
+                return nothing
+            is_attempt = channel == "ans" and i == len(topic) - 1
+            topic[i] = getattr(event, arm).attempt if is_attempt else own[i]
+            own = (*own[:i], topic[i], *own[i + 1 :])
+    if channel != record.address.channel:
+        return nothing
+    return replace(record, address=replace(record.address, topic=tuple(topic)), event=event)
+
+
+def _apply_one(state: RunState, record: Record) -> RunState:
     if state.unreadable:
         return state
     event = record.event
     arm = event.WhichOneof("body") if event is not None else None
     if event is None or arm is None or event.version > VERSION:
-        if decision:
+        if record.address.channel == "dec":
             return replace(state, unreadable=True)
         return _stray(_on_unreadable(state, record))
     topic, handler = HANDLERS[arm]
@@ -206,8 +260,14 @@ def _on_action(state: RunState, record: Record, body: event_pb2.Action) -> RunSt
         asked_ns=record.time_ns,
         action=body,
     )
+    if body.follows and (body.follows not in state.attempts or body.follows in state.followers):
+        return None
     changed = _add_attempt(state, body.step, attempt)
-    return None if changed is None else replace(changed, actions=changed.actions + 1)
+    if changed is None:
+        return None
+    if body.follows:
+        changed = replace(changed, followers={**changed.followers, body.follows: body.attempt})
+    return replace(changed, actions=changed.actions + 1)
 
 
 def _on_verify_ask(state: RunState, record: Record, body: event_pb2.VerifyAsk) -> RunState | None:
@@ -337,6 +397,9 @@ def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunSt
         return None
     if body.HasField("output") and body.output.WhichOneof("kind") is None:
         return None
+    pending = found[1].action.pending
+    if pending and body.HasField("output") and body.arguments.keys() != pending.keys():
+        return None
     event_id = record.event.id if record.event is not None else ""
     result = ResultFact(event_id, record.sequence, record.time_ns, body)
     ended = record.time_ns if body.HasField("failure") else 0
@@ -365,18 +428,35 @@ def _on_verdict(state: RunState, record: Record, body: event_pb2.Verdict) -> Run
     if found is None or found[0].settled not in ("", "in_doubt") or found[1] is not found[0].current:
         return None
     instance, attempt = found
-    if attempt.result is None or attempt.verdict is not None or body.result_id != attempt.result.event_id:
+    if attempt.result is None or attempt.verdict is not None or attempt.revoked:
+        return None
+    if body.result_id != attempt.result.event_id:
         return None
     if body.round != attempt.round_asked or not body.outcome or not attempt.can_be_judged:
         return None
     verdict = VerdictFact(record.time_ns, body)
     refutations = attempt.refutations + (body.outcome == event_pb2.OUTCOME_REFUTED)
     attempt = replace(attempt, verdict=verdict, ended_ns=record.time_ns, refutations=refutations)
-    attempts = (*instance.attempts[:-1], attempt)
-    if body.outcome != event_pb2.OUTCOME_CONFIRMED:
-        return _put(state, replace(instance, attempts=attempts))
-    output = attempt.result.message.output if attempt.result is not None else None
-    return _settle(state, replace(instance, attempts=attempts, settled="done", output=output))
+    state = _put(state, replace(instance, attempts=(*instance.attempts[:-1], attempt)))
+    return _conclude(state, instance.id)
+
+
+def _conclude(state: RunState, instance_id: str) -> RunState:
+    """Settle an instance whose attempt is confirmed, and what it rests on too; then what rests on it."""
+    instance = state.instances[instance_id]
+    attempt = instance.current
+    if attempt is None or attempt.result is None or attempt.verdict is None or attempt.revoked:
+        return state
+    if attempt.verdict.message.outcome != event_pb2.OUTCOME_CONFIRMED:
+        return state
+    if instance.settled not in ("", "in_doubt"):
+        return state
+    if attempt.follows and not state.stands(attempt.follows):
+        return state
+    output = attempt.result.message.output
+    state = _settle(state, replace(instance, settled="done", output=output))
+    follower = state.followers.get(attempt.id)
+    return _conclude(state, state.attempts[follower]) if follower is not None else state
 
 
 HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {

@@ -65,6 +65,11 @@ class Attempt:
         return self.action is not None and self.action.kind == event_pb2.ACTION_KIND_ACT
 
     @property
+    def follows(self) -> str:
+        """The attempt that comes just before it in a chain; empty where it is in none, or the first."""
+        return self.action.follows if self.action is not None else ""
+
+    @property
     def in_flight(self) -> bool:
         """Whether a mind or a worker still owes an answer, or the verifier a verdict."""
         if self.revoked:
@@ -172,6 +177,8 @@ class RunState:
     instances: Mapping[str, Instance] = field(default_factory=dict)
     # The attempt ids of the run and the instances they belong to.
     attempts: Mapping[str, str] = field(default_factory=dict)
+    # In chains: an attempt, and the one that comes next.
+    followers: Mapping[str, str] = field(default_factory=dict)
     # Instances that are not settled; settled ones need no second look.
     open: frozenset[str] = frozenset()
     failed: tuple[str, ...] = ()
@@ -221,4 +228,25 @@ class RunState:
     def in_flight(self) -> tuple[Attempt, ...]:
         """The attempts that somebody still owes an answer to."""
         current = (self.instances[i].current for i in self.open if not self.instances[i].settled)
-        return tuple(attempt for attempt in current if attempt is not None and attempt.in_flight)
+        return tuple(a for a in current if a is not None and a.in_flight and not self.left_behind(a))
+
+    def stands(self, attempt_id: str) -> bool:
+        """Whether an attempt is what its step was done by."""
+        instance = self.instances[self.attempts[attempt_id]]
+        current = instance.current
+        return instance.settled == "done" and current is not None and current.id == attempt_id
+
+    def left_behind(self, attempt: Attempt) -> bool:
+        """Whether an attempt of a chain rests on one that went wrong, or counts no more."""
+        if attempt.revoked or not attempt.follows:
+            return False
+        before = self.instances[self.attempts[attempt.follows]]
+        former = before.current
+        if former is None or former.id != attempt.follows or former.revoked or before.settled == "failed":
+            return True
+        if former.result is not None and former.result.message.HasField("failure"):
+            return True
+        verdict = former.verdict.message if former.verdict is not None else None
+        if verdict is not None and verdict.outcome != event_pb2.OUTCOME_CONFIRMED:
+            return True
+        return self.left_behind(former)

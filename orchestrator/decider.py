@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from bus import consumers, subjects
-from core import run, values
-from core.decide import Catalogue, decide
+from bus.spilling import spill
+from core import run
+from core.ahead import decide_ahead, is_note
+from core.decide import Catalogue
 from core.errors import HandrailError
 from core.moves import Arm, Decide, Load, Move, Revoke
 from core.ports import (
@@ -37,7 +38,7 @@ from handrail.v1 import event_pb2, plan_pb2
 MAX_UNANSWERED = 2_000
 MAX_CACHED_RUNS = 10_000
 MAX_ROUNDS = 2_000
-MAX_EVENT_INLINE_BYTES = 4 * values.MAX_INLINE_BYTES
+MAX_CARRIED_BYTES = 512 * 1024
 RETRY_DELAY_S = 0.25
 
 _logger = structlog.get_logger("decider")
@@ -186,7 +187,7 @@ class Decider:
             state = entry.state
             if state is None or state.applied < entry.appended:
                 return
-            moves = decide(state, entry.now_ns, self._catalogue, entry.contents)
+            moves = decide_ahead(state, entry.now_ns, self._catalogue, entry.contents)
             loads = [move for move in moves if isinstance(move, Load)]
             if not loads:
                 await self._perform(entry, state, moves)
@@ -213,11 +214,10 @@ class Decider:
                 if revoked:
                     # The fence is only known when the revoke has been folded, and what came before it.
                     return
-                address = Address(entry.key, "dec", move.topic)
-                event = self._event(move.arm, move.body)
-                await self._spill(entry.key, event)
-                fence = subjects.decisions(entry.key, last)
-                last = entry.appended = await self._log.append(address, event, fence=fence)
+                for topic, event in await self._events(entry.key, move):
+                    address = Address(entry.key, "dec", topic)
+                    fence = subjects.decisions(entry.key, last)
+                    last = entry.appended = await self._log.append(address, event, fence=fence)
             elif isinstance(move, Revoke):
                 sequence = await self._revoke(entry.key, move)
                 entry.appended = max(entry.appended, sequence)
@@ -237,21 +237,28 @@ class Decider:
         except FenceLost:
             return 0
 
+    async def _events(self, key: RunKey, move: Decide) -> list[tuple[tuple[str, ...], event_pb2.Event]]:
+        """Return a decision as one event with what it carries; notes that are too large go on their own."""
+        *carried, last = [(one, self._event(one.arm, one.body)) for one in (*move.before, move)]
+        await self._spill(key, [event for _, event in (*carried, last)])
+        apart: list[tuple[Decide, event_pb2.Event]] = []
+        if sum(event.ByteSize() for _, event in carried) > MAX_CARRIED_BYTES:
+            apart = [(one, event) for one, event in carried if is_note(one)]
+            carried = [(one, event) for one, event in carried if not is_note(one)]
+        last[1].before.extend(event for _, event in carried)
+        return [(one.topic, event) for one, event in (*apart, last)]
+
     def _event(self, arm: str, body: object) -> event_pb2.Event:
         event = event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=self._writer)
         getattr(event, arm).CopyFrom(body)
         return event
 
-    async def _spill(self, key: RunKey, event: event_pb2.Event) -> None:
-        """Move large arguments out of the event, into the blob stream."""
-        found: Mapping[str, plan_pb2.Value] = {}
-        if event.HasField("action"):
-            found = event.action.arguments
-        elif event.HasField("proposal_ask"):
-            found = event.proposal_ask.inputs
-        inline_bytes = 0
-        for value in sorted(found.values(), key=lambda value: len(value.json)):
-            content = value.json.encode()
-            inline_bytes += len(content)
-            if len(content) > values.MAX_INLINE_BYTES or inline_bytes > MAX_EVENT_INLINE_BYTES:
-                value.blob.CopyFrom(await self._log.put_blob(key, content))
+    async def _spill(self, key: RunKey, events: list[event_pb2.Event]) -> None:
+        """Move large arguments out of what becomes one event, into the blob stream."""
+        found: list[plan_pb2.Value] = []
+        for event in events:
+            if event.HasField("action"):
+                found += event.action.arguments.values()
+            elif event.HasField("proposal_ask"):
+                found += event.proposal_ask.inputs.values()
+        await spill(self._log, key, found)
