@@ -168,6 +168,8 @@ class Decider:
         entry.now_ns = max(entry.now_ns, *(d.time_ns for d in batch))
         # A tick may come to a decider that no longer hears the run's events.
         ticked = any(delivery.record is None for delivery in batch)
+        if entry.state is None and not entry.stale and not ticked and _is_first(batch):
+            entry.state = run.initial(entry.key)
         if entry.state is None or entry.stale or ticked:
             entry.stale = False
             # A timer that has fired is armed no more, whether its time had come or not.
@@ -262,3 +264,14 @@ class Decider:
             elif event.HasField("proposal_ask"):
                 found += event.proposal_ask.inputs.values()
         await spill(self._log, key, found)
+
+
+def _is_first(batch: list[Delivery]) -> bool:
+    """Whether a batch begins with a submission that nobody has been handed before.
+
+    It is the first event of its run, so there is nothing to be read.
+    """
+    first = batch[0]
+    if first.record is None or first.deliveries > 1:
+        return False
+    return (first.record.address.channel, *first.record.address.topic) == ("cmd", "submit")
