@@ -41,6 +41,8 @@ MAX_ROUNDS = 2_000
 MAX_CARRIED_BYTES = 512 * 1024
 RETRY_DELAY_S = 0.25
 
+_FOLLOWED_BY_NOTHING = frozenset({"plan_ask", "proposal_ask", "action", "verify_ask", "intent"})
+
 _logger = structlog.get_logger("decider")
 
 
@@ -63,6 +65,8 @@ class _Entry:
     busy: bool = False
     # Something was delivered out of order: read the run again before going on.
     stale: bool = False
+    # All that could be decided is on its way; what was decided, and claims, change nothing about that.
+    at_rest: bool = False
 
 
 class Decider:
@@ -144,16 +148,18 @@ class Decider:
         """Fold what came, decide, perform, acknowledge. The one supervision point of the decider."""
         try:
             await self._fold(entry, batch)
-            await self._settle(entry)
+            if not (entry.at_rest and all(map(_tells_nothing, batch))):
+                entry.at_rest = False
+                entry.at_rest = await self._settle(entry)
         except (LogError, OSError) as error:
             # A foreign decision, or a broker that is away: forget, and look again when redelivered.
-            entry.state, entry.appended = None, 0
+            entry.state, entry.appended, entry.at_rest = None, 0, False
             _logger.info("decision postponed", run=entry.key.run, reason=str(error))
             await self._postpone(batch)
         except asyncio.CancelledError:
             raise
         except Exception:
-            entry.state, entry.appended = None, 0
+            entry.state, entry.appended, entry.at_rest = None, 0, False
             _logger.exception("decision failed", run=entry.key.run)
             await self._postpone(batch)
         else:
@@ -171,7 +177,7 @@ class Decider:
         if entry.state is None and not entry.stale and not ticked and _is_first(batch):
             entry.state = run.initial(entry.key)
         if entry.state is None or entry.stale or ticked:
-            entry.stale = False
+            entry.stale = entry.at_rest = False
             # A timer that has fired is armed no more, whether its time had come or not.
             entry.armed.clear()
             records = await self._log.read(entry.key)
@@ -183,17 +189,16 @@ class Decider:
             if delivery.record is not None:
                 entry.state = run.apply(entry.state, delivery.record)
 
-    async def _settle(self, entry: _Entry) -> None:
-        """Decide and perform until nothing is missing that can be done now."""
+    async def _settle(self, entry: _Entry) -> bool:
+        """Decide and perform until nothing is missing that can be done now; return whether that is all."""
         for _ in range(MAX_ROUNDS):
             state = entry.state
             if state is None or state.applied < entry.appended:
-                return
+                return False
             moves = decide_ahead(state, entry.now_ns, self._catalogue, entry.contents)
             loads = [move for move in moves if isinstance(move, Load)]
             if not loads:
-                await self._perform(entry, state, moves)
-                return
+                return await self._perform(entry, state, moves)
             for load in loads:
                 entry.contents[load.blob.sha256] = await self._load(entry.key, load.blob)
         raise DecisionStuck(f"run {entry.key.run} needs more than {MAX_ROUNDS} large values at once")
@@ -208,14 +213,15 @@ class Decider:
             _logger.warning("a large value cannot be read", run=key.run, reason=str(error))
             return ""
 
-    async def _perform(self, entry: _Entry, state: RunState, moves: list[Move]) -> None:
+    async def _perform(self, entry: _Entry, state: RunState, moves: list[Move]) -> bool:
+        """Carry moves out; return whether nothing more can be decided before somebody answers."""
         last = state.last_decision
         revoked = False
         for move in moves:
             if isinstance(move, Decide):
                 if revoked:
                     # The fence is only known when the revoke has been folded, and what came before it.
-                    return
+                    return False
                 for topic, event in await self._events(entry.key, move):
                     address = Address(entry.key, "dec", topic)
                     fence = subjects.decisions(entry.key, last)
@@ -227,6 +233,8 @@ class Decider:
             elif isinstance(move, Arm) and entry.armed.get(move.timer) != move.due_ns:
                 await self._log.arm(entry.key, move.timer, move.due_ns)
                 entry.armed[move.timer] = move.due_ns
+        # Asks rest with others, and an end is an end; after notes alone there may be more to decide.
+        return not any(isinstance(m, Revoke) or (isinstance(m, Decide) and is_note(m)) for m in moves)
 
     async def _revoke(self, key: RunKey, move: Revoke) -> int:
         """Take an attempt back; where its intent came first there is nothing to take, and 0 is returned."""
@@ -275,3 +283,10 @@ def _is_first(batch: list[Delivery]) -> bool:
     if first.record is None or first.deliveries > 1:
         return False
     return (first.record.address.channel, *first.record.address.topic) == ("cmd", "submit")
+
+
+def _tells_nothing(delivery: Delivery) -> bool:
+    """Whether a delivery is a decision or a claim, from which nothing new can follow."""
+    if delivery.record is None or delivery.record.event is None:
+        return False
+    return delivery.record.event.WhichOneof("body") in _FOLLOWED_BY_NOTHING

@@ -3,7 +3,7 @@
 Rows and checkpoints are committed together, so after a crash the feed goes on where the rows stand. A file
 that is damaged, of another version, or of another log is discarded and read anew. Everything happens on the
 event loop's thread; the statements are short. The states are those of `core.run`, except that a run counts
-as running from when it has a plan, before that is accepted, and as waiting from its first doubt on, even while
+as running from when it has a plan, before that is accepted, and as waiting from its first doubt on, even if
 another of its steps is still in flight.
 """
 
