@@ -38,7 +38,7 @@ from handrail.v1 import event_pb2, plan_pb2
 MAX_UNANSWERED = 2_000
 MAX_CACHED_RUNS = 10_000
 MAX_ROUNDS = 2_000
-MAX_CARRIED_BYTES = 512 * 1024
+MAX_CARRIED_BYTES = 256 * 1024
 RETRY_DELAY_S = 0.25
 
 _FOLLOWED_BY_NOTHING = frozenset({"plan_ask", "proposal_ask", "action", "verify_ask", "intent"})
