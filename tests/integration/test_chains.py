@@ -234,12 +234,18 @@ async def test_a_worker_whose_tool_has_an_effect_by_now_does_not_carry_it_out_in
 
 
 async def test_notes_that_are_too_large_to_be_carried_go_on_their_own(stages: list[Stage]) -> None:
-    stage = Stage(add_tool())
+    @tool(effect="read")
+    async def keep(text: str, n: int) -> int:
+        """Keep a text."""
+        return n
+
+    stage = Stage(keep)
     stages.append(stage)
-    stage.start("decider")
-    steps = [{**step, "title": "t" * (MAX_CARRIED_BYTES // 4)} for step in FIVE]
-    await stage.submit(*steps)
-    async with asyncio.timeout(TIMEOUT_S):
-        while len(await stage.kinds()) < 3:
-            await asyncio.sleep(0)
-    assert await stage.kinds() == ["submit", "plan_accepted", "action+action+action+action+action"]
+    stage.start()
+    text = "x" * (MAX_CARRIED_BYTES // 5)
+    await stage.submit(
+        {"id": "s0", "tool": "keep", "with": {"text": text, "n": 0}},
+        *({"id": f"s{i}", "tool": "keep", "with": {"text": text, "n": f"$s{i - 1}"}} for i in range(1, 6)),
+    )
+    assert (await stage.finish()).status == event_pb2.RUN_STATUS_DONE
+    assert (await stage.kinds())[:3] == ["submit", "plan_accepted", "+".join(["action"] * 6)]
