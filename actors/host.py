@@ -24,7 +24,7 @@ from actors.pool import AgentSpec
 from core.errors import HandrailError
 from core.ports import Delivery, Log, LogError, LogUnavailable, Record
 
-PROGRESS_INTERVAL_S = 1.0
+PROGRESS_INTERVAL_S = 0.5
 HANDLE_TIMEOUT_S = 300.0
 FIRST_RETRY_S = 0.05
 MAX_RETRY_S = 2.0

@@ -35,7 +35,7 @@ from handrail.v1 import event_pb2
 from workers.instance import Instance
 from workers.toolbox import Toolbox
 
-PROGRESS_INTERVAL_S = 1.0
+PROGRESS_INTERVAL_S = 0.5
 # Far above what bad luck makes: the broker also counts what a busy agent put back.
 MAX_DELIVERIES = 30
 MAX_LOST_CLAIM_DELAY_S = 30.0
