@@ -61,6 +61,7 @@ class Course:
         self.scope = Scope(state, self.steps, self.needs, contents)
         self.room = MAX_IN_FLIGHT - len(state.in_flight)
         self.actions = state.actions
+        self.heals = state.heals
 
     def moves(self) -> list[Move]:
         """Return what is missing."""
@@ -157,16 +158,20 @@ class Course:
     # --- one instance ------------------------------------------------------------------------------
 
     def _healer(self, instance: Instance) -> Healer:
-        return Healer(self.state, instance, self.steps[instance.step].max_attempts, self.now_ns)
+        return Healer(
+            self.state, instance, self.steps[instance.step].max_attempts, self.now_ns, heals=self.heals
+        )
 
     def _fail(self, instance: Instance, code: str, message: str) -> list[Move]:
         return [self._healer(instance).fail(permanent(code, message))]
 
     def _look(self, instance: Instance) -> list[Move]:
         try:
-            return self._next(instance)
+            moves = self._next(instance)
         except values.BadValue as error:
-            return self._fail(instance, failures.BAD_OUTPUT, str(error))
+            moves = self._fail(instance, failures.BAD_OUTPUT, str(error))
+        self.heals += sum(isinstance(move, Decide) and move.arm == "healed" for move in moves)
+        return moves
 
     def _next(self, instance: Instance) -> list[Move]:
         if instance.settled or instance.count is not None:

@@ -50,8 +50,12 @@ def _costs_nothing(state: RunState, attempt: Attempt) -> bool:
 class Healer:
     """Chooses the next move for one instance; holds nothing but its arguments."""
 
-    def __init__(self, state: RunState, instance: Instance, max_attempts: int, now_ns: int) -> None:
+    def __init__(
+        self, state: RunState, instance: Instance, max_attempts: int, now_ns: int, *, heals: int
+    ) -> None:
         self.state = state
+        # How many the run has had, those that are being decided in this look included.
+        self.heals = heals
         self.instance = instance
         self.max_attempts = max_attempts or DEFAULT_MAX_ATTEMPTS
         self.now_ns = now_ns
@@ -98,7 +102,7 @@ class Healer:
     ) -> Decide:
         """Decide a corrective move, or give up when the run has had too many."""
         limit = self.state.bound("max_heals", DEFAULT_MAX_HEALS)
-        if self.state.heals >= limit:
+        if self.heals >= limit:
             message = f"the run has used its {limit} heals; the last cause was: {cause.message}"
             return self.fail(failures.permanent(failures.BUDGET, message))
         body = event_pb2.Healed(
