@@ -4,13 +4,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 STAMP := $(VENV)/.synced
+SEEDS ?= 200
 GOAL ?= refund order 1001 and tell the customer
 
 # Trust what the machine trusts; older versions of uv know the first name only.
 export UV_NATIVE_TLS := 1
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: run test check fmt protos setup ci clean cluster-test help
+.PHONY: run test check simulate fmt protos setup ci clean help
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -38,6 +39,9 @@ check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tes
 	$(VENV)/bin/lint-imports
 	$(PY) protos/generate.py --check
 	$(PY) -m pytest tests/unit tests/scenarios -q
+
+simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, and check every promise
+	$(PY) -m tests.simulation --seeds $(SEEDS)
 
 fmt: $(STAMP)  ## format and fix what can be fixed
 	$(VENV)/bin/ruff format .

@@ -62,6 +62,10 @@ class MemoryBroker:
     async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
         """Publish once and return the sequence."""
         await asyncio.sleep(0)
+        return self.put(stream, subject, data, fence)
+
+    def put(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+        """Publish at once: what the broker does when a publish has arrived."""
         messages = self.stream(stream)
         if fence is not None:
             last = messages.last(fence.filter)

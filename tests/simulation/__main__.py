@@ -1,0 +1,92 @@
+"""The simulator's command line: `python -m tests.simulation --seeds 1000`.
+
+It lives through seeds, tells of those that fail and how to replay them, and ends with what has happened in all.
+With `--mutants` it plants bugs instead, and fails where one is not found.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from tests.simulation import fleet, report
+from tests.simulation.history import keep
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.seed import Simulation
+
+TELL_EVERY = 100
+
+
+def main() -> int:
+    """Do as the arguments say; anything but 0 means that a promise was not kept."""
+    arguments = _arguments()
+    if arguments.seed is not None:
+        return _one(arguments)
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    return _mutants(seeds, arguments) if arguments.mutants else _many(seeds, arguments)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1_000, help="how many seeds")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--seed", type=int, help="live through one seed only")
+    parser.add_argument("--trace", action="store_true", help="tell everything of that seed")
+    parser.add_argument("--keep", type=Path, help="write the logs of that seed's runs into this folder")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="plant this bug for that seed")
+    parser.add_argument("--mutants", action="store_true", help="plant each bug, until a seed finds it")
+    return parser.parse_args()
+
+
+def _one(arguments: argparse.Namespace) -> int:
+    with MUTANTS[arguments.mutant]() if arguments.mutant else nullcontext():
+        simulation = Simulation(arguments.seed, trace=arguments.trace)
+        outcome = simulation.run()
+    if arguments.trace:
+        print("\n".join(outcome.lines))
+    for violation in outcome.violations:
+        print(f"breaks {violation.invariant}: {violation.what}")
+    if arguments.keep is not None:
+        for path in keep(simulation, arguments.keep):
+            print(f"kept {path}")
+    print(f"seed {outcome.seed}: {outcome.digest}")
+    return 1 if outcome.violations else 0
+
+
+def _many(seeds: range, arguments: argparse.Namespace) -> int:
+    def tell(sum: fleet.Sum) -> None:
+        if sum.seeds % TELL_EVERY == 0:
+            print(f"{sum.seeds:,} of {len(seeds):,} seeds, {sum.real_s:.0f} s", file=sys.stderr, flush=True)
+
+    sum = fleet.sail(seeds, jobs=arguments.jobs, seconds=arguments.seconds, tell=tell)
+    for _, told in sum.failures:
+        print(told, end="\n\n")
+    figures = {"seeds": sum.seeds, "virtual_s": sum.virtual_s, "real_s": sum.real_s, "jobs": arguments.jobs}
+    print(report.statistics(sum.counts, **figures))
+    print(f"{len(sum.failures)} failed" if sum.failures else "every promise was kept")
+    return 1 if sum.failures else 0
+
+
+def _mutants(seeds: range, arguments: argparse.Namespace) -> int:
+    missed = 0
+    for catch in fleet.hunt(MUTANTS, seeds=seeds, jobs=arguments.jobs):
+        if catch.seed is None:
+            missed += 1
+            print(f"{catch.mutant:28} NOT FOUND in {catch.seeds} seeds")
+        else:
+            print(
+                f"{catch.mutant:28} found by seed {catch.seed} ({catch.seeds}. tried): {catch.invariant}",
+                flush=True,
+            )
+    print(
+        f"{missed} of {len(MUTANTS)} planted bugs were not found" if missed else "every planted bug was found"
+    )
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

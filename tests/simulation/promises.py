@@ -1,0 +1,135 @@
+"""What must hold of every effect as it happens, and of everything when nothing is left to happen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core import run, values
+from core.decide import decide
+from core.moves import Arm
+from core.plan import parse_reference, resolve
+from core.ports import Record
+from core.state import Instance
+from handrail.v1 import event_pb2, tool_pb2
+from tests.simulation.tools import CATALOGUE, CONTRACTS
+from tests.simulation.watch import EffectInvariant, RunWatch, Watch
+from tests.simulation.world import Effect
+
+
+def effects_are_claimed(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
+    """An effect happens under an attempt that its own worker has durably claimed and nobody took back."""
+    kinds = watch.claims.get(effect.charge.attempt, []) if watch is not None else []
+    if "intent" not in kinds:
+        yield "an effect without a durable claim"
+    if "revoked" in kinds:
+        yield "an effect of an attempt that was taken back"
+
+
+def effects_are_permitted(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
+    """An effect is exactly what was permitted: the tool, the arguments, the key."""
+    instance = watch.state.instances.get(effect.charge.step) if watch is not None else None
+    attempts = instance.attempts if instance is not None else ()
+    action = next((a.action for a in attempts if a.id == effect.charge.attempt), None)
+    if action is None:
+        yield "an effect that nobody asked for"
+        return
+    digest = values.arguments_digest({"who": effect.who, "n": effect.n})
+    if action.permit.tool != effect.charge.tool or action.permit.arguments_sha256 != digest:
+        yield f"an effect other than what was permitted: {action.permit}"
+    if effect.key and effect.key != action.key:
+        yield f"an effect under the key {effect.key!r} instead of {action.key!r}"
+
+
+def effects_happen_once(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
+    """No step has two effects, whatever tool it used; only what is natural may be done again."""
+    earlier = watch.effects.get(effect.charge.step, []) if watch is not None else []
+    if earlier:
+        yield f"a second effect of one step; the first was {earlier[0].charge} by {earlier[0].process}"
+
+
+def the_ended_is_over(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
+    """Nothing happens after a run's end, but for what the run has surfaced as in doubt."""
+    if watch is not None and watch.state.finished is not None and effect.charge.step not in watch.doubted:
+        yield "an effect after its run has ended"
+
+
+EFFECT_INVARIANTS: dict[str, EffectInvariant] = {
+    invariant.__name__: invariant
+    for invariant in (effects_are_claimed, effects_are_permitted, effects_happen_once, the_ended_is_over)
+}
+
+
+def runs_come_to_an_end(watch: RunWatch) -> Iterator[str]:
+    """Every acknowledged goal ends, or waits with a doubt that was surfaced."""
+    status = watch.state.status
+    if watch.state.finished is None and status != event_pb2.RUN_STATUS_WAITING:
+        yield f"nothing will ever happen again, and the run is {event_pb2.RunStatus.Name(status)}"
+
+
+def nothing_is_missing(watch: RunWatch, now_ns: int) -> Iterator[str]:
+    """Who reads the whole log afresh wants to do nothing more, and waits for no time that is past."""
+    for move in decide(watch.state, now_ns, CATALOGUE, {}):
+        if not isinstance(move, Arm) or move.due_ns <= now_ns:
+            yield f"a fresh decider would still want {type(move).__name__}"
+
+
+def folding_is_one(watch: RunWatch, records: list[Record]) -> Iterator[str]:
+    """The log folded from nothing gives what was folded step by step."""
+    if run.fold(watch.key, records) != watch.state:
+        yield "the log folded from nothing is another state"
+
+
+def effects_are_told(watch: RunWatch) -> Iterator[str]:
+    """What is done has happened; what is said not to have happened, has not."""
+    for instance in watch.state.instances.values():
+        effects = watch.effects.get(instance.id, [])
+        if instance.settled == "done" and _has_effect(instance) and not effects:
+            yield f"{instance.id} is done and nothing has happened"
+        if instance.settled == "failed" and effects and _denied(instance):
+            yield f"{instance.id} is said not to have happened, and has"
+        for effect in effects:
+            attempt = next(a for a in instance.attempts if a.id == effect.charge.attempt)
+            result = attempt.result.message if attempt.result is not None else event_pb2.Result()
+            if result.HasField("failure") and result.happened == event_pb2.HAPPENED_NO:
+                yield f"{attempt.id} says that it has not happened, and it has"
+
+
+def values_flow_as_planned(watch: RunWatch) -> Iterator[str]:
+    """What a step was done with is what its plan says, of the outputs that count."""
+    state = watch.state
+    if state.plan is None:
+        return
+    known = {name: i.output for name, i in state.instances.items() if i.output is not None}
+    outputs = {name: values.load(value, {}) for name, value in known.items() if value.HasField("json")}
+    outputs["goal"] = values.load(state.goal.context, {})
+    for step in state.plan.steps:
+        instance = state.instances[step.id]
+        attempt = instance.current
+        if step.each or step.rules or instance.settled != "done" or attempt is None or not attempt.is_act:
+            continue
+        assert attempt.action is not None
+        assert attempt.result is not None
+        used = {**attempt.action.arguments, **attempt.result.message.arguments}
+        for name, argument in step.arguments.items():
+            wanted = (
+                resolve(parse_reference(argument.reference), outputs)
+                if argument.WhichOneof("form") == "reference"
+                else values.load(argument.constant, {})
+            )
+            if values.load(used[name], {}) != wanted:
+                yield f"{step.id} was done with {name}={values.load(used[name], {})} instead of {wanted}"
+
+
+def _has_effect(instance: Instance) -> bool:
+    act = next((a.action for a in reversed(instance.attempts) if a.is_act), None)
+    return act is not None and CONTRACTS[act.tool].effect != tool_pb2.EFFECT_READ
+
+
+def _denied(instance: Instance) -> bool:
+    """Whether every attempt of an instance says that it has not happened."""
+    for attempt in instance.attempts:
+        if attempt.revoked or attempt.action is None:
+            continue
+        if attempt.result is None or attempt.result.message.happened != event_pb2.HAPPENED_NO:
+            return False
+    return True

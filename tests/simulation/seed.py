@@ -1,0 +1,357 @@
+"""One seed from beginning to end: the stack is put together, troubled, left in peace, and judged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import random
+import sys
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+import core.action
+from bus import consumers, subjects
+from bus.store import Stored
+from core.ports import Address, Record, RunKey
+from core.run import VERSION
+from core.state import RunState
+from handrail.v1 import event_pb2
+from tests.simulation import invariants, plans, promises, tools
+from tests.simulation.faults import Faults
+from tests.simulation.loop import PROCESS, SimLoop, seeded
+from tests.simulation.network import SimBroker, SimIntake, SimStream, records_on
+from tests.simulation.parts import Client, Parts
+from tests.simulation.plans import Command
+from tests.simulation.processes import Process, Supervisor
+from tests.simulation.report import describe
+from tests.simulation.watch import Watch
+from tests.simulation.weather import Weather
+from tests.simulation.world import Effect, World
+
+MAX_VIRTUAL_S = 3_600.0
+MAX_LOOP_STEPS = 400_000
+MAX_VIOLATIONS = 20
+KNOWN_OPEN: set[str] = set()
+"""Promises of which it is known that they are not kept yet: counted, and no failure."""
+_EXPECTED_ERRORS = ("agent_failed",)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was not kept."""
+
+    invariant: str
+    what: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a seed."""
+
+    seed: int
+    violations: list[Violation] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    digest: str = ""
+    virtual_s: float = 0.0
+    real_s: float = 0.0
+    lines: list[str] = field(default_factory=list)
+
+
+class Simulation:
+    """The stack of one seed."""
+
+    def __init__(self, seed: int, *, trace: bool = False) -> None:
+        self.outcome = Outcome(seed)
+        self._trace = trace
+        self._over = False
+        self.loop = SimLoop()
+        self._chance = random.Random(f"{seed}/stage")
+        self.shards = tuple(range(self._chance.choice((1, 1, 2))))
+        self.weather = Weather(seed)
+        self.supervisor = Supervisor(self.loop, self.note)
+        self.broker = SimBroker(self.loop, self.weather, self._stored)
+        self.drafts = plans.draw(seed)
+        self.watch = Watch(
+            invariants=invariants.INVARIANTS,
+            effect_invariants=promises.EFFECT_INVARIANTS,
+            is_dead=self._is_dead,
+            skew_ns=self._skew_ns,
+            fail=self.fail,
+        )
+        self.parts = Parts(
+            self.loop,
+            self.broker,
+            self.weather,
+            self.supervisor,
+            seed=seed,
+            shards=self.shards,
+            drafts=self.drafts,
+            bases=self.watch.bases,
+        )
+        self.client = Client(self.loop, self.supervisor, self.parts, self.note)
+        self.faults = Faults(
+            self.loop,
+            seed,
+            broker=self.broker,
+            supervisor=self.supervisor,
+            parts=self.parts,
+            weather=self.weather,
+            watch=self.watch,
+            note=self.note,
+        )
+        self.world = World(
+            self.loop,
+            seed,
+            self.weather,
+            told=self._acted,
+            kill=self.faults.kill,
+            stop=self.faults.stop,
+        )
+
+    # --- what is told ------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Keep a line of the trace."""
+        if self._trace:
+            process = PROCESS.get()
+            self.outcome.lines.append(f"{self.loop.time():9.3f}  {process or '-'!s:<14} {text}")
+
+    def fail(self, invariant: str, what: str) -> None:
+        """Note that a promise was not kept, and stop; unless that is known."""
+        if invariant in KNOWN_OPEN:
+            self.outcome.counts[f"known: {invariant}"] += 1
+            return
+        if len(self.outcome.violations) < MAX_VIOLATIONS:
+            self.outcome.violations.append(Violation(invariant, what))
+            self.note(f"!! {invariant}: {what}")
+        self.loop.stop()
+
+    def _stored(self, stream: str, stored: Stored, record: Record | None) -> None:
+        if not stream.startswith("EV_"):
+            return
+        if record is None:
+            self.fail("subjects_are_ours", f"{stored.subject} is no subject of a run's log")
+            return
+        if self._trace:
+            self.note(f"{stored.sequence:4} {record.address.key.run[-6:]} {describe(record)}")
+        self.watch.see(record)
+        self.faults.strike(self._writer(record))
+
+    def _writer(self, record: Record) -> Process | None:
+        """Return the process that wrote a record, if it lives."""
+        writer = record.event.writer if record.event is not None else ""
+        for process in self.supervisor.living():
+            if writer.endswith((f"/{process}", f"/{self.parts.instance(process)}")):
+                return process
+        return None
+
+    def _acted(self, effect: Effect) -> None:
+        self.note(f"** {effect.charge.tool} happens: {effect.charge.run[-6:]} {effect.charge.attempt}")
+        self.watch.see_effect(effect)
+
+    def _lives_of(self, claimer: str) -> list[Process]:
+        return [p for p in self.supervisor.all if "_" in p.place and str(self.parts.instance(p)) == claimer]
+
+    def _is_dead(self, claimer: str) -> bool:
+        return all(process.is_dead() for process in self._lives_of(claimer))
+
+    def _skew_ns(self, claimer: str) -> int:
+        return max((max(0, -process.skew_ns) for process in self._lives_of(claimer)), default=0)
+
+    # --- the life of a seed ------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Live through the seed."""
+        outcome, begun_s = self.outcome, time.perf_counter()
+        life_s = self._chance.choice((600.0, 600.0, 600.0, 3.0))
+        with seeded(self.loop, outcome.seed), self._logged(), self.parts.listening(), _permits(life_s):
+            tools.enter(self.world)
+            try:
+                self._live()
+                outcome.digest = self._digest()
+                outcome.virtual_s = self.loop.time()
+                self._count()
+            finally:
+                self._tear_down()
+        outcome.real_s = time.perf_counter() - begun_s
+        return outcome
+
+    def _live(self) -> None:
+        self.faults.begin()
+        self.parts.begin()
+        for draft in self.drafts:
+            self.client.begin(draft)
+        # Those that were left paused go on; those that wait for a human are cancelled by one.
+        for phase in (self._rest, self._resume, self._cancel, self._nudge, self._judge):
+            phase()
+            if self.outcome.violations:
+                return
+
+    def _rest(self) -> None:
+        """Run until nothing is left to happen."""
+        at_rest = self.loop.rest(max_s=self.loop.time() + MAX_VIRTUAL_S, max_steps=MAX_LOOP_STEPS)
+        if not at_rest and not self.outcome.violations:
+            self.fail("things_come_to_rest", f"after {self.loop.time():.0f} s something still happens")
+        # A task that nobody waits for tells of its failure when it is collected.
+        gc.collect()
+        for what in (*self.loop.errors, *self.supervisor.crashes):
+            self.fail("nothing_escapes", what)
+        self.loop.errors.clear()
+
+    def _resume(self) -> None:
+        self._steer("resume", lambda state: state.paused)
+
+    def _cancel(self) -> None:
+        self._steer("cancel", lambda state: state.status == event_pb2.RUN_STATUS_WAITING)
+
+    def _steer(self, command: Command, chosen: Callable[[RunState], bool]) -> None:
+        for watch in self.watch.runs.values():
+            if watch.state.finished is None and chosen(watch.state):
+                self.outcome.counts[
+                    f"at rest: {event_pb2.RunStatus.Name(watch.state.status)[11:].lower()}"
+                ] += 1
+                self.client.order(watch.key.run, command)
+        self._rest()
+
+    def _nudge(self) -> None:
+        """Let the deciders hear of every shard once more: what they forget is forgotten when they hear."""
+        for key in {watch.key.shard: watch.key for watch in self.watch.runs.values()}.values():
+            event = event_pb2.Event(id=uuid.uuid4().hex, version=VERSION, resume=event_pb2.Resume())
+            subject = subjects.build(Address(key, "cmd", ("resume",)))
+            self.broker.put(subjects.ev_stream(key.shard), subject, event.SerializeToString())
+        self._rest()
+
+    def _judge(self) -> None:
+        """Have the promises looked at that hold at the end."""
+        for watch in self.watch.runs.values():
+            for name, found in (
+                ("runs_come_to_an_end", promises.runs_come_to_an_end(watch)),
+                ("nothing_is_missing", promises.nothing_is_missing(watch, self.loop.now_ns())),
+                ("folding_is_one", promises.folding_is_one(watch, self.records(watch.key))),
+                ("effects_are_told", promises.effects_are_told(watch)),
+                ("values_flow_as_planned", promises.values_flow_as_planned(watch)),
+            ):
+                for what in found:
+                    self.fail(name, f"{what} (run {watch.key.run})")
+        for label, run in self.client.runs.items():
+            if run not in self.watch.runs:
+                self.fail("submissions_are_durable", f"{label} was acknowledged as {run}, which is not there")
+        labels = Counter(watch.state.goal.text for watch in self.watch.runs.values())
+        for label, count in labels.items():
+            if count > 1:
+                self.fail("submissions_happen_once", f"{label} has {count} runs")
+        for process, held in self._held():
+            self.fail("what_is_over_is_forgotten", f"{process} still holds {held}")
+
+    def _held(self) -> Iterator[tuple[Process, str]]:
+        """Yield the runs that deciders still hold of shards that they are pinned to."""
+        for shard in self.shards:
+            pinned = self.broker.durable(consumers.decider(), shard)._pinned
+            if isinstance(pinned, SimIntake):
+                process = pinned.process
+                for key in self.parts.deciders[process]._runs:
+                    if key.shard == shard:
+                        yield process, key.run
+
+    def keys(self) -> list[RunKey]:
+        """Return the runs that there are."""
+        return [watch.key for watch in self.watch.runs.values()]
+
+    def records(self, key: RunKey) -> list[Record]:
+        """Return the log of a run."""
+        stream = self.broker.stream(f"EV_{key.shard}")
+        assert isinstance(stream, SimStream)
+        return records_on(stream, f"ev.{key.shard}.{key.tenant}.{key.run}.>")
+
+    def _digest(self) -> str:
+        """Return a digest of all that was stored, when, and in which order."""
+        digest = hashlib.sha256()
+        for name, stream in sorted(self.broker._streams.items()):
+            assert isinstance(stream, SimStream)
+            for stored, record in zip(stream.messages, stream.records, strict=True):
+                if stored is not None:
+                    event = record.event if record is not None else None
+                    # The order of a map's entries is not the same in every process.
+                    data = event.SerializeToString(deterministic=True) if event is not None else stored.data
+                    digest.update(f"{name} {stored.sequence} {stored.time_ns} {stored.subject}\n".encode())
+                    digest.update(data)
+        return digest.hexdigest()
+
+    def _count(self) -> None:
+        counts = self.outcome.counts
+        counts.update(self.watch.counts)
+        counts.update(self.weather.counts)
+        counts.update(self.faults.counts)
+        counts.update({f"tool: {name}": n for name, n in self.world.troubles.items()})
+        counts.update({f"refused: {reason}": n for reason, n in Counter(self.client.refused).items()})
+        for watch in self.watch.runs.values():
+            status = event_pb2.RunStatus.Name(watch.state.status).removeprefix("RUN_STATUS_").lower()
+            counts[f"run: {status}"] += 1
+
+    def _tear_down(self) -> None:
+        """Let everything end without a word."""
+        self._over = True
+        self.loop.set_exception_handler(lambda loop, context: None)
+        self.broker.switch(False)
+        for process in self.supervisor.all:
+            process.kill()
+        for task in asyncio.all_tasks(self.loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        tasks = list(asyncio.all_tasks(self.loop))
+        self.loop._ready.clear()
+        self.loop._scheduled.clear()
+        for task in tasks:
+            with contextlib.suppress(BaseException):
+                task.get_coro().close()  # type: ignore[union-attr]
+        self.loop._ready.clear()
+        self.loop.close()
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
+        """Hear what the parts log as an error: most of it nobody should ever see."""
+
+        def hear(logger: Any, method: str, event: dict[str, Any]) -> Any:
+            if not self._over and event.get("exc_info") and event["event"] not in _EXPECTED_ERRORS:
+                found = traceback.TracebackException(*sys.exc_info())  # type: ignore[arg-type]
+                place = f"{found.stack[-1].filename}:{found.stack[-1].lineno}" if found.stack else "nowhere"
+                self.fail("nothing_escapes", f"{event['event']}: {sys.exc_info()[1]!r} at {place}")
+            raise structlog.DropEvent
+
+        structlog.configure(
+            processors=[hear],
+            wrapper_class=structlog.make_filtering_bound_logger(40),
+            cache_logger_on_first_use=False,
+        )
+        try:
+            yield
+        finally:
+            structlog.reset_defaults()
+
+
+@contextlib.contextmanager
+def _permits(life_s: float) -> Iterator[None]:
+    """Have permits live for so long."""
+    kept = core.action.PERMIT_LIFE_NS
+    core.action.PERMIT_LIFE_NS = int(life_s * 1e9)
+    try:
+        yield
+    finally:
+        core.action.PERMIT_LIFE_NS = kept
+
+
+def simulate(seed: int, *, trace: bool = False) -> Outcome:
+    """Live through a seed; the same seed gives the same log, to the byte."""
+    gc.disable()
+    try:
+        return Simulation(seed, trace=trace).run()
+    finally:
+        gc.enable()

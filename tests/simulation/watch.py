@@ -1,0 +1,190 @@
+"""Folds every run as its events are stored, and has the invariants look at each of them, and at each effect."""  # noqa: E501
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from core import run
+from core.ports import Record, RunKey
+from core.state import RunState, evolve
+from handrail.v1 import event_pb2
+from tests.simulation.world import Effect
+
+
+def unbundled(record: Record) -> list[Record]:
+    """Return what a record says, one event after another, each as if it stood alone."""
+    parts = run.unbundled(record)
+    if len(parts) == 1 or record.event is None:
+        return [record]
+    last = event_pb2.Event()
+    last.CopyFrom(record.event)
+    last.ClearField("before")
+    return [*parts[:-1], replace(record, event=last)]
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a decider knew when it decided: which look of all that was, and up to where it had read."""
+
+    number: int
+    applied: int
+
+
+@dataclass(slots=True)
+class RunWatch:
+    """What is known of one run, folded as its log grows."""
+
+    key: RunKey
+    # Every state so far, the last one included.
+    states: list[RunState]
+    # Who wrote the decisions so far: their looks at the run, and where they stand.
+    decisions: list[tuple[int, int]] = field(default_factory=list)
+    # Of each attempt: the kinds of events that lie on its own subjects.
+    claims: dict[str, list[str]] = field(default_factory=dict)
+    claimers: dict[str, str] = field(default_factory=dict)
+    result_ids: dict[str, set[str]] = field(default_factory=dict)
+    # Of each attempt: which result was judged, and how.
+    verdicts: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    effects: dict[str, list[Effect]] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
+
+    @property
+    def state(self) -> RunState:
+        """The run as it is now."""
+        return self.states[-1]
+
+    def since(self, applied: int) -> list[RunState]:
+        """Return the states from the one on that is applied up to a sequence."""
+        return self.states[bisect_right(self.states, applied, key=lambda state: state.applied) - 1 :]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One event that has just been stored, and what it changed."""
+
+    record: Record
+    before: RunState
+    after: RunState
+    run: RunWatch
+    watch: Watch
+    # Of a decision: what it was made on.
+    basis: Basis | None = None
+
+    @property
+    def arm(self) -> str:
+        """The kind of event."""
+        event = self.record.event
+        return (event.WhichOneof("body") or "") if event is not None else ""
+
+    @property
+    def event(self) -> event_pb2.Event:
+        """The event."""
+        assert self.record.event is not None
+        return self.record.event
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether the decider wrote it."""
+        return self.record.address.channel == "dec"
+
+    @property
+    def views(self) -> list[RunState]:
+        """The states since the decision was made; facts may have overtaken it, but it was right in one of them."""  # noqa: E501
+        return self.run.since(self.basis.applied) if self.basis is not None else [self.before]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it changed anything."""
+        return self.after.strays == self.before.strays
+
+
+Invariant = Callable[[Look], Iterator[str]]
+EffectInvariant = Callable[[Effect, RunWatch | None, "Watch"], Iterator[str]]
+
+
+class Watch:
+    """Sees everything that is stored and done."""
+
+    def __init__(
+        self,
+        *,
+        invariants: dict[str, Invariant],
+        effect_invariants: dict[str, EffectInvariant],
+        is_dead: Callable[[str], bool],
+        skew_ns: Callable[[str], int],
+        fail: Callable[[str, str], None],
+    ) -> None:
+        self._invariants, self._effect_invariants = invariants, effect_invariants
+        self._fail = fail
+        # Whether the worker of a name is dead, and how far back its clock has ever been.
+        self.is_dead, self.skew_ns = is_dead, skew_ns
+        self.runs: dict[str, RunWatch] = {}
+        # By the ids of decisions that were sent.
+        self.bases: dict[str, Basis] = {}
+        self.counts: Counter[str] = Counter()
+
+    def see(self, record: Record) -> None:
+        """Look at an event that is being stored."""
+        basis = self.bases.get(record.event.id) if record.event is not None else None
+        parts = unbundled(record)
+        self.counts["bundles"] += len(parts) > 1
+        for part in parts:
+            self._see(part, basis)
+
+    def _see(self, record: Record, basis: Basis | None) -> None:
+        key = record.address.key
+        watch = self.runs.get(key.run)
+        if watch is None:
+            watch = self.runs[key.run] = RunWatch(key, [run.initial(key)])
+        before = watch.state
+        # The parts of a bundle stand at one sequence.
+        after = run.apply(evolve(before, applied=record.sequence - 1), record)
+        look = Look(record, before, after, watch, self, basis)
+        for name, invariant in self._invariants.items():
+            for what in invariant(look):
+                self._fail(name, f"{what} (run {key.run}, event {record.sequence})")
+        self._note(look)
+        watch.states.append(after)
+        if look.is_decision:
+            watch.decisions.append((basis.number if basis is not None else 0, record.sequence))
+
+    def _note(self, look: Look) -> None:
+        """Remember what the invariants compare with, apart from the fold."""
+        arm, run_watch = look.arm, look.run
+        topic = look.record.address.topic
+        self.counts[f"event: {arm or 'unreadable'}"] += 1
+        if not look.counts:
+            self.counts["strays"] += 1
+        if arm in ("intent", "revoked", "result"):
+            run_watch.claims.setdefault(topic[-1], []).append(arm)
+        if arm == "intent":
+            run_watch.claimers[topic[-1]] = look.event.intent.claimer
+        elif arm == "result":
+            ids = run_watch.result_ids.setdefault(topic[-1], set())
+            self.counts["second results"] += bool(ids) and look.event.id not in ids
+            ids.add(look.event.id)
+        elif arm == "verdict":
+            said = look.event.verdict
+            run_watch.verdicts.setdefault(topic[-1], set()).add((said.result_id, said.outcome))
+        elif arm == "action":
+            self.counts["chained reads"] += bool(look.event.action.follows)
+            run_watch.keys.setdefault(look.event.action.step, look.event.action.key)
+        elif arm == "healed":
+            self.counts[f"heal: {look.event.healed.strategy}"] += 1
+        elif arm == "in_doubt":
+            self.counts["doubts"] += 1
+            run_watch.doubted.add(look.event.in_doubt.step)
+
+    def see_effect(self, effect: Effect) -> None:
+        """Look at something that is happening in the world."""
+        watch = self.runs.get(effect.charge.run)
+        for name, invariant in self._effect_invariants.items():
+            for what in invariant(effect, watch, self):
+                self._fail(name, f"{what} ({effect.charge}, by {effect.process})")
+        self.counts["effects"] += 1
+        if watch is not None:
+            watch.effects.setdefault(effect.charge.step, []).append(effect)

@@ -1,0 +1,276 @@
+"""The world on which tools act: a ledger that no crash can touch, and tools that fail in every way they may.
+
+A call can be slow, raise, hang, lie, act after its time, act and then hang, or take its process with it before
+or after the effect. What a tool must not do is break its own contract: raise a `ToolError` for something that
+it did, or act on what it has refused for good.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from handrail.tool import ToolError
+from handrail.v1 import event_pb2
+from tests.simulation.loop import PROCESS, SimLoop
+from tests.simulation.processes import Process
+from tests.simulation.weather import Weather
+from workers.host import Worker
+
+LATE_SHARE = 0.8
+"""An effect that is on its way when its worker dies lands within this share of the settling time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Under which attempt a worker calls a tool."""
+
+    run: str
+    step: str
+    attempt: str
+    tool: str
+
+
+CHARGE: ContextVar[Charge | None] = ContextVar("simulated_charge", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One line of the ledger."""
+
+    time_ns: int
+    charge: Charge
+    process: Process
+    who: str
+    n: int
+    key: str
+
+
+class SimWorker(Worker):
+    """The worker as it is; the world learns under which attempt it acts."""
+
+    def __init__(self, *rest: Any, **named: Any) -> None:
+        super().__init__(*rest, **named)
+        call = self._toolbox.call
+
+        async def charged(action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Result:
+            CHARGE.set(Charge(action.permit.run, action.step, action.attempt, action.tool))
+            return await call(action, arguments)
+
+        self._toolbox.call = charged  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What kind of tool a call is of, as far as the world cares."""
+
+    tool: str
+    idempotency: str
+    # Whether the verifier would see that nothing happened.
+    judged: bool
+    timeout_s: float
+    settle_s: float = 0.0
+
+
+class World:
+    """One seed's world."""
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        seed: int | str,
+        weather: Weather,
+        *,
+        told: Callable[[Effect], None],
+        kill: Callable[[Process], None],
+        stop: Callable[[Process, float], None],
+    ) -> None:
+        self._loop = loop
+        self._random = random.Random(f"{seed}/world")
+        self._weather = weather
+        self._told, self._kill, self._stop = told, kill, stop
+        self.ledger: list[Effect] = []
+        self.troubles: Counter[str] = Counter()
+        self._found: dict[str, str] = {}
+        self._seen: Counter[tuple[str, int]] = Counter()
+        self._done: set[object] = set()
+        self._refused: set[object] = set()
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    async def read(self, tool: str) -> None:
+        """Be asked for something."""
+        await asyncio.sleep(self._random.uniform(0.0, 0.01))
+        if not self._weather.chance(self._weather.odds.trouble * 0.6):
+            return
+        how = self._random.choice(("transient", "odd", "slow", "kill", "stop", "hang"))
+        self.troubles[f"read: {how}"] += 1
+        if how == "transient":
+            raise ToolError("busy", transient=True)
+        if how == "odd":
+            raise RuntimeError("it broke")
+        if how == "slow":
+            await asyncio.sleep(self._random.uniform(0.1, 2.0))
+        elif how == "kill":
+            await self._die()
+        elif how == "stop":
+            await self._halt()
+        else:
+            await asyncio.Event().wait()
+
+    def found(self, key: str) -> str | None:
+        """Tell whether something was done under a key."""
+        return self._found.get(key)
+
+    def seen(self, who: str, n: int) -> int:
+        """Tell how often something was done."""
+        return self._seen[who, n]
+
+    # --- acting ------------------------------------------------------------------------------------
+
+    async def act(self, manner: Manner, who: str, n: int, key: str = "") -> Any:
+        """Be acted upon, or not."""
+        charge, process = CHARGE.get(), PROCESS.get()
+        assert charge is not None
+        assert isinstance(process, Process), "only workers act"
+        identity = (manner.tool, key) if manner.idempotency == "keyed" else (manner.tool, who, n)
+
+        def effect() -> None:
+            self._effect(Effect(self._loop.now_ns(), charge, process, who, n, key), manner, identity)
+
+        await asyncio.sleep(self._random.uniform(0.0, 0.02))
+        if identity in self._refused:
+            raise ToolError("refused for good")
+        how = self._how(manner, identity)
+        if how is None:
+            await asyncio.sleep(self._random.choice((0.0, 0.0, 0.05, 0.3)))
+            effect()
+            await asyncio.sleep(self._random.choice((0.0, 0.0, 0.05, 0.3)))
+            return n
+        self.troubles[how] += 1
+        return await getattr(self, "_" + how.replace(" ", "_"))(manner, effect, n)
+
+    def _how(self, manner: Manner, identity: object) -> str | None:
+        """Choose what goes wrong, if anything."""
+        if not self._weather.chance(self._weather.odds.trouble):
+            return None
+        ways = ["transient", "doubt before", "doubt after", "odd before", "odd after", "hang before"]
+        ways += ["hang after", "stubborn", "kill before", "kill after", "kill after", "stop before"]
+        ways += ["stop after", "slow", "bad output"]
+        if identity not in self._done or manner.idempotency == "none":
+            ways += ["permanent"] * (6 if manner.tool.startswith("wire") else 1)
+            self._identity = identity
+        if manner.judged:
+            ways += ["lie", "lie"]
+        if manner.settle_s:
+            ways += ["late", "late and kill", "late and kill"]
+        return self._random.choice(ways)
+
+    def _effect(self, effect: Effect, manner: Manner, identity: object) -> None:
+        """Let it happen, once for each key where the tool is keyed."""
+        if identity in self._refused:
+            return
+        if manner.idempotency != "none" and identity in self._done:
+            return
+        self._done.add(identity)
+        self.ledger.append(effect)
+        self._seen[effect.who, effect.n] += 1
+        if effect.key:
+            self._found[effect.key] = effect.charge.tool
+        self._told(effect)
+
+    async def _die(self) -> None:
+        process = PROCESS.get()
+        assert isinstance(process, Process)
+        self._kill(process)
+        await asyncio.Event().wait()
+
+    async def _halt(self) -> None:
+        process = PROCESS.get()
+        assert isinstance(process, Process)
+        self._stop(process, self._random.choice((1.0, 4.0, 8.0, 15.0, 40.0)))
+        await asyncio.sleep(0)
+
+    # --- what goes wrong ---------------------------------------------------------------------------
+
+    async def _transient(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        raise ToolError("busy", transient=True)
+
+    async def _permanent(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        if manner.idempotency != "none":
+            self._refused.add(self._identity)
+        raise ToolError("no")
+
+    async def _doubt_before(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        raise ToolError("cannot tell", in_doubt=True)
+
+    async def _doubt_after(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        effect()
+        raise ToolError("cannot tell", in_doubt=True)
+
+    async def _odd_before(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        raise RuntimeError("it broke")
+
+    async def _odd_after(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        effect()
+        raise RuntimeError("it broke")
+
+    async def _hang_before(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        await asyncio.Event().wait()
+
+    async def _hang_after(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        effect()
+        await asyncio.Event().wait()
+
+    async def _stubborn(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        """Go on though nobody waits any more."""
+        try:
+            await asyncio.sleep(10 * manner.timeout_s)
+        except asyncio.CancelledError:
+            await asyncio.sleep(self._random.uniform(0.0, 3.0))
+        effect()
+        return n
+
+    async def _kill_before(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        await self._die()
+
+    async def _kill_after(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        effect()
+        await self._die()
+
+    async def _stop_before(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        await self._halt()
+        effect()
+        return n
+
+    async def _stop_after(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        effect()
+        await self._halt()
+        return n
+
+    async def _slow(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        await asyncio.sleep(manner.timeout_s * self._random.uniform(0.3, 1.1))
+        effect()
+        await asyncio.sleep(manner.timeout_s * self._random.uniform(0.0, 0.3))
+        return n
+
+    async def _bad_output(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        effect()
+        return "not a number"
+
+    async def _lie(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        return n
+
+    async def _late(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        """Have sent it off: it happens a little later, whatever becomes of the sender."""
+        self._loop.later(self._random.uniform(0.1, LATE_SHARE) * manner.settle_s, effect)
+        return n
+
+    async def _late_and_kill(self, manner: Manner, effect: Callable[[], None], n: int) -> Any:
+        self._loop.later(self._random.uniform(0.1, LATE_SHARE) * manner.settle_s, effect)
+        await self._die()
