@@ -1,0 +1,151 @@
+"""Counts that do not wobble: what a plan stores, in messages and bytes.
+
+`stored` reads a running stack's broker. `count_plan` runs one plan through the real decider, worker and verifier
+on the log in memory and counts what they append; the same code gives the same counts on every machine.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nats
+
+from actors.host import AgentLoop
+from actors.verifier import Verifier
+from bench.load import plan
+from bus.memory import MemoryBroker, MemoryLog
+from core import run
+from core.contracts import to_proto
+from core.decide import Catalogue
+from core.plan_form import plan_from_form
+from core.ports import Address, Fence, RunKey
+from handrail.tool import Tool, collect
+from handrail.v1 import event_pb2
+from orchestrator.decider import Decider
+from workers.host import Worker
+from workers.instance import Instance
+
+PROJECT = Path(__file__).with_name("project")
+TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How much a broker holds, in all of its streams."""
+
+    messages: int
+    bytes: int
+
+
+def stored(url: str, password: str) -> Stored:
+    """Ask a broker how much it holds."""
+    return asyncio.run(_stored(url, password))
+
+
+async def _stored(url: str, password: str) -> Stored:
+    client = await nats.connect(url, user="admin", password=password, inbox_prefix=b"_INBOX_admin")
+    try:
+        answer = await client.request("$JS.API.STREAM.LIST", b"", timeout=5)
+    finally:
+        await client.close()
+    states = [one["state"] for one in json.loads(answer.data)["streams"]]
+    # By the last sequence: what a timer's stream has dropped was stored too.
+    return Stored(sum(s["last_seq"] for s in states), sum(s["bytes"] for s in states))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one plan stored."""
+
+    events: int
+    bytes: int
+    by_kind: Mapping[str, int]
+    steps: int
+
+    @property
+    def publishes_per_step(self) -> float:
+        """Return how many events there were for each step, those of the run as a whole left out."""
+        whole = sum(self.by_kind.get(kind, 0) for kind in ("submit", "plan_accepted", "finished"))
+        return (self.events - whole) / self.steps
+
+
+class CountingBroker(MemoryBroker):
+    """A broker in memory that keeps the size of everything published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published: list[tuple[str, int, str]] = []
+
+    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+        """Publish, and note it once it is accepted."""
+        sequence = await super().publish(stream, subject, data, fence)
+        event = event_pb2.Event.FromString(data) if stream.startswith("EV_") else None
+        self.published.append((stream, len(data), (event.WhichOneof("body") or "") if event else ""))
+        return sequence
+
+
+def count_plan(tool: str, *, steps: int = 5) -> Counts:
+    """Run a plan of so many sequential calls of a tool of the bench's project, and count."""
+    return asyncio.run(_count_plan(tool, steps))
+
+
+async def _count_plan(tool: str, steps: int) -> Counts:
+    broker = CountingBroker()
+    tools = {one.contract.name: one for one in _tools()}
+    contracts = {name: to_proto(one.contract) for name, one in tools.items()}
+    log = MemoryLog(broker)
+    decider = Decider(MemoryLog(broker), Catalogue(contracts=contracts), instance="bench")
+    worker = Worker(
+        MemoryLog(broker), tools, toolbox="steps", instance=Instance("bench", 1, "steps_0", 1), concurrency=8
+    )
+    verifier = Verifier(tools, contracts, pool="main", instance="bench")
+    loop = AgentLoop(verifier, MemoryLog(broker), pool="main", instance="bench", concurrency=8)
+    tasks = [asyncio.create_task(work) for work in (decider.serve(), worker.serve(), loop.run())]
+    try:
+        key = RunKey(0, "default", "r0-counts0000")
+        goal = event_pb2.Goal(text="bench", plan=plan_from_form(plan(tool, steps)))
+        event = event_pb2.Event(id="0" * 32, version=run.VERSION, writer="gateway/bench")
+        event.submit.goal.CopyFrom(goal)
+        await log.append(Address(key, "cmd", ("submit",)), event)
+        async with asyncio.timeout(TIMEOUT_S):
+            async for record in log.follow(key):
+                if record.event is not None and record.event.HasField("finished"):
+                    break
+        status = record.event.finished.status if record.event is not None else 0
+        if status != event_pb2.RUN_STATUS_DONE:
+            raise AssertionError(f"the plan ended with {status}")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    kinds = Counter(kind for _, _, kind in broker.published)
+    return Counts(len(broker.published), sum(size for _, size, _ in broker.published), kinds, steps)
+
+
+def _tools() -> list[Tool]:
+    spec = importlib.util.spec_from_file_location("bench_steps", PROJECT / "steps.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return [one.with_toolbox("steps") for one in collect(module)]
+
+
+def main() -> None:
+    """Print the counts of a plan of reads and of one of effects."""
+    with contextlib.suppress(BrokenPipeError):
+        for tool in ("step", "act"):
+            found = count_plan(tool)
+            print(f"{tool}: {found.events} events, {found.bytes} bytes, {dict(found.by_kind)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+def measure(place, **k):  # noqa: D100, D103
+    return {}
