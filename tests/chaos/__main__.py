@@ -78,7 +78,9 @@ async def carry_out(wanted: argparse.Namespace) -> int:
         report.write(wanted.json, found, outcomes)
     late = [r for r in found["times"] if r["deed"] == "kill" and r["wanted_s"] and _p99(r) > r["wanted_s"]]
     for row in late:
-        print(f"slower than wanted: {row['target']}: p99 {_p99(row):.2f} s, wanted {row['wanted_s']:g} s")
+        print(
+            f"slower than wanted: {row['target']} on {row['host']}: p99 {_p99(row):.2f} s, wanted {row['wanted_s']:g} s"
+        )
     return int(failed or (wanted.strict_times and bool(late)))
 
 

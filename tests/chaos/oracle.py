@@ -19,6 +19,8 @@ from tests.chaos.world import KEYED, UNKEYED, Call, Effect
 Wrong = Literal["lost", "not ended", "repeated", "missing", "not verified", "unclaimed", "torn", "commanded"]
 COMMANDS = ("cancel", "pause", "resume")
 WAITING = "waiting"
+CLOSES = ("result", "healed", "in_doubt")
+"""What ends a claim, by the attempt that it names: an answer, or a move on without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +81,15 @@ def doubts(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def in_flight(rows: Iterable[Row], moment_ns: int) -> set[tuple[str, str]]:
-    """Return the actions, as (run, attempt), that were claimed and had no result at a moment."""
+    """Return the actions, as (run, attempt), that were claimed at a moment, not answered nor given up."""
     claimed: set[tuple[str, str]] = set()
-    answered: set[tuple[str, str]] = set()
+    closed: set[tuple[str, str]] = set()
     for row in rows:
         if row.time_ns <= moment_ns and row.kind == "intent":
             claimed.add((row.run, row.attempt))
-        if row.time_ns <= moment_ns and row.kind == "result":
-            answered.add((row.run, row.attempt))
-    return claimed - answered
+        if row.time_ns <= moment_ns and row.kind in CLOSES:
+            closed.add((row.run, row.attempt))
+    return claimed - closed
 
 
 # --- what must hold ------------------------------------------------------------------------------------
@@ -113,14 +115,14 @@ def _ended(asked: Asked, rows: Sequence[Row], told: Told | None) -> Iterator[tup
 def _effects(asked: Asked, rows: Sequence[Row], ledger: Ledger) -> Iterator[tuple[Wrong, str]]:
     """A keyed effect is there exactly once; another at most once, and missing only where surfaced."""
     done = any(row.kind == "finished" and row.body.status == event_pb2.RUN_STATUS_DONE for row in rows)
-    surfaced = {tool for _, tool, _ in _attempts(rows, doubts(rows))}
+    surfaced = {(tool, ref) for _, tool, ref in _attempts(rows, doubts(rows))}
     for tool, ref in asked.owes:
         count = len(ledger.effects[tool, ref])
         if count > 1:
             yield "repeated", f"{tool} {ref}: {count} effects: {ledger.effects[tool, ref]}"
-        if count == 0 and done and not (tool in UNKEYED and tool in surfaced):
+        if count == 0 and done and not (tool in UNKEYED and (tool, ref) in surfaced):
             yield "missing", f"{tool} {ref}: the run is done and the world shows nothing"
-        if tool in KEYED and tool in surfaced:
+        if tool in KEYED and (tool, ref) in surfaced:
             yield "not ended", f"{tool} {ref} has a key, and was surfaced as in doubt"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from tests.chaos import oracle
 from tests.chaos.history import Row, Stroke
 
 MINDS = ("planner", "executor", "verifier")
@@ -74,13 +75,14 @@ def _open(role: str, target: str, rows: Sequence[Row]) -> Iterator[tuple[str, st
             if row.kind == "result" and row.body.HasField("output")
         }
     elif role == "worker":
-        answer = "result"
+        answer = ""
         asked = {
             (row.run, row.attempt): None for row in rows if row.kind == "intent" and made_by(target, row)
         }
     else:
         return
-    answered = {(row.run, row.attempt) for row in rows if row.kind == answer}
+    closing = (answer,) if answer else oracle.CLOSES
+    answered = {(row.run, row.attempt) for row in rows if row.kind in closing}
     yield from (one for one in asked if one not in answered)
 
 

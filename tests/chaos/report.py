@@ -60,20 +60,20 @@ def plan_lines(strokes: Sequence[Stroke]) -> list[str]:
 
 def times(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return how long each kind of target took to be back, and what it had in hand to go on."""
-    back: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    resumed: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    back: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+    resumed: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
     for outcome in outcomes:
         for stroke in outcome.strokes:
             if stroke.crowded or not stroke.back_ns:
                 continue
             kind = recovery.kind_of(stroke.target)
-            place = (kind, stroke.deed)
+            place = (outcome.host, kind, stroke.deed)
             back[place].append((stroke.back_ns - stroke.since_ns) / 1e9)
             resumed[place] += [(at - stroke.since_ns) / 1e9 for at in stroke.resumed_ns]
     rows = []
     for place in sorted(back):
-        kind, deed = place
-        row: dict[str, Any] = {"target": kind, "deed": deed, "strokes": len(back[place])}
+        host, kind, deed = place
+        row: dict[str, Any] = {"host": host, "target": kind, "deed": deed, "strokes": len(back[place])}
         row["back_s"] = _spread(back[place])
         row["resumed_s"] = _spread(resumed[place])
         row["wanted_s"] = recovery.TARGET_S.get(kind)
@@ -125,10 +125,10 @@ def show(found: dict[str, Any]) -> None:
         f"in doubt {found['in_doubt']}, not verified {found['not_verified']}, other {found['other']}, "
         f"points not reached or targets not back {found['not_reached']}"
     )
-    print(f"{'target':10}{'deed':6}{'n':>4}  {'back: p50':>10}{'p99':>8}{'max':>8}", end="")
+    print(f"{'host':7}{'target':10}{'deed':6}{'n':>4}  {'back: p50':>10}{'p99':>8}{'max':>8}", end="")
     print(f"  {'in hand went on: p50':>21}{'p99':>8}{'max':>8}  wanted p99")
     for row in found["times"]:
-        print(f"{row['target']:10}{row['deed']:6}{row['strokes']:4}", end="  ")
+        print(f"{row['host']:7}{row['target']:10}{row['deed']:6}{row['strokes']:4}", end="  ")
         print(_numbers(row["back_s"], 10), _numbers(row["resumed_s"], 20), end="  ")
         print(f"{row['wanted_s']:g} s" if row["wanted_s"] else "")
     sys.stdout.flush()

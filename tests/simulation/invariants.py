@@ -11,8 +11,8 @@ from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, tool_pb2
 from tests.simulation.watch import Invariant, Look
 
-_PERMIT_GRACE_NS = 90_000_000_000
-"""From a worker's look at a permit to its claim: the longest stop, reads and appends together."""
+_PERMIT_GRACE_NS = 25_000_000_000
+"""From a worker's look at a permit to its claim, while it is not stopped: its reads and its append."""
 
 
 def decisions_build_on_each_other(look: Look) -> Iterator[str]:
@@ -191,12 +191,17 @@ def permits_are_bound(look: Look) -> Iterator[str]:
     elif look.arm == "intent":
         attempt = _of(look.before, look.event.intent.attempt)
         if attempt is None or attempt.action is None:
-            yield f"{look.event.intent.attempt} is claimed and was never asked for"
             return
-        back_ns = look.watch.skew_ns(look.event.intent.claimer)
+        slack_ns = look.watch.slack_ns(look.event.intent.claimer)
         over_ns = look.record.time_ns - attempt.action.permit.expires.ToNanoseconds()
-        if over_ns > back_ns + _PERMIT_GRACE_NS:
+        if over_ns > slack_ns + _PERMIT_GRACE_NS:
             yield f"{attempt.id} is claimed {over_ns / 1e9:.0f} s after its permit has expired"
+
+
+def claims_are_asked_for(look: Look) -> Iterator[str]:
+    """A worker only ever claims what the run knows of: an ask that changes nothing is not acted on."""
+    if look.arm == "intent" and look.event.intent.attempt not in look.before.attempts:
+        yield f"{look.event.intent.attempt} is claimed, and the run knows nothing of it"
 
 
 def _of(state: RunState, attempt: str) -> Attempt | None:
@@ -284,6 +289,7 @@ INVARIANTS: dict[str, Invariant] = {
         keys_stay,
         repeats_are_sound,
         permits_are_bound,
+        claims_are_asked_for,
         death_is_certain,
         done_is_confirmed,
         chains_hold_together,

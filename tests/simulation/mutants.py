@@ -8,23 +8,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from bus import subjects
 from bus.records import StoreLog
 from core import course, run
 from core.course import Course
 from core.healing import Healer
 from core.ports import Fence, LogError
 from core.state import Instance as StepInstance
+from core.state import RunState
 from handrail.v1 import event_pb2
 from orchestrator.decider import Decider
 from orchestrator.submission import Submissions
 from tests.simulation.network import SimLog
+from workers import host
 from workers.host import Worker
 from workers.instance import Instance
+from workers.toolbox import Toolbox
 
 Mutant = Callable[[], AbstractContextManager[Any]]
 
@@ -103,24 +107,19 @@ def lost_claim_is_ignored() -> AbstractContextManager[Any]:
 def result_after_ack() -> AbstractContextManager[Any]:
     """A result is sent once and not waited for."""
 
-    async def careless(self: Any, key: Any, result: Any) -> None:
-        event = self._event()
-        event.result.CopyFrom(result)
-        sending = self._log.store.publish(
-            f"EV_{key.shard}",
-            f"ev.{key.shard}.{key.tenant}.{key.run}.ans.worker.{self._toolbox}.result.{result.attempt}",
-            event.SerializeToString(),
-        )
-        self._sending = asyncio.create_task(_quietly(sending))
+    async def careless(self: Any, key: Any, results: Any) -> None:
+        for result in results:
+            subject = subjects.build(self._address(key, "result", result.attempt))
+            event = self._result_event(result).SerializeToString()
+            sending = self._log.store.publish(subjects.ev_stream(key.shard), subject, event)
+            self._sending = asyncio.create_task(_quietly(sending))
 
-    return patch.object(Worker, "_append_result", careless)
+    return patch.object(Worker, "_append_results", careless)
 
 
 async def _quietly(sending: Any) -> None:
-    try:  # noqa: SIM105
+    with suppress(LogError):
         await sending
-    except LogError:
-        pass
 
 
 def orphans_are_kept_quiet() -> AbstractContextManager[Any]:
@@ -139,7 +138,7 @@ def silence_is_death() -> AbstractContextManager[Any]:
 
 def permits_are_not_checked() -> AbstractContextManager[Any]:
     """A worker acts on any permit, and one that has expired too."""
-    return patch.object(Worker, "_refusal", lambda self, key, action, arguments: None)
+    return patch.object(Toolbox, "refusal", lambda self, key, action, arguments: None)
 
 
 # --- the decider -------------------------------------------------------------------------------------
@@ -255,16 +254,14 @@ def lease_is_not_waited_for() -> AbstractContextManager[Any]:
 
 def key_per_attempt() -> AbstractContextManager[Any]:
     """Every attempt has a key of its own."""
-    act = Course._act
+    authorise = course.authorise
 
-    def keyed(self: Any, *arguments: Any, **named: Any) -> Any:
-        moves = act(self, *arguments, **named)
-        for move in moves:
-            if move.arm == "action":
-                move.body.key += move.body.attempt[-1]
-        return moves
+    def keyed(*rest: Any, **named: Any) -> event_pb2.Action:
+        action = authorise(*rest, **named)
+        action.key += action.attempt[-1]
+        return action
 
-    return patch.object(Course, "_act", keyed)
+    return patch.object(course, "authorise", keyed)
 
 
 def no_of_the_living() -> AbstractContextManager[Any]:
@@ -299,6 +296,36 @@ def doubts_are_forgotten() -> AbstractContextManager[Any]:
 def end_in_flight() -> AbstractContextManager[Any]:
     """A run that is to end does not see through what is in flight."""
     return patch.object(Course, "_wind_down", lambda self, ending: [ending])
+
+
+def effects_in_chains() -> AbstractContextManager[Any]:
+    """What has an effect is asked for before what it needs is confirmed."""
+
+    def any_link(state: Any, shape: Any, chain: Any, last: str, toolbox: str) -> str | None:
+        waiting = [step for step in shape.needed_by[last] if not state.instances[step].settled]
+        if len(waiting) != 1 or state.instances[waiting[0]].current is not None:
+            return None
+        step = shape.steps[waiting[0]]
+        simple = step.tool in state.contracts and not (step.each or step.when or step.rules)
+        alone = shape.needs[step.id] <= set(chain)
+        return step.id if simple and alone and state.contracts[step.tool].toolbox == toolbox else None
+
+    return patch.object(course, "next_link", any_link)
+
+
+def chains_that_never_break() -> AbstractContextManager[Any]:
+    """What rests on an earlier read is thought to count, though that one went wrong."""
+    return patch.object(RunState, "left_behind", lambda self, attempt: False)
+
+
+def chains_count_at_once() -> AbstractContextManager[Any]:
+    """A read of a chain is done before the one that it rests on."""
+    return patch.object(RunState, "stands", lambda self, attempt_id: True)
+
+
+def pending_is_guessed() -> AbstractContextManager[Any]:
+    """A worker takes something else than what the step before has returned."""
+    return patch.object(host, "resolve", lambda reference, outputs: 1)
 
 
 def _handlers(arm: str, handler: Any) -> AbstractContextManager[Any]:
@@ -365,6 +392,10 @@ MUTANTS: dict[str, Mutant] = {
         everything_is_repeated,
         doubts_are_forgotten,
         end_in_flight,
+        effects_in_chains,
+        chains_that_never_break,
+        chains_count_at_once,
+        pending_is_guessed,
         verdict_on_any_result,
         done_by_its_result,
     )

@@ -28,6 +28,8 @@ class Process:
         self.generation = generation
         self.state: State = "running"
         self.skew_ns = 0
+        # For how long it has been stopped, or will have been.
+        self.stopped_s = 0.0
         self.context: Context = copy_context()
         self.context.run(PROCESS.set, self)
         # Called when it is stopped, goes on or dies: its connections must know.
@@ -124,6 +126,7 @@ class Supervisor:
             return False
         self._note(f"SIGSTOP {process} for {for_s:.2f} s")
         process.stop()
+        process.stopped_s += for_s
         self._loop.later(for_s, self._go_on, process)
         return True
 

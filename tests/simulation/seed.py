@@ -40,7 +40,7 @@ from tests.simulation.world import Effect, World
 MAX_VIRTUAL_S = 3_600.0
 MAX_LOOP_STEPS = 400_000
 MAX_VIOLATIONS = 20
-KNOWN_OPEN: set[str] = set()
+KNOWN_OPEN: frozenset[str] = frozenset()
 """Promises of which it is known that they are not kept yet: counted, and no failure."""
 _EXPECTED_ERRORS = ("agent_failed",)
 
@@ -84,7 +84,7 @@ class Simulation:
             invariants=invariants.INVARIANTS,
             effect_invariants=promises.EFFECT_INVARIANTS,
             is_dead=self._is_dead,
-            skew_ns=self._skew_ns,
+            slack_ns=self._slack_ns,
             fail=self.fail,
         )
         self.parts = Parts(
@@ -164,8 +164,10 @@ class Simulation:
     def _is_dead(self, claimer: str) -> bool:
         return all(process.is_dead() for process in self._lives_of(claimer))
 
-    def _skew_ns(self, claimer: str) -> int:
-        return max((max(0, -process.skew_ns) for process in self._lives_of(claimer)), default=0)
+    def _slack_ns(self, claimer: str) -> int:
+        """Return by how much a worker may be late: its clock was behind, or it was stopped."""
+        lives = self._lives_of(claimer)
+        return max((max(0, -life.skew_ns) + int(life.stopped_s * 1e9) for life in lives), default=0)
 
     # --- the life of a seed ------------------------------------------------------------------------
 

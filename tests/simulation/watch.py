@@ -115,13 +115,13 @@ class Watch:
         invariants: dict[str, Invariant],
         effect_invariants: dict[str, EffectInvariant],
         is_dead: Callable[[str], bool],
-        skew_ns: Callable[[str], int],
+        slack_ns: Callable[[str], int],
         fail: Callable[[str, str], None],
     ) -> None:
         self._invariants, self._effect_invariants = invariants, effect_invariants
         self._fail = fail
-        # Whether the worker of a name is dead, and how far back its clock has ever been.
-        self.is_dead, self.skew_ns = is_dead, skew_ns
+        # Of a worker's name: whether it is dead, and by how much it may be late.
+        self.is_dead, self.slack_ns = is_dead, slack_ns
         self.runs: dict[str, RunWatch] = {}
         # By the ids of decisions that were sent.
         self.bases: dict[str, Basis] = {}
