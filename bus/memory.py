@@ -59,7 +59,9 @@ class MemoryBroker:
 
         self._timers[subject] = self.clock.call_at(due_ns, fire)
 
-    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    async def publish(
+        self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = ""
+    ) -> int:
         """Publish once and return the sequence."""
         await asyncio.sleep(0)
         messages = self.stream(stream)
@@ -67,7 +69,7 @@ class MemoryBroker:
             last = messages.last(fence.filter)
             if (last.sequence if last else 0) != fence.sequence:
                 raise FenceLost(f"another writer came first on {fence.filter}: read it and decide again")
-        return messages.add(subject, data, self.clock.now_ns())
+        return messages.add(subject, data, self.clock.now_ns(), trace)
 
     async def first(self, stream: str, filter: str, after: int = 0) -> Stored | None:
         """Return the first message on a filter after a sequence."""

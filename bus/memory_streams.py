@@ -41,9 +41,9 @@ class MemoryStream:
         self._by_head: dict[str, list[Stored]] = {}
         self._newest: dict[str, int] | None = {} if one_per_subject else None
 
-    def add(self, subject: str, data: bytes, time_ns: int) -> int:
+    def add(self, subject: str, data: bytes, time_ns: int, trace: str = "") -> int:
         """Store a message, tell who waits for it, and return its sequence."""
-        stored = Stored(len(self.messages) + 1, time_ns, subject, data)
+        stored = Stored(len(self.messages) + 1, time_ns, subject, data, trace)
         if self._newest is not None:
             if subject in self._newest:
                 self.messages[self._newest[subject] - 1] = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.ports import RunKey
@@ -81,7 +82,12 @@ def of_answer(key: RunKey, event: event_pb2.Event) -> str:
     return span_id(key, names.INVOKE_WORKFLOW)
 
 
-def of_ask(key: RunKey, traceparent: str, event: event_pb2.Event) -> str:
+def of_ask(
+    key: RunKey,
+    traceparent: str,
+    event: event_pb2.Event,
+    sampled: Callable[[Context], bool] = lambda context: context.sampled,
+) -> str:
     """Return the trace context that travels with an ask: the span that waits for the answer; else ""."""
     arm = event.WhichOneof("body")
     if arm == "plan_ask":
@@ -90,7 +96,8 @@ def of_ask(key: RunKey, traceparent: str, event: event_pb2.Event) -> str:
         asking = span_id(key, names.ATTEMPT, getattr(event, arm).attempt)
     else:
         return ""
-    return render(of_run(key, traceparent).at(asking))
+    above = of_run(key, traceparent)
+    return render(Context(above.trace_id, asking, sampled(above)))
 
 
 def _hash(text: str, digits: int) -> str:

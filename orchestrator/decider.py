@@ -33,6 +33,7 @@ from core.ports import (
 )
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2
+from observability import ids, logs, tracing
 
 MAX_UNANSWERED = 2_000
 MAX_CACHED_RUNS = 10_000
@@ -124,7 +125,8 @@ class Decider:
         try:
             while entry.pending:
                 batch, entry.pending = entry.pending, []
-                await self._look(entry, batch)
+                with logs.bound(entry.key.run):
+                    await self._look(entry, batch)
         finally:
             entry.busy = False
             if not entry.pending and self._idle(entry):
@@ -143,6 +145,7 @@ class Decider:
         """Fold what came, decide, perform, acknowledge. The one supervision point of the decider."""
         try:
             await self._fold(entry, batch)
+            logs.bind_trace(ids.of_run(entry.key, _traceparent(entry)).trace_id)
             await self._settle(entry)
         except (LogError, OSError) as error:
             # A foreign decision, or a broker that is away: forget, and look again when redelivered.
@@ -217,7 +220,8 @@ class Decider:
                 event = self._event(move.arm, move.body)
                 await self._spill(entry.key, event)
                 fence = subjects.decisions(entry.key, last)
-                last = entry.appended = await self._log.append(address, event, fence=fence)
+                trace = tracing.of_ask(entry.key, _traceparent(entry), event)
+                last = entry.appended = await self._log.append(address, event, fence=fence, trace=trace)
             elif isinstance(move, Revoke):
                 sequence = await self._revoke(entry.key, move)
                 entry.appended = max(entry.appended, sequence)
@@ -255,3 +259,8 @@ class Decider:
             inline_bytes += len(content)
             if len(content) > values.MAX_INLINE_BYTES or inline_bytes > MAX_EVENT_INLINE_BYTES:
                 value.blob.CopyFrom(await self._log.put_blob(key, content))
+
+
+def _traceparent(entry: _Entry) -> str:
+    submit = entry.state.submit if entry.state is not None else None
+    return submit.traceparent if submit is not None else ""

@@ -32,6 +32,7 @@ from core.ports import (
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
 from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2
+from observability import tracing
 from workers.instance import Instance
 
 PROGRESS_INTERVAL_S = 1.0
@@ -72,7 +73,7 @@ class Worker:
     async def serve(self) -> None:
         """Act until cancelled; what is in flight is then finished first."""
         async for delivery in self._log.consume(consumers.worker(self._toolbox), limit=self._concurrency):
-            task = asyncio.create_task(self._handle(delivery))
+            task = asyncio.create_task(self._take(delivery))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -81,6 +82,10 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         self._threads.shutdown(wait=False)
+
+    async def _take(self, delivery: Delivery) -> None:
+        with tracing.handling(delivery.key, delivery.record):
+            await self._handle(delivery)
 
     async def _handle(self, delivery: Delivery) -> None:
         """Carry one delivery out. The one supervision point of the worker."""
@@ -222,6 +227,7 @@ class Worker:
                 self._address(key, "intent", attempt),
                 event,
                 fence=subjects.claim(key, self._toolbox, attempt),
+                trace=tracing.carried(),
             )
         except FenceLost:
             return False
@@ -233,7 +239,8 @@ class Worker:
         event.result.CopyFrom(result)
         fence = subjects.claim(key, self._toolbox, result.attempt)
         try:
-            await self._log.append(self._address(key, "result", result.attempt), event, fence=fence)
+            address = self._address(key, "result", result.attempt)
+            await self._log.append(address, event, fence=fence, trace=tracing.carried())
         except FenceLost:
             return False
         return True
@@ -253,7 +260,8 @@ class Worker:
             event.orphan.CopyFrom(event_pb2.Orphan(attempt=attempt, claimer=claimer, seen_dead=dead))
             fence = Fence(subjects.claim_filter(key, self._toolbox, attempt), last.sequence)
             try:
-                await self._log.append(self._address(key, "orphan", attempt), event, fence=fence)
+                address = self._address(key, "orphan", attempt)
+                await self._log.append(address, event, fence=fence, trace=tracing.carried())
             except FenceLost:
                 dead = False
         if dead or delivery.deliveries > MAX_DELIVERIES:
@@ -304,7 +312,7 @@ class Worker:
         event = self._event()
         event.result.CopyFrom(result)
         address = self._address(key, "result", result.attempt)
-        await self._durably(lambda: self._log.append(address, event))
+        await self._durably(lambda: self._log.append(address, event, trace=tracing.carried()))
 
     async def _durably(self, write: Callable[[], Any]) -> Any:
         """Write until it is written: what has been done must not be forgotten because the broker is away."""
