@@ -21,6 +21,7 @@ from bus.intake import Intake
 from bus.link import Link
 from bus.records import TIMEOUT_S, StoreLog, record_of
 from bus.store import Stored, patiently
+from bus.streams import consumer_home
 from core.ports import Consumer, Delivery, Fence, LogError, LogUnavailable, Record, RunKey
 
 PUBLISH_TIMEOUT_S = 2.0
@@ -139,6 +140,12 @@ class NatsLog(StoreLog):
         finally:
             self._intakes.discard(intake)
             await intake.close()
+
+    async def backlog(self, consumer: Consumer) -> int:
+        """Return how many messages of all shards a durable consumer has yet to answer."""
+        homes = (consumer_home(consumer, shard) for shard in self.shards)
+        infos = [await self.link.call(f"CONSUMER.INFO.{stream}.{name}", {}) for stream, name in homes]
+        return sum(int(info["num_pending"]) + int(info["num_ack_pending"]) for info in infos)
 
     async def arm(self, key: RunKey, timer: str, due_ns: int) -> None:
         """Have a tick delivered at the due time; arming a timer again moves it."""

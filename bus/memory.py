@@ -145,6 +145,11 @@ class MemoryLog(StoreLog):
             self._intakes.discard(intake)
             await intake.close()
 
+    async def backlog(self, consumer: Consumer) -> int:
+        """Return how many messages of all shards a durable consumer has yet to answer."""
+        await asyncio.sleep(0)
+        return sum(self.broker.durable(consumer, shard).backlog for shard in self.shards)
+
     async def arm(self, key: RunKey, timer: str, due_ns: int) -> None:
         """Have a tick delivered at the due time; arming a timer again moves it."""
         await asyncio.sleep(0)

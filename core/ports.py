@@ -178,6 +178,10 @@ class Log(Protocol):
         """Yield deliveries of all shards, at most `limit` of them unanswered (ack or nak) at a time."""
         ...
 
+    async def backlog(self, consumer: Consumer) -> int:
+        """Return how many messages of all shards a durable consumer has yet to answer."""
+        ...
+
     async def arm(self, key: RunKey, timer: str, due_ns: int) -> None:
         """Have a tick delivered at the due time; arming a timer again moves it."""
         ...

@@ -81,13 +81,17 @@ class FileExporter:
                 if self._path.stat().st_size + len(line) > self._max_bytes:
                     self._path.replace(self._path.with_name(f"{self._path.name}.{KEPT_FILES}"))
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8", errors="replace") as file:
+            with open(self._path, "a", encoding="utf-8", errors="replace", opener=_private) as file:
                 file.write(line)
         except OSError as error:
             raise ExportFailed(f"traces cannot be written to {self._path}: {error.strerror}") from error
 
     async def close(self) -> None:
         """Nothing is held open."""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
 
 
 class OtlpExporter:
@@ -155,6 +159,7 @@ def collector(environ: Mapping[str, str] = os.environ) -> OtlpExporter:
 
 def span_exporter() -> Any:
     """Return the SDK's exporter, which takes our spans as they are."""
+    from grpc import StatusCode
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     class OwnSpans(OTLPSpanExporter):
@@ -164,4 +169,6 @@ def span_exporter() -> Any:
             return otlp.message(data, environment.resource)
 
     options = environment.channel_options(environment.endpoint("traces"))
-    return OwnSpans(channel_options=options or None)  # type: ignore[arg-type]
+    # Whoever exports tries again, and not while others wait: here nothing is retried (no error is an OK).
+    never = (StatusCode.OK,)
+    return OwnSpans(channel_options=options or None, retryable_error_codes=never)  # type: ignore[arg-type]
