@@ -27,7 +27,7 @@ from core.ports import Delivery, Log, LogError, LogUnavailable, Record
 from handrail.v1 import event_pb2
 from observability import tracing
 
-PROGRESS_INTERVAL_S = 1.0
+PROGRESS_INTERVAL_S = 0.5
 HANDLE_TIMEOUT_S = 300.0
 FIRST_RETRY_S = 0.05
 MAX_RETRY_S = 2.0

@@ -7,6 +7,7 @@ decider knows whether a repeat would be a second effect.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 from actors.agent import Answer
 from actors.answers import answer, load, load_all, poisoned
 from bus import consumers
-from core import conditions, failures, judgement, values
-from core.ports import Consumer, Log, Record
+from core import conditions, failures, judgement, run, values
+from core.ports import Consumer, Log, Record, RunKey
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
 from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2, tool_pb2
+from observability import names, tracing
 
 READ_TIMEOUT_S = 10.0
 MAX_THREADS = 32
@@ -26,15 +28,13 @@ MAX_THREADS = 32
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What is to be judged."""
+    """What is to be judged: a result, the action behind it, and the one whose effect it tells of."""
 
     result: event_pb2.Result
     result_id: str
     round: int
-    contract: tool_pb2.ToolContract | None
-    key: str
-    conditions: list[str]
-    scope: dict[str, Any]
+    action: event_pb2.Action
+    act: event_pb2.Action
 
 
 class CannotRead(Exception):
@@ -66,77 +66,95 @@ class Verifier:
         return consumers.verifier(pool)
 
     async def handle(self, record: Record, log: Log) -> list[Answer]:
-        """Judge a result, or judge it once more."""
-        case = await self._open(record, log)
-        if case is None:
-            return []
-        verdict = event_pb2.Verdict(attempt=case.result.attempt, result_id=case.result_id, round=case.round)
-        try:
-            await self._judge(case, verdict)
-        except (CannotRead, conditions.ConditionError, values.BadValue) as error:
-            verdict.outcome = event_pb2.OUTCOME_UNKNOWN
-            verdict.failure.CopyFrom(failures.transient(failures.UNVERIFIED, str(error)))
-        return [self._answer(record, verdict)]
+        """Judge a result, or those of a chain, or judge one once more."""
+        verdicts = []
+        for case in await self._cases(record, log):
+            verdict = event_pb2.Verdict(
+                attempt=case.result.attempt, result_id=case.result_id, round=case.round
+            )
+            begun = time.monotonic()
+            try:
+                about = (case.result.attempt, str(case.round))
+                with tracing.within(record.address.key, names.VERIFY, *about, step=case.action.step):
+                    await self._judge(case, verdict, record.address.key, log)
+            except (CannotRead, conditions.ConditionError, values.BadValue) as error:
+                verdict.outcome = event_pb2.OUTCOME_UNKNOWN
+                verdict.failure.CopyFrom(failures.transient(failures.UNVERIFIED, str(error)))
+            verdict.took.FromNanoseconds(int((time.monotonic() - begun) * 1e9))
+            verdicts.append(verdict)
+        return self._answers(record, verdicts)
 
     def give_up(self, record: Record) -> list[Answer]:
-        """Say that the result could not be judged."""
+        """Say that the results could not be judged."""
         event = record.event
         if event is not None and event.HasField("verify_ask"):
             ask = event.verify_ask
-            verdict = event_pb2.Verdict(attempt=ask.attempt, result_id=ask.result_id, round=ask.round)
-        elif event is not None and event.HasField("result") and event.result.HasField("output"):
-            verdict = event_pb2.Verdict(attempt=event.result.attempt, result_id=event.id, round=1)
+            verdicts = [event_pb2.Verdict(attempt=ask.attempt, result_id=ask.result_id, round=ask.round)]
         else:
-            return []
-        verdict.outcome = event_pb2.OUTCOME_UNKNOWN
-        verdict.failure.CopyFrom(poisoned(record))
-        return [self._answer(record, verdict)]
+            verdicts = [
+                event_pb2.Verdict(attempt=part.result.attempt, result_id=part.id, round=1)
+                for _, part in _outputs(record)
+            ]
+        for verdict in verdicts:
+            verdict.outcome = event_pb2.OUTCOME_UNKNOWN
+            verdict.failure.CopyFrom(poisoned(record))
+        return self._answers(record, verdicts)
 
-    async def _open(self, record: Record, log: Log) -> _Case | None:
-        """Gather what a verdict needs; None where there is nothing to judge."""
-        shard, round_ = record.address.key.shard, 1
-        if record.event is not None and record.event.HasField("verify_ask"):
-            round_ = record.event.verify_ask.round
-            again = await log.get(shard, record.event.verify_ask.result_sequence)
-            if again is None or again.address.key != record.address.key:
-                return None
-            record = again
+    async def _cases(self, record: Record, log: Log) -> list[_Case]:
+        """Gather what a record wants judged."""
         event = record.event
-        if event is None or not event.HasField("result") or not event.result.HasField("output"):
-            return None
-        key, result = record.address.key, event.result
-        asked = await log.get(shard, result.action_sequence)
-        action = _action(asked, record)
-        if action is None or asked is None or action.attempt != result.attempt:
-            return None
-        if record.address.topic[1::2] != (asked.address.topic[2], action.attempt):
+        if event is not None and event.HasField("verify_ask"):
+            ask = event.verify_ask
+            again = await log.get(record.address.key.shard, ask.result_sequence)
+            if again is None or again.address.key != record.address.key:
+                return []
+            wanted = [(part, one) for part, one in _outputs(again) if one.id == ask.result_id]
+            found = [await self._open(part, one, ask.round, log, {}) for part, one in wanted]
+        else:
+            asked: dict[int, Record | None] = {}
+            found = [await self._open(part, one, 1, log, asked) for part, one in _outputs(record)]
+        return [case for case in found if case is not None]
+
+    async def _open(
+        self, record: Record, event: event_pb2.Event, round_: int, log: Log, asked: dict[int, Record | None]
+    ) -> _Case | None:
+        """Find the action behind a result; None where there is nothing to judge."""
+        shard, result = record.address.key.shard, event.result
+        if result.action_sequence not in asked:
+            # The results of a chain have one ask.
+            asked[result.action_sequence] = await log.get(shard, result.action_sequence)
+        action, pool = _action(asked[result.action_sequence], record, result.attempt)
+        if action is None or record.address.topic[1::2] != (pool, result.attempt):
             # Not where the worker of that attempt would have written it.
+            return None
+        if result.arguments.keys() != action.pending.keys():
             return None
         act = action
         if action.kind == event_pb2.ACTION_KIND_READ_BACK:
             if result.happened != event_pb2.HAPPENED_YES:
                 return None
-            original = _action(await log.get(shard, action.original_sequence), record)
-            if original is None:
+            original = await log.get(shard, action.original_sequence)
+            found, _ = _action(original, record, action.replaces)
+            if found is None:
                 return None
-            act = original
-        contents = await load(log, key, [result.output])
-        scope = {
-            "args": await load_all(log, key, act.arguments),
-            "output": values.load(result.output, contents),
-        }
-        contract = self._contracts.get(act.tool)
-        wanted = [text for text in (contract.post if contract else "", act.post) if text]
-        return _Case(result, event.id, round_, contract, act.key, wanted, scope)
+            act = found
+        return _Case(result, event.id, round_, action, act)
 
-    async def _judge(self, case: _Case, verdict: event_pb2.Verdict) -> None:
-        contract = case.contract
+    async def _judge(self, case: _Case, verdict: event_pb2.Verdict, key: RunKey, log: Log) -> None:
+        contract, act = self._contracts.get(case.act.tool), case.act
         if contract is None:
             raise CannotRead("the verifier does not know the tool: does it have the same project?")
-        if case.conditions:
-            reads = await judgement.observe(contract, case.scope, self._read)
-            verdict.evidence.extend(judgement.judge(case.conditions, {**case.scope, "reads": reads}))
-        happened = await self._read_back(contract.readback, case.key, verdict) if contract.readback else None
+        wanted = [text for text in (contract.post, act.post) if text]
+        if wanted:
+            arguments = {**act.arguments, **case.result.arguments} if act is case.action else act.arguments
+            contents = await load(log, key, [case.result.output])
+            scope = {
+                "args": await load_all(log, key, arguments),
+                "output": values.load(case.result.output, contents),
+            }
+            reads = await judgement.observe(contract, scope, self._read)
+            verdict.evidence.extend(judgement.judge(wanted, {**scope, "reads": reads}))
+        happened = await self._read_back(contract.readback, act.key, verdict) if contract.readback else None
         refuted = [e for e in verdict.evidence if not e.held]
         if not refuted:
             verdict.outcome = event_pb2.OUTCOME_CONFIRMED
@@ -172,14 +190,35 @@ class Verifier:
             # A tool is the user's code: whatever else it raises, the verdict says that it could not be read.
             raise CannotRead(f"{name} raised {type(error).__name__}: {error}") from error
 
+    def _answers(self, record: Record, verdicts: list[event_pb2.Verdict]) -> list[Answer]:
+        """Put what is judged together into one event."""
+        if not verdicts:
+            return []
+        *earlier, last = (self._answer(record, verdict) for verdict in verdicts)
+        last.event.before.extend(one.event for one in earlier)
+        return [last]
+
     def _answer(self, record: Record, verdict: event_pb2.Verdict) -> Answer:
         topic = (self.role, self._pool, "verdict", verdict.attempt)
         return answer(record, topic, "verdict", verdict, self._instance)
 
 
-def _action(asked: Record | None, record: Record) -> event_pb2.Action | None:
-    """Return the decider's action of the same run, if that is what was found."""
-    if asked is None or asked.event is None or asked.address.key != record.address.key:
-        return None
-    on_channel = asked.address.channel == "dec" and asked.address.topic[:2] == ("ask", "worker")
-    return asked.event.action if on_channel and asked.event.HasField("action") else None
+def _outputs(record: Record) -> list[tuple[Record, event_pb2.Event]]:
+    """Return the results among what a record holds that want a verdict."""
+    return [
+        (part, part.event)
+        for part in run.unbundled(record)
+        if part.event is not None and part.event.HasField("result") and part.event.result.HasField("output")
+    ]
+
+
+def _action(asked: Record | None, record: Record, attempt: str) -> tuple[event_pb2.Action | None, str]:
+    """Return the decider's action of an attempt, if it is among what was found, and its pool."""
+    if asked is None or asked.address.key != record.address.key:
+        return None, ""
+    for part in run.unbundled(asked):
+        on_channel = part.address.channel == "dec" and part.address.topic[:2] == ("ask", "worker")
+        event = part.event if on_channel else None
+        if event is not None and event.HasField("action") and event.action.attempt == attempt:
+            return event.action, part.address.topic[2]
+    return None, ""

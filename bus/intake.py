@@ -238,15 +238,16 @@ class Intake:
             pull = self._by_token.get(message.subject.rpartition(".")[2])
             if pull is not None and (code := status(message)):
                 self._end(pull, code, str((message.headers or {}).get("Description", "")))
-        elif self._closed or self._unanswered >= self._limit:
-            await self._link.answer(message.reply, b"-NAK")
-            return
         else:
             pull = self._by_home[at.home]
             pull.missing_since_s, pull.empty = 0.0, False
             if self._consumer.pinned and message.headers:
                 pull.pin = message.headers.get("Nats-Pin-Id", pull.pin)
-            await self._take(message, at)
+            if self._closed or self._unanswered >= self._limit:
+                # It has used up a place of its pull all the same.
+                await self._link.answer(message.reply, b"-NAK")
+            else:
+                await self._take(message, at)
             if pull.open <= 1:
                 self._shut(pull)
             else:

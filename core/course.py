@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from core import conditions, conformance, failures, values
+from core.action import authorise
+from core.chain import MAX_CHAIN, next_link, pending
 from core.failures import permanent
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
-from core.moves import Arm, Decide, Move, Revoke, ask, note
+from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.plan import (
     DEFAULT_EACH_LIMIT,
     BadReference,
@@ -26,8 +29,6 @@ MIND_POOL = "main"
 MAX_IN_FLIGHT = 64
 DEFAULT_MAX_ACTIONS = 4_000
 DEFAULT_MAX_STEPS = 1_000
-PERMIT_LIFE_NS = 600_000_000_000
-MIN_TIMEOUT_NS = 100_000_000
 
 
 def finish(status: event_pb2.RunStatus.ValueType, failure: event_pb2.Failure | None = None) -> Decide:
@@ -55,11 +56,12 @@ class Course:
         assert state.plan is not None
         self.state = state
         self.now_ns = now_ns
-        shape = shape_of(state.plan)
+        self.shape = shape = shape_of(state.plan)
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
         self.room = MAX_IN_FLIGHT - len(state.in_flight)
         self.actions = state.actions
+        self.heals = state.heals
 
     def moves(self) -> list[Move]:
         """Return what is missing."""
@@ -156,16 +158,20 @@ class Course:
     # --- one instance ------------------------------------------------------------------------------
 
     def _healer(self, instance: Instance) -> Healer:
-        return Healer(self.state, instance, self.steps[instance.step].max_attempts, self.now_ns)
+        return Healer(
+            self.state, instance, self.steps[instance.step].max_attempts, self.now_ns, heals=self.heals
+        )
 
     def _fail(self, instance: Instance, code: str, message: str) -> list[Move]:
         return [self._healer(instance).fail(permanent(code, message))]
 
     def _look(self, instance: Instance) -> list[Move]:
         try:
-            return self._next(instance)
+            moves = self._next(instance)
         except values.BadValue as error:
-            return self._fail(instance, failures.BAD_OUTPUT, str(error))
+            moves = self._fail(instance, failures.BAD_OUTPUT, str(error))
+        self.heals += sum(isinstance(move, Decide) and move.arm == "healed" for move in moves)
+        return moves
 
     def _next(self, instance: Instance) -> list[Move]:
         if instance.settled or instance.count is not None:
@@ -175,16 +181,17 @@ class Course:
         attempt = instance.current
         if attempt is None:
             return self._begin(instance)
-        if attempt.revoked:
-            return self._start(instance, attempt)
+        if attempt.revoked or self.state.left_behind(attempt):
+            return self._begin(instance, attempt)
         if attempt.action is None:
             return self._after_proposal(instance, attempt)
         return self._after_action(instance, attempt)
 
-    def _begin(self, instance: Instance) -> list[Move]:
+    def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
+        """Start an instance whose turn has come; `previous` was taken back, or left behind by its chain."""
         step = self.steps[instance.step]
         if instance.index is not None:
-            return self._start(instance, None)
+            return self._start(instance, previous)
         instances = self.state.instances
         if any(not instances[need].settled for need in self.needs[step.id]):
             return []
@@ -201,7 +208,9 @@ class Course:
                 return self._skip(instance, f"its condition does not hold: {step.when}")
         except conditions.ConditionError as error:
             return self._fail(instance, failures.CONDITION, f"when: {error}")
-        return self._expand(instance, step) if step.each else self._start(instance, None)
+        if step.each:
+            return self._expand(instance, step)
+        return self._lengthen(instance, self._start(instance, previous))
 
     def _skip(self, instance: Instance, reason: str) -> list[Move]:
         return [note("skipped", event_pb2.Skipped(step=instance.id, reason=reason))]
@@ -227,7 +236,7 @@ class Course:
         step = self.steps[instance.step]
         try:
             if previous is not None and previous.action is not None:
-                arguments = self.scope.loaded(previous.action.arguments)
+                arguments = self._arguments_of(instance, previous.action)
                 return self._act(instance, previous.action.tool, arguments, replaces=previous.id)
             arguments = self.scope.arguments(step.arguments, instance)
         except (Unresolved, BadReference, values.BadValue) as error:
@@ -235,6 +244,13 @@ class Course:
         if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
             return self._propose(instance, step, arguments)
         return self._act(instance, step.tool, arguments)
+
+    def _arguments_of(self, instance: Instance, action: event_pb2.Action) -> dict[str, Any]:
+        """Return what an action was called with; what it took from its chain is resolved anew."""
+        found = self.scope.loaded(action.arguments)
+        if action.pending:
+            found |= self.scope.arguments(action.pending, instance)
+        return found
 
     def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:
         self.room -= 1
@@ -266,34 +282,63 @@ class Course:
             return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
         self.actions += 1
         self.room -= 1
-        step = self.steps[instance.step]
-        attempt = attempt_id(instance.id, len(instance.attempts) + 1)
-        body = event_pb2.Action(
-            attempt=attempt,
-            step=instance.id,
+        body = authorise(
+            self.state,
+            instance,
+            self.steps[instance.step],
+            contract,
+            arguments,
+            self.now_ns,
             kind=kind,
-            tool=tool,
-            key=f"{self.state.key.run}:{instance.id}",
             replaces=replaces,
-            post=step.post,
-            original_sequence=original,
-            resolves=instance.doubtful is not None,
+            original=original,
         )
-        for name, value in arguments.items():
-            body.arguments[name].CopyFrom(values.inline(value))
-        timeout_ns = self._timeout_ns(step, contract)
-        body.timeout.FromNanoseconds(timeout_ns)
-        permit = body.permit
-        permit.run, permit.step, permit.attempt, permit.tool = self.state.key.run, instance.id, attempt, tool
-        permit.arguments_sha256 = values.arguments_digest(arguments)
-        permit.expires.FromNanoseconds(self.now_ns + PERMIT_LIFE_NS)
         return [ask("worker", contract.toolbox, "action", body)]
 
-    def _timeout_ns(self, step: plan_pb2.Step, contract: tool_pb2.ToolContract) -> int:
-        own = step.timeout.ToNanoseconds() if step.HasField("timeout") else int(contract.timeout_s * 1e9)
-        if self.state.deadline_ns > self.now_ns:
-            own = min(own, self.state.deadline_ns - self.now_ns)
-        return max(own, MIN_TIMEOUT_NS)
+    def _lengthen(self, instance: Instance, moves: list[Move]) -> list[Move]:
+        """Ask for a read together with those that wait for it alone."""
+        first = moves[0] if len(moves) == 1 else None
+        if not isinstance(first, Decide) or not isinstance(first.body, event_pb2.Action):
+            return moves
+        contract = self.state.contracts[first.body.tool]
+        if contract.effect != tool_pb2.EFFECT_READ:
+            return moves
+        chain, said, limit = [instance.step], [first], self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
+        while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < limit:
+            found = next_link(self.state, self.shape, chain, chain[-1], contract.toolbox)
+            link = self._link(found, chain, said[-1].body) if found is not None else None
+            if found is None or link is None:
+                break
+            chain.append(found)
+            said.append(link)
+            self.actions += 1
+            self.room -= 1
+        return [replace(said[-1], before=tuple(said[:-1]))]
+
+    def _link(self, step_id: str, chain: Sequence[str], last: DecisionBody) -> Decide | None:
+        """Authorise the next read of a chain; None where what is known of its arguments is wrong already."""
+        step, instance = self.steps[step_id], self.state.instances[step_id]
+        assert isinstance(last, event_pb2.Action)
+        open_arguments = pending(step, chain)
+        known = {name: held for name, held in step.arguments.items() if name not in open_arguments}
+        try:
+            arguments = self.scope.arguments(known, instance)
+        except (Unresolved, BadReference, values.BadValue):
+            return None
+        contract = self.state.contracts[step.tool]
+        current = instance.current
+        body = authorise(
+            self.state,
+            instance,
+            step,
+            contract,
+            arguments,
+            self.now_ns,
+            pending=open_arguments,
+            replaces=current.id if current is not None else "",
+            follows=last.attempt,
+        )
+        return ask("worker", contract.toolbox, "action", body)
 
     # --- after a mind or a worker has answered, or has not -----------------------------------------
 
@@ -344,6 +389,9 @@ class Course:
         healer = self._healer(instance)
         if attempt.result is None:
             return self._watch_claim(healer, attempt)
+        if attempt.follows and not self.state.stands(attempt.follows):
+            # What it rests on may yet turn out wrong, and it with that.
+            return []
         result = attempt.result.message
         if not attempt.is_act:
             move = healer.after_read_back(attempt, result)
@@ -351,7 +399,8 @@ class Course:
                 return [move]
         elif result.HasField("failure"):
             return [healer.after_failure(attempt, result.failure)]
-        if attempt.verdict is None:
+        if attempt.verdict is None or attempt.verdict.message.outcome == event_pb2.OUTCOME_CONFIRMED:
+            # Confirmed and not done: it waits for what it rests on.
             return []
         return [healer.after_verdict(attempt, attempt.verdict.message)]
 
@@ -399,4 +448,4 @@ class Course:
                 original=act.sequence,
             )
         tool = heal.tool if heal.strategy == ALTERNATIVE else act.action.tool
-        return self._act(instance, tool, self.scope.loaded(act.action.arguments), replaces=attempt.id)
+        return self._act(instance, tool, self._arguments_of(instance, act.action), replaces=attempt.id)

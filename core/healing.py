@@ -36,12 +36,14 @@ def backoff_ns(seed: str, tries: int) -> int:
     return int(base * (0.5 + jitter))
 
 
-def _costs_nothing(attempt: Attempt) -> bool:
-    """Whether an attempt is no try: it was taken back, or its permit expired before anybody had it."""
+def _costs_nothing(state: RunState, attempt: Attempt) -> bool:
+    """Whether an attempt is no try: taken back, left behind, or its permit expired before anybody had it."""
     failure = attempt.result.message.failure if attempt.result is not None else event_pb2.Failure()
     expired = failure.code == failures.PERMIT and not attempt.claimer
-    return attempt.revoked or (
-        expired and failures.failure_class(failure) == event_pb2.FAILURE_CLASS_TRANSIENT
+    return (
+        attempt.revoked
+        or (bool(attempt.follows) and not state.stands(attempt.follows))
+        or (expired and failures.failure_class(failure) == event_pb2.FAILURE_CLASS_TRANSIENT)
     )
 
 
@@ -58,7 +60,9 @@ class Healer:
     def tries(self) -> int:
         """How many times the instance was tried: taken-back attempts and read-backs do not count."""
         return sum(
-            1 for a in self.instance.attempts if (a.is_act or a.proposal_ask) and not _costs_nothing(a)
+            1
+            for a in self.instance.attempts
+            if (a.is_act or a.proposal_ask) and not _costs_nothing(self.state, a)
         )
 
     def contract(self, attempt: Attempt) -> tool_pb2.ToolContract:

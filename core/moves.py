@@ -30,6 +30,8 @@ class Decide:
     topic: tuple[str, ...]
     arm: str
     body: DecisionBody
+    # Decisions that come just before it, in the same event.
+    before: tuple[Decide, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class Consumer:
     filters: tuple[str, ...]
     stream: Literal["ev", "timer"] = "ev"
     pinned: bool = False
-    ack_wait_s: float = 3.0
+    ack_wait_s: float = 1.5
     max_ack_pending: int = 1_000
 
 

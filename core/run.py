@@ -14,11 +14,11 @@ from typing import Any
 
 from core.plan import instance as instance_id
 from core.ports import Record, RunKey
-from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact
+from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact, evolve
 from handrail.v1 import event_pb2
 
-VERSION = 1
-"""The version of the vocabulary that this code writes, and the newest that it reads."""
+VERSION = 2
+"""The version of the vocabulary that this code writes, and the newest that it reads; 2 brought bundles."""
 
 NAMELESS = "nameless"
 """Who claimed without saying who."""
@@ -33,6 +33,23 @@ ENDED: frozenset[int] = frozenset(
         event_pb2.RUN_STATUS_CANCELLED,
     )
 )
+
+BUNDLED: frozenset[str] = frozenset(
+    (
+        "plan_accepted",
+        "plan_rejected",
+        "expanded",
+        "skipped",
+        "step_failed",
+        "healed",
+        "proposal_refused",
+        "action",
+        "result",
+        "verdict",
+    )
+)
+"""What an event may carry: no claims, which are fenced by their subject, and nothing that somebody waits for
+on a subject of its own."""
 
 _Handler = Callable[[RunState, Record, Any], RunState | None]
 
@@ -55,18 +72,56 @@ def apply(state: RunState, record: Record) -> RunState:
     if record.sequence <= state.applied or record.address.key != state.key:
         return state
     decision = record.address.channel == "dec"
-    state = replace(
+    state = evolve(
         state,
         applied=record.sequence,
         last_decision=record.sequence if decision else state.last_decision,
     )
+    for part in unbundled(record):
+        state = apply_part(state, part)
+    return state
+
+
+def unbundled(record: Record) -> tuple[Record, ...]:
+    """Return an event and those that it carries, in order, each where it would stand on its own.
+
+    What may not be bundled is there without an event, as what cannot be read is.
+    """
+    event = record.event
+    if event is None or not event.before:
+        return (record,)
+    return (*(_part(record, part) for part in event.before), record)
+
+
+def _part(record: Record, event: event_pb2.Event) -> Record:
+    """Place an event that another carries: the same writer's, so on the same channel, of the same pool."""
+    arm = event.WhichOneof("body")
+    nothing = replace(record, event=None)
+    if arm not in BUNDLED or event.before:
+        return nothing
+    channel, *topic = HANDLERS[arm][0]
+    own = record.address.topic
+    for i, token in enumerate(topic):
+        if token == "*":
+            if tuple(topic[:i]) != own[:i]:
+                return nothing
+            is_attempt = channel == "ans" and i == len(topic) - 1
+            topic[i] = getattr(event, arm).attempt if is_attempt else own[i]
+            own = (*own[:i], topic[i], *own[i + 1 :])
+    if channel != record.address.channel:
+        return nothing
+    return replace(record, address=replace(record.address, topic=tuple(topic)), event=event)
+
+
+def apply_part(state: RunState, record: Record) -> RunState:
+    """Return the state after one of the events that a record holds; `apply` does it for all of them."""
     if state.unreadable:
         return state
     event = record.event
     arm = event.WhichOneof("body") if event is not None else None
     if event is None or arm is None or event.version > VERSION:
-        if decision:
-            return replace(state, unreadable=True)
+        if record.address.channel == "dec":
+            return evolve(state, unreadable=True)
         return _stray(_on_unreadable(state, record))
     topic, handler = HANDLERS[arm]
     if not _fits(topic, record) or state.finished is not None:
@@ -76,7 +131,7 @@ def apply(state: RunState, record: Record) -> RunState:
 
 
 def _stray(state: RunState) -> RunState:
-    return replace(state, strays=state.strays + 1)
+    return evolve(state, strays=state.strays + 1)
 
 
 def _fits(topic: tuple[str, ...], record: Record) -> bool:
@@ -97,7 +152,7 @@ def _put(state: RunState, instance: Instance) -> RunState:
     failed = state.failed
     if instance.settled == "failed" and instance.id not in failed:
         failed = (*failed, instance.id)
-    return replace(state, instances={**state.instances, instance.id: instance}, open=opened, failed=failed)
+    return evolve(state, instances={**state.instances, instance.id: instance}, open=opened, failed=failed)
 
 
 def _settle(state: RunState, instance: Instance) -> RunState:
@@ -106,17 +161,17 @@ def _settle(state: RunState, instance: Instance) -> RunState:
     if instance.index is None or instance.settled not in ("done", "skipped"):
         return state
     parent = state.instances[instance.step]
-    parent = replace(parent, left=parent.left - 1)
-    return _put(state, replace(parent, settled="done") if parent.left == 0 else parent)
+    parent = evolve(parent, left=parent.left - 1)
+    return _put(state, evolve(parent, settled="done") if parent.left == 0 else parent)
 
 
 def _add_attempt(state: RunState, step: str, attempt: Attempt) -> RunState | None:
     instance = state.instances.get(step)
     if instance is None or instance.settled or not attempt.id or attempt.id in state.attempts:
         return None
-    attempts = (*instance.attempts, replace(attempt, number=len(instance.attempts) + 1))
-    state = replace(state, attempts={**state.attempts, attempt.id: step})
-    return _put(state, replace(instance, attempts=attempts, heal=None))
+    attempts = (*instance.attempts, evolve(attempt, number=len(instance.attempts) + 1))
+    state = evolve(state, attempts={**state.attempts, attempt.id: step})
+    return _put(state, evolve(instance, attempts=attempts, heal=None))
 
 
 def _find(state: RunState, attempt_id: str) -> tuple[Instance, Attempt] | None:
@@ -129,7 +184,7 @@ def _find(state: RunState, attempt_id: str) -> tuple[Instance, Attempt] | None:
 
 def _change(state: RunState, instance: Instance, changed: Attempt) -> RunState:
     attempts = tuple(changed if a.id == changed.id else a for a in instance.attempts)
-    return _put(state, replace(instance, attempts=attempts))
+    return _put(state, evolve(instance, attempts=attempts))
 
 
 def _answered(state: RunState, record: Record, attempt_id: str) -> tuple[Instance, Attempt] | None:
@@ -146,33 +201,33 @@ def _answered(state: RunState, record: Record, attempt_id: str) -> tuple[Instanc
 def _on_submit(state: RunState, record: Record, body: event_pb2.Submit) -> RunState | None:
     if state.submit is not None:
         return None
-    return replace(state, submit=body, submitted_ns=record.time_ns)
+    return evolve(state, submit=body, submitted_ns=record.time_ns)
 
 
 def _on_cancel(state: RunState, record: Record, body: event_pb2.Cancel) -> RunState | None:
-    return None if state.cancel is not None else replace(state, cancel=body)
+    return None if state.cancel is not None else evolve(state, cancel=body)
 
 
 def _on_pause(state: RunState, record: Record, body: event_pb2.Pause) -> RunState | None:
-    return None if state.paused else replace(state, paused=True)
+    return None if state.paused else evolve(state, paused=True)
 
 
 def _on_resume(state: RunState, record: Record, body: event_pb2.Resume) -> RunState | None:
-    return replace(state, paused=False) if state.paused else None
+    return evolve(state, paused=False) if state.paused else None
 
 
 # --- dec -------------------------------------------------------------------------------------------
 
 
 def _on_plan_ask(state: RunState, record: Record, body: event_pb2.PlanAsk) -> RunState | None:
-    return replace(state, plan_asks=state.plan_asks + 1, plan_answer=None)
+    return evolve(state, plan_asks=state.plan_asks + 1, plan_answer=None)
 
 
 def _on_plan_accepted(state: RunState, record: Record, body: event_pb2.PlanAccepted) -> RunState | None:
     if state.plan is not None:
         return None
     instances = {step.id: Instance(id=step.id, step=step.id) for step in body.plan.steps}
-    return replace(
+    return evolve(
         state,
         plan=body.plan,
         contracts=dict(body.contracts),
@@ -182,7 +237,7 @@ def _on_plan_accepted(state: RunState, record: Record, body: event_pb2.PlanAccep
 
 
 def _on_plan_rejected(state: RunState, record: Record, body: event_pb2.PlanRejected) -> RunState | None:
-    return replace(state, violations=tuple(body.violations))
+    return evolve(state, violations=tuple(body.violations))
 
 
 def _on_proposal_ask(state: RunState, record: Record, body: event_pb2.ProposalAsk) -> RunState | None:
@@ -206,8 +261,14 @@ def _on_action(state: RunState, record: Record, body: event_pb2.Action) -> RunSt
         asked_ns=record.time_ns,
         action=body,
     )
+    if body.follows and (body.follows not in state.attempts or body.follows in state.followers):
+        return None
     changed = _add_attempt(state, body.step, attempt)
-    return None if changed is None else replace(changed, actions=changed.actions + 1)
+    if changed is None:
+        return None
+    if body.follows:
+        changed = evolve(changed, followers={**changed.followers, body.follows: body.attempt})
+    return evolve(changed, actions=changed.actions + 1)
 
 
 def _on_verify_ask(state: RunState, record: Record, body: event_pb2.VerifyAsk) -> RunState | None:
@@ -215,8 +276,8 @@ def _on_verify_ask(state: RunState, record: Record, body: event_pb2.VerifyAsk) -
     if found is None or found[1].result is None or body.round <= found[1].round_asked:
         return None
     instance, attempt = found
-    changed = replace(attempt, verdict=None, round_asked=body.round, ended_ns=0)
-    return _change(state, replace(instance, heal=None), changed)
+    changed = evolve(attempt, verdict=None, round_asked=body.round, ended_ns=0)
+    return _change(state, evolve(instance, heal=None), changed)
 
 
 def _on_expanded(state: RunState, record: Record, body: event_pb2.Expanded) -> RunState | None:
@@ -225,25 +286,25 @@ def _on_expanded(state: RunState, record: Record, body: event_pb2.Expanded) -> R
         return None
     children = [Instance(id=instance_id(body.step, i), step=body.step, index=i) for i in range(body.count)]
     opened = state.open | {child.id for child in children}
-    state = replace(
+    state = evolve(
         state, instances={**state.instances, **{child.id: child for child in children}}, open=opened
     )
-    parent = replace(parent, count=body.count, left=body.count)
-    return _put(state, parent if children else replace(parent, settled="done"))
+    parent = evolve(parent, count=body.count, left=body.count)
+    return _put(state, parent if children else evolve(parent, settled="done"))
 
 
 def _on_skipped(state: RunState, record: Record, body: event_pb2.Skipped) -> RunState | None:
     instance = state.instances.get(body.step)
     if instance is None or instance.settled:
         return None
-    return _settle(state, replace(instance, settled="skipped", reason=body.reason, heal=None))
+    return _settle(state, evolve(instance, settled="skipped", reason=body.reason, heal=None))
 
 
 def _on_step_failed(state: RunState, record: Record, body: event_pb2.StepFailed) -> RunState | None:
     instance = state.instances.get(body.step)
     if instance is None or instance.settled not in ("", "in_doubt"):
         return None
-    return _put(state, replace(instance, settled="failed", failure=body.failure, heal=None))
+    return _put(state, evolve(instance, settled="failed", failure=body.failure, heal=None))
 
 
 def _on_healed(state: RunState, record: Record, body: event_pb2.Healed) -> RunState | None:
@@ -253,26 +314,26 @@ def _on_healed(state: RunState, record: Record, body: event_pb2.Healed) -> RunSt
     if instance.heal is not None or instance.current.id != body.attempt:
         return None
     heal = Heal(body.strategy, body.attempt, body.not_before.ToNanoseconds(), body.tool)
-    state = replace(state, heals=state.heals + 1)
-    return _put(state, replace(instance, heal=heal, heals=(*instance.heals, body)))
+    state = evolve(state, heals=state.heals + 1)
+    return _put(state, evolve(instance, heal=heal, heals=(*instance.heals, body)))
 
 
 def _on_in_doubt(state: RunState, record: Record, body: event_pb2.InDoubt) -> RunState | None:
     instance = state.instances.get(body.step)
     if instance is None or instance.settled:
         return None
-    return _put(state, replace(instance, settled="in_doubt", reason=body.why, heal=None))
+    return _put(state, evolve(instance, settled="in_doubt", reason=body.why, heal=None))
 
 
 def _on_proposal_refused(state: RunState, record: Record, body: event_pb2.ProposalRefused) -> RunState | None:
     found = _find(state, body.attempt)
     if found is None or found[1].proposal is None or found[1].refused:
         return None
-    return _change(state, found[0], replace(found[1], refused=tuple(body.violations)))
+    return _change(state, found[0], evolve(found[1], refused=tuple(body.violations)))
 
 
 def _on_finished(state: RunState, record: Record, body: event_pb2.Finished) -> RunState | None:
-    return replace(state, finished=body, ended_ns=record.time_ns)
+    return evolve(state, finished=body, ended_ns=record.time_ns)
 
 
 def _on_revoked(state: RunState, record: Record, body: event_pb2.Revoked) -> RunState | None:
@@ -280,7 +341,7 @@ def _on_revoked(state: RunState, record: Record, body: event_pb2.Revoked) -> Run
     found = _answered(state, record, body.attempt)
     if found is None or found[1].revoked or found[1].claimer:
         return None
-    return _change(state, found[0], replace(found[1], revoked=True, ended_ns=record.time_ns))
+    return _change(state, found[0], evolve(found[1], revoked=True, ended_ns=record.time_ns))
 
 
 # --- ans -------------------------------------------------------------------------------------------
@@ -293,7 +354,7 @@ def _on_plan_answer(state: RunState, record: Record, body: event_pb2.PlanAnswer)
         or body.attempt != plan_attempt(state.plan_asks)
     ):
         return None
-    return replace(state, plan_answer=body) if body.WhichOneof("answer") else None
+    return evolve(state, plan_answer=body) if body.WhichOneof("answer") else None
 
 
 def plan_attempt(number: int) -> str:
@@ -307,14 +368,14 @@ def _on_proposal(state: RunState, record: Record, body: event_pb2.Proposal) -> R
         return None
     if body.WhichOneof("answer") is None:
         return None
-    return _change(state, found[0], replace(found[1], proposal=body, ended_ns=record.time_ns))
+    return _change(state, found[0], evolve(found[1], proposal=body, ended_ns=record.time_ns))
 
 
 def _on_intent(state: RunState, record: Record, body: event_pb2.Intent) -> RunState | None:
     found = _answered(state, record, body.attempt)
     if found is None or not found[1].is_act or found[1].claimer or found[1].revoked:
         return None
-    changed = replace(found[1], claimer=body.claimer or NAMELESS, claimed_ns=record.time_ns)
+    changed = evolve(found[1], claimer=body.claimer or NAMELESS, claimed_ns=record.time_ns)
     return _change(state, found[0], changed)
 
 
@@ -337,11 +398,14 @@ def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunSt
         return None
     if body.HasField("output") and body.output.WhichOneof("kind") is None:
         return None
+    pending = found[1].action.pending
+    if pending and body.HasField("output") and body.arguments.keys() != pending.keys():
+        return None
     event_id = record.event.id if record.event is not None else ""
     result = ResultFact(event_id, record.sequence, record.time_ns, body)
     ended = record.time_ns if body.HasField("failure") else 0
     # It also takes the place of the heal for its silence, if one was decided.
-    return _change(state, replace(found[0], heal=None), replace(found[1], result=result, ended_ns=ended))
+    return _change(state, evolve(found[0], heal=None), evolve(found[1], result=result, ended_ns=ended))
 
 
 def _on_orphan(state: RunState, record: Record, body: event_pb2.Orphan) -> RunState | None:
@@ -351,7 +415,7 @@ def _on_orphan(state: RunState, record: Record, body: event_pb2.Orphan) -> RunSt
     attempt = found[1]
     if attempt.result is not None or (attempt.orphan_ns and attempt.seen_dead >= body.seen_dead):
         return None
-    changed = replace(
+    changed = evolve(
         attempt, orphan_ns=attempt.orphan_ns or record.time_ns, seen_dead=attempt.seen_dead or body.seen_dead
     )
     return _change(state, found[0], changed)
@@ -365,18 +429,35 @@ def _on_verdict(state: RunState, record: Record, body: event_pb2.Verdict) -> Run
     if found is None or found[0].settled not in ("", "in_doubt") or found[1] is not found[0].current:
         return None
     instance, attempt = found
-    if attempt.result is None or attempt.verdict is not None or body.result_id != attempt.result.event_id:
+    if attempt.result is None or attempt.verdict is not None or attempt.revoked:
+        return None
+    if body.result_id != attempt.result.event_id:
         return None
     if body.round != attempt.round_asked or not body.outcome or not attempt.can_be_judged:
         return None
     verdict = VerdictFact(record.time_ns, body)
     refutations = attempt.refutations + (body.outcome == event_pb2.OUTCOME_REFUTED)
-    attempt = replace(attempt, verdict=verdict, ended_ns=record.time_ns, refutations=refutations)
-    attempts = (*instance.attempts[:-1], attempt)
-    if body.outcome != event_pb2.OUTCOME_CONFIRMED:
-        return _put(state, replace(instance, attempts=attempts))
-    output = attempt.result.message.output if attempt.result is not None else None
-    return _settle(state, replace(instance, attempts=attempts, settled="done", output=output))
+    attempt = evolve(attempt, verdict=verdict, ended_ns=record.time_ns, refutations=refutations)
+    state = _put(state, evolve(instance, attempts=(*instance.attempts[:-1], attempt)))
+    return _conclude(state, instance.id)
+
+
+def _conclude(state: RunState, instance_id: str) -> RunState:
+    """Settle an instance whose attempt is confirmed, and what it rests on too; then what rests on it."""
+    instance = state.instances[instance_id]
+    attempt = instance.current
+    if attempt is None or attempt.result is None or attempt.verdict is None or attempt.revoked:
+        return state
+    if attempt.verdict.message.outcome != event_pb2.OUTCOME_CONFIRMED:
+        return state
+    if instance.settled not in ("", "in_doubt"):
+        return state
+    if attempt.follows and not state.stands(attempt.follows):
+        return state
+    output = attempt.result.message.output
+    state = _settle(state, evolve(instance, settled="done", output=output))
+    follower = state.followers.get(attempt.id)
+    return _conclude(state, state.attempts[follower]) if follower is not None else state
 
 
 HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {

@@ -19,6 +19,8 @@ class Shape:
     steps: Mapping[str, plan_pb2.Step]
     needs: Mapping[str, frozenset[str]]
     rank: Mapping[str, int]
+    # By step, the steps that need it.
+    needed_by: Mapping[str, tuple[str, ...]]
 
 
 _shapes: dict[int, Shape] = {}
@@ -32,6 +34,17 @@ def shape_of(plan: plan_pb2.Plan) -> Shape:
     while len(_shapes) >= MAX_SHAPES:
         _shapes.pop(next(iter(_shapes)))
     steps = {step.id: step for step in plan.steps}
-    shape = Shape(plan, steps, dependencies(plan), {step: i for i, step in enumerate(steps)})
+    needs = dependencies(plan)
+    needed_by: dict[str, list[str]] = {step: [] for step in steps}
+    for step, needed in needs.items():
+        for one in needed & steps.keys():
+            needed_by[one].append(step)
+    shape = Shape(
+        plan,
+        steps,
+        needs,
+        {step: i for i, step in enumerate(steps)},
+        {step: tuple(others) for step, others in needed_by.items()},
+    )
     _shapes[id(plan)] = shape
     return shape

@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar, cast
 
 import grpc
 
-from core.run import ENDED, VERSION
+from core.run import ENDED
 from core.values import MAX_VALUE_BYTES
 from handrail import errors, goals
 from handrail.goals import sendable
@@ -46,6 +46,8 @@ DEFAULT_OUTAGE_S = 60.0
 MAX_MESSAGE_BYTES = 8 * MAX_VALUE_BYTES
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
+WAIT_S = 30.0
+GRACE_S = 10.0
 PAGE_SIZE = 100
 
 _T = TypeVar("_T")
@@ -204,18 +206,21 @@ class Client:
 
     async def wait(self, run: str, *, timeout_s: float | None = None) -> run_service_pb2.Run:
         """Return the run when it has ended, or when nothing goes on without a human (RUN_STATUS_WAITING)."""
-        found = await self.get(run)
-        if found.status in _SETTLED:
-            return found
-        doubtful = any(step.status == run_service_pb2.STEP_STATUS_IN_DOUBT for step in found.steps)
-        async for seen in self.watch(run, after=found.cursor, timeout_s=timeout_s):
-            unreadable = not seen.HasField("event") or seen.event.version > VERSION
-            doubtful = doubtful or unreadable or seen.event.HasField("in_doubt")
-            if doubtful:
-                found = await self.get(run)
-                if found.status in _SETTLED:
-                    return found
-        return await self.get(run)
+        request = run_service_pb2.GetRunRequest(run=sendable("run", run))
+        patience = _Patience(timeout_s, DEFAULT_OUTAGE_S)
+        while True:
+            left_s = patience.left_s()
+            request.wait.FromNanoseconds(int(min(WAIT_S, left_s or WAIT_S) * 1e9))
+            try:
+                response = await self._runs.GetRun(request, timeout=min(WAIT_S + GRACE_S, left_s or math.inf))
+            except grpc.aio.AioRpcError as error:
+                if not patience.covers(error):
+                    raise errors.of_rpc(patience.cause(error), self.address) from None
+            else:
+                if response.run.status in _SETTLED:
+                    return response.run
+                patience.renew()
+            await patience.pause()
 
     async def cancel(self, run: str, *, reason: str = "") -> None:
         """Ask for a run to end; what is in flight finishes or is resolved."""

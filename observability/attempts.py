@@ -46,7 +46,7 @@ class AttemptTeller(Teller):
     def tell_attempt(self, parent: str, instance: Instance, attempt: Attempt, found: Try) -> None:
         """Make the span of an attempt, and those of who answered it."""
         fate, end_ns = self._end_of(attempt, found)
-        outcome, failure = _outcome(attempt, fate)
+        outcome, failure = _outcome(attempt, found, fate)
         common = {
             names.STEP_ID: instance.id,
             names.ATTEMPT_ID: attempt.id,
@@ -78,7 +78,7 @@ class AttemptTeller(Teller):
         )
         if attempt.action is None:
             self._tell_choice(span_id, found, common, end_ns)
-        elif not attempt.revoked:
+        elif outcome not in (names.REVOKED, names.LEFT_BEHIND):
             self._tell_action(span_id, attempt, found, common, end_ns)
             self._tell_verdicts(span_id, attempt, found, common)
 
@@ -86,6 +86,9 @@ class AttemptTeller(Teller):
         """Return whether it was lost or goes on, and when it ended."""
         if found.revoked is not None:
             return "", found.revoked.time_ns
+        if found.answer is None and self.state.left_behind(attempt):
+            # Of a chain that broke before its turn came.
+            return "", found.given_up.time_ns if found.given_up is not None else self.end_ns
         if found.answer is None and found.given_up is not None:
             return "lost", found.given_up.time_ns
         if attempt.in_flight or found.answer is None:
@@ -105,6 +108,8 @@ class AttemptTeller(Teller):
             strategy, cause = heal.strategy, heal.cause.code
         elif previous.revoked:
             strategy, cause = AGAIN, names.REVOKED
+        elif self.state.left_behind(previous):
+            strategy, cause = AGAIN, names.LEFT_BEHIND
         elif previous.refused:
             strategy, cause = AGAIN, failures.PROPOSAL
         elif previous.proposal is not None:
@@ -231,10 +236,12 @@ def _why_lost(attempt: Attempt) -> str:
     return failures.SILENT if attempt.claimer else UNANSWERED
 
 
-def _outcome(attempt: Attempt, fate: Fate) -> tuple[str, event_pb2.Failure | None]:
+def _outcome(attempt: Attempt, found: Try, fate: Fate) -> tuple[str, event_pb2.Failure | None]:
     """Return the word for what came of an attempt, and its failure."""
-    if attempt.revoked or fate:
-        return names.REVOKED if attempt.revoked else "lost" if fate == "lost" else "", None
+    if attempt.revoked:
+        return names.REVOKED, None
+    if fate or found.answer is None:
+        return {"lost": "lost", "open": ""}.get(fate, names.LEFT_BEHIND), None
     if attempt.action is None:
         failure = failure_of(attempt.proposal) if attempt.proposal is not None else None
         return "failed" if failure is not None else "refused" if attempt.refused else "proposed", failure

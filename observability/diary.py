@@ -1,13 +1,13 @@
 """When each thing of a run happened, and who wrote it: what the run's state does not keep, read with it.
 
-`core.run.apply` says what counts. What it calls a stray is not written down here either, so a trace shows
+`core.run` says what counts. What it calls a stray is not written down here either, so a trace shows
 exactly what the decider acted on, in any log whatever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from core import run
@@ -80,17 +80,14 @@ class Diary:
         self.notes: list[Record] = []
         self.last_ns = 0
         for record in records:
-            for part in parts_of(record):
-                self._read(part)
+            if record.address.key == key:
+                self.last_ns = max(self.last_ns, record.time_ns)
+                for part in run.unbundled(record):
+                    self._read(part)
 
     def _read(self, part: Record) -> None:
-        if part.address.key != self.key or part.sequence < self.state.applied:
-            return
-        self.last_ns = max(self.last_ns, part.time_ns)
         before = self.state
-        # The parts of a bundle have one sequence, and each of them is applied.
-        after = run.apply(replace(before, applied=part.sequence - 1), part)
-        self.state = after
+        after = self.state = run.apply_part(before, part)
         if after.strays > before.strays or after.unreadable or part.event is None:
             return
         if part.address.channel == "dec" and self.first_decision is None:
@@ -190,11 +187,6 @@ class Diary:
     def _carry_out(step: StepDiary, part: Record) -> None:
         if step.heals and step.heals[-1].done is None:
             step.heals[-1].done = part
-
-
-def parts_of(record: Record) -> tuple[Record, ...]:
-    """Return the events that a record holds, each where it would stand on its own."""
-    return (record,)
 
 
 def parent_of(instance: Instance) -> str:

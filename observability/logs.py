@@ -11,7 +11,6 @@ from typing import Any, TextIO
 
 import structlog
 
-from handrail.v1 import event_pb2
 from observability import names
 
 
@@ -40,15 +39,9 @@ def configure(file: TextIO) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
-def bound(run: str, *, trace: str = "", event: event_pb2.Event | None = None) -> AbstractContextManager[None]:
+def bound(run: str, *, trace: str = "", step: str = "", attempt: str = "") -> AbstractContextManager[None]:
     """Say in every line that is written within this context what is being handled."""
-    body = getattr(event, str(event.WhichOneof("body")), None) if event is not None else None
-    known = {
-        names.LOG_TRACE: trace,
-        names.LOG_RUN: run,
-        names.LOG_STEP: getattr(body, "step", ""),
-        names.LOG_ATTEMPT: getattr(body, "attempt", ""),
-    }
+    known = {names.LOG_TRACE: trace, names.LOG_RUN: run, names.LOG_STEP: step, names.LOG_ATTEMPT: attempt}
     return structlog.contextvars.bound_contextvars(**{name: value for name, value in known.items() if value})
 
 

@@ -43,17 +43,34 @@ def handling(key: RunKey, record: Record | None) -> Iterator[None]:
     token = _carried.set(trace)
     try:
         with (
-            logs.bound(key.run, trace=context.trace_id, event=event),
-            _within(context.at(ids.of_answer(key, event) if event is not None else "")),
+            logs.bound(key.run, trace=context.trace_id, **_about(event)),
+            _at(context.at(ids.of_answer(key, event) if event is not None else "")),
         ):
             yield
     finally:
         _carried.reset(token)
 
 
+@contextmanager
+def within(key: RunKey, what: str, attempt: str, *about: str, step: str = "") -> Iterator[None]:
+    """Do one of several pieces of work that were asked for together, each within a span of its own."""
+    context = ids.parse(_carried.get()) or ids.of_run(key, "")
+    with (
+        logs.bound(key.run, step=step, attempt=attempt),
+        _at(context.at(ids.span_id(key, what, attempt, *about))),
+    ):
+        yield
+
+
 def of_ask(key: RunKey, traceparent: str, event: event_pb2.Event) -> str:
     """Return the trace context that travels with what the decider writes: with asks, and nothing else."""
     return ids.of_ask(key, traceparent, event, sampled=_sampler())
+
+
+def _about(event: event_pb2.Event | None) -> dict[str, str]:
+    """Return the step and the attempt that an event names."""
+    body = getattr(event, str(event.WhichOneof("body")), None) if event is not None else None
+    return {"step": getattr(body, "step", ""), "attempt": getattr(body, "attempt", "")}
 
 
 @functools.cache
@@ -62,7 +79,7 @@ def _sampler() -> sampling.Sampler:
 
 
 @contextmanager
-def _within(context: ids.Context) -> Iterator[None]:
+def _at(context: ids.Context) -> Iterator[None]:
     """Make a span of ours the current one, for whoever makes spans with OpenTelemetry."""
     if "opentelemetry.trace" not in sys.modules or not context.span_id:
         # Nobody in this process does.

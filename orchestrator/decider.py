@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from bus import consumers, subjects
-from core import run, values
-from core.decide import Catalogue, decide
+from bus.spilling import spill
+from core import run
+from core.ahead import decide_ahead, is_note
+from core.decide import Catalogue
 from core.errors import HandrailError
 from core.moves import Arm, Decide, Load, Move, Revoke
 from core.ports import (
@@ -38,8 +39,10 @@ from observability import ids, logs, tracing
 MAX_UNANSWERED = 2_000
 MAX_CACHED_RUNS = 10_000
 MAX_ROUNDS = 2_000
-MAX_EVENT_INLINE_BYTES = 4 * values.MAX_INLINE_BYTES
+MAX_CARRIED_BYTES = 256 * 1024
 RETRY_DELAY_S = 0.25
+
+_FOLLOWED_BY_NOTHING = frozenset({"plan_ask", "proposal_ask", "action", "verify_ask", "intent"})
 
 _logger = structlog.get_logger("decider")
 
@@ -63,6 +66,8 @@ class _Entry:
     busy: bool = False
     # Something was delivered out of order: read the run again before going on.
     stale: bool = False
+    # All that could be decided is on its way; what was decided, and claims, change nothing about that.
+    at_rest: bool = False
 
 
 class Decider:
@@ -146,16 +151,18 @@ class Decider:
         try:
             await self._fold(entry, batch)
             logs.bind_trace(ids.of_run(entry.key, _traceparent(entry)).trace_id)
-            await self._settle(entry)
+            if not (entry.at_rest and all(map(_tells_nothing, batch))):
+                entry.at_rest = False
+                entry.at_rest = await self._settle(entry)
         except (LogError, OSError) as error:
             # A foreign decision, or a broker that is away: forget, and look again when redelivered.
-            entry.state, entry.appended = None, 0
+            entry.state, entry.appended, entry.at_rest = None, 0, False
             _logger.info("decision postponed", run=entry.key.run, reason=str(error))
             await self._postpone(batch)
         except asyncio.CancelledError:
             raise
         except Exception:
-            entry.state, entry.appended = None, 0
+            entry.state, entry.appended, entry.at_rest = None, 0, False
             _logger.exception("decision failed", run=entry.key.run)
             await self._postpone(batch)
         else:
@@ -170,8 +177,10 @@ class Decider:
         entry.now_ns = max(entry.now_ns, *(d.time_ns for d in batch))
         # A tick may come to a decider that no longer hears the run's events.
         ticked = any(delivery.record is None for delivery in batch)
+        if entry.state is None and not entry.stale and not ticked and _is_first(batch):
+            entry.state = run.initial(entry.key)
         if entry.state is None or entry.stale or ticked:
-            entry.stale = False
+            entry.stale = entry.at_rest = False
             # A timer that has fired is armed no more, whether its time had come or not.
             entry.armed.clear()
             records = await self._log.read(entry.key)
@@ -183,17 +192,16 @@ class Decider:
             if delivery.record is not None:
                 entry.state = run.apply(entry.state, delivery.record)
 
-    async def _settle(self, entry: _Entry) -> None:
-        """Decide and perform until nothing is missing that can be done now."""
+    async def _settle(self, entry: _Entry) -> bool:
+        """Decide and perform until nothing is missing that can be done now; return whether that is all."""
         for _ in range(MAX_ROUNDS):
             state = entry.state
             if state is None or state.applied < entry.appended:
-                return
-            moves = decide(state, entry.now_ns, self._catalogue, entry.contents)
+                return False
+            moves = decide_ahead(state, entry.now_ns, self._catalogue, entry.contents)
             loads = [move for move in moves if isinstance(move, Load)]
             if not loads:
-                await self._perform(entry, state, moves)
-                return
+                return await self._perform(entry, state, moves)
             for load in loads:
                 entry.contents[load.blob.sha256] = await self._load(entry.key, load.blob)
         raise DecisionStuck(f"run {entry.key.run} needs more than {MAX_ROUNDS} large values at once")
@@ -208,20 +216,20 @@ class Decider:
             _logger.warning("a large value cannot be read", run=key.run, reason=str(error))
             return ""
 
-    async def _perform(self, entry: _Entry, state: RunState, moves: list[Move]) -> None:
+    async def _perform(self, entry: _Entry, state: RunState, moves: list[Move]) -> bool:
+        """Carry moves out; return whether nothing more can be decided before somebody answers."""
         last = state.last_decision
         revoked = False
         for move in moves:
             if isinstance(move, Decide):
                 if revoked:
                     # The fence is only known when the revoke has been folded, and what came before it.
-                    return
-                address = Address(entry.key, "dec", move.topic)
-                event = self._event(move.arm, move.body)
-                await self._spill(entry.key, event)
-                fence = subjects.decisions(entry.key, last)
-                trace = tracing.of_ask(entry.key, _traceparent(entry), event)
-                last = entry.appended = await self._log.append(address, event, fence=fence, trace=trace)
+                    return False
+                for topic, event in await self._events(entry.key, move):
+                    address = Address(entry.key, "dec", topic)
+                    fence = subjects.decisions(entry.key, last)
+                    trace = tracing.of_ask(entry.key, _traceparent(entry), event)
+                    last = entry.appended = await self._log.append(address, event, fence=fence, trace=trace)
             elif isinstance(move, Revoke):
                 sequence = await self._revoke(entry.key, move)
                 entry.appended = max(entry.appended, sequence)
@@ -229,6 +237,8 @@ class Decider:
             elif isinstance(move, Arm) and entry.armed.get(move.timer) != move.due_ns:
                 await self._log.arm(entry.key, move.timer, move.due_ns)
                 entry.armed[move.timer] = move.due_ns
+        # Asks rest with others, and an end is an end; after notes alone there may be more to decide.
+        return not any(isinstance(m, Revoke) or (isinstance(m, Decide) and is_note(m)) for m in moves)
 
     async def _revoke(self, key: RunKey, move: Revoke) -> int:
         """Take an attempt back; where its intent came first there is nothing to take, and 0 is returned."""
@@ -241,24 +251,49 @@ class Decider:
         except FenceLost:
             return 0
 
+    async def _events(self, key: RunKey, move: Decide) -> list[tuple[tuple[str, ...], event_pb2.Event]]:
+        """Return a decision as one event with what it carries; notes that are too large go on their own."""
+        *carried, last = [(one, self._event(one.arm, one.body)) for one in (*move.before, move)]
+        await self._spill(key, [event for _, event in (*carried, last)])
+        apart: list[tuple[Decide, event_pb2.Event]] = []
+        if sum(event.ByteSize() for _, event in carried) > MAX_CARRIED_BYTES:
+            apart = [(one, event) for one, event in carried if is_note(one)]
+            carried = [(one, event) for one, event in carried if not is_note(one)]
+        last[1].before.extend(event for _, event in carried)
+        return [(one.topic, event) for one, event in (*apart, last)]
+
     def _event(self, arm: str, body: object) -> event_pb2.Event:
         event = event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=self._writer)
         getattr(event, arm).CopyFrom(body)
         return event
 
-    async def _spill(self, key: RunKey, event: event_pb2.Event) -> None:
-        """Move large arguments out of the event, into the blob stream."""
-        found: Mapping[str, plan_pb2.Value] = {}
-        if event.HasField("action"):
-            found = event.action.arguments
-        elif event.HasField("proposal_ask"):
-            found = event.proposal_ask.inputs
-        inline_bytes = 0
-        for value in sorted(found.values(), key=lambda value: len(value.json)):
-            content = value.json.encode()
-            inline_bytes += len(content)
-            if len(content) > values.MAX_INLINE_BYTES or inline_bytes > MAX_EVENT_INLINE_BYTES:
-                value.blob.CopyFrom(await self._log.put_blob(key, content))
+    async def _spill(self, key: RunKey, events: list[event_pb2.Event]) -> None:
+        """Move large arguments out of what becomes one event, into the blob stream."""
+        found: list[plan_pb2.Value] = []
+        for event in events:
+            if event.HasField("action"):
+                found += event.action.arguments.values()
+            elif event.HasField("proposal_ask"):
+                found += event.proposal_ask.inputs.values()
+        await spill(self._log, key, found)
+
+
+def _is_first(batch: list[Delivery]) -> bool:
+    """Whether a batch begins with a submission that nobody has been handed before.
+
+    It is the first event of its run, so there is nothing to be read.
+    """
+    first = batch[0]
+    if first.record is None or first.deliveries > 1:
+        return False
+    return (first.record.address.channel, *first.record.address.topic) == ("cmd", "submit")
+
+
+def _tells_nothing(delivery: Delivery) -> bool:
+    """Whether a delivery is a decision or a claim, from which nothing new can follow."""
+    if delivery.record is None or delivery.record.event is None:
+        return False
+    return delivery.record.event.WhichOneof("body") in _FOLLOWED_BY_NOTHING
 
 
 def _traceparent(entry: _Entry) -> str:

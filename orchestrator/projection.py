@@ -3,7 +3,8 @@
 Rows and checkpoints are committed together, so after a crash the feed goes on where the rows stand. A file
 that is damaged, of another version, or of another log is discarded and read anew. Everything happens on the
 event loop's thread; the statements are short. The states are those of `core.run`, except that a run counts
-as waiting from its first doubt on, even while another of its steps is still in flight.
+as running from when it has a plan, before that is accepted, and as waiting from its first doubt on, even if
+another of its steps is still in flight.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ READY_WAIT_S = 5.0
 LOCK_WAIT_S = 1.0
 FILTERS = (
     "ev.{shard}.*.*.cmd.*",
-    "ev.{shard}.*.*.dec.note.plan_accepted",
+    "ev.{shard}.*.*.ans.planner.*.plan.*",
     "ev.{shard}.*.*.dec.note.in_doubt",
     "ev.{shard}.*.*.dec.note.finished",
 )
@@ -187,12 +188,14 @@ class Projection:
         elif arm == "submit":
             sql = f"{_INSERT} UPDATE SET submitted_ns = excluded.submitted_ns"
             self._db.execute(sql, _entry(key, event.submit.goal.text, record.time_ns))
+            if event.submit.goal.HasField("plan"):
+                self._db.execute(_PHASE, (event_pb2.RUN_STATUS_RUNNING, 0, _rank(key)))
         elif arm == "cancel":
             self._db.execute(f"UPDATE run SET cancelling = 1 WHERE rank = ? AND {_OPEN}", (_rank(key),))
         elif arm in ("pause", "resume"):
             sql = f"UPDATE run SET paused = ? WHERE rank = ? AND {_OPEN}"
             self._db.execute(sql, (arm == "pause", _rank(key)))
-        elif arm == "plan_accepted":
+        elif arm == "plan_answer" and event.plan_answer.HasField("plan"):
             self._db.execute(_PHASE, (event_pb2.RUN_STATUS_RUNNING, 0, _rank(key)))
         elif arm == "in_doubt":
             self._db.execute(_PHASE, (event_pb2.RUN_STATUS_WAITING, 0, _rank(key)))

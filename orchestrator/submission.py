@@ -29,6 +29,7 @@ MAX_FULLNESS = 0.8
 """Of a shard that takes new runs; the rest is for the runs that it has."""
 FULLNESS_AGE_NS = 1_000_000_000
 
+MAX_CHECKED_INLINE_BYTES = 8 * 1024
 MAX_TEXT_BYTES = 16 * 1024
 MAX_SUBMITTER_BYTES = 256
 MAX_CONTEXT_BYTES = 1024 * 1024
@@ -99,7 +100,10 @@ class Submissions:
     async def submit(self, request: run_service_pb2.SubmitGoalRequest, *, traceparent: str = "") -> Submitted:
         """Check a goal and make it durable; raises a Refusal, or an error of the log."""
         now_ns = self._clock()
-        checked = await asyncio.to_thread(check, request, self._contracts, self._limits, now_ns)
+        if request.ByteSize() > MAX_CHECKED_INLINE_BYTES:
+            checked = await asyncio.to_thread(check, request, self._contracts, self._limits, now_ns)
+        else:
+            checked = check(request, self._contracts, self._limits, now_ns)
         if checked.violations:
             raise invalid("BAD_GOAL", checked.violations)
         run = self._new_run(now_ns, await self._shards_with_room(now_ns))

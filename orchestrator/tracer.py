@@ -19,7 +19,6 @@ from observability import sampling
 from observability.export import Exporter, ExportFailed
 from observability.ids import Context
 from observability.metrics import Metrics
-from observability.names import IN_DOUBT
 from observability.span import Span
 from observability.spans import spans_of
 
@@ -115,7 +114,6 @@ class Tracer:
             if _is(delivery.record, "finished"):
                 records = await self._log.read(delivery.key)
                 traces.append(await self._tell(delivery.key, records))
-                doubts += _unheard_doubts(records, traces[-1])
         sampled = [span for spans in traces if self._is_sampled(spans) for span in spans]
         await self._exporter.export(sampled)
         for spans in traces:
@@ -150,12 +148,6 @@ class Tracer:
 
 def _is(record: Record | None, arm: str) -> bool:
     return record is not None and record.event is not None and record.event.HasField(arm)  # type: ignore[arg-type]
-
-
-def _unheard_doubts(records: Sequence[Record], spans: Sequence[Span]) -> int:
-    """Count the doubts that came within other events: those of their own were heard when they came."""
-    told = sum(event.name == IN_DOUBT for span in spans for event in span.events)
-    return max(told - sum(_is(record, "in_doubt") for record in records), 0)
 
 
 async def _beat(batch: list[Delivery]) -> None:

@@ -58,9 +58,11 @@ def child(
     data: Annotated[Path, typer.Option("--data")],
 ) -> None:
     """Run one process of a stack."""
+    import uvloop
+
     from handrail.stack.children import child as run_child
 
-    asyncio.run(run_child(name, project, data))
+    uvloop.run(run_child(name, project, data))
 
 
 def _joined(output: Output, project: Path | None, place: Path) -> bool:

@@ -15,9 +15,9 @@ from contextlib import ExitStack, aclosing, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from bus.subjects import BadSubject, parse
+from bus.subjects import BadSubject, build, parse
 from core.ports import Record
-from core.run import apply, initial
+from core.run import apply, initial, unbundled
 from core.state import RunState
 from core.view import view
 from handrail.cli.events import event_line, event_object
@@ -83,6 +83,21 @@ def record_of(response: run_service_pb2.WatchRunResponse) -> Record | None:
     return Record(sequence_of(response), response.time.ToNanoseconds(), address, event)
 
 
+def parts_of(response: run_service_pb2.WatchRunResponse) -> list[run_service_pb2.WatchRunResponse]:
+    """Return an event and those that it carries, in order, each as if it had come by itself."""
+    record = record_of(response)
+    if record is None or not response.event.before:
+        return [response]
+    parts = []
+    for part in unbundled(record):
+        alone = run_service_pb2.WatchRunResponse(
+            cursor=response.cursor, subject=build(part.address), event=part.event, time=response.time
+        )
+        alone.event.ClearField("before")
+        parts.append(alone)
+    return parts
+
+
 class Display(Protocol):
     """Shows events as they come."""
 
@@ -118,11 +133,12 @@ class Lines:
         return None
 
     def show(self, response: run_service_pb2.WatchRunResponse) -> None:
-        """Write the event."""
-        if self._output.as_json:
-            self._output.json(event_object(response))
-        else:
-            self._output.line(event_line(response))
+        """Write the event, and before it those that it carries."""
+        for part in parts_of(response):
+            if self._output.as_json:
+                self._output.json(event_object(part))
+            else:
+                self._output.line(event_line(part))
 
     def note(self, text: str) -> None:
         """Say it on standard error."""

@@ -390,6 +390,23 @@ async def test_two_clients_share_a_consumer(bench: Bench) -> None:
         await hand.close()
 
 
+async def test_what_comes_beyond_the_credit_costs_no_shard_its_turn(bench: Bench) -> None:
+    """Pulls that stand open on two shards can bring more than there is room for; that is put back."""
+    log = await bench.log()
+    consumer = await bench.make(Consumer("beyond", bench.filters(), ack_wait_s=30.0))
+    hand = Collector(log, consumer, limit=8)
+    for _ in range(6):
+        # Uneven bursts, each held until as many are here as there is room for.
+        first = len(hand.taken)
+        await asyncio.gather(*(log.append(note(bench.key(i % 3 // 2)), event()) for i in range(9)))
+        await hand.wait(first + 8, timeout_s=1.5)
+        for delivery in hand.taken[first : first + 8]:
+            await delivery.ack()
+        await hand.wait(first + 9, timeout_s=1.5)
+        await hand.taken[first + 8].ack()
+    await hand.close()
+
+
 async def test_a_full_client_leaves_the_rest_to_others(bench: Bench) -> None:
     logs = [await bench.log(), await bench.log()]
     consumer = await bench.make(Consumer("full", bench.filters(), ack_wait_s=30.0))

@@ -386,7 +386,7 @@ async def test_a_poisoned_re_read_is_answered():
     task = asyncio.create_task(loop.run())
     try:
         await until(lambda: records(log, "verdict"), 5.0)  # round 1: given up, UNKNOWN
-        va = E.VerifyAsk(attempt="s-a1", result_sequence=rs, round=2)
+        va = E.VerifyAsk(attempt="s-a1", result_sequence=rs, result_id="res", round=2)
         await log.append(Address(KEY, "dec", ("ask", "verifier", "main")), ev("verify_ask", va, id="va"))
 
         async def two():
@@ -561,7 +561,7 @@ async def test_an_action_of_many_middling_arguments_can_be_appended():
     e = E.Event(id="x", version=1)
     b = action("s-a1", "t", {f"a{i}": "x" * 60_000 for i in range(20)})
     e.action.CopyFrom(b)
-    await stage.decider._spill(KEY, e)
+    await stage.decider._spill(KEY, [e])
     await log.append(Address(KEY, "dec", ("ask", "worker", "box")), e)
 
 
@@ -573,7 +573,7 @@ async def test_a_blob_that_is_not_text_fails_the_step_and_not_the_decider():
         Address(KEY, "cmd", ("submit",)),
         life(
             {"id": "n", "tool": "add", "with": {"a": 1, "b": 2}},
-            {"id": "m", "tool": "add", "with": {"a": "$n", "b": 2}},
+            {"id": "m", "tool": "make", "with": {"amount": "$n"}},
         ),
     )
     acts = await until(lambda: records(log, "action"))

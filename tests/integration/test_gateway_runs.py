@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from bus.memory import MemoryBroker, MemoryLog
 from core.conformance import Limits
-from core.ports import LogUnavailable, Record
+from core.ports import Address, LogUnavailable, Record
+from core.run import VERSION
 from handrail.v1 import event_pb2, run_service_pb2, tool_service_pb2
 from handrail.v1.run_service_pb2 import GetRunRequest, ListRunsRequest, WatchRunRequest
 from orchestrator import gateway, services
@@ -228,6 +229,9 @@ async def test_runs_are_listed_by_state_as_it_changes(stage: Stage) -> None:
         assert (await stage.runs.GetRun(GetRunRequest(run=run))).run.status == status
 
     await becomes(event_pb2.RUN_STATUS_PLANNING)
+    answer = event_pb2.Event(id="plan", version=VERSION)
+    answer.plan_answer.plan.SetInParent()
+    await stage.log.append(Address(stage.key(run), "ans", ("planner", "main", "plan", "goal-a1")), answer)
     await stage.note(run, "plan_accepted", event_pb2.PlanAccepted())
     await becomes(event_pb2.RUN_STATUS_RUNNING)
     await stage.runs.PauseRun(run_service_pb2.PauseRunRequest(run=run))

@@ -1,7 +1,7 @@
 """Play a run against the pure core alone: facts go in, decisions come out, and the transcript is text.
 
-A line that begins with ">" is a fact (somebody else's event), "=" a decision of the core's, "~" a timer that
-was armed. Time is virtual, in milliseconds since the submission.
+A line that begins with ">" is a fact (somebody else's event), "=" a decision of the core's, "+" one that goes
+out with the next, "~" a timer that was armed. Time is virtual, in milliseconds since the submission.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from core import failures, run, values
-from core.decide import Catalogue, decide
+from core.ahead import decide_ahead
+from core.decide import Catalogue
 from core.moves import Arm, Decide, Load, Revoke
+from core.plan import Unresolved, parse_reference, resolve
 from core.plan_form import plan_from_form
 from core.ports import Address, Record, RunKey
+from core.state import Attempt
 from core.view import view
-from handrail.v1 import event_pb2, run_service_pb2, tool_pb2
+from handrail.v1 import event_pb2, plan_pb2, run_service_pb2, tool_pb2
 
 FOLDER = Path(__file__).parent
 KEY = RunKey(0, "default", "r0-scenario01")
@@ -112,6 +116,8 @@ class Play:
         """A worker says that it is done."""
         fields.setdefault("action_sequence", self._sequence(attempt))
         body = event_pb2.Result(attempt=attempt, output=values.inline(output), **fields)
+        for name, value in self._pending(attempt).items():
+            body.arguments[name].CopyFrom(values.inline(value))
         return self.fact(("worker", "box", "result", attempt), "result", body)
 
     def found(self, attempt: str, output: Any) -> Play:
@@ -176,25 +182,58 @@ class Play:
             self.lines.append("  (a stray)")
         return self._settle()
 
-    def _sequence(self, attempt: str) -> int:
+    def _pending(self, attempt: str) -> dict[str, Any]:
+        """What a worker would make of the pending arguments of an attempt."""
+        found = self._attempt(attempt)
+        if found is None or found.action is None:
+            return {}
+        outputs = {}
+        for instance in self.state.instances.values():
+            result = instance.current.result if instance.current is not None else None
+            if result is not None and result.message.HasField("output"):
+                outputs[instance.step] = values.load(result.message.output, {})
+        became = {}
+        for name, argument in found.action.pending.items():
+            with suppress(Unresolved):
+                became[name] = resolve(parse_reference(argument.reference), outputs)
+        return became
+
+    def _attempt(self, attempt: str) -> Attempt | None:
         step = self.state.attempts.get(attempt, "")
         found = self.state.instances[step].attempts if step else ()
-        return next((a.sequence for a in found if a.id == attempt), 0)
+        return next((a for a in found if a.id == attempt), None)
+
+    def _sequence(self, attempt: str) -> int:
+        found = self._attempt(attempt)
+        return found.sequence if found is not None else 0
 
     # --- decisions ---------------------------------------------------------------------------------
 
-    def _append(self, channel: Any, topic: tuple[str, ...], arm: str, body: Any) -> None:
+    def _append(
+        self, channel: Any, topic: tuple[str, ...], arm: str, body: Any, before: tuple[Decide, ...] = ()
+    ) -> None:
         sequence = len(self.records) + 1
         event = event_pb2.Event(id=f"e{sequence}", version=run.VERSION, writer="play")
         getattr(event, arm).CopyFrom(body)
-        record = Record(sequence, self.now_ns, Address(KEY, channel, topic), event)
+        for i, one in enumerate(before):
+            carried = event.before.add(id=f"e{sequence}-{i}", version=run.VERSION, writer="play")
+            getattr(carried, one.arm).CopyFrom(one.body)
+        self._keep(channel, topic, event)
+
+    def append(self, event: event_pb2.Event, topic: tuple[str, ...], channel: Any = "ans") -> Play:
+        """An event as it is, whoever made it."""
+        self._keep(channel, topic, event)
+        return self._settle()
+
+    def _keep(self, channel: Any, topic: tuple[str, ...], event: event_pb2.Event) -> None:
+        record = Record(len(self.records) + 1, self.now_ns, Address(KEY, channel, topic), event)
         self.records.append(record)
         self.state = run.apply(self.state, record)
 
     def _settle(self) -> Play:
         for _ in range(MAX_MOVES):
             strays = self.state.strays
-            moves = decide(self.state, self.now_ns, self.catalogue)
+            moves = decide_ahead(self.state, self.now_ns, self.catalogue)
             appended = False
             for move in moves:
                 assert not isinstance(move, Load)
@@ -204,8 +243,9 @@ class Play:
                         self.lines.append(f"~ {move.timer} at {self._ms(move.due_ns)}")
                     continue
                 if isinstance(move, Decide):
+                    self.lines += [f"+ {describe(one.topic, one.body)}" for one in move.before]
                     self.lines.append(f"= {describe(move.topic, move.body)}")
-                    self._append("dec", move.topic, move.arm, move.body)
+                    self._append("dec", move.topic, move.arm, move.body, move.before)
                 elif isinstance(move, Revoke):
                     topic = ("claim", move.pool, "revoke", move.body.attempt)
                     self.lines.append(f"= {describe(topic, move.body)}")
@@ -265,7 +305,7 @@ def describe(topic: tuple[str, ...], body: Any) -> str:
         elif field.name == "timeout":
             said.append(f"timeout={value.ToMilliseconds()}ms")
         elif field.message_type and field.message_type.GetOptions().map_entry:
-            shown = ", ".join(f"{k}: {v.json}" for k, v in sorted(value.items()))
+            shown = ", ".join(f"{k}: {_shown(v)}" for k, v in sorted(value.items()))
             said.append(f"{field.name}={{{shown}}}")
         elif field.name == "output":
             said.append(f"output={value.json}")
@@ -280,3 +320,7 @@ def describe(topic: tuple[str, ...], body: Any) -> str:
         else:
             said.append(f"{field.name}={value}")
     return " ".join([".".join(topic), *said])
+
+
+def _shown(value: plan_pb2.Value | plan_pb2.Argument) -> str:
+    return value.reference if isinstance(value, plan_pb2.Argument) else value.json

@@ -192,7 +192,7 @@ def test_a_verdict_cannot_confirm_a_read_back_that_found_nothing() -> None:
 
 
 def test_an_output_that_is_no_json_fails_the_step_that_needs_it() -> None:
-    play = Play(contract("look"), contract("refund")).submit(READ, REFUND)
+    play = Play(contract("look"), write("refund")).submit(READ, REFUND)
     asked = play.state.instances["look"].attempts[0].sequence
     body = event_pb2.Result(attempt="look-a1", output=plan_pb2.Value(json="{"), action_sequence=asked)
     play.fact(("worker", "box", "result", "look-a1"), "result", body).verdict("look-a1")
@@ -370,7 +370,7 @@ def test_arguments_that_do_not_fit_fail_before_anything_is_asked() -> None:
 
 
 def test_a_reference_to_nothing_fails() -> None:
-    play = Play(contract("look"), contract("refund")).submit(READ, REFUND).done("look-a1", {})
+    play = Play(contract("look"), write("refund")).submit(READ, REFUND).done("look-a1", {})
     assert play.view.failure.code == failures.UNRESOLVED
 
 

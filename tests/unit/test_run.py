@@ -35,6 +35,9 @@ def random_play(choices: list[int]) -> Play:
         {"id": "call", "tool": "call", "each": "$look", "each_limit": 3},
         {"id": "send", "tool": "send", "after": ["look"]},
         {"id": "pick", "after": ["look"], "choose": [{"when": "1 > 2", "tool": "look"}, {"tool": "refund"}]},
+        {"id": "near", "tool": "look"},
+        {"id": "next", "tool": "look", "with": {"x": "$near"}},
+        {"id": "far", "tool": "look", "with": {"x": "$next", "y": "$near"}},
     )
     doubts = (failures.permanent, failures.transient, failures.in_doubt)
     outcomes = (event_pb2.OUTCOME_CONFIRMED, event_pb2.OUTCOME_REFUTED, event_pb2.OUTCOME_UNKNOWN)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from core import failures
+from core import failures, run, values
 from core.ports import Record
 from core.run import HANDLERS
 from handrail.v1 import event_pb2, tool_pb2
@@ -18,6 +18,7 @@ from observability.span import Span
 from observability.spans import spans_of
 from tests.scenarios import histories
 from tests.scenarios.play import KEY, Play, contract, write
+from tests.scenarios.test_chains import chain
 from tests.scenarios.test_histories import NAMES
 from tests.unit.test_run import CHOICES, random_play
 
@@ -124,13 +125,9 @@ def test_a_healed_run() -> None:
     assert {(names.ATTEMPT, "decider", "producer"), (names.INVOKE_WORKFLOW, "decider", "internal")} < roles
 
 
-def _step(step: str, tool: str) -> list[str]:
-    return [
-        f"    step {step} done",
-        "      attempt confirmed",
-        f"        execute_tool {tool}",
-        "        verify",
-    ]
+def _step(step: str, tool: str, done: str = " done") -> list[str]:
+    lines = [f"step {step}{done}", "  attempt confirmed", f"    execute_tool {tool}", "    verify"]
+    return [f"    {line}" for line in lines]
 
 
 def test_a_killed_worker_leaves_no_hole() -> None:
@@ -299,6 +296,49 @@ def test_answers_of_one_event_are_laid_out_one_after_another() -> None:
     assert (a.duration_ns, b.duration_ns) == (400_000, 400_000)
     assert a.end_ns == b.start_ns
     assert b.end_ns == second.time_ns
+
+
+def test_a_chain_is_told_step_by_step() -> None:
+    play = chain()
+    event = event_pb2.Event(id="r3", version=run.VERSION, writer="worker-box/1-box_0-1")
+    sequence = play.records[-1].sequence
+    results = [
+        event_pb2.Result(attempt=f"{step}-a1", action_sequence=sequence, output=values.inline({"id": number}))
+        for number, step in enumerate(("one", "two", "three"), start=1)
+    ]
+    for result, pending in zip(results[1:], ("1", "2"), strict=True):
+        result.arguments["x"].json = pending
+    for result in results:
+        result.took.FromMicroseconds(100)
+        last = result is results[-1]
+        part = event if last else event.before.add(id=result.attempt, version=run.VERSION)
+        part.result.CopyFrom(result)
+    play.now_ns += 1_000_000
+    play.append(event, ("worker", "box", "result", "three-a1"))
+    play.verdict("one-a1").verdict("two-a1").verdict("three-a1")
+    spans = of(play, with_content=True)
+    assert tree(spans, names.ATTEMPT_OUTCOME)[2:] == [
+        line for step in ("one", "two", "three") for line in _step(step, "look", done="")
+    ]
+    tools = [one(spans, names.EXECUTE_TOOL, f"{step}-a1") for step in ("one", "two", "three")]
+    assert [tool.duration_ns for tool in tools] == [100_000] * 3
+    assert [tool.end_ns for tool in tools[:2]] == [tool.start_ns for tool in tools[1:]]
+    assert json.loads(str(tools[2].attributes[names.GENAI_TOOL_ARGUMENTS])) == {"x": 2, "y": 7}
+    check(play.records, spans)
+
+
+def test_what_a_broken_chain_left_behind_is_not_lost() -> None:
+    play = chain().output("one-a1", {"id": 1}).failed("two-a1", failures.transient).verdict("one-a1")
+    play.tick().done("two-a2", {"id": 2}).done("three-a2", {"id": 3})
+    spans = of(play)
+    assert not any(span.lost for span in spans)
+    third = one(spans, names.ATTEMPT, "three-a1")
+    assert (third.attributes[names.ATTEMPT_OUTCOME], third.error) == (names.LEFT_BEHIND, "")
+    link = one(spans, names.ATTEMPT, "three-a2").links[0]
+    assert link.span_id == third.span_id
+    assert link.attributes == {names.HEAL_STRATEGY: "again", names.HEAL_CAUSE: names.LEFT_BEHIND}
+    assert sum(span.what == names.EXECUTE_TOOL for span in spans) == 4
+    check(play.records, spans)
 
 
 def test_content_is_there_only_when_asked_for() -> None:

@@ -1,0 +1,66 @@
+"""An authorised action: everything that it may do is in it, and its permit is bound to that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core import values
+from core.plan import attempt_id
+from core.state import Instance, RunState
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+
+PERMIT_LIFE_NS = 600_000_000_000
+MIN_TIMEOUT_NS = 100_000_000
+
+
+def digest(arguments: Mapping[str, Any], pending: Mapping[str, plan_pb2.Argument]) -> str:
+    """Return what a permit is bound to: the arguments, and the references of those that are pending."""
+    return values.arguments_digest({**arguments, **{name: held.reference for name, held in pending.items()}})
+
+
+def authorise(
+    state: RunState,
+    instance: Instance,
+    step: plan_pb2.Step,
+    contract: tool_pb2.ToolContract,
+    arguments: Mapping[str, Any],
+    now_ns: int,
+    *,
+    pending: Mapping[str, plan_pb2.Argument] | None = None,
+    kind: event_pb2.ActionKind.ValueType = event_pb2.ACTION_KIND_ACT,
+    replaces: str = "",
+    follows: str = "",
+    original: int = 0,
+) -> event_pb2.Action:
+    """Return the next attempt at an instance as an action."""
+    attempt = attempt_id(instance.id, len(instance.attempts) + 1)
+    body = event_pb2.Action(
+        attempt=attempt,
+        step=instance.id,
+        kind=kind,
+        tool=contract.name,
+        key=f"{state.key.run}:{instance.id}",
+        replaces=replaces,
+        post=step.post,
+        original_sequence=original,
+        resolves=instance.doubtful is not None,
+        follows=follows,
+    )
+    for name, value in arguments.items():
+        body.arguments[name].CopyFrom(values.inline(value))
+    for name, argument in (pending or {}).items():
+        body.pending[name].CopyFrom(argument)
+    body.timeout.FromNanoseconds(_timeout_ns(state, step, contract, now_ns))
+    permit = body.permit
+    permit.run, permit.step, permit.attempt, permit.tool = state.key.run, instance.id, attempt, contract.name
+    permit.arguments_sha256 = digest(arguments, pending or {})
+    permit.expires.FromNanoseconds(now_ns + PERMIT_LIFE_NS)
+    return body
+
+
+def _timeout_ns(state: RunState, step: plan_pb2.Step, contract: tool_pb2.ToolContract, now_ns: int) -> int:
+    own = step.timeout.ToNanoseconds() if step.HasField("timeout") else int(contract.timeout_s * 1e9)
+    if state.deadline_ns > now_ns:
+        own = min(own, state.deadline_ns - now_ns)
+    return max(own, MIN_TIMEOUT_NS)

@@ -1,0 +1,141 @@
+"""A toolbox as a worker holds it: may this action be carried out here and now, and what came of it.
+
+Nothing here knows of the log: arguments go in, a failure or a result comes out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from core import conditions, failures, judgement, values
+from core.action import digest
+from core.contracts import to_proto
+from core.ports import RunKey
+from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.tool import Tool, ToolError
+from handrail.v1 import event_pb2
+
+PRE_TIMEOUT_S = 10.0
+
+_logger = structlog.get_logger("worker")
+
+
+class Toolbox:
+    """The tools of one toolbox, and the threads in which they run."""
+
+    def __init__(
+        self,
+        name: str,
+        tools: Mapping[str, Tool],
+        *,
+        concurrency: int,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.name = name
+        self._tools = tools
+        self._contracts = {name: to_proto(tool.contract) for name, tool in tools.items()}
+        self._now_ns = now_ns
+        # Twice as many threads as actions: one that outlived its timeout must not starve the others.
+        self._threads = ToolThreads(2 * concurrency)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False)
+
+    def refusal(
+        self, key: RunKey, action: event_pb2.Action, arguments: Mapping[str, Any]
+    ) -> event_pb2.Failure | None:
+        """Check the permit: it must be for exactly this action, here and now.
+
+        `arguments` are those that the action came with, without what is pending.
+        """
+        permit = action.permit
+        named = (permit.run, permit.step, permit.attempt, permit.tool)
+        if named != (key.run, action.step, action.attempt, action.tool):
+            return failures.permanent(failures.PERMIT, "the permit is for another action")
+        if permit.arguments_sha256 != digest(arguments, action.pending):
+            return failures.permanent(failures.PERMIT, "the arguments are not those that were permitted")
+        if permit.expires.ToNanoseconds() <= self._now_ns():
+            return failures.transient(failures.PERMIT, "the permit has expired")
+        if action.tool not in self._tools:
+            return failures.permanent(failures.PERMIT, f"toolbox {self.name} has no tool {action.tool}")
+        return None
+
+    async def unmet(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Failure | None:
+        """Check the tool's precondition against the world."""
+        contract = self._contracts[action.tool]
+        if not contract.pre or action.resolves or action.kind != event_pb2.ACTION_KIND_ACT:
+            return None
+        try:
+            seen = await judgement.observe(contract, {"args": arguments}, self._read)
+            held = conditions.holds(contract.pre, {"args": arguments, "reads": seen})
+            observed = judgement.bounded(seen)
+        except conditions.ConditionError as error:
+            return failures.permanent(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
+        except ToolError as error:
+            make = failures.transient if error.transient else failures.permanent
+            return make(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
+        except Exception as error:
+            # A read tool is the user's code: whatever it raises, the result says that pre was not judged.
+            _logger.warning("pre could not be judged", tool=action.tool, exc_info=True)
+            return failures.transient(
+                failures.PRE_REFUTED, f"pre cannot be judged: {type(error).__name__}: {error}"
+            )
+        if held:
+            return None
+        return failures.permanent(
+            failures.PRE_REFUTED,
+            f"{contract.name} must not run now: {contract.pre} does not hold; observed {observed}",
+        )
+
+    async def _read(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+        if tool not in self._tools:
+            raise ToolError(f"toolbox {self.name} has no read tool {tool!r}")
+        return await invoke(self._tools[tool], arguments, timeout_s=PRE_TIMEOUT_S, threads=self._threads)
+
+    def has_effect(self, tool: str) -> bool:
+        """Whether a tool changes the world."""
+        return self._tools[tool].contract.has_effect
+
+    async def call(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Result:
+        """Call the tool and say how it went, and whether its effect happened."""
+        tool = self._tools[action.tool]
+        timeout_s = action.timeout.ToNanoseconds() / 1e9 or tool.contract.timeout_s
+        doubt = tool.contract.has_effect
+        try:
+            output = await invoke(tool, arguments, key=action.key, timeout_s=timeout_s, threads=self._threads)
+            result = event_pb2.Result(output=values.inline(output), happened=event_pb2.HAPPENED_YES)
+        except InvalidArguments as error:
+            return _failed(failures.permanent(failures.BAD_ARGUMENTS, str(error)), event_pb2.HAPPENED_NO)
+        except (InvalidOutput, values.BadValue) as error:
+            return _failed(failures.permanent(failures.BAD_OUTPUT, str(error)), event_pb2.HAPPENED_YES)
+        except ToolError as error:
+            if error.in_doubt and doubt:
+                return _failed(failures.in_doubt(error.code, str(error)), event_pb2.HAPPENED_UNKNOWN)
+            make = failures.transient if error.transient else failures.permanent
+            return _failed(make(error.code, str(error)), event_pb2.HAPPENED_NO)
+        except TimeoutError:
+            message = f"{action.tool} did not answer within {timeout_s:g} s"
+            slow = failures.in_doubt if doubt else failures.transient
+            return _failed(slow(failures.TIMEOUT, message), event_pb2.HAPPENED_UNKNOWN)
+        except Exception as error:
+            # A tool is the user's code: whatever it raises is an outcome, and the result event tells it.
+            _logger.warning("tool raised", tool=action.tool, exc_info=True)
+            raised = failures.in_doubt if doubt else _class_of(tool)
+            message = f"{type(error).__name__}: {error}"
+            return _failed(raised(failures.TOOL_RAISED, message), event_pb2.HAPPENED_UNKNOWN)
+        if action.kind == event_pb2.ACTION_KIND_READ_BACK and output is None:
+            result.happened = event_pb2.HAPPENED_NO
+        return result
+
+
+def _failed(failure: event_pb2.Failure, happened: event_pb2.Happened.ValueType) -> event_pb2.Result:
+    return event_pb2.Result(failure=failure, happened=happened)
+
+
+def _class_of(tool: Tool) -> Callable[[str, str], event_pb2.Failure]:
+    return failures.transient if tool.contract.retry == "transient" else failures.permanent
