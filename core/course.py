@@ -61,7 +61,6 @@ class Course:
         self.scope = Scope(state, self.steps, self.needs, contents)
         self.room = MAX_IN_FLIGHT - len(state.in_flight)
         self.actions = state.actions
-        self.heals = state.heals
 
     def moves(self) -> list[Move]:
         """Return what is missing."""
@@ -158,20 +157,16 @@ class Course:
     # --- one instance ------------------------------------------------------------------------------
 
     def _healer(self, instance: Instance) -> Healer:
-        return Healer(
-            self.state, instance, self.steps[instance.step].max_attempts, self.now_ns, heals=self.heals
-        )
+        return Healer(self.state, instance, self.steps[instance.step].max_attempts, self.now_ns)
 
     def _fail(self, instance: Instance, code: str, message: str) -> list[Move]:
         return [self._healer(instance).fail(permanent(code, message))]
 
     def _look(self, instance: Instance) -> list[Move]:
         try:
-            moves = self._next(instance)
+            return self._next(instance)
         except values.BadValue as error:
-            moves = self._fail(instance, failures.BAD_OUTPUT, str(error))
-        self.heals += sum(isinstance(move, Decide) and move.arm == "healed" for move in moves)
-        return moves
+            return self._fail(instance, failures.BAD_OUTPUT, str(error))
 
     def _next(self, instance: Instance) -> list[Move]:
         if instance.settled or instance.count is not None:
@@ -448,4 +443,9 @@ class Course:
                 original=act.sequence,
             )
         tool = heal.tool if heal.strategy == ALTERNATIVE else act.action.tool
-        return self._act(instance, tool, self._arguments_of(instance, act.action), replaces=attempt.id)
+        try:
+            arguments = self._arguments_of(instance, act.action)
+        except (Unresolved, BadReference):
+            # What it takes from its chain is not settled yet.
+            return []
+        return self._act(instance, tool, arguments, replaces=attempt.id)
