@@ -26,15 +26,12 @@ class Stored:
     time_ns: int
     subject: str
     data: bytes
-    trace: str = ""
 
 
 class Store(Protocol):
     """The primitives; reads see every publish that was answered."""
 
-    async def publish(
-        self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = ""
-    ) -> int:
+    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
         """Publish once and return the sequence; LogUnavailable means that the outcome is unknown."""
         ...
 

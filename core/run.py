@@ -78,7 +78,7 @@ def apply(state: RunState, record: Record) -> RunState:
         last_decision=record.sequence if decision else state.last_decision,
     )
     for part in unbundled(record):
-        state = apply_part(state, part)
+        state = _apply_one(state, part)
     return state
 
 
@@ -113,8 +113,7 @@ def _part(record: Record, event: event_pb2.Event) -> Record:
     return replace(record, address=replace(record.address, topic=tuple(topic)), event=event)
 
 
-def apply_part(state: RunState, record: Record) -> RunState:
-    """Return the state after one of the events that a record holds; `apply` does it for all of them."""
+def _apply_one(state: RunState, record: Record) -> RunState:
     if state.unreadable:
         return state
     event = record.event
