@@ -78,9 +78,8 @@ async def carry_out(wanted: argparse.Namespace) -> int:
         report.write(wanted.json, found, outcomes)
     late = [r for r in found["times"] if r["deed"] == "kill" and r["wanted_s"] and _p99(r) > r["wanted_s"]]
     for row in late:
-        print(
-            f"slower than wanted: {row['target']} on {row['host']}: p99 {_p99(row):.2f} s, wanted {row['wanted_s']:g} s"
-        )
+        who = f"{row['target']} on {row['host']}"
+        print(f"slower than wanted: {who}: p99 {_p99(row):.2f} s, wanted {row['wanted_s']:g} s")
     return int(failed or (wanted.strict_times and bool(late)))
 
 
@@ -98,7 +97,7 @@ def draw(wanted: argparse.Namespace, host: HostKind, kills: int, rng: random.Ran
             named += plan.points(host, "stop", rng)
         named = [stroke for stroke in named if wanted.only in stroke.point]
     left = max(0, kills - sum(stroke.deed == "kill" for stroke in named))
-    others = wanted.others if wanted.others is not None else left // 2
+    others = wanted.others if wanted.others is not None else left // 3
     return plan.number([*named, *plan.at_random(host, left, others, rng, wanted.targets)])
 
 
