@@ -9,6 +9,7 @@ given up as poisoned. Both hosts (this one and Ray's) run the same `Slot`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import time
@@ -23,6 +24,8 @@ from actors.agent import Agent, Answer, PoisonPolicy
 from actors.pool import AgentSpec
 from core.errors import HandrailError
 from core.ports import Delivery, Log, LogError, LogUnavailable, Record
+from handrail.v1 import event_pb2
+from observability import tracing
 
 PROGRESS_INTERVAL_S = 0.5
 HANDLE_TIMEOUT_S = 300.0
@@ -151,9 +154,13 @@ class AgentLoop:
 
     async def _pull(self) -> None:
         async for delivery in self._log.consume(self._agent.consumer(self._pool), limit=self._concurrency):
-            task = asyncio.create_task(self._answer(delivery))
+            task = asyncio.create_task(self._take(delivery))
             self._in_flight[task] = delivery
             task.add_done_callback(self._in_flight.pop)
+
+    async def _take(self, delivery: Delivery) -> None:
+        with tracing.handling(delivery.key, delivery.record):
+            await self._answer(delivery)
 
     async def _answer(self, delivery: Delivery) -> None:
         alive = asyncio.create_task(_keep_alive(delivery))
@@ -170,7 +177,7 @@ class AgentLoop:
             alive.cancel()
 
     async def _answer_durably(self, delivery: Delivery) -> None:
-        record = delivery.record
+        record, begun = delivery.record, time.monotonic()
         if record is None or record.event is None:
             answers = []
         elif self._poison.is_poison(delivery.deliveries):
@@ -178,8 +185,10 @@ class AgentLoop:
             answers = self._agent.give_up(record)
         else:
             answers = await self._persist(self._handle, record)
+        append = functools.partial(self._log.append, trace=tracing.carried())
         for answer in answers:
-            await self._persist(self._log.append, answer.address, answer.event)
+            _time(answer.event, time.monotonic() - begun)
+            await self._persist(append, answer.address, answer.event)
         if answers:
             self._handled += 1
         else:
@@ -306,6 +315,13 @@ class InProcessHost:
         if ending:
             await asyncio.wait([task for _, task in ending], timeout=SETTLE_TIMEOUT_S)
         await _cancel(*(task for _, task in ending))
+
+
+def _time(event: event_pb2.Event, seconds: float) -> None:
+    """Say in an answer how long it took, unless its agent has."""
+    body = getattr(event, str(event.WhichOneof("body")))
+    if "took" in body.DESCRIPTOR.fields_by_name and not body.HasField("took"):
+        body.took.FromNanoseconds(int(seconds * 1e9))
 
 
 async def _keep_alive(delivery: Delivery) -> None:

@@ -24,6 +24,7 @@ from actors.host import AgentFactory, HostStatus, Slot
 from actors.pool import AgentSpec
 from core.errors import HandrailError
 from core.ports import Log
+from observability import tracing
 
 NAMESPACE = "handrail"
 CONNECT_TIMEOUT_S = 30.0
@@ -74,6 +75,8 @@ class Mind:
     async def drain(self, timeout_s: float) -> None:
         """Finish what is in flight, within a time, and do no more."""
         await self._slot.drain(timeout_s)
+        # What follows is a kill, and that loses what was not sent.
+        await asyncio.to_thread(tracing.flush)
 
 
 class RayHost:

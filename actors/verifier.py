@@ -20,6 +20,7 @@ from core.ports import Consumer, Log, Record, RunKey
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
 from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2, tool_pb2
+from observability import names, tracing
 
 READ_TIMEOUT_S = 10.0
 MAX_THREADS = 32
@@ -73,7 +74,9 @@ class Verifier:
             )
             begun = time.monotonic()
             try:
-                await self._judge(case, verdict, record.address.key, log)
+                about = (case.result.attempt, str(case.round))
+                with tracing.within(record.address.key, names.VERIFY, *about, step=case.action.step):
+                    await self._judge(case, verdict, record.address.key, log)
             except (CannotRead, conditions.ConditionError, values.BadValue) as error:
                 verdict.outcome = event_pb2.OUTCOME_UNKNOWN
                 verdict.failure.CopyFrom(failures.transient(failures.UNVERIFIED, str(error)))

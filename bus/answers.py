@@ -11,6 +11,8 @@ from nats.aio.msg import Msg
 from core.ports import FenceLost, LogError, LogFull, LogUnavailable
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
+TRACE_HEADER = "traceparent"
+"""The header in which a trace context travels beside an event."""
 
 STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
@@ -55,6 +57,20 @@ def position(reply: str) -> Position | None:
 def status(message: Msg) -> str:
     """Return the status of a message from the broker itself, or ""."""
     return str(message.headers.get("Status", "")) if message.headers and not message.reply else ""
+
+
+def trace_of(message: Msg) -> str:
+    """Return the trace context beside a stored message, or ""."""
+    return str(message.headers.get(TRACE_HEADER, "")) if message.headers else ""
+
+
+def trace_in(headers: bytes) -> str:
+    """Return the trace context in the headers of a stored message as they are on the wire, or ""."""
+    for line in headers.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name == TRACE_HEADER.encode():
+            return value.strip().decode("ascii", "replace")
+    return ""
 
 
 def parse_answer(message: Msg, subject: str) -> dict[str, Any]:

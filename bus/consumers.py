@@ -15,6 +15,11 @@ def ticks() -> Consumer:
     return Consumer("ticks", ("timer.due.{shard}.>",), stream="timer")
 
 
+def tracer() -> Consumer:
+    """The ends of runs, and the doubts that wait for a human."""
+    return Consumer("tracer", ("ev.{shard}.*.*.dec.note.finished", "ev.{shard}.*.*.dec.note.in_doubt"))
+
+
 def mind(role: str, pool: str) -> Consumer:
     """The asks of a planner or executor pool."""
     return Consumer(f"{role}-{pool}", (f"ev.{{shard}}.*.*.dec.ask.{role}.{pool}",))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from nats.aio.msg import Msg
 
 from bus import subjects
-from bus.answers import Position, position, status
+from bus.answers import Position, position, status, trace_of
 from bus.link import Inbox, Link
 from bus.records import record_of
 from bus.store import Stored
@@ -259,7 +259,7 @@ class Intake:
                 self._forget_pulls()
 
     async def _take(self, message: Msg, at: Position) -> None:
-        stored = Stored(at.sequence, at.time_ns, message.subject, message.data)
+        stored = Stored(at.sequence, at.time_ns, message.subject, message.data, trace_of(message))
         record: Record | None = None
         try:
             if self._consumer.stream == "timer":

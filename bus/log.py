@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus import reader, subjects
-from bus.answers import MESSAGE_NOT_FOUND, ApiError, parse_answer
+from bus.answers import MESSAGE_NOT_FOUND, TRACE_HEADER, ApiError, parse_answer, trace_in
 from bus.intake import Intake
 from bus.link import Link
 from bus.records import TIMEOUT_S, StoreLog, record_of
 from bus.store import Stored, patiently
+from bus.streams import consumer_home
 from core.ports import Consumer, Delivery, Fence, LogError, LogUnavailable, Record, RunKey
 
 PUBLISH_TIMEOUT_S = 2.0
@@ -37,15 +38,17 @@ class NatsStore:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    async def publish(
+        self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = ""
+    ) -> int:
         """Publish once and return the sequence; LogUnavailable means that the outcome is unknown."""
-        headers = None
+        headers: dict[str, str] = {}
         if fence is not None:
-            headers = {
-                "Nats-Expected-Last-Subject-Sequence": str(fence.sequence),
-                "Nats-Expected-Last-Subject-Sequence-Subject": fence.filter,
-            }
-        return await self.send(subject, data, headers)
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(fence.sequence)
+            headers["Nats-Expected-Last-Subject-Sequence-Subject"] = fence.filter
+        if trace:
+            headers[TRACE_HEADER] = trace
+        return await self.send(subject, data, headers or None)
 
     async def send(self, subject: str, data: bytes, headers: dict[str, str] | None) -> int:
         """Publish with headers of one's own choice."""
@@ -74,9 +77,11 @@ class NatsStore:
         message = answer["message"]
         try:
             data = base64.b64decode(message.get("data") or "", validate=True)
+            headers = base64.b64decode(message.get("hdrs") or "", validate=True)
         except binascii.Error as error:
             raise LogError(f"message {message.get('seq')} of {stream} cannot be decoded") from error
-        return Stored(int(message["seq"]), parse_time_ns(message["time"]), message["subject"], data)
+        time_ns = parse_time_ns(message["time"])
+        return Stored(int(message["seq"]), time_ns, message["subject"], data, trace_in(headers))
 
     def now_s(self) -> float:
         """Return a time that only moves on."""
@@ -135,6 +140,12 @@ class NatsLog(StoreLog):
         finally:
             self._intakes.discard(intake)
             await intake.close()
+
+    async def backlog(self, consumer: Consumer) -> int:
+        """Return how many messages of all shards a durable consumer has yet to answer."""
+        homes = (consumer_home(consumer, shard) for shard in self.shards)
+        infos = [await self.link.call(f"CONSUMER.INFO.{stream}.{name}", {}) for stream, name in homes]
+        return sum(int(info["num_pending"]) + int(info["num_ack_pending"]) for info in infos)
 
     async def arm(self, key: RunKey, timer: str, due_ns: int) -> None:
         """Have a tick delivered at the due time; arming a timer again moves it."""

@@ -59,7 +59,9 @@ class MemoryBroker:
 
         self._timers[subject] = self.clock.call_at(due_ns, fire)
 
-    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    async def publish(
+        self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = ""
+    ) -> int:
         """Publish once and return the sequence."""
         await asyncio.sleep(0)
         return self.put(stream, subject, data, fence)
@@ -71,7 +73,7 @@ class MemoryBroker:
             last = messages.last(fence.filter)
             if (last.sequence if last else 0) != fence.sequence:
                 raise FenceLost(f"another writer came first on {fence.filter}: read it and decide again")
-        return messages.add(subject, data, self.clock.now_ns())
+        return messages.add(subject, data, self.clock.now_ns(), trace)
 
     async def first(self, stream: str, filter: str, after: int = 0) -> Stored | None:
         """Return the first message on a filter after a sequence."""
@@ -146,6 +148,11 @@ class MemoryLog(StoreLog):
         finally:
             self._intakes.discard(intake)
             await intake.close()
+
+    async def backlog(self, consumer: Consumer) -> int:
+        """Return how many messages of all shards a durable consumer has yet to answer."""
+        await asyncio.sleep(0)
+        return sum(self.broker.durable(consumer, shard).backlog for shard in self.shards)
 
     async def arm(self, key: RunKey, timer: str, due_ns: int) -> None:
         """Have a tick delivered at the due time; arming a timer again moves it."""

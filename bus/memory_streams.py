@@ -41,9 +41,9 @@ class MemoryStream:
         self._by_head: dict[str, list[Stored]] = {}
         self._newest: dict[str, int] | None = {} if one_per_subject else None
 
-    def add(self, subject: str, data: bytes, time_ns: int) -> int:
+    def add(self, subject: str, data: bytes, time_ns: int, trace: str = "") -> int:
         """Store a message, tell who waits for it, and return its sequence."""
-        stored = Stored(len(self.messages) + 1, time_ns, subject, data)
+        stored = Stored(len(self.messages) + 1, time_ns, subject, data, trace)
         if self._newest is not None:
             if subject in self._newest:
                 self.messages[self._newest[subject] - 1] = None
@@ -96,6 +96,12 @@ class MemoryDurable:
         self._again: deque[int] = deque()
         self._intakes: deque[MemoryIntake] = deque()
         self._pinned: MemoryIntake | None = None
+
+    @property
+    def backlog(self) -> int:
+        """How many messages it has yet to see answered."""
+        new = (one for one in self._stream.messages[self._cursor :] if one is not None)
+        return len(self._counts) + sum(self._wants(one) for one in new)
 
     def join(self, intake: MemoryIntake) -> None:
         """Deliver to one more."""
@@ -178,9 +184,13 @@ class MemoryDurable:
         ):
             stored = self._stream.messages[self._cursor]
             self._cursor += 1
-            if stored is not None and any(matches(f, stored.subject.split(".")) for f in self._filters):
+            if stored is not None and self._wants(stored):
                 return stored
         return None
+
+    def _wants(self, stored: Stored) -> bool:
+        tokens = stored.subject.split(".")
+        return any(matches(filter, tokens) for filter in self._filters)
 
     def _in_ns(self, delay_s: float) -> int:
         return self._clock.now_ns() + int(delay_s * _SECOND_NS)

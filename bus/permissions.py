@@ -96,7 +96,7 @@ def _users(pools: Pools) -> tuple[User, ...]:
             "gateway",
             ("ev.*.*.*.cmd.>", "req.*", "blob.>", *_read_all()),
             (*_inbox("gateway"), "hb.>"),
-            _deny_durables([*heard, consumers.decider(), consumers.ticks()], shared=()),
+            _deny_durables([*heard, consumers.decider(), consumers.ticks(), consumers.tracer()], shared=()),
         ),
         User(
             "decider",
@@ -107,7 +107,13 @@ def _users(pools: Pools) -> tuple[User, ...]:
                 *_answer(consumers.ticks()),
             ),
             _inbox("decider"),
-            _deny_durables(heard, shared=(consumers.decider(), consumers.ticks())),
+            _deny_durables([*heard, consumers.tracer()], shared=(consumers.decider(), consumers.ticks())),
+        ),
+        User(
+            "tracer",
+            (*_read_all(), *_answer(consumers.tracer())),
+            _inbox("tracer"),
+            _deny_durables([*heard, consumers.decider(), consumers.ticks()], shared=(consumers.tracer(),)),
         ),
         *(_pooled_user(role, pool) for role, pool in pooled),
     )

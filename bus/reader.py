@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
-from bus.answers import position, status
+from bus.answers import position, status, trace_of
 from bus.link import Link
 from bus.store import MAX_RETRY_S, Stored
 from core.ports import LogError, LogUnavailable
@@ -96,7 +96,7 @@ class _Scan:
                     if at is None or at.consumer_sequence != expected:
                         raise LogUnavailable(f"a message of {self._stream} was lost on the way; read again")
                     expected, batch, left = expected + 1, batch - 1, left - 1
-                    yield Stored(at.sequence, at.time_ns, message.subject, message.data)
+                    yield Stored(at.sequence, at.time_ns, message.subject, message.data, trace_of(message))
         finally:
             self._link.forget(reply, home=self._home)
             await self._delete()

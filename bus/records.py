@@ -27,8 +27,10 @@ class StoreLog:
         """The open shards."""
         return self._shards
 
-    async def append(self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None) -> int:
-        """Append durably and return the sequence.
+    async def append(
+        self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None, trace: str = ""
+    ) -> int:
+        """Append durably, with a trace context beside the event, and return the sequence.
 
         With a fence exactly once, or FenceLost. Without one at least once: readers drop an event whose id
         they have seen. LogUnavailable, after the log's timeout, leaves the outcome open.
@@ -43,7 +45,7 @@ class StoreLog:
         patience = Patience(self.store, self.timeout_s)
         while True:
             try:
-                return await self.store.publish(stream, subject, data, fence)
+                return await self.store.publish(stream, subject, data, fence, trace)
             except (LogUnavailable, FenceLost) as error:
                 if fence is not None:
                     sequence = await self._resolve(stream, fence, event.id, error)
@@ -111,7 +113,7 @@ def record_of(stored: Stored | None) -> Record | None:
         address = subjects.parse(stored.subject)
     except subjects.BadSubject:
         return None
-    return Record(stored.sequence, stored.time_ns, address, decode(stored.data))
+    return Record(stored.sequence, stored.time_ns, address, decode(stored.data), stored.trace)
 
 
 def decode(data: bytes) -> event_pb2.Event | None:

@@ -26,12 +26,15 @@ class Stored:
     time_ns: int
     subject: str
     data: bytes
+    trace: str = ""
 
 
 class Store(Protocol):
     """The primitives; reads see every publish that was answered."""
 
-    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    async def publish(
+        self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = ""
+    ) -> int:
         """Publish once and return the sequence; LogUnavailable means that the outcome is unknown."""
         ...
 

@@ -448,4 +448,9 @@ class Course:
                 original=act.sequence,
             )
         tool = heal.tool if heal.strategy == ALTERNATIVE else act.action.tool
-        return self._act(instance, tool, self._arguments_of(instance, act.action), replaces=attempt.id)
+        try:
+            arguments = self._arguments_of(instance, act.action)
+        except (Unresolved, BadReference):
+            # What it takes from its chain is not settled yet.
+            return []
+        return self._act(instance, tool, arguments, replaces=attempt.id)

@@ -40,12 +40,16 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An event where it stands in the log. `event` is None where it could not be decoded."""
+    """An event where it stands in the log. `event` is None where it could not be decoded.
+
+    `trace` is the W3C trace context that came with it, as it was written, or "".
+    """
 
     sequence: int
     time_ns: int
     address: Address
     event: event_pb2.Event | None
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,10 @@ class Log(Protocol):
         """The open shards."""
         ...
 
-    async def append(self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None) -> int:
-        """Append durably and return the sequence.
+    async def append(
+        self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None, trace: str = ""
+    ) -> int:
+        """Append durably, with a trace context beside the event, and return the sequence.
 
         With a fence an unknown outcome is resolved by looking for the event's own id and retrying, until
         the log's timeout. Raises FenceLost, LogUnavailable, LogFull, LogForbidden.
@@ -170,6 +176,10 @@ class Log(Protocol):
 
     def consume(self, consumer: Consumer, *, limit: int) -> AsyncIterator[Delivery]:
         """Yield deliveries of all shards, at most `limit` of them unanswered (ack or nak) at a time."""
+        ...
+
+    async def backlog(self, consumer: Consumer) -> int:
+        """Return how many messages of all shards a durable consumer has yet to answer."""
         ...
 
     async def arm(self, key: RunKey, timer: str, due_ns: int) -> None:

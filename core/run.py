@@ -78,7 +78,7 @@ def apply(state: RunState, record: Record) -> RunState:
         last_decision=record.sequence if decision else state.last_decision,
     )
     for part in unbundled(record):
-        state = _apply_one(state, part)
+        state = apply_part(state, part)
     return state
 
 
@@ -113,7 +113,8 @@ def _part(record: Record, event: event_pb2.Event) -> Record:
     return replace(record, address=replace(record.address, topic=tuple(topic)), event=event)
 
 
-def _apply_one(state: RunState, record: Record) -> RunState:
+def apply_part(state: RunState, record: Record) -> RunState:
+    """Return the state after one of the events that a record holds; `apply` does it for all of them."""
     if state.unreadable:
         return state
     event = record.event

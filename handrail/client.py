@@ -15,6 +15,7 @@ import asyncio
 import ipaddress
 import math
 import random
+import sys
 import threading
 import time
 import uuid
@@ -135,7 +136,7 @@ class Client:
         request = run_service_pb2.SubmitGoalRequest(
             goal=message, request_id=sendable("request_id", request_id or uuid.uuid4().hex)
         )
-        response = await self._call(self._runs.SubmitGoal, request)
+        response = await self._call(self._runs.SubmitGoal, request, metadata=_trace())
         # Under an id made here, a run that existed is one that a repetition of this call made.
         return Submitted(response.run, bool(response.existed and request_id))
 
@@ -254,12 +255,12 @@ class Client:
         response = await self._call(self._tools.GetTool, request)
         return response.tool
 
-    async def _call(self, method: Callable[..., Awaitable[_T]], request: Any) -> _T:
+    async def _call(self, method: Callable[..., Awaitable[_T]], request: Any, **options: Any) -> _T:
         """Call, again while the server cannot be reached; every call of ours may be repeated."""
         patience = _Patience(self.timeout_s, None)
         while True:
             try:
-                return await method(request, timeout=patience.left_s())
+                return await method(request, timeout=patience.left_s(), **options)
             except grpc.aio.AioRpcError as error:
                 if not patience.covers(error):
                     raise errors.of_rpc(patience.cause(error), self.address) from None
@@ -427,6 +428,17 @@ class _Patience:
         """Wait before the next call, a little longer each time."""
         await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
         self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+
+
+def _trace() -> tuple[tuple[str, str], ...]:
+    """Return the trace context of a caller that uses OpenTelemetry: the run's trace goes on there."""
+    if "opentelemetry.trace" not in sys.modules:
+        return ()
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return tuple(carrier.items())
 
 
 async def _connect(address: str, timeout_s: float) -> Client:

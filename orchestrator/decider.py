@@ -34,6 +34,7 @@ from core.ports import (
 )
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2
+from observability import ids, logs, tracing
 
 MAX_UNANSWERED = 2_000
 MAX_CACHED_RUNS = 10_000
@@ -129,7 +130,8 @@ class Decider:
         try:
             while entry.pending:
                 batch, entry.pending = entry.pending, []
-                await self._look(entry, batch)
+                with logs.bound(entry.key.run):
+                    await self._look(entry, batch)
         finally:
             entry.busy = False
             if not entry.pending and self._idle(entry):
@@ -148,6 +150,7 @@ class Decider:
         """Fold what came, decide, perform, acknowledge. The one supervision point of the decider."""
         try:
             await self._fold(entry, batch)
+            logs.bind_trace(ids.of_run(entry.key, _traceparent(entry)).trace_id)
             if not (entry.at_rest and all(map(_tells_nothing, batch))):
                 entry.at_rest = False
                 entry.at_rest = await self._settle(entry)
@@ -225,7 +228,8 @@ class Decider:
                 for topic, event in await self._events(entry.key, move):
                     address = Address(entry.key, "dec", topic)
                     fence = subjects.decisions(entry.key, last)
-                    last = entry.appended = await self._log.append(address, event, fence=fence)
+                    trace = tracing.of_ask(entry.key, _traceparent(entry), event)
+                    last = entry.appended = await self._log.append(address, event, fence=fence, trace=trace)
             elif isinstance(move, Revoke):
                 sequence = await self._revoke(entry.key, move)
                 entry.appended = max(entry.appended, sequence)
@@ -290,3 +294,8 @@ def _tells_nothing(delivery: Delivery) -> bool:
     if delivery.record is None or delivery.record.event is None:
         return False
     return delivery.record.event.WhichOneof("body") in _FOLLOWED_BY_NOTHING
+
+
+def _traceparent(entry: _Entry) -> str:
+    submit = entry.state.submit if entry.state is not None else None
+    return submit.traceparent if submit is not None else ""

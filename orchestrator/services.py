@@ -28,6 +28,7 @@ from handrail.v1 import (
     tool_service_pb2_grpc,
 )
 from handrail.v1.event_pb2 import RunStatus
+from observability import ids
 from orchestrator import pages
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
@@ -70,7 +71,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         self, request: run_service_pb2.SubmitGoalRequest, context: Any
     ) -> run_service_pb2.SubmitGoalResponse:
         """Answer when the goal is durable."""
-        submitted = await self._submissions.submit(request)
+        submitted = await self._submissions.submit(request, traceparent=_traceparent(context))
         self._projection.insert(submitted.key, request.goal.text, submitted.time_ns)
         return run_service_pb2.SubmitGoalResponse(run=submitted.key.run, existed=submitted.existed)
 
@@ -303,6 +304,14 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
             hint = spelling.hint(request.name, self._contracts)
             raise not_found("TOOL_NOT_FOUND", f"there is no tool {request.name[:80]!a}{hint}")
         return tool_service_pb2.GetToolResponse(tool=contract)
+
+
+def _traceparent(context: Any) -> str:
+    """Return the trace context that the client sent; what cannot be read is none."""
+    for name, value in context.invocation_metadata() or ():
+        if name == "traceparent" and (given := ids.parse(str(value))) is not None:
+            return ids.render(given)
+    return ""
 
 
 def _cursor(text: str) -> int:

@@ -97,7 +97,7 @@ class Submissions:
         self._open_until_ns = 0
         self._open: tuple[int, ...] = ()
 
-    async def submit(self, request: run_service_pb2.SubmitGoalRequest) -> Submitted:
+    async def submit(self, request: run_service_pb2.SubmitGoalRequest, *, traceparent: str = "") -> Submitted:
         """Check a goal and make it durable; raises a Refusal, or an error of the log."""
         now_ns = self._clock()
         if request.ByteSize() > MAX_CHECKED_INLINE_BYTES:
@@ -118,8 +118,9 @@ class Submissions:
             id=self._entropy(16).hex(),
             version=VERSION,
             writer=self._writer,
-            submit=event_pb2.Submit(goal=goal, request_id=request.request_id),
+            submit=event_pb2.Submit(goal=goal, request_id=request.request_id, traceparent=traceparent),
         )
+        event.submit.took.FromNanoseconds(max(self._clock() - now_ns, 0))
         written = await self._append_first(key, event)
         return Submitted(key, existed=not written, time_ns=now_ns)
 

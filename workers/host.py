@@ -32,6 +32,7 @@ from core.ports import (
 )
 from handrail.tool import Tool
 from handrail.v1 import event_pb2
+from observability import names, tracing
 from workers.instance import Instance
 from workers.toolbox import Toolbox
 
@@ -70,7 +71,7 @@ class Worker:
     async def serve(self) -> None:
         """Act until cancelled; what is in flight is then finished first."""
         async for delivery in self._log.consume(consumers.worker(self._pool), limit=self._concurrency):
-            task = asyncio.create_task(self._handle(delivery))
+            task = asyncio.create_task(self._take(delivery))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -79,6 +80,10 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         self._toolbox.close()
+
+    async def _take(self, delivery: Delivery) -> None:
+        with tracing.handling(delivery.key, delivery.record):
+            await self._handle(delivery)
 
     async def _handle(self, delivery: Delivery) -> None:
         """Carry one delivery out. The one supervision point of the worker."""
@@ -165,6 +170,12 @@ class Worker:
         self, delivery: Delivery, record: Record, action: event_pb2.Action, outputs: dict[str, Any]
     ) -> event_pb2.Result:
         """Carry out one action of a chain; its output joins those of the ones before it."""
+        with tracing.within(delivery.key, names.EXECUTE_TOOL, action.attempt, step=action.step):
+            return await self._read_one(delivery, record, action, outputs)
+
+    async def _read_one(
+        self, delivery: Delivery, record: Record, action: event_pb2.Action, outputs: dict[str, Any]
+    ) -> event_pb2.Result:
         started = time.monotonic()
         arguments, refusal = await self._admit(delivery, action, outputs)
         if refusal is None and self._toolbox.has_effect(action.tool):
@@ -227,6 +238,7 @@ class Worker:
                 self._address(key, "intent", attempt),
                 event,
                 fence=subjects.claim(key, self._pool, attempt),
+                trace=tracing.carried(),
             )
         except FenceLost:
             return False
@@ -237,7 +249,8 @@ class Worker:
         event = self._result_event(result)
         fence = subjects.claim(key, self._pool, result.attempt)
         try:
-            await self._log.append(self._address(key, "result", result.attempt), event, fence=fence)
+            address = self._address(key, "result", result.attempt)
+            await self._log.append(address, event, fence=fence, trace=tracing.carried())
         except FenceLost:
             return False
         return True
@@ -257,7 +270,8 @@ class Worker:
             event.orphan.CopyFrom(event_pb2.Orphan(attempt=attempt, claimer=claimer, seen_dead=dead))
             fence = Fence(subjects.claim_filter(key, self._pool, attempt), last.sequence)
             try:
-                await self._log.append(self._address(key, "orphan", attempt), event, fence=fence)
+                address = self._address(key, "orphan", attempt)
+                await self._log.append(address, event, fence=fence, trace=tracing.carried())
             except FenceLost:
                 dead = False
         if dead or delivery.deliveries > MAX_DELIVERIES:
@@ -277,7 +291,7 @@ class Worker:
         *earlier, last = (self._result_event(result) for result in results)
         last.before.extend(earlier)
         address = self._address(key, "result", last.result.attempt)
-        await self._durably(lambda: self._log.append(address, last))
+        await self._durably(lambda: self._log.append(address, last, trace=tracing.carried()))
 
     def _result_event(self, result: event_pb2.Result) -> event_pb2.Event:
         event = self._event()

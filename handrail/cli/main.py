@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from handrail.cli import doctor, history, init, options, runs, tools, up
+from handrail.cli import doctor, history, init, options, runs, tools, trace, up
 from handrail.cli.exits import EPILOG, CommandError, ExitCode, debugging, explain
 
 JSON_FLAG = "--json"
@@ -60,6 +60,7 @@ app.command("list")(history.list_runs)
 app.command("show")(history.show)
 app.command("log")(history.log)
 app.command("replay")(history.replay)
+app.command("trace")(trace.trace)
 app.command("cancel")(runs.cancel)
 app.command("pause")(runs.pause)
 app.command("resume")(runs.resume)

@@ -14,7 +14,7 @@ from actors.ray_head import RayHead
 from core.errors import HandrailError
 from handrail.project import load, load_settings
 from handrail.stack import parts
-from observability import logs
+from observability import logs, tracing
 from orchestrator.supervisor import GENERATION
 from workers.instance import Instance, site_of
 
@@ -24,6 +24,7 @@ MINDS_FILE = "minds.ready"
 LISTING_FILE = "listing.sqlite"
 DRAIN_S = 8.0
 HEAD_WAIT_S = 60.0
+TRACER_NICENESS = 10
 
 
 class UnknownChild(HandrailError):
@@ -38,6 +39,7 @@ async def child(name: str, project_dir: Path, data_dir: Path) -> None:
         "decider": _decider,
         "worker": _worker,
         "minds": _minds,
+        "tracer": _tracer,
     }
     if kind not in runners:
         raise UnknownChild(f"there is no child {name!r}; `handrail up` starts the children itself")
@@ -93,8 +95,22 @@ async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbo
     epoch, generation = int(os.environ[EPOCH_ENV]), int(os.environ[GENERATION])
     instance = Instance(site_of(data_dir), epoch, f"{toolbox}_{slot}", generation)
     worker = parts.worker(log, project, toolbox, instance)
+    # When the tools are there: they may have seen to their own traces.
+    tracing.configure(f"worker-{toolbox}", str(instance))
     await _until(stop, worker.serve())
     await worker.drain(DRAIN_S)
+    await asyncio.to_thread(tracing.flush)
+    await log.close()
+
+
+async def _tracer(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
+    os.nice(TRACER_NICENESS)
+    log = await parts.ways()["tracer"].open()
+    settings = load_settings(project_dir)
+    tracer, exporter, metrics = parts.tracer(log, settings, data_dir, _instance())
+    await _until(stop, tracer.serve())
+    await exporter.close()
+    await asyncio.to_thread(metrics.close)
     await log.close()
 
 
@@ -104,6 +120,8 @@ async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_ki
     host: Host
     if host_kind == "inline":
         host = InProcessHost(parts.build_agent)
+        # The verifier's read tools are the only ones that are called here.
+        tracing.configure("verifier", _instance())
         await host.ensure(specs)
         (data_dir / MINDS_FILE).touch()
         await stop.wait()
@@ -120,6 +138,7 @@ async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_ki
             # Ray keeps what is left of a lost head in this process: only a fresh one can connect again.
             os._exit(1)
     await host.stop(DRAIN_S)
+    await asyncio.to_thread(tracing.flush)
 
 
 async def _head_address(data_dir: Path) -> str:

@@ -160,6 +160,8 @@ def _children(
         ),
         spec("gateway", "gateway", {"gateway": parts.way(broker, settings, "gateway")}, data / ADDRESS_FILE),
     ]
+    way = parts.way(broker, settings, "tracer")
+    tracers = [spec("tracer", "tracer", {"tracer": way})] if parts.wants_tracer() else []
     if host == "ray":
         ray = ChildSpec(
             "ray-head",
@@ -167,8 +169,9 @@ def _children(
             {**head.env(), "PYTHONPATH": os.pathsep.join(sys.path)},
             ready=head.ready,
         )
-        return [ray, *children, spec("minds", "minds:ray", minds, data / MINDS_FILE, head.env())]
-    return [*children, spec("minds", "minds:inline", minds, data / MINDS_FILE)]
+        minds_child = spec("minds", "minds:ray", minds, data / MINDS_FILE, head.env())
+        return [ray, *children, minds_child, *tracers]
+    return [*children, spec("minds", "minds:inline", minds, data / MINDS_FILE), *tracers]
 
 
 def _unset(env: Mapping[str, str]) -> dict[str, str]:

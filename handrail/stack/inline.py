@@ -17,13 +17,15 @@ from bus.directory import DataDirectory, Endpoint
 from bus.heads import heads
 from bus.link import Link
 from core.course import MIND_POOL
-from core.ports import LogError
-from handrail.project import Project, load, load_settings
+from core.ports import Log, LogError
+from handrail.project import Project, Settings, load, load_settings
 from handrail.stack import parts
+from observability import tracing
 from workers.host import Worker
 from workers.instance import Instance, site_of
 
 DRAIN_S = 5.0
+TRACE_DRAIN_S = 2.0
 RESTART_DELAY_S = 0.5
 SAVE_HEADS_EVERY_S = 5.0
 LISTING_FILE = "listing.sqlite"
@@ -78,6 +80,12 @@ async def _start_parts(
     broker: parts.Broker,
 ) -> str:
     settings = project.settings
+    if parts.wants_tracer():
+        log = await parts.way(broker, settings, "tracer").open()
+        stack.push_async_callback(log.close)
+        await stack.enter_async_context(_tracing(log, settings, directory))
+    tracing.configure("worker", f"{directory.epoch}-1")
+    stack.push_async_callback(asyncio.to_thread, tracing.flush)
     ways = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}
     log = await parts.way(broker, settings, "decider").open()
     stack.push_async_callback(log.close)
@@ -144,6 +152,19 @@ async def _working(worker: Worker) -> AsyncIterator[None]:
     async with background(_keep_serving(worker.serve)):
         yield
     await worker.drain(DRAIN_S)
+
+
+@asynccontextmanager
+async def _tracing(log: Log, settings: Settings, directory: DataDirectory) -> AsyncIterator[None]:
+    """Send the traces of runs; at the end those that are left, unless nobody takes them."""
+    tracer, exporter, metrics = parts.tracer(log, settings, directory.path, f"{directory.epoch}-1")
+    try:
+        async with background(_keep_serving(tracer.serve)):
+            yield
+            await tracer.drain(TRACE_DRAIN_S)
+    finally:
+        await exporter.close()
+        await asyncio.to_thread(metrics.close)
 
 
 def _report(task: asyncio.Task[Any]) -> None:

@@ -28,9 +28,13 @@ from core.decide import Catalogue
 from core.ports import Consumer, Log
 from handrail.project import Project, Settings, load_settings
 from handrail.project import load as load_project
+from observability import environment, export, metrics, tracing
+from observability.export import Exporter
+from observability.metrics import Metrics
 from orchestrator.decider import Decider
 from orchestrator.gateway import Gateway
 from orchestrator.projection import Projection
+from orchestrator.tracer import Tracer
 from workers.host import Worker
 from workers.instance import Instance
 
@@ -97,6 +101,7 @@ def all_consumers(settings: Settings) -> tuple[Consumer, ...]:
     return (
         consumers.decider(),
         consumers.ticks(),
+        consumers.tracer(),
         consumers.mind("planner", MIND_POOL),
         consumers.mind("executor", MIND_POOL),
         consumers.verifier(MIND_POOL),
@@ -145,6 +150,19 @@ def decider(log: Log, project: Project, instance: str) -> Decider:
     """Build a decider."""
     catalogue = Catalogue(contracts=project.protos, limits=limits_of(project.settings))
     return Decider(log, catalogue, instance=instance)
+
+
+def wants_tracer() -> bool:
+    """Whether the environment wants any traces or metrics."""
+    return environment.way("traces") != "none" or environment.way("metrics") != "none"
+
+
+def tracer(log: Log, settings: Settings, data_dir: Path, instance: str) -> tuple[Tracer, Exporter, Metrics]:
+    """Build a tracer, with what it sends by, as the environment asks for."""
+    exporter, counted = export.exporter(data_dir), metrics.metrics(instance)
+    content = environment.with_content()
+    made = Tracer(log, exporter, counted, with_content=content, watched=all_consumers(settings))
+    return made, exporter, counted
 
 
 def worker(log: Log, project: Project, toolbox: str, instance: Instance) -> Worker:
@@ -196,5 +214,6 @@ async def build_agent(spec: AgentSpec) -> tuple[Agent, Log]:
         settings = load_settings(directory)
         set_environment(settings, settings.toolboxes)
         project = _projects[spec.project_dir] = load_project(directory)
+    tracing.configure(spec.role, spec.name)
     log = await Way.parse(spec.credentials["way"]).open()
     return mind(spec.role, project, spec.pool, spec.name), log

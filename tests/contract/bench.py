@@ -16,7 +16,7 @@ from bus.log import NatsLog
 from bus.memory import MemoryBroker, MemoryLog
 from bus.records import StoreLog
 from bus.store import Store, Stored
-from core.ports import Address, Consumer, Delivery, Fence, Log, LogUnavailable, RunKey
+from core.ports import Address, Consumer, Delivery, Log, LogUnavailable, RunKey
 from handrail.v1 import event_pb2
 from tests.contract.nats_process import NatsProcess
 
@@ -73,11 +73,11 @@ class LossyStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    async def publish(self, stream: str, subject: str, data: bytes, *rest: Any) -> int:
         if self.lose_before > 0:
             self.lose_before -= 1
             raise LogUnavailable("lost before it was made")
-        sequence = await self._store.publish(stream, subject, data, fence)
+        sequence = await self._store.publish(stream, subject, data, *rest)
         if self.lose_after > 0:
             self.lose_after -= 1
             if self.meanwhile is not None:

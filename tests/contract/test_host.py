@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -17,7 +18,7 @@ from actors.agent import Agent, PoisonPolicy
 from actors.host import AgentCrashed, AgentLoop, Host, InProcessHost, Slot
 from actors.pool import AgentSpec, PoolError, PoolSpec
 from bus.memory import MemoryBroker, MemoryLog
-from core.ports import Address, Consumer, Delivery, Fence, Log, LogForbidden, LogUnavailable, RunKey
+from core.ports import Address, Consumer, Delivery, Log, LogForbidden, LogUnavailable, RunKey
 from handrail.v1 import event_pb2
 from tests.cluster import echo
 from tests.cluster.stage import RayProcess, broker, eventually, furnish, ray_head
@@ -224,11 +225,11 @@ class Outage(MemoryLog):
 
     failures = 0
 
-    async def append(self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None) -> int:
+    async def append(self, address: Address, event: event_pb2.Event, **options: Any) -> int:
         if self.failures:
             self.failures -= 1
             raise LogUnavailable("no broker")
-        return await super().append(address, event, fence=fence)
+        return await super().append(address, event, **options)
 
 
 class Closed(MemoryLog):

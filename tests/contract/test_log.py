@@ -44,6 +44,45 @@ async def test_reads_what_was_appended_in_order(bench: Bench) -> None:
     assert await log.read(bench.key()) == []
 
 
+async def test_the_backlog_is_what_is_not_answered(bench: Bench) -> None:
+    log, key = await bench.log(), bench.key()
+    consumer = await bench.make(quick(bench, "*.dec.>"))
+    assert await log.backlog(consumer) == 0
+    for _ in range(3):
+        await log.append(note(key), event())
+    await log.append(note(bench.key(1)), event())
+    await log.append(intent(key, "box", "a1"), event())
+    assert await log.backlog(consumer) == 4
+    collector = Collector(log, consumer)
+    taken = await collector.wait(4)
+    assert await log.backlog(consumer) == 4
+    for delivery in taken[:3]:
+        await delivery.ack()
+    async with asyncio.timeout(5):
+        while await log.backlog(consumer) != 1:
+            await asyncio.sleep(0.01)
+    await collector.close()
+
+
+async def test_a_trace_context_travels_beside_an_event(bench: Bench) -> None:
+    log, key = await bench.log(), bench.key()
+    trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    consumer = await bench.make(quick(bench))
+    first = await log.append(ask(key), event(), trace=trace)
+    second = await log.append(note(key), event(), fence=subjects.decisions(key, first), trace=trace)
+    third = await log.append(intent(key, "box", "a1"), event())
+
+    assert [record.trace for record in await log.read(key)] == [trace, trace, ""]
+    assert [(await log.get(key.shard, at)).trace for at in (first, second, third)] == [trace, trace, ""]
+    last = await log.last(key.shard, f"{subjects.ev_prefix(key)}.dec.>")
+    assert last.trace == trace
+    collector = Collector(log, consumer)
+    assert [delivery.record.trace for delivery in await collector.wait(3)] == [trace, trace, ""]
+    await collector.close()
+    async with contextlib.aclosing(log.follow(key)) as follow:
+        assert [(await anext(follow)).trace for _ in range(3)] == [trace, trace, ""]
+
+
 async def test_reads_more_than_a_batch(bench: Bench) -> None:
     log, key = await bench.log(), bench.key()
     sequences = await asyncio.gather(*(log.append(note(key), event()) for _ in range(1_200)))

@@ -482,10 +482,10 @@ async def test_a_revoke_does_not_carry_the_fence_over_a_foreign_decision():
     real = d._log.append
     seen = []
 
-    async def append(address, event, *, fence=None):
+    async def append(address, event, **options):
         if event.WhichOneof("body") == "revoked" and not seen:
             seen.append(await log.append(Address(KEY, "dec", ("note", "skipped")), foreign))
-        return await real(address, event, fence=fence)
+        return await real(address, event, **options)
 
     d._log.append = append
     from core.moves import Revoke, note

@@ -14,7 +14,7 @@ import pytest
 
 from bus.memory import MemoryBroker, MemoryLog
 from core.plan_form import plan_from_form
-from core.ports import Address, Fence, LogForbidden, LogFull, LogUnavailable
+from core.ports import Address, LogForbidden, LogFull, LogUnavailable
 from handrail.v1 import event_pb2, plan_pb2
 from handrail.v1.run_service_pb2 import GetRunRequest, SubmitGoalRequest
 from orchestrator import submission
@@ -242,11 +242,11 @@ class Flaky(MemoryLog):
         self.error: Exception | None = error
         self.after = after
 
-    async def append(self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None) -> int:
+    async def append(self, address: Address, event: event_pb2.Event, **options: Any) -> int:
         error, self.error = self.error, None
         if error is not None and not self.after:
             raise error
-        sequence = await super().append(address, event, fence=fence)
+        sequence = await super().append(address, event, **options)
         if error is not None:
             raise error
         return sequence

@@ -177,3 +177,11 @@ def test_a_keyed_effect_between_reads_ends_the_chain() -> None:
     play = Play(contract("look"), write("act", **keyed))
     play.submit(ONE, {"id": "act", "tool": "act", "with": {"x": "$one.id"}}, {**TWO, "after": ["act"]})
     assert asked(play) == [["one-a1"]]
+
+
+def test_a_heal_within_a_chain_waits_for_what_the_read_takes_from_it() -> None:
+    play = chain().intent("two-a1").orphan("two-a1", seen_dead=True).tick()
+    assert asked(play) == [["one-a1", "two-a1", "three-a1"]]
+    play.done("one-a1", {"id": 1})
+    assert asked(play)[1:] == [["two-a2"]]
+    assert play.state.instances["two"].attempts[1].action.arguments["x"].json == "1"

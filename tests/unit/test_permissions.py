@@ -37,6 +37,7 @@ def test_there_is_one_user_per_role_and_pool() -> None:
         "admin",
         "gateway",
         "decider",
+        "tracer",
         "planner-default",
         "executor-fast",
         "executor-slow",
@@ -58,6 +59,17 @@ def test_only_admin_touches_streams() -> None:
         assert may == ["admin"]
 
 
+def test_the_tracer_writes_nothing() -> None:
+    tracer = by_name()["tracer"]
+    for subject in (
+        "ev.0.default.r.dec.note.finished",
+        "ev.0.default.r.cmd.submit",
+        "blob.0.x",
+        "timer.arm.x",
+    ):
+        assert not may_publish(tracer, subject)
+
+
 def test_nobody_makes_a_consumer_whose_name_is_hidden_in_the_request() -> None:
     may = [name for name, user in by_name().items() if may_publish(user, "$JS.API.CONSUMER.CREATE.EV_0")]
     assert may == ["admin"]
@@ -65,7 +77,14 @@ def test_nobody_makes_a_consumer_whose_name_is_hidden_in_the_request() -> None:
 
 @pytest.mark.parametrize(
     "consumer",
-    ["EV_0.decider", "TIMER.ticks_0", "EV_0.planner-default", "EV_0.executor-slow", "EV_0.worker-backoffice"],
+    [
+        "EV_0.decider",
+        "TIMER.ticks_0",
+        "EV_0.tracer",
+        "EV_0.planner-default",
+        "EV_0.executor-slow",
+        "EV_0.worker-backoffice",
+    ],
 )
 def test_durable_consumers_are_pulled_by_their_own_user_only(consumer: str) -> None:
     owner = consumer.partition(".")[2].replace("ticks_0", "decider")

@@ -1,0 +1,157 @@
+"""The tracer: hears that a run has ended, makes its trace of its log, and sends it.
+
+A run is acknowledged when its trace was accepted, so a crash or a collector that is away repeats an export
+and loses none. Nobody waits for it: what cannot be sent now is put back with a growing delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import structlog
+
+from bus import consumers
+from core.ports import Consumer, Delivery, Log, LogError, Record, RunKey
+from observability import sampling
+from observability.export import Exporter, ExportFailed
+from observability.ids import Context
+from observability.metrics import Metrics
+from observability.span import Span
+from observability.spans import spans_of
+
+MAX_RUNS = 32
+"""Of one export, and as many as are held unanswered."""
+PROGRESS_INTERVAL_S = 1.0
+FIRST_DELAY_S = 1.0
+MAX_DELAY_S = 30.0
+MAX_FOLDED_INLINE = 500
+BACKLOG_INTERVAL_S = 10.0
+DRAIN_INTERVAL_S = 0.02
+
+_logger = structlog.get_logger("tracer")
+
+
+class Tracer:
+    """Sends the traces of runs that have ended, and counts what they did."""
+
+    def __init__(
+        self,
+        log: Log,
+        exporter: Exporter,
+        metrics: Metrics,
+        *,
+        with_content: bool = False,
+        watched: Sequence[Consumer] = (),
+    ) -> None:
+        """`watched` are the consumers whose backlogs are measured."""
+        self._log = log
+        self._exporter = exporter
+        self._metrics = metrics
+        self._with_content = with_content
+        self._watched = watched
+        self._sampled = sampling.sampler()
+        # Holds no more than is unanswered.
+        self._heard: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._delay_s = 0.0
+        self._resume_s = 0.0
+
+    async def serve(self) -> None:
+        """Send traces until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._hear())
+            group.create_task(self._work())
+            if self._metrics.wanted:
+                group.create_task(self._measure())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Return when all that has ended was sent, at the latest after a time; at once if nobody takes it."""
+        with suppress(TimeoutError, LogError):
+            async with asyncio.timeout(timeout_s):
+                while not self._delay_s and await self._log.backlog(consumers.tracer()) > 0:
+                    await asyncio.sleep(DRAIN_INTERVAL_S)
+
+    async def _hear(self) -> None:
+        async for delivery in self._log.consume(consumers.tracer(), limit=MAX_RUNS):
+            await self._heard.put(delivery)
+
+    async def _work(self) -> None:
+        while True:
+            batch = [await self._heard.get()]
+            while not self._heard.empty():
+                # What came while the last batch was sent.
+                batch.append(self._heard.get_nowait())
+            await self._handle(batch)
+
+    async def _handle(self, batch: list[Delivery]) -> None:
+        """Send what was heard together."""
+        left_s = self._resume_s - time.monotonic()
+        if left_s > 0:
+            await self._put_back(batch, left_s)
+            return
+        beat = asyncio.create_task(_beat(batch))
+        try:
+            await self._send(batch)
+            self._delay_s = 0.0
+        except (ExportFailed, LogError) as error:
+            self._delay_s = min(max(FIRST_DELAY_S, 2 * self._delay_s), MAX_DELAY_S)
+            self._resume_s = time.monotonic() + self._delay_s
+            _logger.warning("traces postponed", runs=len(batch), delay_s=self._delay_s, reason=str(error))
+            await self._put_back(batch, self._delay_s)
+        finally:
+            beat.cancel()
+
+    async def _put_back(self, batch: list[Delivery], delay_s: float) -> None:
+        for delivery in batch:
+            await delivery.nak(delay_s)
+
+    async def _send(self, batch: list[Delivery]) -> None:
+        doubts = sum(_is(delivery.record, "in_doubt") for delivery in batch)
+        traces: list[list[Span]] = []
+        for delivery in batch:
+            if _is(delivery.record, "finished"):
+                records = await self._log.read(delivery.key)
+                traces.append(await self._tell(delivery.key, records))
+        sampled = [span for spans in traces if self._is_sampled(spans) for span in spans]
+        await self._exporter.export(sampled)
+        for spans in traces:
+            self._metrics.count(spans)
+        self._metrics.count_doubts(doubts)
+        for delivery in batch:
+            await delivery.ack()
+
+    async def _tell(self, key: RunKey, records: list[Record]) -> list[Span]:
+        """Make a trace. The one supervision point of the tracer: what it stumbles over has none."""
+        try:
+            if len(records) <= MAX_FOLDED_INLINE:
+                return spans_of(key, records, with_content=self._with_content)
+            return await asyncio.to_thread(spans_of, key, records, with_content=self._with_content)
+        except Exception:
+            # The same log would fail again.
+            _logger.exception("a trace cannot be made", run=key.run)
+            return []
+
+    def _is_sampled(self, spans: Sequence[Span]) -> bool:
+        first = spans[0] if spans else None
+        return first is not None and self._sampled(Context(first.trace_id, first.parent_id, first.sampled))
+
+    async def _measure(self) -> None:
+        """Look at the backlogs now and then."""
+        while True:
+            for consumer in self._watched:
+                with suppress(LogError):
+                    self._metrics.set_backlog(consumer.name, await self._log.backlog(consumer))
+            await asyncio.sleep(BACKLOG_INTERVAL_S)
+
+
+def _is(record: Record | None, arm: str) -> bool:
+    return record is not None and record.event is not None and record.event.HasField(arm)  # type: ignore[arg-type]
+
+
+async def _beat(batch: list[Delivery]) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_INTERVAL_S)
+        for delivery in batch:
+            await delivery.progress()

@@ -1,0 +1,274 @@
+"""The tracer over the log's twin, and a real collector that refuses, hangs, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from bus import consumers
+from bus.memory import MemoryBroker, MemoryLog
+from core.ports import Record, RunKey
+from handrail.v1 import event_pb2
+from observability import names
+from observability.export import ExportFailed, FileExporter, NoExporter, OtlpExporter
+from observability.metrics import Metrics, NoMetrics, RunMetrics
+from observability.spans import spans_of
+from orchestrator import tracer as tracers
+from orchestrator.tracer import Tracer
+from tests.otlp_receiver import Receiver
+from tests.scenarios import histories
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    found = Receiver().start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.endpoint)
+    monkeypatch.setattr(tracers, "FIRST_DELAY_S", 0.05)
+    yield found
+    found.stop()
+
+
+class Stage:
+    """A log to write histories into, and a tracer that hears it."""
+
+    def __init__(self, exporter: Any, metrics: Metrics | None = None) -> None:
+        self.broker = MemoryBroker()
+        self.log = MemoryLog(self.broker)
+        self.exporter = exporter
+        self.tracer = Tracer(
+            self.log, exporter, metrics or NoMetrics(), watched=[consumers.tracer(), consumers.decider()]
+        )
+
+    async def write(self, name: str, run: str = "") -> RunKey:
+        """Write a history again, as a run of another name."""
+        key = RunKey(0, "default", run or f"r0-{name.replace('_', '')}x")
+        sequences: dict[int, int] = {}
+        for record in histories.load(name):
+            assert record.event is not None
+            event = event_pb2.Event()
+            event.CopyFrom(record.event)
+            if event.HasField("result"):
+                event.result.action_sequence = sequences[event.result.action_sequence]
+            address = type(record.address)(key, record.address.channel, record.address.topic)
+            sequences[record.sequence] = await self.log.append(address, event)
+        return key
+
+    async def spans(self, key: RunKey) -> list[Any]:
+        return spans_of(key, await self.log.read(key))
+
+    async def settled(self, timeout_s: float = 10.0) -> None:
+        await until(lambda: self.backlog() == 0, timeout_s)
+
+    def backlog(self) -> int:
+        return self.broker.durable(consumers.tracer(), 0).backlog
+
+
+@contextlib.asynccontextmanager
+async def serving(stage: Stage) -> AsyncIterator[Stage]:
+    task = asyncio.create_task(stage.tracer.serve())
+    try:
+        yield stage
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await stage.exporter.close()
+        await stage.log.close()
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_every_run_that_ended_is_sent_whole(receiver: Receiver) -> None:
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        keys = [await stage.write(name) for name in ("lie_healed", "worker_killed", "refused", "fan_out")]
+        await stage.write("in_doubt")
+        await stage.settled()
+        expected = [span for key in keys for span in await stage.spans(key)]
+        found = {(span.trace_id, span.span_id): span for span in receiver.spans()}
+        assert found.keys() == {(span.trace_id, span.span_id) for span in expected}
+        for span in expected:
+            got = found[span.trace_id, span.span_id]
+            assert got.service == f"handrail-{span.role}"
+            assert (got.instance, got.name, got.parent_id) == (span.instance, span.name, span.parent_id)
+            assert (got.kind, got.start_ns, got.end_ns) == (span.kind, span.start_ns, span.end_ns)
+            assert got.attributes == span.attributes
+            assert got.links == [(link.span_id, dict(link.attributes)) for link in span.links]
+            assert got.failed == (span.status == "error")
+        assert receiver.contradictions == []
+
+
+async def test_a_collector_that_is_away_gets_the_traces_when_it_is_back(receiver: Receiver) -> None:
+    receiver.stop()
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        key = await stage.write("refund")
+        await until(lambda: stage.tracer._delay_s > 0)
+        assert stage.backlog() == 1
+        begun = time.monotonic()
+        await stage.tracer.drain(2.0)
+        assert time.monotonic() - begun < 0.5
+        receiver.start()
+        await stage.settled()
+        assert len(receiver.spans()) == len(await stage.spans(key))
+
+
+async def test_a_refused_export_is_repeated_with_growing_delays(receiver: Receiver) -> None:
+    receiver.refusing = True
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        await stage.write("refund")
+        await until(lambda: stage.tracer._delay_s > 0.15)
+        receiver.refusing = False
+        await stage.settled()
+        assert stage.tracer._delay_s == 0
+        assert receiver.contradictions == []
+
+
+async def test_a_collector_that_hangs_keeps_nobody_from_leaving(receiver: Receiver) -> None:
+    receiver.hanging.set()
+    stage = Stage(OtlpExporter(receiver.endpoint))
+    begun = time.monotonic()
+    async with serving(stage):
+        await stage.write("refund")
+        await until(lambda: receiver.requests)
+        await stage.tracer.drain(0.3)
+    assert time.monotonic() - begun < 2
+    assert stage.backlog() == 1
+
+
+async def test_what_was_not_acknowledged_is_sent_again_and_is_the_same(receiver: Receiver) -> None:
+    stage = Stage(OtlpExporter(receiver.endpoint))
+    key = await stage.write("refund")
+    sent = await stage.spans(key)
+    # A tracer that was killed between the export and the acknowledgement.
+    await stage.exporter.export(sent)
+    async with serving(stage):
+        await stage.settled()
+        assert receiver.requests == 2
+        assert len(receiver.spans()) == len(sent)
+        assert receiver.contradictions == []
+
+
+async def test_runs_are_sent_together(receiver: Receiver) -> None:
+    stage = Stage(OtlpExporter(receiver.endpoint))
+    for number in range(20):
+        await stage.write("refused", f"r0-together{number:02d}")
+    async with serving(stage):
+        await stage.settled()
+        assert len({span.trace_id for span in receiver.spans()}) == 20
+        assert receiver.requests <= 5
+
+
+async def test_unsampled_runs_are_not_sent(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        await stage.write("refund")
+        await stage.settled()
+        assert receiver.requests == 0
+
+
+async def test_headers_of_the_environment_are_sent(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=rail")
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        await stage.write("refused")
+        await stage.settled()
+        assert receiver.headers[0]["x-team"] == "rail"
+
+
+async def test_a_trace_that_cannot_be_made_holds_up_no_other(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(key: RunKey, records: list[Record], *, with_content: bool) -> Any:
+        if key.run.endswith("bad"):
+            raise ValueError("a bug")
+        return spans_of(key, records)
+
+    monkeypatch.setattr(tracers, "spans_of", broken)
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        await stage.write("refused", "r0-itisbad")
+        key = await stage.write("refused")
+        await stage.settled()
+        assert len(receiver.spans()) == len(await stage.spans(key))
+
+
+async def test_large_traces_go_in_several_requests(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("observability.export.MAX_SPANS", 10)
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        key = await stage.write("worker_killed")
+        await stage.settled()
+        spans = await stage.spans(key)
+        assert receiver.requests == -(-len(spans) // 10)
+        assert len(receiver.spans()) == len(spans)
+
+
+async def test_without_a_collector_a_file_has_the_traces(tmp_path: Path) -> None:
+    async with serving(Stage(FileExporter(tmp_path / "traces.jsonl"))) as stage:
+        await stage.write("refund")
+        await stage.tracer.drain(5.0)
+        assert stage.backlog() == 0
+        assert len((tmp_path / "traces.jsonl").read_text().splitlines()) == 1
+
+
+async def test_a_closed_exporter_sends_nothing(receiver: Receiver) -> None:
+    exporter = OtlpExporter(receiver.endpoint)
+    await exporter.close()
+    records = histories.load("refused")
+    with pytest.raises(ExportFailed):
+        await exporter.export(spans_of(records[0].address.key, records))
+
+
+# --- metrics -------------------------------------------------------------------------------------
+
+
+async def test_metrics_count_what_the_spans_tell() -> None:
+    reader = InMemoryMetricReader()
+    metrics = RunMetrics(MeterProvider([reader], shutdown_on_exit=False))
+    async with serving(Stage(NoExporter(), metrics)) as stage:
+        healed = await stage.write("lie_healed")
+        await stage.write("worker_killed")
+        # It does not end, and its doubt counts all the same.
+        await stage.write("in_doubt")
+        await stage.settled()
+        data = reader.get_metrics_data()
+        assert data is not None
+        found = {
+            metric.name: metric.data.data_points
+            for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        }
+        assert _sums(found[names.RUNS], "handrail.status") == {"done": 2}
+        assert _sums(found[names.DOUBTS], "") == {"": 1}
+        assert _sums(found[names.HEALS], names.HEAL_STRATEGY) == {
+            "reread": 1,
+            "retry": 1,
+            "retry_same_key": 8,
+        }
+        outcomes = _sums(found[names.ACTIONS], "handrail.outcome")
+        assert outcomes == {"confirmed": 4 + 1 + 8 + 1, "refuted": 1, "lost": 8}
+        assert _sums(found[names.STEPS], "handrail.status") == {"done": 4 + 11, "skipped": 1}
+        backlogs = {point.attributes[names.CONSUMER]: point.value for point in found[names.BACKLOG]}
+        assert backlogs.keys() == {"tracer", "decider"}
+        exemplars = [e for point in found[names.ACTION_DURATION] for e in point.exemplars]
+        spans = {span.span_id for span in await stage.spans(healed)}
+        assert any(f"{exemplar.span_id:016x}" in spans for exemplar in exemplars)
+        metrics.close()
+
+
+def _sums(points: Any, attribute: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for point in points:
+        key = str(point.attributes.get(attribute, "")) if attribute else ""
+        found[key] = found.get(key, 0) + point.value
+    return found
