@@ -5,13 +5,14 @@ PY := $(VENV)/bin/python
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 STAMP := $(VENV)/.synced
 SEEDS ?= 200
+KILLS ?= 200
 GOAL ?= refund order 1001 and tell the customer
 
 # Trust what the machine trusts; older versions of uv know the first name only.
 export UV_NATIVE_TLS := 1
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: run test check simulate fmt protos setup ci clean help
+.PHONY: run test check simulate chaos chaos-short fmt protos setup ci clean help
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -42,6 +43,12 @@ check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tes
 
 simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, and check every promise
 	$(PY) -m tests.simulation --seeds $(SEEDS)
+
+chaos: $(STAMP)  ## kill, stop and cut off KILLS times on both hosts, and judge every run (up to half an hour)
+	$(PY) -m tests.chaos --kills $(KILLS) --points --stops --cases --host both $(if $(SEED),--seed $(SEED))
+
+chaos-short: $(STAMP)  ## every named point once, and the cases, on the inline host (minutes)
+	$(PY) -m tests.chaos --kills 80 --others 3 --points --cases --together --seed 1
 
 fmt: $(STAMP)  ## format and fix what can be fixed
 	$(VENV)/bin/ruff format .

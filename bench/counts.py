@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from core import run
 from core.contracts import to_proto
 from core.decide import Catalogue
 from core.plan_form import plan_from_form
-from core.ports import Address, Fence, RunKey
+from core.ports import Address, Fence, Record, RunKey
 from handrail.tool import Tool, collect
 from handrail.v1 import event_pb2
 from orchestrator.decider import Decider
@@ -34,7 +35,8 @@ from workers.host import Worker
 from workers.instance import Instance
 
 PROJECT = Path(__file__).with_name("project")
-TIMEOUT_S = 20.0
+KEY = RunKey(0, "default", "r0-counts0000")
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Counts:
     bytes: int
     by_kind: Mapping[str, int]
     steps: int
+    # Function calls of folding the whole log.
+    fold_calls: int
 
     @property
     def publishes_per_step(self) -> float:
@@ -94,11 +98,19 @@ class CountingBroker(MemoryBroker):
 
 def count_plan(tool: str, *, steps: int = 5) -> Counts:
     """Run a plan of so many sequential calls of a tool of the bench's project, and count."""
-    return asyncio.run(_count_plan(tool, steps))
-
-
-async def _count_plan(tool: str, steps: int) -> Counts:
     broker = CountingBroker()
+    found = asyncio.run(_run_plan(broker, tool, steps))
+    kinds = Counter(kind for _, _, kind in broker.published)
+    size = sum(size for _, size, _ in broker.published)
+    return Counts(len(broker.published), size, kinds, steps, _calls(lambda: run.fold(KEY, found)))
+
+
+async def records(tool: str, steps: int) -> list[Record]:
+    """Return the log of such a plan."""
+    return await _run_plan(CountingBroker(), tool, steps)
+
+
+async def _run_plan(broker: CountingBroker, tool: str, steps: int) -> list[Record]:
     tools = {one.contract.name: one for one in _tools()}
     contracts = {name: to_proto(one.contract) for name, one in tools.items()}
     log = MemoryLog(broker)
@@ -110,24 +122,37 @@ async def _count_plan(tool: str, steps: int) -> Counts:
     loop = AgentLoop(verifier, MemoryLog(broker), pool="main", instance="bench", concurrency=8)
     tasks = [asyncio.create_task(work) for work in (decider.serve(), worker.serve(), loop.run())]
     try:
-        key = RunKey(0, "default", "r0-counts0000")
         goal = event_pb2.Goal(text="bench", plan=plan_from_form(plan(tool, steps)))
         event = event_pb2.Event(id="0" * 32, version=run.VERSION, writer="gateway/bench")
         event.submit.goal.CopyFrom(goal)
-        await log.append(Address(key, "cmd", ("submit",)), event)
+        await log.append(Address(KEY, "cmd", ("submit",)), event)
         async with asyncio.timeout(TIMEOUT_S):
-            async for record in log.follow(key):
+            async for record in log.follow(KEY):
                 if record.event is not None and record.event.HasField("finished"):
                     break
-        status = record.event.finished.status if record.event is not None else 0
-        if status != event_pb2.RUN_STATUS_DONE:
-            raise AssertionError(f"the plan ended with {status}")
+        if record.event is None or record.event.finished.status != event_pb2.RUN_STATUS_DONE:
+            raise AssertionError(f"the plan ended with {record.event}")
+        return await log.read(KEY)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    kinds = Counter(kind for _, _, kind in broker.published)
-    return Counts(len(broker.published), sum(size for _, size, _ in broker.published), kinds, steps)
+
+
+def _calls(work: Callable[[], Any]) -> int:
+    """Return how many functions a piece of pure work calls: what it costs, on every machine the same."""
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 def _tools() -> list[Tool]:
@@ -144,7 +169,10 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError):
         for tool in ("step", "act"):
             found = count_plan(tool)
-            print(f"{tool}: {found.events} events, {found.bytes} bytes, {dict(found.by_kind)}")
+            kinds = ", ".join(f"{count} {kind}" for kind, count in found.by_kind.items())
+            print(
+                f"{tool}: {found.events} events ({kinds}), {found.bytes} bytes, {found.fold_calls} calls to fold"
+            )
 
 
 if __name__ == "__main__":

@@ -157,6 +157,7 @@ def _campaign(victim: Victim, ledger: Ledger, kills: int) -> Tally:
     for number in range(kills):
         items = [f"l{number}-{i}" for i in range(AT_A_TIME)]
         victim.begin(items)
+        _until(lambda names=items: bool(victim.begun(names)), BEGIN_TIMEOUT_S)  # type: ignore[misc]
         time.sleep(chance.uniform(0, LAUNCH_S))
         acknowledged = victim.acknowledged(items)
         victim.kill(everything=True)

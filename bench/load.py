@@ -48,7 +48,7 @@ class Load:
             submitted = await client.submit("bench", plan=form)
             run = await client.wait(submitted.run, timeout_s=RUN_TIMEOUT_S)
             _check(run)
-            self._actions += sum(len(step.attempts) for step in run.steps)
+            self._actions += sum(not attempt.revoked for step in run.steps for attempt in step.attempts)
             self._runs.append(submitted.run)
 
         answer = await round_async(run_plan, concurrency=order["concurrency"], seconds=order["seconds"])

@@ -7,6 +7,7 @@ once more at the end, when everything that was stopped has had its say.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections import defaultdict
@@ -258,12 +259,9 @@ class Campaign:
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         for asked in self.outcome.asked:
             left_s = max(0.0, deadline - time.monotonic())
+            ended = functools.partial(self._stage.tap.of, asked.run, "finished", "in_doubt")
             with suppress(AssertionError):
-                await self._stage.tap.wait_for(
-                    asked.ref,
-                    lambda asked=asked: self._stage.tap.of(asked.run, "finished", "in_doubt"),
-                    left_s,
-                )
+                await self._stage.tap.wait_for(asked.ref, ended, left_s)
         for ref, task in self._begun.items():
             if not task.done():
                 task.cancel()

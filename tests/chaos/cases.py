@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from handrail.goals import Deadline
 from tests.chaos import oracle
 from tests.chaos.courses import COURSES, Goal
 from tests.chaos.history import Asked, Row, Stroke, status_name
@@ -45,15 +46,15 @@ class Scene:
             self.stage.world.script(ref, *faults)
         return goal
 
-    async def submit(self, course: str, **options: object) -> Asked:
+    async def submit(self, course: str, deadline: Deadline | None = None) -> Asked:
         """Submit a goal on a course."""
-        return await self.send(self.goal(course), **options)
+        return await self.send(self.goal(course), deadline)
 
-    async def send(self, goal: Goal, **options: object) -> Asked:
+    async def send(self, goal: Goal, deadline: Deadline | None = None) -> Asked:
         """Submit a goal that was made."""
         submitted = await self.stage.client.submit(
-            goal.text, plan=goal.plan, context=goal.context, request_id=goal.asked.ref, **options
-        )  # type: ignore[arg-type]
+            goal.text, plan=goal.plan, context=goal.context, request_id=goal.asked.ref, deadline=deadline
+        )
         goal.asked.run = submitted.run
         self.asked.append(goal.asked)
         return goal.asked

@@ -67,7 +67,7 @@ def times(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             if stroke.crowded or not stroke.back_ns:
                 continue
             kind = recovery.kind_of(stroke.target)
-            place = (outcome.host, kind, stroke.deed)
+            place = (outcome.host, kind, str(stroke.deed))
             back[place].append((stroke.back_ns - stroke.since_ns) / 1e9)
             resumed[place] += [(at - stroke.since_ns) / 1e9 for at in stroke.resumed_ns]
     rows = []
