@@ -171,7 +171,8 @@ def main() -> None:
             found = count_plan(tool)
             kinds = ", ".join(f"{count} {kind}" for kind, count in found.by_kind.items())
             print(
-                f"{tool}: {found.events} events ({kinds}), {found.bytes} bytes, {found.fold_calls} calls to fold"
+                f"{tool}: {found.events} events ({kinds}), {found.bytes} bytes, "
+                f"{found.fold_calls} calls to fold"
             )
 
 

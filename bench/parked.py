@@ -1,7 +1,7 @@
 """W3: a thousand runs that wait, released at once by a timer of their own or by their users; ours only.
 
-The timer that a user sets today is a run's deadline: paused runs with one deadline are due at the same instant, and
-each is ended by it. The others are resumed by one client as fast as it can. Before that, what a waiting run costs,
+The timer that a user sets today is a run's deadline: paused runs with one deadline are due together, and each
+is ended by it. The others are resumed by one client as fast as it can. Before that, what a waiting run costs,
 and how long a decider that is killed takes to be of use again with all of them open.
 """
 

@@ -64,9 +64,9 @@ class MemoryBroker:
     ) -> int:
         """Publish once and return the sequence."""
         await asyncio.sleep(0)
-        return self.put(stream, subject, data, fence)
+        return self.put(stream, subject, data, fence, trace)
 
-    def put(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    def put(self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = "") -> int:
         """Publish at once: what the broker does when a publish has arrived."""
         messages = self.stream(stream)
         if fence is not None:

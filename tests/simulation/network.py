@@ -65,11 +65,11 @@ class SimBroker(MemoryBroker):
             self._streams[name] = SimStream(name, self._told)
         return self._streams[name]
 
-    def put(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    def put(self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = "") -> int:
         """Publish at once, if there is room."""
         if self.full:
             raise LogFull("the broker has no room: nothing was written")
-        return super().put(stream, subject, data, fence)
+        return super().put(stream, subject, data, fence, trace)
 
     def arm(self, key: RunKey, timer: str, due_ns: int) -> None:
         """Have a tick published at the due time, or late, or early, or more than once."""
@@ -257,9 +257,11 @@ class SimStore:
     def __init__(self, link: Link) -> None:
         self._link, self._broker = link, link.broker
 
-    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    async def publish(
+        self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = ""
+    ) -> int:
         """Publish once and return the sequence."""
-        return await self._link.request(lambda: self._broker.put(stream, subject, data, fence))
+        return await self._link.request(lambda: self._broker.put(stream, subject, data, fence, trace))
 
     async def first(self, stream: str, filter: str, after: int = 0) -> Stored | None:
         """Return the first message on a filter after a sequence."""
