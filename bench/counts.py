@@ -88,9 +88,9 @@ class CountingBroker(MemoryBroker):
         super().__init__()
         self.published: list[tuple[str, int, str]] = []
 
-    async def publish(self, stream: str, subject: str, data: bytes, fence: Fence | None = None) -> int:
+    def put(self, stream: str, subject: str, data: bytes, fence: Fence | None = None, trace: str = "") -> int:
         """Publish, and note it once it is accepted."""
-        sequence = await super().publish(stream, subject, data, fence)
+        sequence = super().put(stream, subject, data, fence, trace)
         event = event_pb2.Event.FromString(data) if stream.startswith("EV_") else None
         self.published.append((stream, len(data), (event.WhichOneof("body") or "") if event else ""))
         return sequence

@@ -1,8 +1,7 @@
 """The Python client of a Handrail server: `Client` for asyncio, `SyncClient` for everybody else.
 
     async with Client("127.0.0.1:7433") as client:
-        submitted = await client.submit("refund order 1001 and tell the customer")
-        run = await client.wait(submitted.run)
+        run = await client.run("refund order 1001 and tell the customer")
 
 What comes back are the messages of `handrail.v1`. What goes wrong is a `handrail.errors.ClientError`. While
 a server is restarting calls are repeated until their time is over, and a watch goes on from its cursor; a
@@ -14,25 +13,25 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
+import os
 import random
 import sys
 import threading
 import time
-import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, Unpack, cast
 
 import grpc
 
 from core.run import ENDED
+from core.ulids import Ulids
 from core.values import MAX_VALUE_BYTES
 from handrail import errors, goals
 from handrail.goals import sendable
 from handrail.v1 import (
     event_pb2,
-    plan_pb2,
     run_service_pb2,
     run_service_pb2_grpc,
     tool_pb2,
@@ -90,6 +89,7 @@ class Client:
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._runs = run_service_pb2_grpc.RunServiceStub(self._channel)
         self._tools = tool_service_pb2_grpc.ToolServiceStub(self._channel)
+        self._ids = Ulids(time.time_ns, os.urandom)
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,41 +104,65 @@ class Client:
         await self._channel.close(None)
 
     async def submit(
+        self, goal: str, *, request_id: str | None = None, **options: Unpack[goals.Options]
+    ) -> Submitted:
+        """Submit a goal and return when it is durable; see `goals.Options`.
+
+        Submitting twice under one request id is submitting once.
+        """
+        request = self._submission(goal, request_id, options)
+        patience = _Patience(self.timeout_s, None)
+        response = await self._submit(request, patience, patience.left_s)
+        # Under an id made here, a run that existed is one that a repetition of this call made.
+        return Submitted(response.run, bool(response.existed and request_id))
+
+    async def run(
         self,
         goal: str,
         *,
-        plan: plan_pb2.Plan | Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | None = None,
         request_id: str | None = None,
-        deadline: goals.Deadline | None = None,
-        dry_run: bool = False,
-        ceiling: str | int | None = None,
-        budget: plan_pb2.Budget | Mapping[str, int] | None = None,
-        submitter: str = "",
-    ) -> Submitted:
-        """Submit a goal and return when it is durable.
+        timeout_s: float | None = None,
+        **options: Unpack[goals.Options],
+    ) -> run_service_pb2.Run:
+        """Submit a goal and return its run as `wait` does: `submit` and `wait` in one call to the server."""
+        request = self._submission(goal, request_id, options)
+        patience = _Patience(timeout_s, DEFAULT_OUTAGE_S)
 
-        `plan` may be a message or a mapping (see `core.plan_form`). `deadline` is a time with a zone, or
-        seconds from now; with a `request_id` of your own give a time, since a repetition must be the same
-        to the letter. `ceiling` is a permission's name. `budget` bounds `max_steps`, `max_actions` and
-        `max_heals`.
-        """
-        message = goals.goal(
-            goal,
-            plan=plan,
-            context=context,
-            deadline=deadline,
-            dry_run=dry_run,
-            ceiling=ceiling,
-            budget=budget,
-            submitter=submitter,
+        def limit_s() -> float | None:
+            left_s = patience.left_s()
+            request.wait.FromNanoseconds(int(min(WAIT_S, left_s or WAIT_S) * 1e9))
+            return min(WAIT_S + GRACE_S, left_s or math.inf)
+
+        response = await self._submit(request, patience, limit_s)
+        if response.state.status in _SETTLED:
+            return response.state
+        return await self.wait(response.run, timeout_s=patience.left_s())
+
+    def _submission(
+        self, goal: str, request_id: str | None, options: goals.Options
+    ) -> run_service_pb2.SubmitGoalRequest:
+        """Make a request; under an id of our own it is known to be the first of its kind."""
+        named = sendable("request_id", request_id or self._ids.next())
+        return run_service_pb2.SubmitGoalRequest(
+            goal=goals.goal(goal, **options), request_id=named, first=not request_id
         )
-        request = run_service_pb2.SubmitGoalRequest(
-            goal=message, request_id=sendable("request_id", request_id or uuid.uuid4().hex)
-        )
-        response = await self._call(self._runs.SubmitGoal, request, metadata=_trace())
-        # Under an id made here, a run that existed is one that a repetition of this call made.
-        return Submitted(response.run, bool(response.existed and request_id))
+
+    async def _submit(
+        self,
+        request: run_service_pb2.SubmitGoalRequest,
+        patience: _Patience,
+        limit_s: Callable[[], float | None],
+    ) -> run_service_pb2.SubmitGoalResponse:
+        while True:
+            timeout_s = limit_s()
+            try:
+                return await self._runs.SubmitGoal(request, timeout=timeout_s, metadata=_trace())
+            except grpc.aio.AioRpcError as error:
+                if not patience.covers(error):
+                    raise errors.of_rpc(patience.cause(error), self.address) from None
+            # It may have become a run all the same.
+            request.first = False
+            await patience.pause()
 
     async def get(self, run: str) -> run_service_pb2.Run:
         """Return what has become of a run so far."""
@@ -295,32 +319,21 @@ class SyncClient:
         self._loop.close()
 
     def submit(
+        self, goal: str, *, request_id: str | None = None, **options: Unpack[goals.Options]
+    ) -> Submitted:
+        """See `Client.submit`."""
+        return self._run(self._client.submit(goal, request_id=request_id, **options))
+
+    def run(
         self,
         goal: str,
         *,
-        plan: plan_pb2.Plan | Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | None = None,
         request_id: str | None = None,
-        deadline: goals.Deadline | None = None,
-        dry_run: bool = False,
-        ceiling: str | int | None = None,
-        budget: plan_pb2.Budget | Mapping[str, int] | None = None,
-        submitter: str = "",
-    ) -> Submitted:
-        """See `Client.submit`."""
-        return self._run(
-            self._client.submit(
-                goal,
-                plan=plan,
-                context=context,
-                request_id=request_id,
-                deadline=deadline,
-                dry_run=dry_run,
-                ceiling=ceiling,
-                budget=budget,
-                submitter=submitter,
-            )
-        )
+        timeout_s: float | None = None,
+        **options: Unpack[goals.Options],
+    ) -> run_service_pb2.Run:
+        """See `Client.run`."""
+        return self._run(self._client.run(goal, request_id=request_id, timeout_s=timeout_s, **options))
 
     def get(self, run: str) -> run_service_pb2.Run:
         """See `Client.get`."""

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from core import spelling
 from core.plan_form import BadPlanForm, plan_from_form
@@ -24,30 +24,39 @@ MAX_DEADLINE_S = 366 * 24 * 3_600.0
 Deadline = datetime | timedelta | float
 
 
-def goal(
-    text: str,
-    *,
-    plan: plan_pb2.Plan | Mapping[str, Any] | None,
-    context: Mapping[str, Any] | None,
-    deadline: Deadline | None,
-    dry_run: bool,
-    ceiling: str | int | None,
-    budget: plan_pb2.Budget | Mapping[str, int] | None,
-    submitter: str,
-) -> event_pb2.Goal:
+class Options(TypedDict, total=False):
+    """What may be said of a goal beyond its text."""
+
+    # A message, or a mapping (see `core.plan_form`).
+    plan: plan_pb2.Plan | Mapping[str, Any] | None
+    context: Mapping[str, Any] | None
+    # A time with a zone, or seconds from now; with a request id of your own give a time, since a repetition
+    # must be the same to the letter.
+    deadline: Deadline | None
+    dry_run: bool
+    # The name of a permission.
+    ceiling: str | int | None
+    # Bounds max_steps, max_actions and max_heals.
+    budget: plan_pb2.Budget | Mapping[str, int] | None
+    submitter: str
+
+
+def goal(text: str, **options: Unpack[Options]) -> event_pb2.Goal:
     """Make the message of a goal."""
     made = event_pb2.Goal(
-        text=sendable("goal", text), dry_run=dry_run, submitter=sendable("submitter", submitter)
+        text=sendable("goal", text),
+        dry_run=options.get("dry_run", False),
+        submitter=sendable("submitter", options.get("submitter", "")),
     )
-    if plan is not None:
+    if (plan := options.get("plan")) is not None:
         made.plan.CopyFrom(_plan(plan))
-    if context is not None:
+    if (context := options.get("context")) is not None:
         made.context.json = _context(context)
-    if deadline is not None:
+    if (deadline := options.get("deadline")) is not None:
         made.deadline.FromNanoseconds(_deadline_ns(deadline))
-    if ceiling is not None:
+    if (ceiling := options.get("ceiling")) is not None:
         made.ceiling = _ceiling(ceiling)
-    if budget is not None:
+    if (budget := options.get("budget")) is not None:
         made.budget.CopyFrom(_budget(budget))
     return made
 

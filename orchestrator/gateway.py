@@ -26,6 +26,7 @@ from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Supervision
 from orchestrator.services import RunService, ToolService
 from orchestrator.submission import Submissions
+from orchestrator.waits import Waits
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_CONCURRENT_RPCS = 1_000
@@ -79,7 +80,10 @@ class Gateway:
             clock=clock,
             entropy=entropy,
         )
-        self._runs = RunService(log, submissions, projection, tenant=tenant, writer=writer, entropy=entropy)
+        self._waits = Waits()
+        self._runs = RunService(
+            log, submissions, projection, self._waits, tenant=tenant, writer=writer, entropy=entropy
+        )
         self._tools = ToolService(contracts)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._serving: bool | None = None
@@ -107,7 +111,7 @@ class Gateway:
         await server.start()
         self._server = server
         self._tasks = [
-            asyncio.create_task(_supervise("gateway.projection", lambda: self._projection.feed(self._log))),
+            asyncio.create_task(_supervise("gateway.projection", self._feed)),
             asyncio.create_task(_supervise("gateway.probe", self._probe_regularly)),
         ]
         return f"{host}:{port}"
@@ -122,6 +126,9 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._projection.close()
+
+    async def _feed(self) -> NoReturn:
+        await self._projection.feed(self._log, self._waits.hear)
 
     async def _probe_regularly(self) -> NoReturn:
         while True:

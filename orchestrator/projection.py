@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
@@ -32,12 +32,7 @@ COMMIT_EVERY_S = 0.5
 MAX_DISCARDS = 3
 READY_WAIT_S = 5.0
 LOCK_WAIT_S = 1.0
-FILTERS = (
-    "ev.{shard}.*.*.cmd.*",
-    "ev.{shard}.*.*.ans.planner.*.plan.*",
-    "ev.{shard}.*.*.dec.note.in_doubt",
-    "ev.{shard}.*.*.dec.note.finished",
-)
+EVERYTHING = "ev.{shard}.>"
 
 _APPLICATION_ID = 0x48524C31
 _SCHEMA_VERSION = 1
@@ -94,14 +89,22 @@ class Projection:
         self._discarded = 0
         self._use(_open(self._path))
 
-    async def feed(self, log: Log) -> NoReturn:
-        """Follow every open shard for ever; start anew where the file turns out to be of no use."""
+    @property
+    def ready(self) -> bool:
+        """Whether the listing is as far as the log was when it was opened."""
+        return self._ready.is_set()
+
+    async def feed(self, log: Log, tell: Callable[[Record], None]) -> NoReturn:
+        """Follow every open shard for ever; start anew where the file turns out to be of no use.
+
+        `tell` hears every record, one more time where the file was begun anew.
+        """
         while True:
             self._behind = set(log.shards)
             try:
                 async with asyncio.TaskGroup() as group:
                     for shard in log.shards:
-                        group.create_task(self._feed_shard(log, shard))
+                        group.create_task(self._feed_shard(log, shard, tell))
                     group.create_task(self._commit_regularly())
                     group.create_task(self._raise_when_broken())
             except* (sqlite3.Error, ProjectionBroken) as errors:
@@ -144,16 +147,17 @@ class Projection:
 
     # --- the feed ---
 
-    async def _feed_shard(self, log: Log, shard: int) -> NoReturn:
+    async def _feed_shard(self, log: Log, shard: int, tell: Callable[[Record], None]) -> NoReturn:
         while True:
             try:
                 await self._recognise(log, shard)
                 target = await _end(log, shard)
                 self._note_progress(shard, target)
-                scan = log.scan(shard, filters=FILTERS, after=self._checkpoints.get(shard, (0, 0))[0])
+                scan = log.scan(shard, filters=(EVERYTHING,), after=self._checkpoints.get(shard, (0, 0))[0])
                 async with contextlib.aclosing(cast(AsyncGenerator[Record, None], scan)) as records:
                     async for record in records:
                         self._apply(shard, record)
+                        tell(record)
                         self._note_progress(shard, target)
                         if self._pending >= MAX_BATCH_RECORDS:
                             self._commit()
@@ -250,8 +254,8 @@ def _entry(key: RunKey, goal: str, submitted_ns: int) -> tuple[str, str, str, st
 
 async def _end(log: Log, shard: int) -> int:
     """Return the sequence up to which a shard's listing must be read to be complete now."""
-    found = [await log.last(shard, pattern.format(shard=shard)) for pattern in FILTERS]
-    return max((record.sequence for record in found if record is not None), default=0)
+    found = await log.last(shard, EVERYTHING.format(shard=shard))
+    return found.sequence if found is not None else 0
 
 
 def _open(path: str) -> sqlite3.Connection:

@@ -16,7 +16,7 @@ import grpc
 from bus import subjects
 from core import spelling
 from core.ports import Address, Log, Record, RunKey
-from core.run import ENDED, VERSION, apply, fold, initial
+from core.run import ENDED, VERSION, fold
 from core.state import RunState
 from core.view import view
 from handrail.v1 import (
@@ -33,16 +33,13 @@ from orchestrator import pages
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
 from orchestrator.submission import Submissions, check_text
+from orchestrator.waits import Waits, settled
 
 MAX_WATCHERS = 500
 MAX_REASON_BYTES = 1_024
 MAX_CURSOR_CHARS = 19
 MAX_FOLDED_INLINE = 500
 MAX_WAIT_S = 60.0
-SETTLED_AFTER_S = 1.0
-YIELD_EVERY = 100
-
-_NEEDS_HUMAN = frozenset({event_pb2.RUN_STATUS_WAITING, event_pb2.RUN_STATUS_UNREADABLE})
 
 
 class RunService(run_service_pb2_grpc.RunServiceServicer):
@@ -53,6 +50,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         log: Log,
         submissions: Submissions,
         projection: Projection,
+        waits: Waits,
         *,
         tenant: str,
         writer: str,
@@ -61,6 +59,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         self._log = log
         self._submissions = submissions
         self._projection = projection
+        self._waits = waits
         self._tenant = tenant
         self._writer = writer
         self._entropy = entropy
@@ -70,10 +69,24 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
     async def SubmitGoal(
         self, request: run_service_pb2.SubmitGoalRequest, context: Any
     ) -> run_service_pb2.SubmitGoalResponse:
-        """Answer when the goal is durable."""
-        submitted = await self._submissions.submit(request, traceparent=_traceparent(context))
-        self._projection.insert(submitted.key, request.goal.text, submitted.time_ns)
-        return run_service_pb2.SubmitGoalResponse(run=submitted.key.run, existed=submitted.existed)
+        """Answer when the goal is durable, or when nothing more goes on of it without a human."""
+        submitted = await self._submissions.submit(
+            request, traceparent=_traceparent(context), expect=self._expect
+        )
+        key = submitted.key
+        self._projection.insert(key, request.goal.text, submitted.time_ns)
+        response = run_service_pb2.SubmitGoalResponse(run=key.run, existed=submitted.existed)
+        if submitted.existed:
+            # Its beginning was not heard.
+            self._waits.forget(key)
+        wait_s = request.wait.ToNanoseconds() / 1e9
+        if wait_s > 0 and len(self._watchers) < MAX_WATCHERS:
+            response.state.CopyFrom(await self._wait(key, wait_s))
+        return response
+
+    def _expect(self, key: RunKey) -> None:
+        if self._projection.ready:
+            self._waits.expect(key)
 
     async def GetRun(
         self, request: run_service_pb2.GetRunRequest, context: Any
@@ -82,9 +95,14 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         key, wait_s = self._key(request.run), request.wait.ToNanoseconds() / 1e9
         if wait_s <= 0:
             return run_service_pb2.GetRunResponse(run=view(await self._state(key)))
+        return run_service_pb2.GetRunResponse(run=await self._wait(key, wait_s))
+
+    async def _wait(self, key: RunKey, wait_s: float) -> run_service_pb2.Run:
         with self._watching():
-            state = await self._settled(key, min(wait_s, MAX_WAIT_S))
-        return run_service_pb2.GetRunResponse(run=view(state))
+            state = await settled(self._log, self._waits, key, min(wait_s, MAX_WAIT_S))
+        if state.submit is None and not state.unreadable:
+            state = await self._state(key)
+        return view(state)
 
     async def ListRuns(
         self, request: run_service_pb2.ListRunsRequest, context: Any
@@ -212,27 +230,6 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             raise _no_run(key)
         return state
 
-    async def _settled(self, key: RunKey, wait_s: float) -> RunState:
-        """Follow the run until it has ended or seems to wait for a human, or the time is over."""
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + wait_s
-        seen = _Seen(key)
-        follow = cast(AsyncGenerator[Record, None], self._log.follow(key))
-        reading = asyncio.create_task(seen.fold(follow))
-        try:
-            while not reading.done() and loop.time() < ends_s:
-                await asyncio.wait((reading,), timeout=min(SETTLED_AFTER_S, max(ends_s - loop.time(), 0)))
-                if seen.state.submit is None:
-                    await self._state(key)  # raises where there is no such run
-                if seen.quiet_needs_human:
-                    break
-        finally:
-            reading.cancel()
-            await asyncio.wait((reading,))
-        if not reading.cancelled():
-            reading.result()
-        return seen.state
-
     async def _command(
         self, run: str, event: event_pb2.Event, *, satisfied: Callable[[RunState], bool]
     ) -> None:
@@ -249,33 +246,6 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "RUN_ENDED", message, metadata=metadata)
         event.id, event.version, event.writer = self._entropy(16).hex(), VERSION, self._writer
         await self._log.append(Address(key, "cmd", (arm,)), event)
-
-
-class _Seen:
-    """A run as far as it has been followed."""
-
-    def __init__(self, key: RunKey) -> None:
-        self.state = initial(key)
-        self._looked_at = 0
-
-    @property
-    def quiet_needs_human(self) -> bool:
-        """Whether a human is needed, and nothing has come since this was asked last.
-
-        Between two events of one decision a run may seem to wait.
-        """
-        quiet, self._looked_at = self.state.applied == self._looked_at, self.state.applied
-        return quiet and self.state.status in _NEEDS_HUMAN
-
-    async def fold(self, follow: AsyncGenerator[Record, None]) -> None:
-        """Fold what comes until the run has ended."""
-        async with contextlib.aclosing(follow) as records:
-            async for record in records:
-                self.state = apply(self.state, record)
-                if self.state.finished is not None:
-                    return
-                if record.sequence % YIELD_EVERY == 0:
-                    await asyncio.sleep(0)
 
 
 class ToolService(tool_service_pb2_grpc.ToolServiceServicer):

@@ -1,7 +1,8 @@
 """Goals on their way in: everything that is wrong with one, and its durable submission.
 
-Nothing is written unless nothing is wrong. With a request id the request cell comes first, then the goal,
-so that whoever repeats the request finishes an unfinished submission or finds the run that there is.
+Nothing is written unless nothing is wrong. A request id that is a ULID names the run, whose first event has a
+fence of its own (ADR 8). With any other one the request's cell comes first, then the goal. Either way whoever
+repeats the request finishes an unfinished submission or finds the run that there is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -20,6 +21,7 @@ from bus import subjects
 from core.conformance import Limits, check_plan
 from core.ports import Address, FenceLost, Log, LogFull, RunKey
 from core.run import VERSION
+from core.ulids import Ulids, is_ulid
 from core.values import MAX_INLINE_BYTES, BadValue, decode, encode
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2, tool_pb2
 from handrail.v1.plan_pb2 import Violation
@@ -41,7 +43,6 @@ MAX_HEALS = 2_000
 MAX_ENUM_DEPTH = 16
 
 _NS = 1_000_000_000
-_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _PROSE = "\n\t"
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -93,12 +94,21 @@ class Submissions:
         self._writer = writer
         self._clock = clock
         self._entropy = entropy
-        self._last_ulid = ulid(0, bytes(10))
+        self._ulids = Ulids(clock, entropy)
         self._open_until_ns = 0
         self._open: tuple[int, ...] = ()
 
-    async def submit(self, request: run_service_pb2.SubmitGoalRequest, *, traceparent: str = "") -> Submitted:
-        """Check a goal and make it durable; raises a Refusal, or an error of the log."""
+    async def submit(
+        self,
+        request: run_service_pb2.SubmitGoalRequest,
+        *,
+        traceparent: str = "",
+        expect: Callable[[RunKey], None] = lambda key: None,
+    ) -> Submitted:
+        """Check a goal and make it durable; raises a Refusal, or an error of the log.
+
+        `expect` hears of the run before anything of it is written.
+        """
         now_ns = self._clock()
         if request.ByteSize() > MAX_CHECKED_INLINE_BYTES:
             checked = await asyncio.to_thread(check, request, self._contracts, self._limits, now_ns)
@@ -106,10 +116,8 @@ class Submissions:
             checked = check(request, self._contracts, self._limits, now_ns)
         if checked.violations:
             raise invalid("BAD_GOAL", checked.violations)
-        run = self._new_run(now_ns, await self._shards_with_room(now_ns))
-        if request.request_id:
-            run = await self._reserve(request.request_id, run, checked.digest())
-        key = subjects.run_key(run, self._tenant)
+        key, held = await self._name(request, checked, now_ns)
+        expect(key)
         goal = checked.goal
         if checked.large_context:
             blob = await self._log.put_blob(key, checked.large_context.encode())
@@ -121,8 +129,42 @@ class Submissions:
             submit=event_pb2.Submit(goal=goal, request_id=request.request_id, traceparent=traceparent),
         )
         event.submit.took.FromNanoseconds(max(self._clock() - now_ns, 0))
-        written = await self._append_first(key, event)
-        return Submitted(key, existed=not written, time_ns=now_ns)
+        existing = held or await self._append_first(key, event)
+        if existing is not None and existing.submit.goal != goal:
+            raise _reused(request.request_id, key.run)
+        return Submitted(key, existed=existing is not None, time_ns=now_ns)
+
+    async def _name(
+        self, request: run_service_pb2.SubmitGoalRequest, checked: Checked, now_ns: int
+    ) -> tuple[RunKey, event_pb2.Event | None]:
+        """Return where the run is to be, with its first event if that is there already."""
+        request_id, shards = request.request_id, await self._shards_with_room(now_ns)
+        if not is_ulid(request_id):
+            unique = self._ulids.next()
+            run = subjects.run_id(_home(unique, shards), unique)
+            if request_id:
+                run = await self._reserve(request_id, run, checked.digest())
+            return subjects.run_key(run, self._tenant), None
+        if request.first:
+            return self._key(_home(request_id, shards), request_id), None
+        # It may have been written wherever there was room, or while there were more or fewer shards.
+        keys = [self._key(shard, request_id) for shard in self._log.shards]
+        for key, found in zip(keys, await asyncio.gather(*map(self._first_event, keys)), strict=True):
+            if found is not None:
+                return key, found
+        home = _home(request_id, self._log.shards)
+        if home not in shards:
+            # Not elsewhere: the first try may still be on its way.
+            raise LogFull(f"shard {home} is {MAX_FULLNESS:.0%} full; what is left is for accepted runs")
+        return self._key(home, request_id), None
+
+    def _key(self, shard: int, unique: str) -> RunKey:
+        return subjects.run_key(subjects.run_id(shard, unique), self._tenant)
+
+    async def _first_event(self, key: RunKey) -> event_pb2.Event | None:
+        found = await self._log.last(key.shard, subjects.build(Address(key, "cmd", ("submit",))))
+        # What cannot be read is no goal that anybody could repeat.
+        return None if found is None else found.event or event_pb2.Event()
 
     async def _shards_with_room(self, now_ns: int) -> tuple[int, ...]:
         """Return the shards that take new runs: what is left of the others is for those they have."""
@@ -135,12 +177,6 @@ class Submissions:
             raise LogFull(f"every shard is {MAX_FULLNESS:.0%} full; what is left is for accepted runs")
         return self._open
 
-    def _new_run(self, now_ns: int, shards: tuple[int, ...]) -> str:
-        # Later than the last one, also within a millisecond: runs are listed by their ids.
-        self._last_ulid = unique = max(ulid(now_ns, self._entropy(10)), next_ulid(self._last_ulid))
-        number = int.from_bytes(hashlib.sha256(unique.encode()).digest()[:8])
-        return subjects.run_id(shards[number % len(shards)], unique)
-
     async def _reserve(self, request_id: str, run: str, digest: str) -> str:
         """Claim the request's cell, or return the run of whoever made the same request before."""
         cell = hashlib.sha256(f"{self._tenant}\0{request_id}".encode()).hexdigest()
@@ -149,39 +185,32 @@ class Submissions:
         existing: str = held["run"]
         if held["sha256"] == digest:
             return existing
-        message = (
-            f"request_id {request_id!r} was used for another goal, which is run {existing}; "
-            "repeat a request exactly, or give a new one another id"
-        )
-        metadata = {"run": existing}
-        raise Refusal(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED", message, metadata=metadata)
+        raise _reused(request_id, existing)
 
-    async def _append_first(self, key: RunKey, event: event_pb2.Event) -> bool:
-        """Append the run's first event; return False if somebody else has done it."""
+    async def _append_first(self, key: RunKey, event: event_pb2.Event) -> event_pb2.Event | None:
+        """Append the run's first event; return the one that is there already, if it is another's."""
         address = Address(key, "cmd", ("submit",))
         try:
             await self._log.append(address, event, fence=subjects.first(address))
         except FenceLost:
-            found = await self._log.last(key.shard, subjects.build(address))
-            return found is not None and found.event is not None and found.event.id == event.id
-        return True
+            found = await self._first_event(key)
+            return found if found is None or found.id != event.id else None
+        return None
 
 
-def ulid(time_ns: int, entropy: bytes) -> str:
-    """Return 26 characters that sort by time: 48 bits of milliseconds, 80 random bits, base 32."""
-    return _base32((time_ns // 1_000_000 % 2**48) << 80 | int.from_bytes(entropy[:10]))
+def _home(unique: str, shards: Sequence[int]) -> int:
+    """Return the shard of a run that has no other reason to be anywhere."""
+    number = int.from_bytes(hashlib.sha256(unique.encode()).digest()[:8])
+    return shards[number % len(shards)]
 
 
-def next_ulid(last: str) -> str:
-    """Return the one that sorts right after another."""
-    number = 0
-    for character in last:
-        number = number << 5 | _BASE32.index(character)
-    return _base32((number + 1) % 2**128)
-
-
-def _base32(number: int) -> str:
-    return "".join(_BASE32[number >> shift & 31] for shift in range(125, -5, -5))
+def _reused(request_id: str, run: str) -> Refusal:
+    message = (
+        f"request_id {request_id!r} was used for another goal, which is run {run}; "
+        "repeat a request exactly, or give a new one another id"
+    )
+    code = grpc.StatusCode.ALREADY_EXISTS
+    return Refusal(code, "REQUEST_ID_REUSED", message, metadata={"run": run})
 
 
 def check(

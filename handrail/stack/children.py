@@ -24,7 +24,7 @@ MINDS_FILE = "minds.ready"
 LISTING_FILE = "listing.sqlite"
 DRAIN_S = 8.0
 HEAD_WAIT_S = 60.0
-TRACER_NICENESS = 10
+TRACER_NICENESS = 19
 
 
 class UnknownChild(HandrailError):

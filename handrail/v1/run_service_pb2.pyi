@@ -220,19 +220,33 @@ class SubmitGoalRequest(_message.Message):
 
     GOAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Up to 128 printable ASCII characters."""
+    """Up to 128 printable ASCII characters. A ULID in lower case names the run, and costs least."""
+    first: _builtins.bool
+    """This request has not been made before, so nobody needs to look for the run that it may have become. Only
+    whoever made up the request id knows; unset it when the request is repeated.
+    """
     @_builtins.property
     def goal(self) -> _event_pb2.Goal: ...
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """Answer when the run has ended or waits for a human, or after this long, whichever comes first; at most
+        a minute. Unset: when the goal is durable.
+        """
+
     def __init__(
         self,
         *,
         goal: _event_pb2.Goal | None = ...,
         request_id: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
+        first: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "goal", b"goal", "request_id", b"request_id", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,18 +258,24 @@ class SubmitGoalResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     existed: _builtins.bool
     """The run existed already: this request had been made before."""
+    @_builtins.property
+    def state(self) -> Global___Run:
+        """The run as it was when the wait was over. Unset without a wait, or while too many wait already."""
+
     def __init__(
         self,
         *,
         run: _builtins.str = ...,
         existed: _builtins.bool = ...,
+        state: Global___Run | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed", "run", b"run", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,7 +75,8 @@ class RunServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SubmitGoal(self, request, context):
-        """Answers after the goal is durable. With a request id it is idempotent.
+        """Answers after the goal is durable, or with a wait when the run has ended. With a request id it is
+        idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

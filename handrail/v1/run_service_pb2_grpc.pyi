@@ -32,7 +32,9 @@ class RunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     SubmitGoal: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SubmitGoalRequest, _run_service_pb2.SubmitGoalResponse]
-    """Answers after the goal is durable. With a request id it is idempotent."""
+    """Answers after the goal is durable, or with a wait when the run has ended. With a request id it is
+    idempotent.
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
     """Newest first."""
@@ -46,7 +48,9 @@ class RunServiceStub:
 class RunServiceAsyncStub(RunServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitGoal: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SubmitGoalRequest, _run_service_pb2.SubmitGoalResponse]  # type: ignore[assignment]
-    """Answers after the goal is durable. With a request id it is idempotent."""
+    """Answers after the goal is durable, or with a wait when the run has ended. With a request id it is
+    idempotent.
+    """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Newest first."""
@@ -63,7 +67,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.SubmitGoalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.SubmitGoalResponse, _abc.Awaitable[_run_service_pb2.SubmitGoalResponse]]:
-        """Answers after the goal is durable. With a request id it is idempotent."""
+        """Answers after the goal is durable, or with a wait when the run has ended. With a request id it is
+        idempotent.
+        """
 
     @_abc_1.abstractmethod
     def GetRun(

@@ -15,9 +15,9 @@ import pytest
 from bus.memory import MemoryBroker, MemoryLog
 from core.plan_form import plan_from_form
 from core.ports import Address, LogForbidden, LogFull, LogUnavailable
+from core.ulids import ulid
 from handrail.v1 import event_pb2, plan_pb2
 from handrail.v1.run_service_pb2 import GetRunRequest, SubmitGoalRequest
-from orchestrator import submission
 from tests.integration.gateway_stage import Stage, details, staged
 
 DAY_S = 86_400
@@ -31,7 +31,7 @@ async def stage() -> AsyncIterator[Stage]:
 
 
 def request(text: str = "refund order 1001", **fields: Any) -> SubmitGoalRequest:
-    request_id = fields.pop("request_id", "")
+    named = {name: fields.pop(name) for name in ("request_id", "first") if name in fields}
     goal = event_pb2.Goal(text=text)
     for name, value in fields.items():
         if name == "context":
@@ -42,7 +42,7 @@ def request(text: str = "refund order 1001", **fields: Any) -> SubmitGoalRequest
             goal.plan.CopyFrom(plan_from_form({"steps": value}))
         else:
             getattr(goal, name).CopyFrom(value) if hasattr(value, "CopyFrom") else setattr(goal, name, value)
-    return SubmitGoalRequest(goal=goal, request_id=request_id)
+    return SubmitGoalRequest(goal=goal, **named)
 
 
 async def refused(stage: Stage, message: SubmitGoalRequest) -> dict[str, str]:
@@ -209,7 +209,6 @@ async def test_run_ids_sort_by_time_and_spread_over_the_shards(stage: Stage) -> 
     runs = [(await stage.runs.SubmitGoal(request())).run for _ in range(24)]
     assert {run.partition("-")[0] for run in runs} == {"r0", "r1"}
     assert all(len(run.partition("-")[2]) == 26 for run in runs)
-    assert submission.ulid(2_000_000_000, b"\0" * 10) > submission.ulid(1_000_000_000, b"\xff" * 10)
 
 
 async def test_a_request_id_makes_a_submission_idempotent(stage: Stage) -> None:
@@ -287,6 +286,67 @@ async def test_errors_of_the_log_are_mapped(error: Exception, code: grpc.StatusC
         assert "secret" not in (caught.value.details() or "")
         if reason == "INTERNAL":
             assert info.metadata["reference"] in (caught.value.details() or "")
+
+
+ULID = "01m7zazk0qjyjryhk8zjekgap1"
+
+
+async def test_a_request_id_that_is_a_ulid_names_the_run_and_needs_no_cell(stage: Stage) -> None:
+    first = await stage.runs.SubmitGoal(request(request_id=ULID, context='{"a":1}', first=True))
+    assert first.run.partition("-")[2] == ULID
+    for said in (False, True):
+        again = await stage.runs.SubmitGoal(request(request_id=ULID, context='{ "a": 1 }', first=said))
+        assert (again.run, again.existed) == (first.run, True)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stage.runs.SubmitGoal(request("another goal", request_id=ULID, first=said))
+        info, _ = details(caught.value)
+        assert (info.reason, dict(info.metadata)) == ("REQUEST_ID_REUSED", {"run": first.run})
+    assert (stage.events(), stage.cells()) == (1, 0)
+
+
+async def test_many_clients_with_one_ulid_make_one_run() -> None:
+    broker = MemoryBroker()
+    async with staged(broker) as one, staged(broker) as two:
+        large = '{"a":"' + "x" * 70_000 + '"}'
+        calls = [
+            side.runs.SubmitGoal(request(request_id=ULID, first=said, context=large))
+            for side in (one, two)
+            for said in (False, True) * 5
+        ]
+        answers = await asyncio.gather(*calls)
+        assert len({answer.run for answer in answers}) == 1
+        assert [answer.existed for answer in answers].count(False) == 1
+        assert one.events() == 1
+
+
+async def test_a_repeated_ulid_is_found_though_there_are_more_shards_now() -> None:
+    broker = MemoryBroker()
+    ids = [ulid(10**18 + 10**6 * i, bytes([i] * 10)) for i in range(20)]
+    async with staged(broker, shards=(0, 1)) as few:
+        runs = [(await few.runs.SubmitGoal(request(request_id=name, first=True))).run for name in ids]
+    async with staged(broker, shards=(0, 1, 2, 3, 4)) as many:
+        for name, run in zip(ids, runs, strict=True):
+            again = await many.runs.SubmitGoal(request(request_id=name))
+            assert (again.run, again.existed) == (run, True)
+        assert many.events() == len(ids)
+
+
+async def test_a_first_request_goes_where_there_is_room_and_a_repeated_one_waits_for_its_place(
+    stage: Stage,
+) -> None:
+    stage.broker.fullness = {0: 0.85}
+    ids = [ulid(10**18 + 10**6 * i, bytes([i] * 10)) for i in range(20)]
+    runs = [(await stage.runs.SubmitGoal(request(request_id=name, first=True))).run for name in ids]
+    assert {run[:2] for run in runs} == {"r1"}
+    found = [await stage.runs.SubmitGoal(request(request_id=name)) for name in ids]
+    assert [(answer.run, answer.existed) for answer in found] == [(run, True) for run in runs]
+    codes = set()
+    for name in (ulid(10**18, bytes([100 + i] * 10)) for i in range(20)):
+        try:
+            codes.add((await stage.runs.SubmitGoal(request(request_id=name))).run[:2])
+        except grpc.aio.AioRpcError as error:
+            codes.add(error.code())
+    assert codes == {"r1", grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 async def test_a_shard_that_is_nearly_full_takes_no_new_runs(stage: Stage) -> None:
