@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from nats import errors as nats_errors
-from nats.aio.client import Client
+from nats.aio import client as nats_client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -34,6 +34,15 @@ MAX_PINGS_OUTSTANDING = 2
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
 
 logger = logging.getLogger("handrail.bus")
+
+
+class Client(nats_client.Client):
+    """The client, reading headers at a fraction of the cost: every decision has some, and they are ours."""
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        lines = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n"))
+        return {name: value.strip() for name, found, value in lines if found}
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -112,6 +112,18 @@ class NatsLog(StoreLog):
         stream, filters = subjects.ev_stream(key.shard), (subjects.run_filter(key),)
         found = await reader.read(self.link, stream, filters, after, self.timeout_s)
         return [record for stored in found if (record := record_of(stored)) is not None]
+
+    async def read_runs(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Record]]:
+        """Return every record of several runs: one read for each shard."""
+        found: dict[RunKey, list[Record]] = {key: [] for key in keys}
+        for shard in {key.shard for key in found}:
+            filters = tuple(subjects.run_filter(key) for key in found if key.shard == shard)
+            stream = subjects.ev_stream(shard)
+            for stored in await reader.read(self.link, stream, filters, 0, self.timeout_s):
+                record = record_of(stored)
+                if record is not None:
+                    found[record.address.key].append(record)
+        return found
 
     def follow(self, key: RunKey, *, after: int = 0) -> AsyncIterator[Record]:
         """Yield the records of a run, those to come included, across reconnections, without end."""

@@ -7,7 +7,7 @@ clock does, and nothing survives the process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from bus import subjects
 from bus.clock import Alarm, Clock, WallClock
@@ -116,6 +116,10 @@ class MemoryLog(StoreLog):
         await asyncio.sleep(0)
         found = self.broker.stream(subjects.ev_stream(key.shard)).matching(subjects.run_filter(key), after)
         return [record for stored in found if (record := record_of(stored)) is not None]
+
+    async def read_runs(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Record]]:
+        """Return every record of several runs."""
+        return {key: await self.read(key) for key in keys}
 
     def follow(self, key: RunKey, *, after: int = 0) -> AsyncIterator[Record]:
         """Yield the records of a run, those to come included, without end."""

@@ -7,6 +7,7 @@ repeats no span. Contexts travel as W3C `traceparent` texts; one that cannot be 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from handrail.v1 import event_pb2
 from observability import names
 
 MAX_TRACEPARENT_CHARS = 256
+MAX_KNOWN_RUNS = 4_096
+"""Whose traces are not worked out again for every message."""
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _SAMPLED = 0x01
@@ -53,6 +56,7 @@ def render(context: Context) -> str:
     return f"00-{context.trace_id}-{context.span_id or _NO_SPAN}-{int(context.sampled):02x}"
 
 
+@functools.lru_cache(MAX_KNOWN_RUNS)
 def of_run(key: RunKey, traceparent: str) -> Context:
     """Return where a run's trace goes on: the client's span, or nothing above the first of ours."""
     given = parse(traceparent)

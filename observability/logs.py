@@ -6,18 +6,22 @@ Lines that are written while something of a run is handled say which: trace, run
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar, Token
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import structlog
 
 from observability import names
 
+_known: ContextVar[Mapping[str, str]] = ContextVar("handrail_logs", default=MappingProxyType({}))
+
 
 def configure(file: TextIO) -> None:
     """Send this process's logs to a file, those of libraries and tools from warnings on."""
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        _say_what_is_known,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -39,12 +43,36 @@ def configure(file: TextIO) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
-def bound(run: str, *, trace: str = "", step: str = "", attempt: str = "") -> AbstractContextManager[None]:
-    """Say in every line that is written within this context what is being handled."""
-    known = {names.LOG_TRACE: trace, names.LOG_RUN: run, names.LOG_STEP: step, names.LOG_ATTEMPT: attempt}
-    return structlog.contextvars.bound_contextvars(**{name: value for name, value in known.items() if value})
+class bound:
+    """Says in every line that is written within this context what is being handled.
+
+    It is entered for every message, so it does as little as it can.
+    """
+
+    __slots__ = ("_more", "_token")
+
+    def __init__(self, run: str, *, trace: str = "", step: str = "", attempt: str = "") -> None:
+        known = (
+            (names.LOG_TRACE, trace),
+            (names.LOG_RUN, run),
+            (names.LOG_STEP, step),
+            (names.LOG_ATTEMPT, attempt),
+        )
+        self._more = {name: value for name, value in known if value}
+
+    def __enter__(self) -> None:
+        self._token: Token[Mapping[str, str]] = _known.set({**_known.get(), **self._more})
+
+    def __exit__(self, *cause: object) -> None:
+        _known.reset(self._token)
 
 
 def bind_trace(trace: str) -> None:
     """Say the trace too, from here on in this task, once it is known."""
-    structlog.contextvars.bind_contextvars(**{names.LOG_TRACE: trace})
+    _known.set({**_known.get(), names.LOG_TRACE: trace})
+
+
+def _say_what_is_known(logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in _known.get().items():
+        line.setdefault(name, value)
+    return line

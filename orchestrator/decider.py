@@ -66,6 +66,8 @@ class _Entry:
     busy: bool = False
     # Something was delivered out of order: read the run again before going on.
     stale: bool = False
+    # The id of the run's trace, once its submission has been read.
+    trace: str = ""
     # All that could be decided is on its way; what was decided, and claims, change nothing about that.
     at_rest: bool = False
 
@@ -130,7 +132,7 @@ class Decider:
         try:
             while entry.pending:
                 batch, entry.pending = entry.pending, []
-                with logs.bound(entry.key.run):
+                with logs.bound(entry.key.run, trace=entry.trace):
                     await self._look(entry, batch)
         finally:
             entry.busy = False
@@ -150,7 +152,9 @@ class Decider:
         """Fold what came, decide, perform, acknowledge. The one supervision point of the decider."""
         try:
             await self._fold(entry, batch)
-            logs.bind_trace(ids.of_run(entry.key, _traceparent(entry)).trace_id)
+            if not entry.trace:
+                entry.trace = ids.of_run(entry.key, _traceparent(entry)).trace_id
+                logs.bind_trace(entry.trace)
             if not (entry.at_rest and all(map(_tells_nothing, batch))):
                 entry.at_rest = False
                 entry.at_rest = await self._settle(entry)

@@ -22,8 +22,10 @@ from observability.metrics import Metrics
 from observability.span import Span
 from observability.spans import spans_of
 
-MAX_RUNS = 32
+MAX_RUNS = 64
 """Of one export, and as many as are held unanswered."""
+LINGER_S = 0.1
+"""How long a run waits for others to be exported with it: reading many costs little more than one."""
 PROGRESS_INTERVAL_S = 1.0
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 30.0
@@ -45,6 +47,7 @@ class Tracer:
         *,
         with_content: bool = False,
         watched: Sequence[Consumer] = (),
+        linger_s: float = 0.0,
     ) -> None:
         """`watched` are the consumers whose backlogs are measured."""
         self._log = log
@@ -52,6 +55,7 @@ class Tracer:
         self._metrics = metrics
         self._with_content = with_content
         self._watched = watched
+        self._linger_s = linger_s
         self._sampled = sampling.sampler()
         # Holds no more than is unanswered.
         self._heard: asyncio.Queue[Delivery] = asyncio.Queue()
@@ -80,9 +84,10 @@ class Tracer:
     async def _work(self) -> None:
         while True:
             batch = [await self._heard.get()]
-            while not self._heard.empty():
-                # What came while the last batch was sent.
-                batch.append(self._heard.get_nowait())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._linger_s):
+                    while len(batch) < MAX_RUNS:
+                        batch.append(await self._heard.get())
             await self._handle(batch)
 
     async def _handle(self, batch: list[Delivery]) -> None:
@@ -109,11 +114,9 @@ class Tracer:
 
     async def _send(self, batch: list[Delivery]) -> None:
         doubts = sum(_is(delivery.record, "in_doubt") for delivery in batch)
-        traces: list[list[Span]] = []
-        for delivery in batch:
-            if _is(delivery.record, "finished"):
-                records = await self._log.read(delivery.key)
-                traces.append(await self._tell(delivery.key, records))
+        ended = [delivery.key for delivery in batch if _is(delivery.record, "finished")]
+        read = await self._log.read_runs(ended)
+        traces = [await self._tell(key, records) for key, records in read.items()]
         sampled = [span for spans in traces if self._is_sampled(spans) for span in spans]
         await self._exporter.export(sampled)
         for spans in traces:

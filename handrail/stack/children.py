@@ -16,6 +16,7 @@ from handrail.project import load, load_settings
 from handrail.stack import parts
 from observability import logs, tracing
 from orchestrator.supervisor import GENERATION
+from orchestrator.tracer import LINGER_S
 from workers.instance import Instance, site_of
 
 EPOCH_ENV = "HANDRAIL_EPOCH"
@@ -107,7 +108,7 @@ async def _tracer(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> Non
     os.nice(TRACER_NICENESS)
     log = await parts.ways()["tracer"].open()
     settings = load_settings(project_dir)
-    tracer, exporter, metrics = parts.tracer(log, settings, data_dir, _instance())
+    tracer, exporter, metrics = parts.tracer(log, settings, data_dir, _instance(), linger_s=LINGER_S)
     await _until(stop, tracer.serve())
     await exporter.close()
     await asyncio.to_thread(metrics.close)

@@ -157,11 +157,14 @@ def wants_tracer() -> bool:
     return environment.way("traces") != "none" or environment.way("metrics") != "none"
 
 
-def tracer(log: Log, settings: Settings, data_dir: Path, instance: str) -> tuple[Tracer, Exporter, Metrics]:
+def tracer(
+    log: Log, settings: Settings, data_dir: Path, instance: str, *, linger_s: float = 0.0
+) -> tuple[Tracer, Exporter, Metrics]:
     """Build a tracer, with what it sends by, as the environment asks for."""
     exporter, counted = export.exporter(data_dir), metrics.metrics(instance)
     content = environment.with_content()
-    made = Tracer(log, exporter, counted, with_content=content, watched=all_consumers(settings))
+    watched = all_consumers(settings)
+    made = Tracer(log, exporter, counted, with_content=content, watched=watched, linger_s=linger_s)
     return made, exporter, counted
 
 

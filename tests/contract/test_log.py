@@ -90,6 +90,20 @@ async def test_reads_more_than_a_batch(bench: Bench) -> None:
     assert [record.sequence for record in records] == sorted(sequences)
 
 
+async def test_reads_several_runs_at_once(bench: Bench) -> None:
+    log = await bench.log()
+    keys = [bench.key(shard) for shard in (*log.shards, *log.shards)]
+    for number in range(3):
+        for key in keys:
+            await log.append(note(key), event(f"{key.run}-{number}"))
+    empty = bench.key()
+    asked = [*keys[1:], empty]
+    found = await log.read_runs(asked)
+    assert found == {key: await log.read(key) for key in asked}
+    assert [len(found[key]) for key in asked] == [3] * len(keys[1:]) + [0]
+    assert await log.read_runs([]) == {}
+
+
 async def test_finds_single_records(bench: Bench) -> None:
     log, key = await bench.log(), bench.key()
     first = await log.append(note(key), event("one"))
