@@ -20,12 +20,14 @@ from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind
 
 if TYPE_CHECKING:
+    from bus.directory import Endpoint
     from handrail.client import Client
 
 DATA_DIR = ".handrail"
 LOGS_DIR = "logs"
 MAX_LOG_BYTES = 8 << 20
-JOIN_TIMEOUT_S = 15.0
+JOIN_TIMEOUT_S = 60.0
+"""How long a stack may take to start before nobody waits for it to join it."""
 JOIN_INTERVAL_S = 0.1
 CALL_TIMEOUT_S = 5.0
 _T = TypeVar("_T")
@@ -154,20 +156,22 @@ async def _own(stack: AsyncExitStack, target: Target, host: HostKind) -> str:
 
         return (await stack.enter_async_context(embedded(target.project, target.data))).address
     except DirectoryOwned as error:
-        return await _join(target.data, error)
+        endpoint = await wait_for_owner(target.data)
+        if endpoint is None:
+            raise error
+        return endpoint.gateway
 
 
-async def _join(data: Path, owned: Exception) -> str:
-    """Wait for the owner of the data directory to say where it can be reached."""
-    from bus.directory import find_endpoint
+async def wait_for_owner(data: Path) -> Endpoint | None:
+    """Wait until the owner of a data directory says where it can be reached; None if it never does."""
+    from bus.directory import find_endpoint, is_owned
 
     deadline = time.monotonic() + JOIN_TIMEOUT_S
-    while time.monotonic() < deadline:
-        endpoint = find_endpoint(data)
-        if endpoint is not None:
-            return endpoint.gateway
+    while (endpoint := find_endpoint(data)) is None:
+        if time.monotonic() >= deadline or not is_owned(data):
+            return None
         await asyncio.sleep(JOIN_INTERVAL_S)
-    raise owned
+    return endpoint
 
 
 def log_to_file(data: Path, name: str) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from handrail.cli import options
 from handrail.cli.options import HostKind
-from handrail.cli.server import DATA_DIR, LOGS_DIR, data_dir, log_to_file
+from handrail.cli.server import DATA_DIR, LOGS_DIR, data_dir, log_to_file, wait_for_owner
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -47,7 +47,9 @@ def up(
     try:
         asyncio.run(_keep_up(output, project or Path(), place, host))
     except DirectoryOwned:
-        # Somebody was faster.
+        # Somebody was faster, and may take a while to start.
+        with output.working(f"Waiting for the stack that is starting on {place}"):
+            asyncio.run(wait_for_owner(place))
         if not _joined(output, project, place):
             raise
 

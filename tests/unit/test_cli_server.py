@@ -107,6 +107,7 @@ async def test_whoever_comes_second_joins(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(bus.directory, "find_endpoint", appears)
     monkeypatch.setattr(server, "log_to_file", lambda data, name: None)
     monkeypatch.setattr(server, "JOIN_INTERVAL_S", 0.001)
+    monkeypatch.setattr(bus.directory, "is_owned", lambda path: True)
     async with connect(target, new=True) as client:
         assert client.address == "127.0.0.1:4000"
 
@@ -122,6 +123,7 @@ async def test_an_owner_that_never_answers_is_told(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(server, "JOIN_TIMEOUT_S", 0.01)
     (tmp_path / "handrail.toml").write_text("")
     monkeypatch.setattr(server, "JOIN_INTERVAL_S", 0.001)
+    monkeypatch.setattr(bus.directory, "is_owned", lambda path: True)
     with pytest.raises(DirectoryOwned):
         async with connect(find(None, tmp_path, None), new=True):
             pass

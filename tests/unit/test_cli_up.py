@@ -95,12 +95,13 @@ def test_a_second_up_says_who_owns_the_directory(monkeypatch: pytest.MonkeyPatch
 
 
 def test_whoever_is_a_moment_late_joins_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([None, ENDPOINT])
+    answers = iter([None, None, ENDPOINT, ENDPOINT])
 
     async def keep_up(project: Path, data: Path, **_: Any) -> None:
         raise DirectoryOwned(data, ENDPOINT)
 
     monkeypatch.setattr(bus.directory, "find_endpoint", lambda path: next(answers))
+    monkeypatch.setattr(bus.directory, "is_owned", lambda path: True)
     monkeypatch.setattr(handrail.stack.cluster, "up", keep_up)
     assert CliRunner().invoke(app, ["up"]).exit_code == 0
 
