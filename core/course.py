@@ -9,6 +9,7 @@ from typing import Any
 from core import conditions, conformance, failures, values
 from core.action import authorise
 from core.chain import MAX_CHAIN, next_link, pending
+from core.choice import check_choice
 from core.failures import permanent
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
@@ -39,14 +40,6 @@ def finish(status: event_pb2.RunStatus.ValueType, failure: event_pb2.Failure | N
 def deadline_failure() -> event_pb2.Failure:
     """Say that the deadline passed."""
     return permanent(failures.DEADLINE, "the run's deadline passed before it was done")
-
-
-def first_rule(rules: Sequence[plan_pb2.Rule], inputs: Mapping[str, Any]) -> int | None:
-    """Return the first row of a decision table that holds; a row without a condition always does."""
-    for i, rule in enumerate(rules):
-        if not rule.when or conditions.holds(rule.when, {"input": inputs}):
-            return i
-    return None
 
 
 class Course:
@@ -352,38 +345,19 @@ class Course:
             cause = permanent(failures.PROPOSAL, "; ".join(v.message for v in attempt.refused))
             may = healer.tries < healer.max_attempts
             return self._start(instance, None) if may else [healer.fail(cause)]
-        found = self._check_choice(instance, attempt)
+        choice, rules = attempt.proposal.choice, self.steps[instance.step].rules
+        inputs = self.scope.loaded(attempt.proposal_ask.inputs) if attempt.proposal_ask else {}
+        found = check_choice(choice, rules, inputs)
         if found:
             body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
             return [note("proposal_refused", body)]
-        choice = attempt.proposal.choice
-        rule = self.steps[instance.step].rules[choice.rule]
         try:
-            inputs = self.scope.loaded(attempt.proposal_ask.inputs) if attempt.proposal_ask else {}
-            arguments = self.scope.arguments(rule.arguments, instance, inputs)
+            arguments = self.scope.arguments(rules[choice.rule].arguments, instance, inputs)
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
         if self.room <= 0:
             return []
         return self._act(instance, choice.tool, arguments, replaces=attempt.id)
-
-    def _check_choice(self, instance: Instance, attempt: Attempt) -> plan_pb2.Violation | None:
-        """An executor may choose a row that is there, that holds, and its tool: nothing else."""
-        rules = self.steps[instance.step].rules
-        choice = attempt.proposal.choice if attempt.proposal is not None else event_pb2.Choice()
-        where = f"choice.rule[{choice.rule}]"
-        if choice.rule >= len(rules) or rules[choice.rule].tool != choice.tool:
-            message = f"{choice.tool!r} is not the tool of row {choice.rule} of the step's table"
-            return plan_pb2.Violation(field=where, code="outside_closed_set", message=message)
-        inputs = self.scope.loaded(attempt.proposal_ask.inputs) if attempt.proposal_ask else {}
-        try:
-            first = first_rule(rules[: choice.rule + 1], inputs)
-        except conditions.ConditionError as error:
-            return plan_pb2.Violation(field=where, code=failures.CONDITION, message=str(error))
-        if first != choice.rule:
-            message = f"row {choice.rule} is not the first that holds"
-            return plan_pb2.Violation(field=where, code="not_first", message=message)
-        return None
 
     def _after_action(self, instance: Instance, attempt: Attempt) -> list[Move]:
         healer = self._healer(instance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.course import first_rule
+from core.choice import first_rule
 from handrail.v1 import event_pb2, plan_pb2
 
 
