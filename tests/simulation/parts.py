@@ -26,6 +26,7 @@ from orchestrator.decider import Decider
 from orchestrator.rpc_errors import Refusal
 from orchestrator.services import RunService
 from orchestrator.submission import Submissions
+from orchestrator.waits import Waits
 from tests.simulation import tools
 from tests.simulation.loop import PROCESS, SimLoop
 from tests.simulation.network import Link, SimBroker, SimLog
@@ -158,6 +159,7 @@ class Parts:
             log,
             submissions,
             _NoListing(),  # type: ignore[arg-type]
+            Waits(),
             tenant=TENANT,
             writer=str(process),
             entropy=self._random.randbytes,
@@ -167,6 +169,8 @@ class Parts:
 
 class _NoListing:
     """Stands where the listing's database is: it decides nothing."""
+
+    ready = False
 
     def insert(self, key: RunKey, goal: str, submitted_ns: int) -> None:
         """Forget it."""
