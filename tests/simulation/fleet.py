@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import time
 from collections import Counter
@@ -106,5 +105,5 @@ def _each(work: Callable, items: Iterable, jobs: int, *, chunk: int = CHUNK) -> 
         yield from map(work, items)
         return
     # Fresh processes: what the simulation patches and configures is nobody else's.
-    with multiprocessing.get_context("spawn").Pool(jobs, initializer=gc.freeze) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         yield from pool.imap_unordered(work, items, chunksize=chunk)

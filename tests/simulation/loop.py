@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import random
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,12 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody waits in a selector, so nobody needs to be woken."""
+
+    def note_failure(self, task: asyncio.Task[Any]) -> None:
+        """Note that a task has failed, when it is done."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self.errors.append(f"{error!r} at {where.filename}:{where.lineno}")
 
     def _note_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

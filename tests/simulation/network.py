@@ -36,13 +36,13 @@ class SimStream(MemoryStream):
         self.records: list[Record | None] = []
         self._told = told
 
-    def add(self, subject: str, data: bytes, time_ns: int) -> int:
+    def add(self, subject: str, data: bytes, time_ns: int, trace: str = "") -> int:
         """Store a message, tell who waits for it, and return its sequence."""
-        stored = Stored(len(self.messages) + 1, time_ns, subject, data)
+        stored = Stored(len(self.messages) + 1, time_ns, subject, data, trace)
         record = record_of(stored)
         self.records.append(record)
         self._told(self.name, stored, record)
-        return super().add(subject, data, time_ns)
+        return super().add(subject, data, time_ns, trace)
 
 
 class SimBroker(MemoryBroker):
@@ -303,10 +303,12 @@ class SimLog(MemoryLog):
         self._sending = sending
         self.store = SimStore(link)
 
-    async def append(self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None) -> int:
+    async def append(
+        self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None, trace: str = ""
+    ) -> int:
         """Append durably and return the sequence."""
         self._sending(address, event)
-        return await super().append(address, event, fence=fence)
+        return await super().append(address, event, fence=fence, trace=trace)
 
     async def _ask(self, operation: Callable[[], _T]) -> _T:
         return await patiently(self.store, self.timeout_s, lambda: self.link.request(operation))

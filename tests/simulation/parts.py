@@ -38,6 +38,7 @@ from workers.instance import Instance
 
 TENANT = "default"
 SITE, ELSEWHERE = "here", "elsewhere"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 RPC_TIMEOUT_S = 5.0
 RETRY_S = 0.3
 MAX_TRIES = 200
@@ -172,6 +173,17 @@ class _NoListing:
         """Forget it."""
 
 
+class _Call:
+    """What an RPC is told of its call: a trace context, which decides nothing."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of the call."""
+        return (("traceparent", TRACEPARENT),)
+
+
+_CALL = _Call()
+
+
 class Client:
     """Somebody who submits goals and steers runs, and asks again until there is an answer."""
 
@@ -181,6 +193,8 @@ class Client:
         self._loop, self._supervisor, self._parts, self._note = loop, supervisor, parts, note
         # The runs of acknowledged goals, by label.
         self.runs: dict[str, str] = {}
+        # The goals that were not taken, and the reasons of all refusals.
+        self.declined: set[str] = set()
         self.refused: list[str] = []
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -193,15 +207,18 @@ class Client:
         self._spawn(self._command(run, command))
 
     def _spawn(self, work: Any) -> None:
-        self.tasks.append(self._loop.create_task(work, context=Context()))
+        task = self._loop.create_task(work, context=Context())
+        task.add_done_callback(self._loop.note_failure)
+        self.tasks.append(task)
 
     async def _follow(self, draft: Draft) -> None:
         await asyncio.sleep(draft.submit_s)
         request = run_service_pb2.SubmitGoalRequest(goal=draft.goal, request_id=draft.label)
         if draft.deadline_s:
             request.goal.deadline.FromNanoseconds(self._loop.now_ns() + int(draft.deadline_s * 1e9))
-        response = await self._persist(lambda service: service.SubmitGoal(request, None))
+        response = await self._persist(lambda service: service.SubmitGoal(request, _CALL))
         if response is None:
+            self.declined.add(draft.label)
             return
         self.runs[draft.label] = response.run
         self._note(f"{draft.label} is {response.run}")
@@ -214,13 +231,13 @@ class Client:
         self._note(f"{command} {run}")
         if command == "pause":
             pause = run_service_pb2.PauseRunRequest(run=run)
-            await self._persist(lambda service: service.PauseRun(pause, None))
+            await self._persist(lambda service: service.PauseRun(pause, _CALL))
         elif command == "resume":
             resume = run_service_pb2.ResumeRunRequest(run=run)
-            await self._persist(lambda service: service.ResumeRun(resume, None))
+            await self._persist(lambda service: service.ResumeRun(resume, _CALL))
         else:
             cancel = run_service_pb2.CancelRunRequest(run=run)
-            await self._persist(lambda service: service.CancelRun(cancel, None))
+            await self._persist(lambda service: service.CancelRun(cancel, _CALL))
 
     async def _persist(self, rpc: Callable[[RunService], Awaitable[_T]]) -> _T | None:
         """Ask until there is an answer; None where it is a refusal."""
@@ -251,6 +268,6 @@ class Client:
                 if not answer.done():
                     answer.set_result(response)
 
-        process.spawn(serve())
+        process.serve(serve())
         async with asyncio.timeout(RPC_TIMEOUT_S):
             return await answer

@@ -46,6 +46,10 @@ class Process:
         self._tasks.append(task)
         return task
 
+    def serve(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something in this process that must not fail: it is kept, so nobody else would ever hear of it."""
+        self.spawn(work).add_done_callback(self.loop.note_failure)
+
     def withholds(self, handle: asyncio.Handle) -> bool:
         """Keep a handle that must not run now."""
         if self.state == "running":
