@@ -1,8 +1,8 @@
 """The simulator's command line: `python -m tests.simulation --seeds 1000`.
 
-It lives through seeds, tells of those that fail and how to replay them, and ends with what has happened in all.
+It lives through seeds, tells of those that fail and how to replay them, and sums up what has happened in all.
 With `--mutants` it plants bugs instead, and fails where one is not found.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 

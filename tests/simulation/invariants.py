@@ -16,7 +16,7 @@ _PERMIT_GRACE_NS = 25_000_000_000
 
 
 def decisions_build_on_each_other(look: Look) -> Iterator[str]:
-    """Who decides knows every decision before: the fence refuses all others. (A revoke has a fence of its own.)"""  # noqa: E501
+    """Who decides knows every decision before: the fence refuses all others. (A revoke's fence is another.)"""
     if not look.is_decision or look.arm == "revoked":
         return
     if look.basis is None:
@@ -135,6 +135,18 @@ def attempts_follow_each_other(look: Look) -> Iterator[str]:
             yield f"{step} is verified again though nobody decided that"
 
 
+def what_ends_begins_nothing(look: Look) -> Iterator[str]:
+    """Who knows that a run is cancelled, or that a step of it has failed, begins no other step."""
+    known = look.views[0]
+    if look.arm not in ("action", "proposal_ask") or (known.cancel is None and not known.failed):
+        return
+    step = getattr(look.event, look.arm).step
+    if any(step in view.instances and view.instances[step].attempts for view in look.views):
+        return
+    why = "is cancelled" if known.cancel is not None else f"has failed in {known.failed[0]}"
+    yield f"{step} is begun though the run {why}"
+
+
 def heals_wait(look: Look) -> Iterator[str]:
     """No heal is carried out before its time."""
     if look.arm not in ("action", "proposal_ask", "verify_ask"):
@@ -196,6 +208,21 @@ def permits_are_bound(look: Look) -> Iterator[str]:
         over_ns = look.record.time_ns - attempt.action.permit.expires.ToNanoseconds()
         if over_ns > slack_ns + _PERMIT_GRACE_NS:
             yield f"{attempt.id} is claimed {over_ns / 1e9:.0f} s after its permit has expired"
+
+
+def asks_are_well_made(look: Look) -> Iterator[str]:
+    """No worker has to refuse an action for what it is: it is asked for what its permit and its contract allow."""
+    failure = look.event.result.failure if look.arm == "result" else None
+    if failure is not None and failure.code == failures.PERMIT:
+        if failures.failure_class(failure) != event_pb2.FAILURE_CLASS_TRANSIENT:
+            yield f"{look.event.result.attempt} was refused: {failure.message}"
+
+
+def chains_stop(look: Look) -> Iterator[str]:
+    """A worker that reads a chain reads nothing after what has failed."""
+    for earlier in look.bundled if look.arm == "result" else ():
+        if earlier.event is not None and earlier.event.result.HasField("failure"):
+            yield f"{look.event.result.attempt} was read after {earlier.event.result.attempt} had failed"
 
 
 def claims_are_asked_for(look: Look) -> Iterator[str]:
@@ -284,11 +311,14 @@ INVARIANTS: dict[str, Invariant] = {
         claims_exclude_each_other,
         silence_is_waited_for,
         attempts_follow_each_other,
+        what_ends_begins_nothing,
         heals_wait,
         deadlines_wait,
         keys_stay,
         repeats_are_sound,
         permits_are_bound,
+        asks_are_well_made,
+        chains_stop,
         claims_are_asked_for,
         death_is_certain,
         done_is_confirmed,

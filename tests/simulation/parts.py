@@ -1,4 +1,4 @@
-"""The parts of the stack as they are, each in a process of its own, and a client that makes requests of them."""  # noqa: E501
+"""The parts of the stack as they are, each in a process of its own, and a client that asks things of them."""
 
 from __future__ import annotations
 
@@ -59,12 +59,13 @@ class Parts:
         shards: tuple[int, ...],
         drafts: list[Draft],
         bases: dict[str, Basis],
+        late: Callable[[str], None],
     ) -> None:
         self._loop, self._broker, self._weather, self._supervisor = loop, broker, weather, supervisor
         self._shards = shards
         self._plans = DrawnPlans(drafts)
         self._random = random.Random(f"{seed}/parts")
-        self._bases = bases
+        self._bases, self._late = bases, late
         self._bases_of: dict[tuple[Process, RunKey], Basis] = {}
         self._looks = 0
         self.links: dict[Process, Link] = {}
@@ -86,6 +87,8 @@ class Parts:
             add("verifier-2", self._mind)
         for slot in ("box_0", "box_1", "lab_0"):
             add(slot, self._worker)
+        # Of a machine that is gone for good nobody ever says that its worker is dead.
+        self._supervisor.places["box_1"].mortal = self._elsewhere and self._random.random() < 0.5
 
     def _log(self, process: Process) -> SimLog:
         link = self.links[process] = Link(self._broker, self._loop, process, self._weather)
@@ -136,6 +139,7 @@ class Parts:
             instance=self.instance(process),
             concurrency=self._concurrency,
             now_ns=lambda: self._loop.now_ns() + process.skew_ns,
+            late=self._late,
         )
         await worker.serve()
 

@@ -1,4 +1,4 @@
-"""What is asked of the stack: goals with their plans, and the commands that race with them. All from the seed."""  # noqa: E501
+"""What is asked of the stack, by the seed: goals with their plans, and the commands that race with them."""
 
 from __future__ import annotations
 

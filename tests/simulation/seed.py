@@ -97,6 +97,7 @@ class Simulation:
             shards=self.shards,
             drafts=self.drafts,
             bases=self.watch.bases,
+            late=functools.partial(self.fail, "permits_expire"),
         )
         self.client = Client(self.loop, self.supervisor, self.parts, self.note)
         self.faults = Faults(
@@ -209,6 +210,9 @@ class Simulation:
         for what in (*self.loop.errors, *self.supervisor.crashes):
             self.fail("nothing_escapes", what)
         self.loop.errors.clear()
+        for watch in self.watch.runs.values():
+            for what in promises.nothing_is_missing(watch, self.loop.now_ns()):
+                self.fail("nothing_is_missing", f"{what} (run {watch.key.run})")
 
     def _resume(self) -> None:
         self._steer("resume", lambda state: state.paused)
@@ -238,7 +242,6 @@ class Simulation:
         for watch in self.watch.runs.values():
             for name, found in (
                 ("runs_come_to_an_end", promises.runs_come_to_an_end(watch)),
-                ("nothing_is_missing", promises.nothing_is_missing(watch, self.loop.now_ns())),
                 ("folding_is_one", promises.folding_is_one(watch, self.records(watch.key))),
                 ("effects_are_told", promises.effects_are_told(watch)),
                 ("values_flow_as_planned", promises.values_flow_as_planned(watch)),

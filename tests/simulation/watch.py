@@ -1,10 +1,10 @@
-"""Folds every run as its events are stored, and has the invariants look at each of them, and at each effect."""  # noqa: E501
+"""Folds every run as its events are stored, and has the invariants look at each event and each effect."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from core import run
@@ -73,6 +73,8 @@ class Look:
     watch: Watch
     # Of a decision: what it was made on.
     basis: Basis | None = None
+    # What was stored with it, before it.
+    bundled: Sequence[Record] = ()
 
     @property
     def arm(self) -> str:
@@ -93,7 +95,7 @@ class Look:
 
     @property
     def views(self) -> list[RunState]:
-        """The states since the decision was made; facts may have overtaken it, but it was right in one of them."""  # noqa: E501
+        """The states since the decision was made: facts may have overtaken it, but in one it was right."""
         return self.run.since(self.basis.applied) if self.basis is not None else [self.before]
 
     @property
@@ -132,10 +134,10 @@ class Watch:
         basis = self.bases.get(record.event.id) if record.event is not None else None
         parts = unbundled(record)
         self.counts["bundles"] += len(parts) > 1
-        for part in parts:
-            self._see(part, basis)
+        for index, part in enumerate(parts):
+            self._see(part, basis, parts[:index])
 
-    def _see(self, record: Record, basis: Basis | None) -> None:
+    def _see(self, record: Record, basis: Basis | None, bundled: list[Record]) -> None:
         key = record.address.key
         watch = self.runs.get(key.run)
         if watch is None:
@@ -143,7 +145,7 @@ class Watch:
         before = watch.state
         # The parts of a bundle stand at one sequence.
         after = run.apply(evolve(before, applied=record.sequence - 1), record)
-        look = Look(record, before, after, watch, self, basis)
+        look = Look(record, before, after, watch, self, basis, bundled)
         for name, invariant in self._invariants.items():
             for what in invariant(look):
                 self._fail(name, f"{what} (run {key.run}, event {record.sequence})")
