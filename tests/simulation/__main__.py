@@ -25,7 +25,7 @@ def main() -> int:
     if arguments.seed is not None:
         return _one(arguments)
     seeds = range(arguments.first, arguments.first + arguments.seeds)
-    return _mutants(seeds, arguments) if arguments.mutants else _many(seeds, arguments)
+    return _mutants(arguments) if arguments.mutants else _many(seeds, arguments)
 
 
 def _arguments() -> argparse.Namespace:
@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _one(arguments: argparse.Namespace) -> int:
-    with MUTANTS[arguments.mutant]() if arguments.mutant else nullcontext():
+    with MUTANTS[arguments.mutant].plant() if arguments.mutant else nullcontext():
         simulation = Simulation(arguments.seed, trace=arguments.trace)
         outcome = simulation.run()
     if arguments.trace:
@@ -71,21 +71,23 @@ def _many(seeds: range, arguments: argparse.Namespace) -> int:
     return 1 if sum.failures else 0
 
 
-def _mutants(seeds: range, arguments: argparse.Namespace) -> int:
+def _mutants(arguments: argparse.Namespace) -> int:
     missed = 0
-    for catch in fleet.hunt(MUTANTS, seeds=seeds, jobs=arguments.jobs):
-        if catch.seed is None:
-            missed += 1
-            print(f"{catch.mutant:28} NOT FOUND in {catch.seeds} seeds")
-        else:
-            print(
-                f"{catch.mutant:28} found by seed {catch.seed} ({catch.seeds}. tried): {catch.invariant}",
-                flush=True,
-            )
-    print(
+    for catch in fleet.hunt(MUTANTS, jobs=arguments.jobs):
+        missed += catch.seed is None
+        print(f"{catch.mutant:34} {_how(catch)}", flush=True)
+    told = (
         f"{missed} of {len(MUTANTS)} planted bugs were not found" if missed else "every planted bug was found"
     )
+    print(told)
     return 1 if missed else 0
+
+
+def _how(catch: fleet.Catch) -> str:
+    if catch.seed is not None:
+        return f"found by seed {catch.seed} of {MUTANTS[catch.mutant].within}: {catch.invariant}"
+    crashed = f", but crashed: {catch.what}" if catch.invariant else ""
+    return f"NOT FOUND in {catch.seeds} seeds{crashed}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 
 from tests.simulation import invariants, promises
 from tests.simulation.mutants import MUTANTS
@@ -50,7 +49,7 @@ def promise_of(invariant: str) -> str:
 
 def live_through(seed: int, mutant: str = "") -> tuple[Outcome, str]:
     """Live through a seed; a failing one is lived through again, to tell of it."""
-    with MUTANTS[mutant]() if mutant else nullcontext():
+    with MUTANTS[mutant].plant() if mutant else nullcontext():
         outcome = simulate(seed)
         if not outcome.violations:
             return outcome, ""
@@ -85,19 +84,22 @@ def sail(
     return sum
 
 
-def hunt(names: Iterable[str], *, seeds: Iterable[int], jobs: int) -> Iterator[Catch]:
-    """Try planted bugs one after another, each with seeds until one finds it."""
-    return _each(partial(_find, list(seeds)), names, jobs, chunk=1)
+def hunt(names: Iterable[str], *, jobs: int) -> Iterator[Catch]:
+    """Try planted bugs one after another, each with its seeds until one finds it."""
+    return _each(find, names, jobs, chunk=1)
 
 
-def _find(seeds: list[int], mutant: str) -> Catch:
-    with MUTANTS[mutant]():
-        for tried, seed in enumerate(seeds, start=1):
+def find(mutant: str) -> Catch:
+    """Try the seeds of a planted bug. One that crashes breaks no promise, and is not found."""
+    within = MUTANTS[mutant].within
+    with MUTANTS[mutant].plant():
+        for seed in range(within):
             outcome = simulate(seed)
             if outcome.violations:
                 first = outcome.violations[0]
-                return Catch(mutant, seed, tried, first.invariant, first.what)
-    return Catch(mutant, None, len(seeds))
+                found = None if first.invariant == "nothing_escapes" else seed
+                return Catch(mutant, found, seed + 1, first.invariant, first.what)
+    return Catch(mutant, None, within)
 
 
 def _each(work: Callable, items: Iterable, jobs: int, *, chunk: int = CHUNK) -> Iterator:  # type: ignore[type-arg]

@@ -16,7 +16,7 @@ _PERMIT_GRACE_NS = 25_000_000_000
 
 
 def decisions_build_on_each_other(look: Look) -> Iterator[str]:
-    """Who decides knows every decision before: the fence refuses all others. (A revoke's fence is another.)"""
+    """Who decides knows every decision before: the fence refuses all others. (A revoke has another.)"""
     if not look.is_decision or look.arm == "revoked":
         return
     if look.basis is None:
@@ -136,14 +136,17 @@ def attempts_follow_each_other(look: Look) -> Iterator[str]:
 
 
 def what_ends_begins_nothing(look: Look) -> Iterator[str]:
-    """Who knows that a run is cancelled, or that a step of it has failed, begins no other step."""
+    """Who knows that a run is cancelled or paused, or that a step of it has failed, begins no other step."""
+    if look.arm not in ("action", "proposal_ask"):
+        return
     known = look.views[0]
-    if look.arm not in ("action", "proposal_ask") or (known.cancel is None and not known.failed):
+    why = "is cancelled" if known.cancel is not None else "is paused" if known.paused else ""
+    why = why or (f"has failed in {known.failed[0]}" if known.failed else "")
+    if not why:
         return
     step = getattr(look.event, look.arm).step
     if any(step in view.instances and view.instances[step].attempts for view in look.views):
         return
-    why = "is cancelled" if known.cancel is not None else f"has failed in {known.failed[0]}"
     yield f"{step} is begun though the run {why}"
 
 
@@ -211,11 +214,11 @@ def permits_are_bound(look: Look) -> Iterator[str]:
 
 
 def asks_are_well_made(look: Look) -> Iterator[str]:
-    """No worker has to refuse an action for what it is: it is asked for what its permit and its contract allow."""
-    failure = look.event.result.failure if look.arm == "result" else None
-    if failure is not None and failure.code == failures.PERMIT:
-        if failures.failure_class(failure) != event_pb2.FAILURE_CLASS_TRANSIENT:
-            yield f"{look.event.result.attempt} was refused: {failure.message}"
+    """No worker has to refuse an action for what it is; that it comes too late may happen."""
+    failure = look.event.result.failure if look.arm == "result" else event_pb2.Failure()
+    late = failures.failure_class(failure) == event_pb2.FAILURE_CLASS_TRANSIENT
+    if failure.code == failures.PERMIT and not late:
+        yield f"{look.event.result.attempt} was refused: {failure.message}"
 
 
 def chains_stop(look: Look) -> Iterator[str]:

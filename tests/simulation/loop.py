@@ -63,7 +63,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return EPOCH_NS + round(self._now_s * _SECOND_NS)
 
     def rest(self, *, max_s: float, max_steps: int) -> bool:
-        """Run until nothing is left that could happen; False where it takes too long, or `stop` was called."""
+        """Run until nothing is left that could happen; False where it takes too long or `stop` is called."""
         self.max_s, self.max_steps = max_s, max_steps
         self._at_rest = False
         self.run_forever()

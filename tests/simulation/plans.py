@@ -54,11 +54,14 @@ def _draft(chance: random.Random, label: str) -> Draft:
         draft.planned = [*chance.choice(((), (), ("crash",), ("crash", "crash"))), "plan"]
         if chance.random() < 0.1:
             draft.planned = [chance.choice(("no plan", "bad plan"))]
-    if chance.random() < 0.15:
+    if chance.random() < 0.25:
         draft.deadline_s = chance.uniform(0.5, 15.0)
     if chance.random() < 0.3:
         at_s = chance.uniform(0.0, 8.0)
-        draft.commands += [(at_s, "pause"), (at_s + chance.uniform(0.0, 6.0), "resume")]
+        draft.commands.append((at_s, "pause"))
+        # Some forget it: such a run rests until its deadline, if it has one.
+        if chance.random() < 0.7:
+            draft.commands.append((at_s + chance.uniform(0.0, 6.0), "resume"))
     if chance.random() < 0.2:
         draft.commands.append((chance.uniform(0.0, 8.0), "cancel"))
     draft.commands.sort()

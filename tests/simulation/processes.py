@@ -47,7 +47,7 @@ class Process:
         return task
 
     def serve(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run something in this process that must not fail: it is kept, so nobody else would ever hear of it."""
+        """Run something in this process that must not fail: being kept, it would fail without a word."""
         self.spawn(work).add_done_callback(self.loop.note_failure)
 
     def withholds(self, handle: asyncio.Handle) -> bool:

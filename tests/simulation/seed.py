@@ -359,7 +359,7 @@ def _permits(life_s: float) -> Iterator[None]:
 
 @functools.cache
 def _settle() -> None:
-    """Look at what has been imported no more: a seed's own tasks alone are to be collected, again and again."""
+    """Have the collector look at what seeds make alone, and never again at all that was imported."""
     gc.collect()
     gc.freeze()
 

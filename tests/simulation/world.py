@@ -55,7 +55,9 @@ class Effect:
 class SimWorker(Worker):
     """The worker as it is; the world learns under which attempt it acts, and whether it may have begun to."""
 
-    def __init__(self, *rest: Any, now_ns: Callable[[], int], late: Callable[[str], None], **named: Any) -> None:
+    def __init__(
+        self, *rest: Any, now_ns: Callable[[], int], late: Callable[[str], None], **named: Any
+    ) -> None:
         super().__init__(*rest, now_ns=now_ns, **named)
         self._clock_ns, self._late = now_ns, late
         call = self._toolbox.call
