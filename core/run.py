@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from core import failures
 from core.plan import instance as instance_id
 from core.ports import Record, RunKey
 from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact, evolve
@@ -312,6 +313,9 @@ def _on_healed(state: RunState, record: Record, body: event_pb2.Healed) -> RunSt
     if instance is None or instance.settled or instance.current is None:
         return None
     if instance.heal is not None or instance.current.id != body.attempt:
+        return None
+    if body.cause.code == failures.SILENT and instance.current.result is not None:
+        # The answer came while the heal for its silence was on its way, and takes its place.
         return None
     heal = Heal(body.strategy, body.attempt, body.not_before.ToNanoseconds(), body.tool)
     state = evolve(state, heals=state.heals + 1)
