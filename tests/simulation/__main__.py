@@ -60,15 +60,25 @@ def _one(arguments: argparse.Namespace) -> int:
 def _many(seeds: range, arguments: argparse.Namespace) -> int:
     def tell(sum: fleet.Sum) -> None:
         if sum.seeds % TELL_EVERY == 0:
-            print(f"{sum.seeds:,} of {len(seeds):,} seeds, {sum.real_s:.0f} s", file=sys.stderr, flush=True)
+            done = f"{sum.seeds:,} of {len(seeds):,} seeds, {sum.counts['event: submit']:,} runs"
+            print(f"{done}, {len(sum.failures)} failed, {sum.real_s:.0f} s", file=sys.stderr, flush=True)
 
     sum = fleet.sail(seeds, jobs=arguments.jobs, seconds=arguments.seconds, tell=tell)
     for _, told in sum.failures:
         print(told, end="\n\n")
-    figures = {"seeds": sum.seeds, "virtual_s": sum.virtual_s, "real_s": sum.real_s, "jobs": arguments.jobs}
-    print(report.statistics(sum.counts, **figures))
-    print(f"{len(sum.failures)} failed" if sum.failures else "every promise was kept")
-    return 1 if sum.failures else 0
+    print(report.statistics(sum.counts))
+    print(
+        report.figures(
+            sum.counts, seeds=sum.seeds, virtual_s=sum.virtual_s, real_s=sum.real_s, cpu_s=sum.cpu_s
+        )
+    )
+    missing = report.missing(sum.counts, seeds=sum.seeds)
+    if missing:
+        print(f"the simulation is broken: in all these seeds there was no {', no '.join(missing)}")
+    print(f"{len(sum.failures)} seeds failed" if sum.failures else "every promise was kept")
+    for seed, _ in sum.failures:
+        print(f"replay: {report.replay(seed)}")
+    return 1 if sum.failures or missing else 0
 
 
 def _mutants(arguments: argparse.Namespace) -> int:
@@ -86,8 +96,8 @@ def _mutants(arguments: argparse.Namespace) -> int:
 def _how(catch: fleet.Catch) -> str:
     if catch.seed is not None:
         return f"found by seed {catch.seed} of {MUTANTS[catch.mutant].within}: {catch.invariant}"
-    crashed = f", but crashed: {catch.what}" if catch.invariant else ""
-    return f"NOT FOUND in {catch.seeds} seeds{crashed}"
+    seed = f": seed {catch.seeds - 1} crashed, or fails without it ({catch.what})" if catch.invariant else ""
+    return f"NOT FOUND in {catch.seeds} seeds{seed}"
 
 
 if __name__ == "__main__":

@@ -27,8 +27,10 @@ from orchestrator.rpc_errors import Refusal
 from orchestrator.services import RunService
 from orchestrator.submission import Submissions
 from tests.simulation import tools
+from tests.simulation.broker import SimBroker
+from tests.simulation.log import SimLog
 from tests.simulation.loop import PROCESS, SimLoop
-from tests.simulation.network import Link, SimBroker, SimLog
+from tests.simulation.network import Link
 from tests.simulation.plans import Command, Draft, DrawnPlans
 from tests.simulation.processes import Process, Supervisor
 from tests.simulation.watch import Basis

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from core import run
 from core.ports import Record, RunKey
-from core.state import RunState, evolve
-from handrail.v1 import event_pb2
+from core.state import Attempt, RunState, evolve
+from handrail.v1 import event_pb2, tool_pb2
 from tests.simulation.world import Effect
 
 
@@ -23,6 +23,21 @@ def unbundled(record: Record) -> list[Record]:
     last.CopyFrom(record.event)
     last.ClearField("before")
     return [*parts[:-1], replace(record, event=last)]
+
+
+def attempt_of(state: RunState, attempt: str) -> Attempt | None:
+    """Return an attempt by its id."""
+    instance = state.instances.get(state.attempts.get(attempt, ""))
+    return next((a for a in instance.attempts if a.id == attempt), None) if instance is not None else None
+
+
+def reads(state: RunState, attempt: str) -> bool:
+    """Whether an attempt has no effect."""
+    found = attempt_of(state, attempt)
+    contract = (
+        state.contracts.get(found.action.tool) if found is not None and found.action is not None else None
+    )
+    return contract is not None and contract.effect == tool_pb2.EFFECT_READ
 
 
 @dataclass(frozen=True, slots=True)

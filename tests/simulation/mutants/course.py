@@ -14,7 +14,7 @@ from handrail.v1 import event_pb2
 from tests.simulation.mutants.planting import Patch, planted
 
 
-@planted(within=100)
+@planted(within=20)
 def double_dispatch() -> Patch:
     """A step that is in flight is started once more when somebody looks again."""
     look = Course._next
@@ -29,13 +29,13 @@ def double_dispatch() -> Patch:
     return patch.object(Course, "_next", again)
 
 
-@planted(within=100)
+@planted(within=20)
 def end_in_flight() -> Patch:
     """A run that is to end does not see through what is in flight."""
     return patch.object(Course, "_wind_down", lambda self, ending: [ending])
 
 
-@planted(within=100)
+@planted(within=50)
 def effects_in_chains() -> Patch:
     """What has an effect is asked for before what it needs is confirmed."""
 
@@ -51,13 +51,13 @@ def effects_in_chains() -> Patch:
     return patch.object(course, "next_link", any_link)
 
 
-@planted(within=100)
+@planted(within=400)
 def chains_that_never_break() -> Patch:
     """What rests on an earlier read is thought to count, though that one went wrong."""
     return patch.object(RunState, "left_behind", lambda self, attempt: False)
 
 
-@planted(within=100)
+@planted(within=400)
 def chains_count_at_once() -> Patch:
     """A read of a chain is done before the one that it rests on."""
     return patch.object(RunState, "stands", lambda self, attempt_id: True)
@@ -68,7 +68,7 @@ def _handlers(arm: str, handler: Any) -> Patch:
     return patch.object(run, "HANDLERS", changed)
 
 
-@planted(within=100)
+@planted(within=400)
 def verdict_on_any_result() -> Patch:
     """A verdict counts whatever result it names."""
     on_verdict = run.HANDLERS["verdict"][1]
@@ -85,7 +85,7 @@ def verdict_on_any_result() -> Patch:
     return _handlers("verdict", trusting)
 
 
-@planted(within=100)
+@planted(within=20)
 def done_by_its_result() -> Patch:
     """A step is done when its worker says so."""
     on_result = run.HANDLERS["result"][1]
@@ -100,7 +100,7 @@ def done_by_its_result() -> Patch:
     return _handlers("result", trusting)
 
 
-@planted(within=100)
+@planted(within=150)
 def cancel_is_ignored_after_an_intent() -> Patch:
     """A run goes on with its steps after a cancel, because one of them has been claimed."""
     ending = Course._ending
@@ -116,7 +116,7 @@ def cancel_is_ignored_after_an_intent() -> Patch:
     return patch.object(Course, "_ending", blind)
 
 
-@planted(within=100)
+@planted(within=50)
 def pauses_are_ignored() -> Patch:
     """A paused run goes on."""
     moves = Course.moves

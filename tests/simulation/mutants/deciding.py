@@ -7,11 +7,11 @@ from typing import Any
 from unittest.mock import patch
 
 from orchestrator.decider import Decider
+from tests.simulation.log import SimLog
 from tests.simulation.mutants.planting import Patch, planted
-from tests.simulation.network import SimLog
 
 
-@planted(within=100)
+@planted(within=400)
 def ack_before_append() -> Patch:
     """The decider acknowledges first and decides then."""
     look = Decider._look
@@ -24,13 +24,13 @@ def ack_before_append() -> Patch:
     return patch.object(Decider, "_look", hasty)
 
 
-@planted(within=100)
+@planted(within=20)
 def gaps_are_not_seen() -> Patch:
     """The decider applies what comes, whatever it has missed."""
     return patch.object(Decider, "_check_order", lambda self, shard, sequence: None)
 
 
-@planted(within=100)
+@planted(within=400)
 def own_clock() -> Patch:
     """The decider goes by the clock of its machine."""
     fold = Decider._fold
@@ -42,7 +42,7 @@ def own_clock() -> Patch:
     return patch.object(Decider, "_fold", by_own_clock)
 
 
-@planted(within=100)
+@planted(within=150)
 def ticks_do_not_reread() -> Patch:
     """A tick is decided on with what was cached, however old it is."""
     fold = Decider._fold
@@ -66,19 +66,19 @@ def _timers_lost(prefix: str) -> Patch:
     return patch.object(SimLog, "arm", forget)
 
 
-@planted(within=100)
+@planted(within=20)
 def heal_timer_lost() -> Patch:
     """Nobody wakes up for a heal."""
     return _timers_lost("heal-")
 
 
-@planted(within=100)
+@planted(within=400)
 def lease_timer_lost() -> Patch:
     """Nobody wakes up when a lease is over."""
     return _timers_lost("lease-")
 
 
-@planted(within=100)
+@planted(within=400)
 def deadline_timer_lost() -> Patch:
     """Nobody wakes up at a deadline."""
     return _timers_lost("deadline")

@@ -28,31 +28,31 @@ def _without_fence(dropped: Callable[[str, Fence], bool]) -> Patch:
     return patch.object(StoreLog, "append", append)
 
 
-@planted(within=100)
+@planted(within=20)
 def decisions_without_fence() -> Patch:
     """Two deciders write past each other."""
     return _without_fence(lambda kind, fence: fence.filter.endswith(".dec.>"))
 
 
-@planted(within=100)
+@planted(within=20)
 def claims_without_fence() -> Patch:
     """A worker claims what another has claimed, or what was taken back."""
     return _without_fence(lambda kind, fence: kind == "intent")
 
 
-@planted(within=100)
+@planted(within=150)
 def revokes_without_fence() -> Patch:
     """The decider takes back what was claimed."""
     return _without_fence(lambda kind, fence: kind == "revoked")
 
 
-@planted(within=100)
+@planted(within=150)
 def refusals_without_fence() -> Patch:
     """A worker refuses what another has claimed meanwhile."""
     return _without_fence(lambda kind, fence: kind == "result")
 
 
-@planted(within=100)
+@planted(within=150)
 def submissions_without_cell() -> Patch:
     """A request that is repeated makes another run."""
 
@@ -62,7 +62,7 @@ def submissions_without_cell() -> Patch:
     return patch.object(Submissions, "_reserve", reserve)
 
 
-@planted(within=100)
+@planted(within=150)
 def revoke_that_lost_counts() -> Patch:
     """An attempt that was claimed first is taken for taken back."""
     revoke = Decider._revoke

@@ -16,7 +16,7 @@ from workers.instance import Instance
 from workers.toolbox import Toolbox
 
 
-@planted(within=100)
+@planted(within=20)
 def effect_before_intent() -> Patch:
     """The claim is on its way when the tool is called."""
     claim = Worker._claim
@@ -29,7 +29,7 @@ def effect_before_intent() -> Patch:
     return patch.object(Worker, "_claim", hasty)
 
 
-@planted(within=100)
+@planted(within=20)
 def lost_claim_is_ignored() -> Patch:
     """A worker whose claim came second acts all the same."""
     claim = Worker._claim
@@ -41,7 +41,7 @@ def lost_claim_is_ignored() -> Patch:
     return patch.object(Worker, "_claim", deaf)
 
 
-@planted(within=100)
+@planted(within=50)
 def result_after_ack() -> Patch:
     """A result is sent once and not waited for."""
 
@@ -60,7 +60,7 @@ async def _quietly(sending: Any) -> None:
         await sending
 
 
-@planted(within=100)
+@planted(within=20)
 def orphans_are_kept_quiet() -> Patch:
     """Nobody says that a claim has gone silent."""
 
@@ -70,25 +70,25 @@ def orphans_are_kept_quiet() -> Patch:
     return patch.object(Worker, "_report_lost_claim", quiet)
 
 
-@planted(within=100)
+@planted(within=50)
 def silence_is_death() -> Patch:
     """Who does not answer is said to be dead."""
     return patch.object(Instance, "knows_dead", lambda self, other: other != str(self))
 
 
-@planted(within=100)
+@planted(within=50)
 def permits_are_not_checked() -> Patch:
     """A worker acts on any permit, and one that has expired too."""
     return patch.object(Toolbox, "refusal", lambda self, key, action, arguments: None)
 
 
-@planted(within=100)
+@planted(within=150)
 def pending_is_guessed() -> Patch:
     """A worker takes something else than what the step before has returned."""
     return patch.object(host, "resolve", lambda reference, outputs: 1)
 
 
-@planted(within=100)
+@planted(within=20)
 def ask_is_acked_first() -> Patch:
     """A worker acknowledges an ask before it has done what is asked."""
     act = Worker._act
@@ -100,7 +100,7 @@ def ask_is_acked_first() -> Patch:
     return patch.object(Worker, "_act", hasty)
 
 
-@planted(within=100)
+@planted(within=150)
 def chains_go_on() -> Patch:
     """A worker reads the rest of a chain though a link of it has failed."""
 

@@ -14,7 +14,7 @@ from handrail.v1 import event_pb2
 from tests.simulation.mutants.planting import Patch, planted
 
 
-@planted(within=100)
+@planted(within=150)
 def heals_at_once() -> Patch:
     """A heal is carried out before its time."""
     carry_out = Course._carry_out_heal
@@ -26,13 +26,13 @@ def heals_at_once() -> Patch:
     return patch.object(Course, "_carry_out_heal", at_once)
 
 
-@planted(within=100)
+@planted(within=50)
 def lease_is_not_waited_for() -> Patch:
     """A silent claim is resolved as soon as it is said to be silent."""
     return patch.object(course, "LEASE_GRACE_NS", -(10**15))
 
 
-@planted(within=100)
+@planted(within=20)
 def key_per_attempt() -> Patch:
     """Every attempt has a key of its own."""
     authorise = course.authorise
@@ -45,7 +45,7 @@ def key_per_attempt() -> Patch:
     return patch.object(course, "authorise", keyed)
 
 
-@planted(within=100)
+@planted(within=150)
 def no_of_the_living() -> Patch:
     """A read-back that finds nothing permits a repeat, though whoever claimed it lives."""
     after = Healer.after_read_back
@@ -58,7 +58,7 @@ def no_of_the_living() -> Patch:
     return patch.object(Healer, "after_read_back", believe)
 
 
-@planted(within=100)
+@planted(within=20)
 def everything_is_repeated() -> Patch:
     """What is in doubt is done again, whatever the tool says of itself."""
     resolve = Healer.resolve
@@ -71,13 +71,13 @@ def everything_is_repeated() -> Patch:
     return patch.object(Healer, "resolve", again)
 
 
-@planted(within=100)
+@planted(within=50)
 def doubts_are_forgotten() -> Patch:
     """An earlier attempt that is in doubt is not thought of when a later one fails."""
     return patch.object(StepInstance, "doubtful", property(lambda self: None))
 
 
-@planted(within=100)
+@planted(within=400)
 def heals_are_not_counted() -> Patch:
     """A run is healed however often it has been."""
     begin = Healer.__init__
