@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from core import failures
+from core.chain import took_what_counts
 from core.plan import instance as instance_id
 from core.ports import Record, RunKey
 from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact, evolve
@@ -458,6 +459,14 @@ def _conclude(state: RunState, instance_id: str) -> RunState:
         return state
     if attempt.follows and not state.stands(attempt.follows):
         return state
+    if not took_what_counts(state, attempt):
+        message = event_pb2.Result(happened=event_pb2.HAPPENED_NO)
+        message.CopyFrom(attempt.result.message)
+        message.failure.CopyFrom(
+            failures.transient(failures.LEFT_BEHIND, "another worker's read counts, with another output")
+        )
+        attempt = evolve(attempt, result=replace(attempt.result, message=message), verdict=None)
+        return _put(state, evolve(instance, attempts=(*instance.attempts[:-1], attempt)))
     output = attempt.result.message.output
     state = _settle(state, evolve(instance, settled="done", output=output))
     follower = state.followers.get(attempt.id)
