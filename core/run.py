@@ -451,7 +451,8 @@ def _conclude(state: RunState, instance_id: str) -> RunState:
     """Settle an instance whose attempt is confirmed, and what it rests on too; then what rests on it."""
     instance = state.instances[instance_id]
     attempt = instance.current
-    if attempt is None or attempt.result is None or attempt.verdict is None or attempt.revoked:
+    result = attempt.result if attempt is not None else None
+    if attempt is None or result is None or attempt.verdict is None or attempt.revoked:
         return state
     if attempt.verdict.message.outcome != event_pb2.OUTCOME_CONFIRMED:
         return state
@@ -460,14 +461,14 @@ def _conclude(state: RunState, instance_id: str) -> RunState:
     if attempt.follows and not state.stands(attempt.follows):
         return state
     if not took_what_counts(state, attempt):
-        message = event_pb2.Result(happened=event_pb2.HAPPENED_NO)
-        message.CopyFrom(attempt.result.message)
+        message = event_pb2.Result()
+        message.CopyFrom(result.message)
         message.failure.CopyFrom(
             failures.transient(failures.LEFT_BEHIND, "another worker's read counts, with another output")
         )
-        attempt = evolve(attempt, result=replace(attempt.result, message=message), verdict=None)
+        attempt = evolve(attempt, result=replace(result, message=message), verdict=None)
         return _put(state, evolve(instance, attempts=(*instance.attempts[:-1], attempt)))
-    output = attempt.result.message.output
+    output = result.message.output
     state = _settle(state, evolve(instance, settled="done", output=output))
     follower = state.followers.get(attempt.id)
     return _conclude(state, state.attempts[follower]) if follower is not None else state

@@ -123,7 +123,8 @@ class _Steps:
     def _chained(self, name: str) -> dict[str, Any]:
         """A read that refers to the step before, which may wait for nobody else."""
         last = self._steps[-1]["id"] if self._steps else ""
-        return {"id": name, "tool": "look", "with": {"n": f"${last}" if last in self._numbers else 1}}
+        tool = self._chance.choice(("look", "glance"))
+        return {"id": name, "tool": tool, "with": {"n": f"${last}" if last in self._numbers else 1}}
 
     def _list(self, name: str) -> dict[str, Any]:
         return {"id": name, "tool": "numbers", "with": {"count": self._chance.randint(0, MAX_ITEMS)}}

@@ -109,6 +109,7 @@ class World:
         self._told, self._kill, self._stop = told, kill, stop
         self.ledger: list[Effect] = []
         self.troubles: Counter[str] = Counter()
+        self._glances = 0
         self._found: dict[str, str] = {}
         self._seen: Counter[tuple[str, int]] = Counter()
         self._done: set[object] = set()
@@ -139,6 +140,11 @@ class World:
     def found(self, key: str) -> str | None:
         """Tell whether something was done under a key."""
         return self._found.get(key)
+
+    def glance(self, n: int) -> int:
+        """Tell something that has changed since it was told last."""
+        self._glances += 1
+        return n + self._glances % 2
 
     def seen(self, who: str, n: int) -> int:
         """Tell how often something was done."""

@@ -57,7 +57,7 @@ def chains_that_never_break() -> Patch:
     return patch.object(RunState, "left_behind", lambda self, attempt: False)
 
 
-@planted(within=400)
+@planted(within=2000)
 def chains_count_at_once() -> Patch:
     """A read of a chain is done before the one that it rests on."""
     return patch.object(RunState, "stands", lambda self, attempt_id: True)
@@ -68,7 +68,7 @@ def _handlers(arm: str, handler: Any) -> Patch:
     return patch.object(run, "HANDLERS", changed)
 
 
-@planted(within=400)
+@planted(within=2000)
 def verdict_on_any_result() -> Patch:
     """A verdict counts whatever result it names."""
     on_verdict = run.HANDLERS["verdict"][1]

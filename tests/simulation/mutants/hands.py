@@ -82,7 +82,7 @@ def permits_are_not_checked() -> Patch:
     return patch.object(Toolbox, "refusal", lambda self, key, action, arguments: None)
 
 
-@planted(within=150)
+@planted(within=400)
 def pending_is_guessed() -> Patch:
     """A worker takes something else than what the step before has returned."""
     return patch.object(host, "resolve", lambda reference, outputs: 1)
@@ -100,7 +100,7 @@ def ask_is_acked_first() -> Patch:
     return patch.object(Worker, "_act", hasty)
 
 
-@planted(within=150)
+@planted(within=1000)
 def chains_go_on() -> Patch:
     """A worker reads the rest of a chain though a link of it has failed."""
 
