@@ -4,7 +4,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 STAMP := $(VENV)/.synced
-SEEDS ?= 200
+SEEDS ?= 1000
+FIRST ?= 0
 KILLS ?= 200
 GOAL ?= refund order 1001 and tell the customer
 
@@ -12,7 +13,7 @@ GOAL ?= refund order 1001 and tell the customer
 export UV_NATIVE_TLS := 1
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: run test check simulate chaos chaos-short fmt protos setup ci clean help
+.PHONY: run test check simulate simulate-mutants chaos chaos-short fmt protos setup ci clean help
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -42,7 +43,10 @@ check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tes
 	$(PY) -m pytest tests/unit tests/scenarios -q
 
 simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, and check every promise
-	$(PY) -m tests.simulation --seeds $(SEEDS)
+	$(PY) -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
+simulate-mutants: $(STAMP)  ## plant bugs, and see that the simulator finds each of them
+	$(PY) -m tests.simulation --mutants
 
 chaos: $(STAMP)  ## kill, stop and cut off KILLS times on both hosts, and judge every run (up to half an hour)
 	$(PY) -m tests.chaos --kills $(KILLS) --points --stops --cases --host both $(if $(SEED),--seed $(SEED))

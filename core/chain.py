@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from core.plan import BadReference, canonical_route, parse_reference
+from core import values
+from core.plan import BadReference, Unresolved, canonical_route, parse_reference, resolve
 from core.shape import Shape
-from core.state import Instance, RunState
+from core.state import Attempt, Instance, RunState
 from handrail.v1 import plan_pb2, tool_pb2
 
 MAX_CHAIN = 16
@@ -43,6 +44,31 @@ def pending(step: plan_pb2.Step, chain: Collection[str]) -> dict[str, plan_pb2.A
         if argument.WhichOneof("form") == "reference" and _root(argument.reference) in chain:
             found[name] = argument
     return found
+
+
+def took_what_counts(state: RunState, attempt: Attempt) -> bool:
+    """Whether a read was made with the outputs that count of those before it in its chain.
+
+    Where two workers read a chain, each goes on with what it has read itself, and what came first counts. Of
+    large values only whole ones are compared.
+    """
+    if attempt.action is None or attempt.result is None:
+        return True
+    for name, argument in attempt.action.pending.items():
+        reference, used = parse_reference(argument.reference), attempt.result.message.arguments[name]
+        output = state.instances[reference.root].output
+        if output is None or used == output:
+            continue
+        if reference.path and (output.HasField("blob") or used.HasField("blob")):
+            continue
+        try:
+            found = values.load(output, {})
+            wanted = values.inline(resolve(reference, {reference.root: found}))
+        except (values.NotLoaded, values.BadValue, Unresolved):
+            return False
+        if used != wanted:
+            return False
+    return True
 
 
 def _is_untouched(state: RunState, instance: Instance) -> bool:

@@ -60,6 +60,8 @@ BEFORE_THE_CALL = frozenset((BAD_ARGUMENTS, PRE_REFUTED, PERMIT, POISONED))
 """What a worker says before it calls the tool: it tells nothing of an earlier call under the same key."""
 SILENT = "silent_claim"
 """A worker claimed an action and did not answer."""
+LEFT_BEHIND = "left_behind"
+"""A read was not made, because one before it in its chain failed."""
 
 
 def _bounded(message: str) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from core import failures
+from core.chain import took_what_counts
 from core.plan import instance as instance_id
 from core.ports import Record, RunKey
 from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact, evolve
@@ -313,6 +315,9 @@ def _on_healed(state: RunState, record: Record, body: event_pb2.Healed) -> RunSt
         return None
     if instance.heal is not None or instance.current.id != body.attempt:
         return None
+    if body.cause.code == failures.SILENT and instance.current.result is not None:
+        # The answer came while the heal for its silence was on its way, and takes its place.
+        return None
     heal = Heal(body.strategy, body.attempt, body.not_before.ToNanoseconds(), body.tool)
     state = evolve(state, heals=state.heals + 1)
     return _put(state, evolve(instance, heal=heal, heals=(*instance.heals, body)))
@@ -446,7 +451,8 @@ def _conclude(state: RunState, instance_id: str) -> RunState:
     """Settle an instance whose attempt is confirmed, and what it rests on too; then what rests on it."""
     instance = state.instances[instance_id]
     attempt = instance.current
-    if attempt is None or attempt.result is None or attempt.verdict is None or attempt.revoked:
+    result = attempt.result if attempt is not None else None
+    if attempt is None or result is None or attempt.verdict is None or attempt.revoked:
         return state
     if attempt.verdict.message.outcome != event_pb2.OUTCOME_CONFIRMED:
         return state
@@ -454,7 +460,15 @@ def _conclude(state: RunState, instance_id: str) -> RunState:
         return state
     if attempt.follows and not state.stands(attempt.follows):
         return state
-    output = attempt.result.message.output
+    if not took_what_counts(state, attempt):
+        message = event_pb2.Result()
+        message.CopyFrom(result.message)
+        message.failure.CopyFrom(
+            failures.transient(failures.LEFT_BEHIND, "another worker's read counts, with another output")
+        )
+        attempt = evolve(attempt, result=replace(result, message=message), verdict=None)
+        return _put(state, evolve(instance, attempts=(*instance.attempts[:-1], attempt)))
+    output = result.message.output
     state = _settle(state, evolve(instance, settled="done", output=output))
     follower = state.followers.get(attempt.id)
     return _conclude(state, state.attempts[follower]) if follower is not None else state

@@ -122,9 +122,12 @@ class Decider:
         """Forget what is cached of a shard when its deliveries have skipped something."""
         expected = self._expected.get(shard)
         if expected is None or sequence > expected:
-            # Also what a tick made it cache before the shard was its own.
-            for entry in self._runs.values():
-                entry.stale = entry.stale or entry.key.shard == shard
+            # Also what a tick made it cache before the shard was its own. What nobody works on is read again
+            # when something happens: of a run whose end went to another decider nothing may ever be heard.
+            for entry in [entry for entry in self._runs.values() if entry.key.shard == shard]:
+                entry.stale = True
+                if not entry.busy:
+                    del self._runs[entry.key]
         if expected is None or sequence >= expected:
             self._expected[shard] = sequence + 1
 

@@ -147,13 +147,17 @@ class Worker:
     async def _carry_out_chain(
         self, delivery: Delivery, record: Record, actions: list[event_pb2.Action]
     ) -> None:
-        """Read one after another, until one fails; results that come soon after each other are one event."""
+        """Read one after another, until one fails; results that come soon after each other are one event.
+
+        What comes after a failure is answered too: where a worker before this one has read what failed now,
+        the rest still waits for an answer.
+        """
         outputs: dict[str, Any] = {}
         said: list[event_pb2.Result] = []
         writing: list[asyncio.Task[None]] = []
         begun = time.monotonic()
         try:
-            for action in actions:
+            for position, action in enumerate(actions, start=1):
                 size = sum(result.ByteSize() for result in said)
                 if said and (time.monotonic() - begun > TOGETHER_S or size > MAX_TOGETHER_BYTES):
                     writing.append(asyncio.create_task(self._append_results(delivery.key, said)))
@@ -161,6 +165,7 @@ class Worker:
                 result = await self._read_link(delivery, record, action, outputs)
                 said.append(result)
                 if result.HasField("failure"):
+                    said += [_left_behind(record, later, action) for later in actions[position:]]
                     break
             await self._append_results(delivery.key, said)
         finally:
@@ -321,6 +326,16 @@ def _actions(record: Record | None) -> list[event_pb2.Action]:
         return []
     parts = run.unbundled(record)
     return [part.event.action for part in parts if part.event is not None and part.event.HasField("action")]
+
+
+def _left_behind(record: Record, action: event_pb2.Action, failed: event_pb2.Action) -> event_pb2.Result:
+    failure = failures.transient(failures.LEFT_BEHIND, f"not read, because {failed.attempt} failed")
+    return event_pb2.Result(
+        attempt=action.attempt,
+        action_sequence=record.sequence,
+        failure=failure,
+        happened=event_pb2.HAPPENED_NO,
+    )
 
 
 def _complete(result: event_pb2.Result, record: Record, action: event_pb2.Action, started: float) -> None:

@@ -21,7 +21,7 @@ from core.state import RunState
 from handrail.tool import Tool, ToolError, tool
 from handrail.v1 import event_pb2
 from orchestrator.decider import MAX_CARRIED_BYTES, Decider
-from workers.host import Worker
+from workers.host import TOGETHER_S, Worker
 from workers.instance import Instance
 
 KEY = RunKey(0, "default", "r0-chain00001")
@@ -180,6 +180,27 @@ async def test_a_chain_whose_worker_died_is_read_again(stages: list[Stage]) -> N
         task.cancel()
     stage.start("worker")
     assert (await stage.finish()).status == event_pb2.RUN_STATUS_DONE
+
+
+async def test_a_chain_goes_on_where_a_worker_died_and_the_next_one_fails_early(stages: list[Stage]) -> None:
+    """What was read first counts, so the failure does not; what rests on it must not wait for ever."""
+    slow, never = asyncio.Event(), asyncio.Event()
+    calls: list[int] = []
+    stage = Stage(add_tool([slow, never, ToolError("busy", transient=True)], calls))
+    stages.append(stage)
+    stage.start()
+    await stage.submit(*FIVE)
+    # Slow enough that its result is written before the chain goes on.
+    asyncio.get_running_loop().call_later(TOGETHER_S + 0.1, slow.set)
+    async with asyncio.timeout(TIMEOUT_S):
+        while not any(kind == "result" for kind in await stage.kinds()):
+            await asyncio.sleep(0.01)
+    for task in (stage.tasks["worker"], *stage.worker._tasks):
+        task.cancel()
+    stage.start("worker")
+    state = await stage.finish()
+    assert state.status == event_pb2.RUN_STATUS_DONE
+    assert calls == [0, 1, 0, 1, 2, 3, 4]
 
 
 async def test_large_values_pass_along_a_chain(stages: list[Stage]) -> None:

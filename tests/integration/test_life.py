@@ -228,6 +228,23 @@ async def test_a_finished_run_costs_no_memory(stage: Stage) -> None:
             await asyncio.sleep(0)
 
 
+async def test_a_run_whose_deliveries_went_elsewhere_costs_no_memory() -> None:
+    """Another decider was pinned for a while, and may have ended the run: nothing would ever wake it here."""
+    stage = Stage()
+    deciding = asyncio.create_task(stage.decider.serve())
+    await stage.submit({"id": "one", "tool": "add", "with": {"a": 1, "b": 2}})
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(records := await stage.log.read(KEY)) < 2 or any(
+            e.busy for e in stage.decider._runs.values()
+        ):
+            await asyncio.sleep(0)
+        assert stage.decider.cached == 1
+        stage.decider._check_order(KEY.shard, records[-1].sequence + 2)
+        assert stage.decider.cached == 0
+    deciding.cancel()
+    await asyncio.gather(deciding, return_exceptions=True)
+
+
 async def test_a_paused_run_costs_no_memory(stage: Stage) -> None:
     pause = event_pb2.Event(id="pause", version=run.VERSION)
     pause.pause.SetInParent()

@@ -142,6 +142,20 @@ def test_a_result_that_does_not_say_what_it_was_called_with_is_a_stray() -> None
     assert play.state.strays == strays + 1
 
 
+def test_a_read_made_with_an_output_that_does_not_count_is_made_again() -> None:
+    """The worker of one-a1 died; its successor read one again, got something else, and went on with that."""
+    play = chain().output("one-a1", {"id": 1}).output("one-a1", {"id": 9})
+    body = event_pb2.Result(attempt="two-a1", output=values.inline({"id": 90}))
+    body.action_sequence = play.state.instances["two"].attempts[0].sequence
+    body.arguments["x"].CopyFrom(values.inline(9))
+    play.fact(("worker", "box", "result", "two-a1"), "result", body)
+    play.verdict("two-a1").verdict("one-a1").tick()
+    assert play.state.instances["two"].settled == ""
+    assert play.state.instances["two"].attempts[1].action.arguments["x"].json == "1"
+    play.done("two-a2", {"id": 2}).done("three-a2", {"id": 3})
+    assert play.status == "done"
+
+
 def test_a_bundle_cannot_say_what_its_writer_could_not_publish() -> None:
     play = chain()
     sequence = play.state.instances["one"].attempts[0].sequence

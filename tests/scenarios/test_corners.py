@@ -2,7 +2,7 @@
 
 import pytest
 
-from core import failures
+from core import failures, run
 from handrail.v1 import event_pb2, tool_pb2
 from tests.scenarios.play import Play, contract, write
 
@@ -217,3 +217,16 @@ def test_a_read_back_needs_no_claim_and_cannot_be_claimed():
     assert p.state.strays == 2
     p.found("s-a2", None)
     assert p.status == "cancelled", p.lines
+
+
+def test_an_answer_that_came_before_the_heal_for_its_silence_counts():
+    """The decider had not read the answer yet: acting on the heal would do again what is being judged."""
+    put = write("put", idempotency=tool_pb2.IDEMPOTENCY_KEYED, key_parameter="key")
+    play = Play(put).submit({"id": "put", "tool": "put"}).intent("put-a1").orphan("put-a1", seen_dead=False)
+    play.output("put-a1", {"ok": True})
+    healed = E.Event(id="late", version=run.VERSION)
+    healed.healed.CopyFrom(E.Healed(step="put", attempt="put-a1", strategy="retry_same_key"))
+    healed.healed.cause.CopyFrom(failures.in_doubt(failures.SILENT, "it did not answer"))
+    play.append(healed, ("note", "healed"), "dec").tick()
+    assert len(play.state.instances["put"].attempts) == 1
+    assert play.verdict("put-a1").status == "done"

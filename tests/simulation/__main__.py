@@ -1,8 +1,8 @@
 """The simulator's command line: `python -m tests.simulation --seeds 1000`.
 
-It lives through seeds, tells of those that fail and how to replay them, and ends with what has happened in all.
+It lives through seeds, tells of those that fail and how to replay them, and sums up what has happened in all.
 With `--mutants` it plants bugs instead, and fails where one is not found.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> int:
     if arguments.seed is not None:
         return _one(arguments)
     seeds = range(arguments.first, arguments.first + arguments.seeds)
-    return _mutants(seeds, arguments) if arguments.mutants else _many(seeds, arguments)
+    return _mutants(arguments) if arguments.mutants else _many(seeds, arguments)
 
 
 def _arguments() -> argparse.Namespace:
@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _one(arguments: argparse.Namespace) -> int:
-    with MUTANTS[arguments.mutant]() if arguments.mutant else nullcontext():
+    with MUTANTS[arguments.mutant].plant() if arguments.mutant else nullcontext():
         simulation = Simulation(arguments.seed, trace=arguments.trace)
         outcome = simulation.run()
     if arguments.trace:
@@ -60,32 +60,44 @@ def _one(arguments: argparse.Namespace) -> int:
 def _many(seeds: range, arguments: argparse.Namespace) -> int:
     def tell(sum: fleet.Sum) -> None:
         if sum.seeds % TELL_EVERY == 0:
-            print(f"{sum.seeds:,} of {len(seeds):,} seeds, {sum.real_s:.0f} s", file=sys.stderr, flush=True)
+            done = f"{sum.seeds:,} of {len(seeds):,} seeds, {sum.counts['event: submit']:,} runs"
+            print(f"{done}, {len(sum.failures)} failed, {sum.real_s:.0f} s", file=sys.stderr, flush=True)
 
     sum = fleet.sail(seeds, jobs=arguments.jobs, seconds=arguments.seconds, tell=tell)
     for _, told in sum.failures:
         print(told, end="\n\n")
-    figures = {"seeds": sum.seeds, "virtual_s": sum.virtual_s, "real_s": sum.real_s, "jobs": arguments.jobs}
-    print(report.statistics(sum.counts, **figures))
-    print(f"{len(sum.failures)} failed" if sum.failures else "every promise was kept")
-    return 1 if sum.failures else 0
-
-
-def _mutants(seeds: range, arguments: argparse.Namespace) -> int:
-    missed = 0
-    for catch in fleet.hunt(MUTANTS, seeds=seeds, jobs=arguments.jobs):
-        if catch.seed is None:
-            missed += 1
-            print(f"{catch.mutant:28} NOT FOUND in {catch.seeds} seeds")
-        else:
-            print(
-                f"{catch.mutant:28} found by seed {catch.seed} ({catch.seeds}. tried): {catch.invariant}",
-                flush=True,
-            )
+    print(report.statistics(sum.counts))
     print(
+        report.figures(
+            sum.counts, seeds=sum.seeds, virtual_s=sum.virtual_s, real_s=sum.real_s, cpu_s=sum.cpu_s
+        )
+    )
+    missing = report.missing(sum.counts, seeds=sum.seeds)
+    if missing:
+        print(f"the simulation is broken: in all these seeds there was no {', no '.join(missing)}")
+    print(f"{len(sum.failures)} seeds failed" if sum.failures else "every promise was kept")
+    for seed, _ in sum.failures:
+        print(f"replay: {report.replay(seed)}")
+    return 1 if sum.failures or missing else 0
+
+
+def _mutants(arguments: argparse.Namespace) -> int:
+    missed = 0
+    for catch in fleet.hunt(MUTANTS, jobs=arguments.jobs):
+        missed += catch.seed is None
+        print(f"{catch.mutant:34} {_how(catch)}", flush=True)
+    told = (
         f"{missed} of {len(MUTANTS)} planted bugs were not found" if missed else "every planted bug was found"
     )
+    print(told)
     return 1 if missed else 0
+
+
+def _how(catch: fleet.Catch) -> str:
+    if catch.seed is not None:
+        return f"found by seed {catch.seed} of {MUTANTS[catch.mutant].within}: {catch.invariant}"
+    seed = f": seed {catch.seeds - 1} crashed, or fails without it ({catch.what})" if catch.invariant else ""
+    return f"NOT FOUND in {catch.seeds} seeds{seed}"
 
 
 if __name__ == "__main__":

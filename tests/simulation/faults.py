@@ -6,8 +6,8 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from tests.simulation.broker import SimBroker
 from tests.simulation.loop import SimLoop
-from tests.simulation.network import SimBroker
 from tests.simulation.parts import Parts
 from tests.simulation.processes import Process, Supervisor
 from tests.simulation.watch import Watch

@@ -8,6 +8,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from bus import subjects
+from tests.simulation.ending import records
 from tests.simulation.seed import Simulation
 
 
@@ -15,7 +16,7 @@ def keep(simulation: Simulation, folder: Path) -> list[Path]:
     """Write the log of every run of a simulation, one line for each event, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number, key in enumerate(simulation.keys()):
+    for number, key in enumerate(watch.key for watch in simulation.watch.runs.values()):
         lines = [
             json.dumps(
                 {
@@ -26,7 +27,7 @@ def keep(simulation: Simulation, folder: Path) -> list[Path]:
                 },
                 sort_keys=True,
             )
-            for record in simulation.records(key)
+            for record in records(simulation.broker, key)
             if record.event is not None
         ]
         path = folder / f"seed{simulation.outcome.seed}_{number}.jsonl"

@@ -1,9 +1,9 @@
 """An event loop on virtual time: when nothing is ready it moves to the next call that is due.
 
-Everything of asyncio that waits (`sleep`, `timeout`, `call_later`) waits on it, and costs nothing. Each handle
-belongs to the process in whose context it was made, which may withhold it (see `processes`). There is no I/O
-and there are no threads: what a part gives to an executor is carried out on the spot.
-"""  # noqa: E501
+Everything of asyncio that waits (`sleep`, `timeout`, `call_later`) waits on it, and costs nothing. Each
+handle belongs to the process in whose context it was made, which may withhold it (see `processes`). There is
+no I/O and there are no threads: what a part gives to an executor is carried out by the loop.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import random
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return EPOCH_NS + round(self._now_s * _SECOND_NS)
 
     def rest(self, *, max_s: float, max_steps: int) -> bool:
-        """Run until nothing is left that could happen; False where that takes too long, or `stop` was called."""  # noqa: E501
+        """Run until nothing is left that could happen; False where it takes too long or `stop` is called."""
         self.max_s, self.max_steps = max_s, max_steps
         self._at_rest = False
         self.run_forever()
@@ -75,16 +76,21 @@ class SimLoop(asyncio.BaseEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: object, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Carry it out on the spot: a thread would be scheduled by the machine and not by the seed."""
-        future = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-            future.set_exception(error)
-        return future
+        """Carry it out here and soon: a thread would be scheduled by the machine and not by the seed."""
+
+        async def carry_out() -> Any:
+            return func(*args)
+
+        return self.create_task(carry_out())
 
     def _write_to_self(self) -> None:
         """Nobody waits in a selector, so nobody needs to be woken."""
+
+    def note_failure(self, task: asyncio.Task[Any]) -> None:
+        """Note that a task has failed, when it is done."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self.errors.append(f"{error!r} at {where.filename}:{where.lineno}")
 
     def _note_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

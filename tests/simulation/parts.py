@@ -1,4 +1,4 @@
-"""The parts of the stack as they are, each in a process of its own, and a client that makes requests of them."""  # noqa: E501
+"""The parts of the stack as they are, each in a process of its own, and a client that asks things of them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from orchestrator.services import RunService
 from orchestrator.submission import Submissions
 from orchestrator.waits import Waits
 from tests.simulation import tools
+from tests.simulation.broker import SimBroker
+from tests.simulation.log import SimLog
 from tests.simulation.loop import PROCESS, SimLoop
-from tests.simulation.network import Link, SimBroker, SimLog
+from tests.simulation.network import Link
 from tests.simulation.plans import Command, Draft, DrawnPlans
 from tests.simulation.processes import Process, Supervisor
 from tests.simulation.watch import Basis
@@ -39,6 +41,7 @@ from workers.instance import Instance
 
 TENANT = "default"
 SITE, ELSEWHERE = "here", "elsewhere"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 RPC_TIMEOUT_S = 5.0
 RETRY_S = 0.3
 MAX_TRIES = 200
@@ -59,12 +62,13 @@ class Parts:
         shards: tuple[int, ...],
         drafts: list[Draft],
         bases: dict[str, Basis],
+        late: Callable[[str], None],
     ) -> None:
         self._loop, self._broker, self._weather, self._supervisor = loop, broker, weather, supervisor
         self._shards = shards
         self._plans = DrawnPlans(drafts)
         self._random = random.Random(f"{seed}/parts")
-        self._bases = bases
+        self._bases, self._late = bases, late
         self._bases_of: dict[tuple[Process, RunKey], Basis] = {}
         self._looks = 0
         self.links: dict[Process, Link] = {}
@@ -86,6 +90,8 @@ class Parts:
             add("verifier-2", self._mind)
         for slot in ("box_0", "box_1", "lab_0"):
             add(slot, self._worker)
+        # Of a machine that is gone for good nobody ever says that its worker is dead.
+        self._supervisor.places["box_1"].mortal = self._elsewhere and self._random.random() < 0.5
 
     def _log(self, process: Process) -> SimLog:
         link = self.links[process] = Link(self._broker, self._loop, process, self._weather)
@@ -136,6 +142,7 @@ class Parts:
             instance=self.instance(process),
             concurrency=self._concurrency,
             now_ns=lambda: self._loop.now_ns() + process.skew_ns,
+            late=self._late,
         )
         await worker.serve()
 
@@ -176,6 +183,17 @@ class _NoListing:
         """Forget it."""
 
 
+class _Call:
+    """What an RPC is told of its call: a trace context, which decides nothing."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of the call."""
+        return (("traceparent", TRACEPARENT),)
+
+
+_CALL = _Call()
+
+
 class Client:
     """Somebody who submits goals and steers runs, and asks again until there is an answer."""
 
@@ -185,6 +203,8 @@ class Client:
         self._loop, self._supervisor, self._parts, self._note = loop, supervisor, parts, note
         # The runs of acknowledged goals, by label.
         self.runs: dict[str, str] = {}
+        # The goals that were not taken, and the reasons of all refusals.
+        self.declined: set[str] = set()
         self.refused: list[str] = []
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -197,15 +217,18 @@ class Client:
         self._spawn(self._command(run, command))
 
     def _spawn(self, work: Any) -> None:
-        self.tasks.append(self._loop.create_task(work, context=Context()))
+        task = self._loop.create_task(work, context=Context())
+        task.add_done_callback(self._loop.note_failure)
+        self.tasks.append(task)
 
     async def _follow(self, draft: Draft) -> None:
         await asyncio.sleep(draft.submit_s)
         request = run_service_pb2.SubmitGoalRequest(goal=draft.goal, request_id=draft.label)
         if draft.deadline_s:
             request.goal.deadline.FromNanoseconds(self._loop.now_ns() + int(draft.deadline_s * 1e9))
-        response = await self._persist(lambda service: service.SubmitGoal(request, None))
+        response = await self._persist(lambda service: service.SubmitGoal(request, _CALL))
         if response is None:
+            self.declined.add(draft.label)
             return
         self.runs[draft.label] = response.run
         self._note(f"{draft.label} is {response.run}")
@@ -218,13 +241,13 @@ class Client:
         self._note(f"{command} {run}")
         if command == "pause":
             pause = run_service_pb2.PauseRunRequest(run=run)
-            await self._persist(lambda service: service.PauseRun(pause, None))
+            await self._persist(lambda service: service.PauseRun(pause, _CALL))
         elif command == "resume":
             resume = run_service_pb2.ResumeRunRequest(run=run)
-            await self._persist(lambda service: service.ResumeRun(resume, None))
+            await self._persist(lambda service: service.ResumeRun(resume, _CALL))
         else:
             cancel = run_service_pb2.CancelRunRequest(run=run)
-            await self._persist(lambda service: service.CancelRun(cancel, None))
+            await self._persist(lambda service: service.CancelRun(cancel, _CALL))
 
     async def _persist(self, rpc: Callable[[RunService], Awaitable[_T]]) -> _T | None:
         """Ask until there is an answer; None where it is a refusal."""
@@ -255,6 +278,6 @@ class Client:
                 if not answer.done():
                     answer.set_result(response)
 
-        process.spawn(serve())
+        process.serve(serve())
         async with asyncio.timeout(RPC_TIMEOUT_S):
             return await answer

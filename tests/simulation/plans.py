@@ -1,4 +1,4 @@
-"""What is asked of the stack: goals with their plans, and the commands that race with them. All from the seed."""  # noqa: E501
+"""What is asked of the stack, by the seed: goals with their plans, and the commands that race with them."""
 
 from __future__ import annotations
 
@@ -54,11 +54,14 @@ def _draft(chance: random.Random, label: str) -> Draft:
         draft.planned = [*chance.choice(((), (), ("crash",), ("crash", "crash"))), "plan"]
         if chance.random() < 0.1:
             draft.planned = [chance.choice(("no plan", "bad plan"))]
-    if chance.random() < 0.15:
+    if chance.random() < 0.25:
         draft.deadline_s = chance.uniform(0.5, 15.0)
     if chance.random() < 0.3:
         at_s = chance.uniform(0.0, 8.0)
-        draft.commands += [(at_s, "pause"), (at_s + chance.uniform(0.0, 6.0), "resume")]
+        draft.commands.append((at_s, "pause"))
+        # Some forget it: such a run rests until its deadline, if it has one.
+        if chance.random() < 0.7:
+            draft.commands.append((at_s + chance.uniform(0.0, 6.0), "resume"))
     if chance.random() < 0.2:
         draft.commands.append((chance.uniform(0.0, 8.0), "cancel"))
     draft.commands.sort()
@@ -120,7 +123,8 @@ class _Steps:
     def _chained(self, name: str) -> dict[str, Any]:
         """A read that refers to the step before, which may wait for nobody else."""
         last = self._steps[-1]["id"] if self._steps else ""
-        return {"id": name, "tool": "look", "with": {"n": f"${last}" if last in self._numbers else 1}}
+        tool = self._chance.choice(("look", "glance"))
+        return {"id": name, "tool": tool, "with": {"n": f"${last}" if last in self._numbers else 1}}
 
     def _list(self, name: str) -> dict[str, Any]:
         return {"id": name, "tool": "numbers", "with": {"count": self._chance.randint(0, MAX_ITEMS)}}

@@ -46,6 +46,10 @@ class Process:
         self._tasks.append(task)
         return task
 
+    def serve(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something in this process that must not fail: being kept, it would fail without a word."""
+        self.spawn(work).add_done_callback(self.loop.note_failure)
+
     def withholds(self, handle: asyncio.Handle) -> bool:
         """Keep a handle that must not run now."""
         if self.state == "running":
@@ -88,10 +92,12 @@ class Place:
         self.start = start
         self.generation = 0
         self.process: Process | None = None
+        # Whether nothing begins here any more once what lives here has died: the machine is gone.
+        self.mortal = False
 
 
 class Supervisor:
-    """Starts what should live, again when it has died; nothing of a generation starts before the last is dead."""  # noqa: E501
+    """Starts what should live, and again when it has died: no generation begins before the last is dead."""
 
     def __init__(self, loop: SimLoop, note: Callable[[str], None]) -> None:
         self._loop = loop
@@ -146,7 +152,7 @@ class Supervisor:
             process.go_on()
 
     def _begin_again(self, place: Place, epoch: int) -> None:
-        if epoch == self.epoch and (place.process is None or place.process.is_dead()):
+        if epoch == self.epoch and not place.mortal and (place.process is None or place.process.is_dead()):
             self._begin(place)
 
     def _begin(self, place: Place) -> None:

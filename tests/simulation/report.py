@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from core.ports import Record
 from tests.scenarios.play import describe as say
 
 if TYPE_CHECKING:
-    from tests.simulation.seed import Outcome
+    from tests.simulation.outcome import Outcome
 
 TAIL_LINES = 60
 MAX_LINE_CHARS = 200
-FAULTS = (
-    "kill decider",
-    "kill gateway",
-    "kill planner",
-    "kill executor",
-    "kill verifier",
-    "kill worker",
-    "kill everything",
-    "stop decider",
-    "stop verifier",
-    "stop worker",
-    "partition",
-    "broker away",
-    "disk full",
-    "clock jump",
-    "network: lost",
-    "network: answer lost",
-    "network: late",
-    "delivery: lost",
-    "delivery: twice",
-    "delivery: disordered",
-    "tick: late",
-    "tick: early",
-    "tick: twice",
-    "stray tick",
-)
-HEALS = tuple(f"heal: {name}" for name in ("retry", "retry_same_key", "read_back", "reread", "alternative"))
-ENDS = tuple(f"run: {name}" for name in ("done", "failed", "refused", "cancelled"))
+_KILLED = ("decider", "gateway", "planner", "executor", "verifier", "worker", "everything")
+_FAULTS = {
+    "kill ": _KILLED,
+    "stop ": ("decider", "verifier", "worker"),
+    "": ("partition", "broker away", "disk full", "clock jump", "stray tick"),
+    "network: ": ("lost", "answer lost", "late"),
+    "delivery: ": ("lost", "twice", "disordered"),
+    "tick: ": ("late", "early", "twice"),
+    "heal: ": ("retry", "retry_same_key", "read_back", "reread", "alternative"),
+    "run: ": ("done", "failed", "refused", "cancelled"),
+}
+EXPECTED = tuple(f"{group}{name}" for group, names in _FAULTS.items() for name in names)
+"""What happens in every few hundred seeds: where it does not, the simulation is broken."""
+EXPECTED_WITHIN = 300
 _GROUPS = (
     "run",
     "at rest",
@@ -80,23 +65,31 @@ def replay(seed: int) -> str:
     return f"python -m tests.simulation --seed {seed} --trace"
 
 
-def missing(counts: Counter[str], kinds: Iterable[str]) -> list[str]:
-    """Return what has not occurred at all."""
-    return [kind for kind in kinds if not counts[kind]]
+def missing(counts: Counter[str], *, seeds: int) -> list[str]:
+    """Return what should have happened in so many seeds, and has not."""
+    expected = EXPECTED if seeds >= EXPECTED_WITHIN else ("event: submit", "run: done") if seeds else ()
+    return [kind for kind in expected if not counts[kind]]
 
 
-def statistics(counts: Counter[str], *, seeds: int, virtual_s: float, real_s: float, jobs: int) -> str:
+def statistics(counts: Counter[str]) -> str:
     """Tell what has happened in all the seeds together."""
     grouped: dict[str, list[str]] = {}
     for kind, count in sorted(counts.items()):
         group = next((g for g in _GROUPS if kind.startswith((f"{g}: ", f"{g} "))), "other")
         name = kind.removeprefix(f"{group}: ").removeprefix(f"{group} ")
         grouped.setdefault(group, []).append(f"{name} {count:,}")
-    lines = [f"{group:>9}  {', '.join(grouped[group])}" for group in (*_GROUPS, "other") if group in grouped]
-    each_ms = 1_000 * real_s * jobs / max(seeds, 1)
-    faster = virtual_s / max(real_s, 1e-9)
-    lines.append(
-        f"{seeds:,} seeds in {real_s:.1f} s ({jobs} at a time, {each_ms:.0f} ms each); "
-        f"{virtual_s / 3600:.1f} hours went by, {faster:,.0f} seconds a second"
+    return "\n".join(
+        f"{group:>9}  {', '.join(grouped[group])}" for group in (*_GROUPS, "other") if group in grouped
     )
-    return "\n".join(lines)
+
+
+def figures(counts: Counter[str], *, seeds: int, virtual_s: float, real_s: float, cpu_s: float) -> str:
+    """Tell how much that was, and what it took."""
+    each = max(seeds, 1)
+    events = sum(count for kind, count in counts.items() if kind.startswith("event: "))
+    faults = sum(count for kind, count in counts.items() if kind.startswith(tuple(_FAULTS)[0:2]))
+    return (
+        f"{seeds:,} seeds in {real_s:.1f} s, {1_000 * cpu_s / each:.0f} ms of a CPU each: "
+        f"{counts['event: submit']:,} runs, {events:,} events, {faults:,} kills and stops, "
+        f"{virtual_s / 3600:.1f} hours"
+    )

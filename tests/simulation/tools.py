@@ -40,6 +40,13 @@ async def look(n: int) -> int:
     return n
 
 
+@tool(effect="read", retry="transient", timeout_s=2.0)
+async def glance(n: int) -> int:
+    """Return something else each time."""
+    await world().read("glance")
+    return world().glance(n)
+
+
 @tool(effect="read", timeout_s=2.0)
 async def story(n: int) -> str:
     """Return a long text."""
@@ -183,7 +190,7 @@ TOOLS: dict[str, Tool] = {
     t.contract.name: t
     for t in (
         *_of(BOX, numbers, seen, find, put, place, send, book, wire),
-        *_of(LAB, look, story, hold, mail, fire, wire_too),
+        *_of(LAB, look, glance, story, hold, mail, fire, wire_too),
     )
 }
 CONTRACTS = {name: to_proto(t.contract) for name, t in TOOLS.items()}

@@ -1,16 +1,16 @@
-"""Folds every run as its events are stored, and has the invariants look at each of them, and at each effect."""  # noqa: E501
+"""Folds every run as its events are stored, and has the invariants look at each event and each effect."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from core import run
 from core.ports import Record, RunKey
-from core.state import RunState, evolve
-from handrail.v1 import event_pb2
+from core.state import Attempt, RunState, evolve
+from handrail.v1 import event_pb2, tool_pb2
 from tests.simulation.world import Effect
 
 
@@ -23,6 +23,21 @@ def unbundled(record: Record) -> list[Record]:
     last.CopyFrom(record.event)
     last.ClearField("before")
     return [*parts[:-1], replace(record, event=last)]
+
+
+def attempt_of(state: RunState, attempt: str) -> Attempt | None:
+    """Return an attempt by its id."""
+    instance = state.instances.get(state.attempts.get(attempt, ""))
+    return next((a for a in instance.attempts if a.id == attempt), None) if instance is not None else None
+
+
+def reads(state: RunState, attempt: str) -> bool:
+    """Whether an attempt has no effect."""
+    found = attempt_of(state, attempt)
+    contract = (
+        state.contracts.get(found.action.tool) if found is not None and found.action is not None else None
+    )
+    return contract is not None and contract.effect == tool_pb2.EFFECT_READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +88,8 @@ class Look:
     watch: Watch
     # Of a decision: what it was made on.
     basis: Basis | None = None
+    # What was stored with it, before it.
+    bundled: Sequence[Record] = ()
 
     @property
     def arm(self) -> str:
@@ -93,7 +110,7 @@ class Look:
 
     @property
     def views(self) -> list[RunState]:
-        """The states since the decision was made; facts may have overtaken it, but it was right in one of them."""  # noqa: E501
+        """The states since the decision was made: facts may have overtaken it, but in one it was right."""
         return self.run.since(self.basis.applied) if self.basis is not None else [self.before]
 
     @property
@@ -132,10 +149,10 @@ class Watch:
         basis = self.bases.get(record.event.id) if record.event is not None else None
         parts = unbundled(record)
         self.counts["bundles"] += len(parts) > 1
-        for part in parts:
-            self._see(part, basis)
+        for index, part in enumerate(parts):
+            self._see(part, basis, parts[:index])
 
-    def _see(self, record: Record, basis: Basis | None) -> None:
+    def _see(self, record: Record, basis: Basis | None, bundled: list[Record]) -> None:
         key = record.address.key
         watch = self.runs.get(key.run)
         if watch is None:
@@ -143,7 +160,7 @@ class Watch:
         before = watch.state
         # The parts of a bundle stand at one sequence.
         after = run.apply(evolve(before, applied=record.sequence - 1), record)
-        look = Look(record, before, after, watch, self, basis)
+        look = Look(record, before, after, watch, self, basis, bundled)
         for name, invariant in self._invariants.items():
             for what in invariant(look):
                 self._fail(name, f"{what} (run {key.run}, event {record.sequence})")

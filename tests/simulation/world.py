@@ -1,9 +1,9 @@
 """The world on which tools act: a ledger that no crash can touch, and tools that fail in every way they may.
 
-A call can be slow, raise, hang, lie, act after its time, act and then hang, or take its process with it before
-or after the effect. What a tool must not do is break its own contract: raise a `ToolError` for something that
-it did, or act on what it has refused for good.
-"""  # noqa: E501
+A call can be slow, raise, hang, lie, act after its time, act and then hang, or take its process with it
+before or after the effect. What a tool must not do is break its own contract: raise a `ToolError` for
+something that it did, or act on what it has refused for good.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from core.ports import Delivery
 from handrail.tool import ToolError
 from handrail.v1 import event_pb2
 from tests.simulation.loop import PROCESS, SimLoop
@@ -52,10 +53,13 @@ class Effect:
 
 
 class SimWorker(Worker):
-    """The worker as it is; the world learns under which attempt it acts."""
+    """The worker as it is; the world learns under which attempt it acts, and whether it may have begun to."""
 
-    def __init__(self, *rest: Any, **named: Any) -> None:
-        super().__init__(*rest, **named)
+    def __init__(
+        self, *rest: Any, now_ns: Callable[[], int], late: Callable[[str], None], **named: Any
+    ) -> None:
+        super().__init__(*rest, now_ns=now_ns, **named)
+        self._clock_ns, self._late = now_ns, late
         call = self._toolbox.call
 
         async def charged(action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Result:
@@ -63,6 +67,15 @@ class SimWorker(Worker):
             return await call(action, arguments)
 
         self._toolbox.call = charged  # type: ignore[method-assign]
+
+    async def _admit(
+        self, delivery: Delivery, action: event_pb2.Action, outputs: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], event_pb2.Failure | None]:
+        over_ns = self._clock_ns() - action.permit.expires.ToNanoseconds()
+        arguments, refusal = await super()._admit(delivery, action, outputs)
+        if over_ns > 0 and refusal is None:
+            self._late(f"{action.attempt} is begun {over_ns / 1e9:.1f} s after its permit has expired")
+        return arguments, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ class World:
         self._told, self._kill, self._stop = told, kill, stop
         self.ledger: list[Effect] = []
         self.troubles: Counter[str] = Counter()
+        self._glances = 0
         self._found: dict[str, str] = {}
         self._seen: Counter[tuple[str, int]] = Counter()
         self._done: set[object] = set()
@@ -126,6 +140,11 @@ class World:
     def found(self, key: str) -> str | None:
         """Tell whether something was done under a key."""
         return self._found.get(key)
+
+    def glance(self, n: int) -> int:
+        """Tell something that has changed since it was told last."""
+        self._glances += 1
+        return n + self._glances % 2
 
     def seen(self, who: str, n: int) -> int:
         """Tell how often something was done."""
