@@ -54,8 +54,11 @@ def took_what_counts(state: RunState, attempt: Attempt) -> bool:
     """
     if attempt.action is None or attempt.result is None:
         return True
+    arguments = attempt.result.message.arguments
     for name, argument in attempt.action.pending.items():
-        reference, used = parse_reference(argument.reference), attempt.result.message.arguments[name]
+        if name not in arguments:
+            return False
+        reference, used = parse_reference(argument.reference), arguments[name]
         output = state.instances[reference.root].output
         if output is None or used == output:
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from core.conformance import Limits
 from core.moves import Move
 from core.ports import Address, LogError, RunKey
 from core.state import RunState
+from core.ulids import ulid
 from handrail.v1 import event_pb2, run_service_pb2
 from orchestrator.decider import Decider
 from orchestrator.rpc_errors import Refusal
@@ -223,10 +226,18 @@ class Client:
 
     async def _follow(self, draft: Draft) -> None:
         await asyncio.sleep(draft.submit_s)
-        request = run_service_pb2.SubmitGoalRequest(goal=draft.goal, request_id=draft.label)
+        request = run_service_pb2.SubmitGoalRequest(goal=draft.goal, request_id=self._request_id(draft))
         if draft.deadline_s:
             request.goal.deadline.FromNanoseconds(self._loop.now_ns() + int(draft.deadline_s * 1e9))
-        response = await self._persist(lambda service: service.SubmitGoal(request, _CALL))
+        tries = itertools.count()
+
+        def submit(service: RunService) -> Awaitable[run_service_pb2.SubmitGoalResponse]:
+            one = run_service_pb2.SubmitGoalRequest()
+            one.CopyFrom(request)
+            one.first = next(tries) == 0
+            return service.SubmitGoal(one, _CALL)
+
+        response = await self._persist(submit)
         if response is None:
             self.declined.add(draft.label)
             return
@@ -236,6 +247,11 @@ class Client:
         for at_s, command in draft.commands:
             await asyncio.sleep(max(0.0, begun_s + at_s - self._loop.time()))
             await self._command(response.run, command)
+
+    def _request_id(self, draft: Draft) -> str:
+        """Return a ULID for every other goal: the others have a request cell."""
+        drawn = hashlib.sha256(draft.goal.SerializeToString(deterministic=True)).digest()
+        return ulid(self._loop.now_ns(), drawn) if drawn[-1] % 2 else draft.label
 
     async def _command(self, run: str, command: Command) -> None:
         self._note(f"{command} {run}")
