@@ -63,6 +63,12 @@ def submissions_without_cell() -> Patch:
 
 
 @planted(within=150)
+def submissions_without_fence() -> Patch:
+    """A repeated request whose ULID names its run is written a second time, and so is its run's beginning."""
+    return _without_fence(lambda kind, fence: kind == "submit")
+
+
+@planted(within=150)
 def revoke_that_lost_counts() -> Patch:
     """An attempt that was claimed first is taken for taken back."""
     revoke = Decider._revoke

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
 from bus import subjects
+from core import run
 from core.ports import LogError
 from tests.simulation.mutants.planting import Patch, planted
 from workers import host
@@ -82,10 +84,19 @@ def permits_are_not_checked() -> Patch:
     return patch.object(Toolbox, "refusal", lambda self, key, action, arguments: None)
 
 
-@planted(within=400)
+@planted(within=50)
 def pending_is_guessed() -> Patch:
-    """A worker takes something else than what the step before has returned."""
-    return patch.object(host, "resolve", lambda reference, outputs: 1)
+    """A worker takes something else than what the step before has returned, and nobody compares."""
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with (
+            patch.object(host, "resolve", lambda reference, outputs: 1),
+            patch.object(run, "took_what_counts", lambda state, attempt: True),
+        ):
+            yield
+
+    return both()
 
 
 @planted(within=20)
