@@ -1,23 +1,20 @@
-"""Counts that do not wobble: what a plan stores, in messages and bytes.
+"""Counts that do not wobble: what a plan stores, and what it costs to fold it.
 
-`stored` reads a running stack's broker. `count_plan` runs one plan through the real decider, worker and verifier
-on the log in memory and counts what they append; the same code gives the same counts on every machine.
-"""  # noqa: E501
+`count_plan` runs one plan through the real decider, worker and verifier on the log in memory and counts what
+they append; the same code gives the same counts on every machine. `tests/unit/test_counts.py` holds them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib.util
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import nats
 
 from actors.host import AgentLoop
 from actors.verifier import Verifier
@@ -37,30 +34,6 @@ from workers.instance import Instance
 PROJECT = Path(__file__).with_name("project")
 KEY = RunKey(0, "default", "r0-counts0000")
 TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """How much a broker holds, in all of its streams."""
-
-    messages: int
-    bytes: int
-
-
-def stored(url: str, password: str) -> Stored:
-    """Ask a broker how much it holds."""
-    return asyncio.run(_stored(url, password))
-
-
-async def _stored(url: str, password: str) -> Stored:
-    client = await nats.connect(url, user="admin", password=password, inbox_prefix=b"_INBOX_admin")
-    try:
-        answer = await client.request("$JS.API.STREAM.LIST", b"", timeout=5)
-    finally:
-        await client.close()
-    states = [one["state"] for one in json.loads(answer.data)["streams"]]
-    # By the last sequence: what a timer's stream has dropped was stored too.
-    return Stored(sum(s["last_seq"] for s in states), sum(s["bytes"] for s in states))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where the latency of one plan goes, with nothing else to do: the client's calls, and what the log's times say."""  # noqa: E501
+"""Where the latency of one plan goes, with nothing else to do: the client's calls, and the log's times."""
 
 from __future__ import annotations
 

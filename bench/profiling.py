@@ -1,8 +1,8 @@
 """Where the time of a plan goes: latency by phases with one plan at a time, processor time under load.
 
-py-spy samples every Python process of the stack and the client. A sample counts for the library nearest to its
-innermost frame; the shares are turned into milliseconds per plan with what the kernel says each process used.
-"""  # noqa: E501
+py-spy samples every Python process of the stack and the client. A sample counts for the library nearest to
+its innermost frame; the shares are turned into milliseconds per plan with what the kernel says of processes.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ OTHER = "asyncio and Python"
 
 def profile(place: Path, *, case: str, durability: str, seconds: float, say: Callable[[str], None]) -> str:
     """Return both views of a plan's time, as text."""
-    kept = "relaxed" if durability == "relaxed" else "always"
-    project = stack.copy_project(place / "profile", kept)  # type: ignore[arg-type]
+    kept: stack.Durability = "relaxed" if durability == "relaxed" else "always"
+    project = stack.copy_project(place / "profile", kept)
     about = machine.describe(place)
     parts = [
         f"Profile of plans of five {case}s, one after another; broker sync = {durability}",
@@ -112,9 +112,9 @@ def _spy(
         if name in ("broker", "supervisor"):
             continue
         file = place / f"{name.replace(':', '-')}.raw"
-        command = [spy, "record", "-p", str(pid), "-d", str(int(seconds)), "-r", str(RATE_HZ)]
+        command = [str(spy), "record", "-p", str(pid), "-d", str(int(seconds)), "-r", str(RATE_HZ)]
         process = subprocess.Popen(
-            [*command, "-f", "raw", "-o", file, "--nonblocking"],
+            [*command, "-f", "raw", "-o", str(file), "--nonblocking"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
