@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import importlib.util
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,9 @@ class Counts:
     bytes: int
     by_kind: Mapping[str, int]
     steps: int
-    # Function calls of folding the whole log.
+    # Of folding the whole log: function calls, and the most memory that it holds at once.
     fold_calls: int
+    fold_bytes: int
 
     @property
     def publishes_per_step(self) -> float:
@@ -75,7 +78,10 @@ def count_plan(tool: str, *, steps: int = 5) -> Counts:
     found = asyncio.run(_run_plan(broker, tool, steps))
     kinds = Counter(kind for _, _, kind in broker.published)
     size = sum(size for _, size, _ in broker.published)
-    return Counts(len(broker.published), size, kinds, steps, _calls(lambda: run.fold(KEY, found)))
+    fold = partial(run.fold, KEY, found)
+    # What is made once and kept is no cost of a plan.
+    fold()
+    return Counts(len(broker.published), size, kinds, steps, _calls(fold), _peak_bytes(fold))
 
 
 async def records(tool: str, steps: int) -> list[Record]:
@@ -120,12 +126,23 @@ def _calls(work: Callable[[], Any]) -> int:
         nonlocal calls
         calls += event in ("call", "c_call")
 
+    before = sys.getprofile()
     sys.setprofile(count)
     try:
         work()
     finally:
-        sys.setprofile(None)
+        sys.setprofile(before)
     return calls
+
+
+def _peak_bytes(work: Callable[[], Any]) -> int:
+    """Return how much memory of Python's own a piece of work holds at once."""
+    tracemalloc.start()
+    try:
+        kept = work()
+        return tracemalloc.get_traced_memory()[1] if kept is not None else 0
+    finally:
+        tracemalloc.stop()
 
 
 def _tools() -> list[Tool]:
@@ -145,7 +162,8 @@ def main() -> None:
             kinds = ", ".join(f"{count} {kind}" for kind, count in found.by_kind.items())
             print(
                 f"{tool}: {found.events} events ({kinds}), {found.bytes} bytes, "
-                f"{found.fold_calls} calls to fold"
+                f"{found.publishes_per_step:.1f} a step; folding: {found.fold_calls} calls, "
+                f"{found.fold_bytes} bytes"
             )
 
 

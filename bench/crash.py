@@ -1,8 +1,8 @@
 """W2: what becomes of actions that are in flight when a process is killed. Ours, and the peers.
 
 Ten single-step runs at a time call a slow tool that first writes into a ledger outside, so that it is known
-who was called, who came to the end, and who was in between when SIGKILL came. Then everything is started again
-and left to recover as its documentation says. A second round kills in the first moments of ten launches.
+who was called, who came to the end, and who was in between when SIGKILL came. Then everything is started
+again and left to recover as documented. A second round kills in the first moments of ten launches.
 """
 
 from __future__ import annotations

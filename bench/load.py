@@ -1,7 +1,7 @@
 """The client of the load, in a process of its own: `python -m bench.load ADDRESS`.
 
 Plans of five steps, each of which takes what the one before it returned, given by the client. A plan counts
-from `submit` until `wait` has returned the run, which must be done and hold the right number.
+from the call of `Client.run` until it has returned the run, which must be done and hold the right number.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Load:
         async def run_plan(_: int) -> None:
             run = await self._client.run("bench", plan=form, timeout_s=RUN_TIMEOUT_S)
             _check(run)
-            self._actions += sum(not attempt.revoked for step in run.steps for attempt in step.attempts)
+            self._actions += sum(_was_called(attempt) for step in run.steps for attempt in step.attempts)
             self._runs.append(run.id)
 
         answer = await round_async(run_plan, concurrency=order["concurrency"], seconds=order["seconds"])
@@ -68,6 +68,11 @@ async def step_latencies_ms(client: Client, run: str) -> list[float]:
             elif event.HasField("verdict") and event.verdict.attempt in asked:
                 found.append((seen.time.ToNanoseconds() - asked[event.verdict.attempt]) / 1e6)
     return found
+
+
+def _was_called(attempt: run_service_pb2.Attempt) -> bool:
+    """Whether its tool was called: what a chain left behind when it stopped was not."""
+    return bool(attempt.outcome) or attempt.HasField("failure")
 
 
 def _check(run: run_service_pb2.Run) -> None:

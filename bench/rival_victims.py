@@ -137,6 +137,7 @@ class Restate:
 
 @contextmanager
 def library(kind: str, name: str, place: Path, use_postgres: bool, ledger: Ledger) -> Iterator[Victim]:
+    """Run a peer that is a library, in a process of its own."""
     python = venvs.python(kind)
     with ExitStack() as held:
         home = place / f"crash-{kind}-{'postgres' if use_postgres else 'sqlite'}"
@@ -163,6 +164,7 @@ def library(kind: str, name: str, place: Path, use_postgres: bool, ledger: Ledge
 
 @contextmanager
 def restate(place: Path, ledger: Ledger) -> Iterator[Victim]:
+    """Run Restate's server, which stays, and its service, which does not."""
     home = place / "crash-restate"
     home.mkdir()
     with rivals.restate_server(home, "always") as server:

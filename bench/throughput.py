@@ -41,14 +41,14 @@ class Effort:
     seconds: float = 2.0
     concurrencies: tuple[int, ...] = CONCURRENCIES
     warm_s: float = 1.0
-    count_syncs: bool = True
+    peers_syncs: bool = True
     syncs_s: float = 2.0
 
 
 def measure(
     place: Path,
-    effort: Effort,
     *,
+    effort: Effort,
     durabilities: Sequence[str],
     peers: bool,
     against: Mapping[str, Path],
@@ -176,7 +176,7 @@ class _Class:
                 self._say(_line(row))
 
     def _syncs(self, target: Target) -> dict[str, float | None]:
-        if not self._effort.count_syncs:
+        if not (target.ours or self._effort.peers_syncs):
             return {}
         return {
             case: self._attempt(target, fsyncs_per_plan, target, case, self._effort.syncs_s, self._place)

@@ -147,6 +147,7 @@ class Ours:
 
 @contextmanager
 def ours(place: Path, tool: str, what: str, kill_all: bool, ledger: Ledger) -> Iterator[Victim]:
+    """Run a stack whose tool has one kind of effect; its worker is killed, or everything."""
     project = stack.copy_project(place / f"crash-{tool}-{'all' if kill_all else 'worker'}", "always")
     with (project / "handrail.toml").open("a") as settings:
         # Where clients find it again after everything was killed.
