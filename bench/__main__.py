@@ -62,7 +62,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command")
-    parser.add_argument("--quick", action="store_true", help="one short round of everything: it works")
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
     parser.add_argument("--peers", action="store_true", help="measure the peers too, in turn with us")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (5)")
     parser.add_argument("--seconds", type=float, help="of each round (2; with peers 1.25)")
@@ -126,8 +126,11 @@ def _by_default(part: str, arguments: argparse.Namespace) -> bool:
 
 
 def _parts(arguments: argparse.Namespace, effort: Effort) -> dict[str, Callable[..., dict[str, Any]]]:
-    durabilities = [arguments.durability] if arguments.durability else ["always", "relaxed"]
-    durabilities += ["none"] if arguments.peers and not arguments.durability else []
+    # In short, the first class and the marks: each more takes half a minute to start its peers.
+    durabilities = ["always"] if arguments.quick and arguments.peers else ["always", "relaxed"]
+    durabilities += ["none"] if arguments.peers else []
+    if arguments.durability:
+        durabilities = [arguments.durability]
     against = dict(throughput.root_of(text) for text in arguments.against)
     kills = arguments.kills or (QUICK_KILLS if arguments.quick else KILLS)
     return {
