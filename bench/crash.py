@@ -25,7 +25,7 @@ from bench.victims import AT_A_TIME, EFFECT_S, POLL_S, Victim, wait_until
 LAUNCH_S = 0.06
 BEGIN_TIMEOUT_S = 20.0
 RECOVERY_TIMEOUT_S = 40.0
-QUIET_S = 5.0
+QUIET_S = 4.0
 
 Maker = Callable[[Ledger], AbstractContextManager[Victim]]
 

@@ -38,5 +38,7 @@ def _row(case: str, answer: dict[str, Any], running: stack.Stack) -> dict[str, A
         "extra_share": answer["actions"] / max(1, STEPS * answer["plans"]) - 1,
         "plans_per_s": answer["plans"] / answer["wall_s"],
         "first_errors": answer["first_errors"],
+        # A round has ended when the tracer has caught up.
+        "caught_up_s": answer["drain_s"],
         "traces": asdict(traces.completeness(running)),
     }

@@ -67,7 +67,7 @@ async def _measure(
             "KiB per parked run: decider": _per_run(before, after, len(parked), "decider"),
             "KiB per parked run: whole stack": _per_run(before, after, len(parked), ""),
             "a goal submitted as the decider is killed is done after, s: no open runs": round(quick_s, 2),
-            f"the same with {len(parked)} open runs, s": round(full_s, 2),
+            f"the same, s: {len(parked)} open runs": round(full_s, 2),
         }
         if left_s < SETTLE_S:
             found["released by their deadline"] = "not measured: parking took too long"

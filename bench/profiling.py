@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import machine, phases, processes, stack, venvs
+from bench import broker, machine, phases, processes, stack, venvs
 from bench.drivers import Driver
 
 CONCURRENCY = 16
@@ -23,6 +23,7 @@ RATE_HZ = 200
 SETTLE_S = 1.0
 SHOWN = 18
 SPY_GRACE_S = 60.0
+DRAIN_TIMEOUT_S = 60.0
 
 # The first that matches a frame, from the innermost outwards, names the sample.
 LIBRARIES = (
@@ -77,7 +78,7 @@ def _cpu(running: stack.Stack, project: Path, case: str, seconds: float, place: 
     try:
         driver.order(concurrency=CONCURRENCY, seconds=SETTLE_S, what=case)
         pids = {**running.processes(), "client": driver.pid}
-        undisturbed, plain = _loaded(driver, pids, case, seconds / 2)
+        undisturbed, plain = _loaded(driver, pids, case, seconds / 2, running.access)
         files = _spy(spy, driver, pids, case, seconds, place)
     finally:
         driver.close()
@@ -93,10 +94,12 @@ def _cpu(running: stack.Stack, project: Path, case: str, seconds: float, place: 
 
 
 def _loaded(
-    driver: Driver, pids: Mapping[str, int], case: str, seconds: float
+    driver: Driver, pids: Mapping[str, int], case: str, seconds: float, access: broker.Access
 ) -> tuple[dict[str, float], float]:
+    broker.drain_tracer(access, DRAIN_TIMEOUT_S)
     before = processes.cpu_of(pids)
     answer = driver.order(concurrency=CONCURRENCY, seconds=seconds, what=case)
+    broker.drain_tracer(access, DRAIN_TIMEOUT_S)
     after = processes.cpu_of(pids)
     plans = max(1, answer["plans"])
     return {name: (after[name] - before[name]) / plans * 1e3 for name in pids}, plans / answer["wall_s"]
@@ -146,7 +149,7 @@ def _process(name: str, file: Path, cpu_ms: float) -> str:
     return "\n".join(lines)
 
 
-_SCAFFOLD = r"asyncio/|threading|runpy|typer|click|cli/|<module>|\(frozen"
+_SCAFFOLD = r"asyncio/|uvloop/|threading|runpy|typer|click|cli/|<module>|\(frozen"
 _WAITING = r"^(select \(selectors|wait \(threading|_worker \(concurrent|poll \()"
 
 

@@ -118,7 +118,7 @@ def _faults(measured: Result) -> str:
                 f"{row['plans_per_s']:.0f}",
                 f"{traces['whole']} of {traces['runs']} ({_share(traces['whole'], traces['runs'])})",
                 f"{traces['arrived']} of {traces['expected']}",
-                f"{traces['caught_up_s']:.1f}",
+                f"{row['caught_up_s']:.1f}",
             ]
         )
     return tables.markdown(table)

@@ -176,7 +176,7 @@ class _Class:
                 self._say(_line(row))
 
     def _syncs(self, target: Target) -> dict[str, float | None]:
-        if not (target.ours or self._effort.peers_syncs):
+        if target.limit or not (target.ours or self._effort.peers_syncs):
             return {}
         return {
             case: self._attempt(target, fsyncs_per_plan, target, case, self._effort.syncs_s, self._place)
