@@ -116,6 +116,7 @@ def _run(arguments: argparse.Namespace) -> int:
             # After each part, so that the next one cannot lose it.
             RESULTS.mkdir(exist_ok=True)
             file.write_text(json.dumps(result, indent=1) + "\n")
+        say("tidying up")
     say(f"results are in {file}")
     _report(result, arguments)
     return 1 if result["failed"] else 0
@@ -141,7 +142,7 @@ def _parts(arguments: argparse.Namespace, effort: Effort) -> dict[str, Callable[
             peers=arguments.peers,
             against=against,
         ),
-        "crash": partial(crash.measure, kills=kills, peers=arguments.peers),
+        "crash": partial(crash.measure, kills=kills, peers=arguments.peers, quick=arguments.quick),
         "parked": partial(parked.measure, quick=arguments.quick),
         "faults": partial(faults.measure, quick=arguments.quick),
         "startup": partial(startup.measure, quick=arguments.quick),
