@@ -22,7 +22,7 @@ def markdown(table: Table) -> str:
 def plain(text: str) -> str:
     """Return Markdown without what only Markdown needs."""
     kept = [line for line in text.splitlines() if not re.fullmatch(r"[|-]+", line)]
-    return "\n".join(re.sub(r"^\| | \|$", "", line).replace(" | ", "   ") for line in kept)
+    return "\n".join(re.sub(r"^\| | \|$", "", line).replace(" | ", "   ").replace("**", "") for line in kept)
 
 
 def ms(value: float | None) -> str:
