@@ -32,7 +32,7 @@ RESULTS = Path(__file__).with_name("results")
 PARTS = ("throughput", "crash", "parked", "faults", "startup")
 FULL = Effort()
 # Beside eight others each round is shorter, so that all of it stays below twenty minutes.
-FULL_WITH_PEERS = Effort(seconds=1.25, warm_s=0.7, syncs_s=1.0)
+FULL_WITH_PEERS = Effort(seconds=1.0, warm_s=0.7, syncs_s=1.0)
 QUICK = Effort(rounds=1, seconds=0.5, concurrencies=(1, 16), warm_s=0.3, peers_syncs=False, syncs_s=0.5)
 KILLS, QUICK_KILLS = 5, 1
 PROFILE_S, QUICK_PROFILE_S = 10.0, 3.0
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
     parser.add_argument("--peers", action="store_true", help="measure the peers too, in turn with us")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (5)")
-    parser.add_argument("--seconds", type=float, help="of each round (2; with peers 1.25)")
+    parser.add_argument("--seconds", type=float, help="of each round (2; with peers 1)")
     parser.add_argument("--kills", type=int, help=f"of each kind and target ({KILLS})")
     parser.add_argument("--only", default="", help=f"of {','.join(PARTS)}")
     parser.add_argument("--durability", choices=("always", "relaxed"), help="one durability only")
