@@ -7,13 +7,16 @@ STAMP := $(VENV)/.synced
 SEEDS ?= 1000
 FIRST ?= 0
 KILLS ?= 200
+QUICK ?=
+ARGS ?=
 GOAL ?= refund order 1001 and tell the customer
 
 # Trust what the machine trusts; older versions of uv know the first name only.
 export UV_NATIVE_TLS := 1
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: run test check simulate simulate-mutants chaos chaos-short fmt protos setup ci clean help
+.PHONY: run test check simulate simulate-mutants chaos chaos-short bench bench-peers profile fmt protos setup \
+	ci clean help
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -54,6 +57,16 @@ chaos: $(STAMP)  ## kill, stop and cut off KILLS times on both hosts, and judge 
 chaos-short: $(STAMP)  ## every named point once, and the cases, on the inline host (minutes)
 	$(PY) -m tests.chaos --kills 80 --others 3 --points --cases --together --seed 1
 
+bench: $(STAMP)  ## measure: speed beside the limit, parked runs, faults, start (twelve minutes; QUICK=1: two)
+	$(PY) -m bench $(if $(QUICK),--quick) $(ARGS)
+
+bench-peers: $(STAMP)  ## the same beside LangGraph, DBOS, Restate, AutoGen, and kills (20 minutes; QUICK=1: three)
+	$(PY) -m bench --peers $(if $(QUICK),--quick) $(ARGS)
+
+profile: $(STAMP)  ## say where the time of a plan of reads and of one of effects goes (a minute)
+	$(PY) -m bench profile --case read $(if $(QUICK),--quick) $(ARGS)
+	$(PY) -m bench profile --case effect $(if $(QUICK),--quick) $(ARGS)
+
 fmt: $(STAMP)  ## format and fix what can be fixed
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
@@ -64,4 +77,4 @@ protos: $(STAMP)  ## generate the protobuf and gRPC code
 ci: check test
 
 clean:  ## remove what was built here
-	rm -rf $(VENV) .uv .handrail .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .uv .handrail .mypy_cache .ruff_cache .pytest_cache .import_linter_cache bench/.venvs

@@ -1,9 +1,9 @@
 """`python -m bench`: measure, profile, and report what was measured.
 
-python -m bench [--quick] [--peers] [--only throughput,crash,parked,faults,startup] [--against PATH ...]
+python -m bench [--quick] [--peers] [--only PARTS] [--json] [--write docs/performance.md] [--against PATH ...]
 python -m bench profile [--quick] [--case read|effect]
-python -m bench report FILE [--write]      the tables again; --write puts them into docs/performance.md
-python -m bench counts                     what a plan stores, on the log in memory
+python -m bench report FILE [--write docs/performance.md]      the tables of a results file again
+python -m bench counts                                         what a plan stores, on the log in memory
 """
 
 from __future__ import annotations
@@ -11,112 +11,165 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import counts, crash, faults, machine, parked, profiling, report, startup, throughput
+from bench.drivers import DriverFailed
+from bench.stack import StackFailed
 from bench.throughput import Effort
+from core.errors import HandrailError
 
 RESULTS = Path(__file__).with_name("results")
 PARTS = ("throughput", "crash", "parked", "faults", "startup")
 FULL = Effort()
-QUICK = Effort(rounds=1, seconds=1.0, concurrencies=(1, 16), count_syncs=False)
+# Beside eight others each round is shorter, so that all of it stays below twenty minutes.
+FULL_WITH_PEERS = Effort(seconds=1.0, warm_s=0.7, syncs_s=1.0)
+QUICK = Effort(rounds=1, seconds=0.5, concurrencies=(1, 16), warm_s=0.3, peers_syncs=False, syncs_s=0.5)
+KILLS, QUICK_KILLS = 5, 1
+PROFILE_S, QUICK_PROFILE_S = 10.0, 3.0
+TRACING = "our stacks write their traces to a file, as they do by default"
+
+# What may go wrong in one part without taking the others' results along.
+_Failure = (HandrailError, DriverFailed, StackFailed, AssertionError, OSError)
 
 
 def main() -> int:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").split("\n")[0])
-    commands = parser.add_subparsers(dest="command")
-    _add_run(parser)
-    profile = commands.add_parser("profile", help="say where the time of a plan goes")
-    profile.add_argument("--quick", action="store_true", help="3 seconds instead of 10")
-    profile.add_argument("--case", choices=throughput.CASES, default="read")
-    profile.add_argument("--durability", choices=("always", "relaxed"), default="always")
-    shown = commands.add_parser("report", help="show the tables of a results file again")
-    shown.add_argument("file", type=Path)
-    shown.add_argument("--write", action="store_true", help="write them into docs/performance.md")
-    commands.add_parser("counts", help="count what a plan stores")
-    arguments = parser.parse_args()
+    # Before gRPC starts: its fork handlers are for those that go on without exec.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    # What we started is ended however we are.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    arguments = _parser().parse_args()
     if arguments.command == "profile":
         return _profile(arguments)
     if arguments.command == "report":
-        result = report.load(arguments.file)
-        print(report.terminal(result))
-        if arguments.write:
-            report.write_document(result)
-        return 0
+        return _report(report.load(arguments.file), arguments)
     if arguments.command == "counts":
         counts.main()
         return 0
     return _run(arguments)
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="one short round of everything")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").split("\n")[0])
+    commands = parser.add_subparsers(dest="command")
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
     parser.add_argument("--peers", action="store_true", help="measure the peers too, in turn with us")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement (5)")
-    parser.add_argument("--seconds", type=float, help="of each round (2)")
+    parser.add_argument("--seconds", type=float, help="of each round (2; with peers 1)")
+    parser.add_argument("--kills", type=int, help=f"of each kind and target ({KILLS})")
     parser.add_argument("--only", default="", help=f"of {','.join(PARTS)}")
     parser.add_argument("--durability", choices=("always", "relaxed"), help="one durability only")
-    parser.add_argument(
-        "--against",
-        action="append",
-        default=[],
-        metavar="[NAME=]PATH",
-        help="measure another checkout too, in turn with this one",
-    )
+    against = "measure another checkout too, in turn with this one"
+    parser.add_argument("--against", action="append", default=[], metavar="[NAME=]PATH", help=against)
+    _add_shown(parser)
+    profile = commands.add_parser("profile", help="say where the time of a plan goes")
+    profile.add_argument("--quick", action="store_true", help=f"{QUICK_PROFILE_S:g} s, not {PROFILE_S:g}")
+    profile.add_argument("--case", choices=throughput.CASES, default="read")
+    profile.add_argument("--durability", choices=("always", "relaxed"), default="always")
+    shown = commands.add_parser("report", help="show the tables of a results file again")
+    shown.add_argument("file", type=Path)
+    _add_shown(shown)
+    commands.add_parser("counts", help="count what a plan stores")
+    return parser
+
+
+def _add_shown(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, and no tables")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="write the tables into it as well")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    effort = QUICK if arguments.quick else FULL
-    effort = replace(
-        effort, rounds=arguments.rounds or effort.rounds, seconds=arguments.seconds or effort.seconds
-    )
-    wanted = arguments.only.split(",") if arguments.only else PARTS
+    wanted = arguments.only.split(",") if arguments.only else [p for p in PARTS if _by_default(p, arguments)]
     unknown = [part for part in wanted if part not in PARTS]
     if unknown:
         print(f"there is no {unknown[0]!r} to measure; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    against = dict(throughput.root_of(text) for text in arguments.against)
+    began, ticks = time.monotonic(), machine.ticks()
     say = _progress()
-    with tempfile.TemporaryDirectory(prefix="handrail-bench-", ignore_cleanup_errors=True) as home:
-        place = Path(home)
-        # PostgreSQL runs as a user of its own.
-        place.chmod(0o755)
-        result: dict[str, Any] = {"machine": machine.describe(place), "effort": _effort(effort)}
-        if "throughput" in wanted:
-            durabilities = [arguments.durability] if arguments.durability else ["always", "relaxed"]
-            durabilities += ["none"] if arguments.peers and not arguments.durability else []
-            result["throughput"] = throughput.measure(
-                place, effort, durabilities=durabilities, peers=arguments.peers, against=against, say=say
-            )
-        if "crash" in wanted:
-            result["crash"] = crash.measure(place, quick=arguments.quick, peers=arguments.peers, say=say)
-        for name, measure in (
-            ("parked", parked.measure),
-            ("faults", faults.measure),
-            ("startup", startup.measure),
-        ):
-            if name in wanted:
-                result[name] = measure(place, quick=arguments.quick, say=say)
-    file = _save(result)
-    print(report.terminal(result))
-    print(f"\n{file}\n")
+    with _place("run") as place:
+        result: dict[str, Any] = {"machine": machine.describe(place), "failed": {}}
+        file = RESULTS / f"{time.strftime('%Y%m%d-%H%M')}-{result['machine']['commit']}.json"
+        effort = _effort(arguments)
+        result["effort"] = {**asdict(effort), "tracing": TRACING}
+        for part, measure in _parts(arguments, effort).items():
+            if part not in wanted:
+                continue
+            say(f"{part} ...")
+            try:
+                result[part] = measure(place, say=say)
+            except _Failure as error:
+                result["failed"][part] = f"{type(error).__name__}: {error}"
+                say(f"{part} failed: {error}")
+            result["machine"]["wall_s"] = round(time.monotonic() - began)
+            result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
+            result["machine"]["load_average_after"] = machine.load_average()
+            # After each part, so that the next one cannot lose it.
+            RESULTS.mkdir(exist_ok=True)
+            file.write_text(json.dumps(result, indent=1) + "\n")
+        say("tidying up")
+    say(f"results are in {file}")
+    _report(result, arguments)
+    return 1 if result["failed"] else 0
+
+
+def _by_default(part: str, arguments: argparse.Namespace) -> bool:
+    return part != "crash" or bool(arguments.peers)
+
+
+def _parts(arguments: argparse.Namespace, effort: Effort) -> dict[str, Callable[..., dict[str, Any]]]:
+    # In short, the first class and the marks: each more takes half a minute to start its peers.
+    durabilities = ["always"] if arguments.quick and arguments.peers else ["always", "relaxed"]
+    durabilities += ["none"] if arguments.peers else []
+    if arguments.durability:
+        durabilities = [arguments.durability]
+    against = dict(throughput.root_of(text) for text in arguments.against)
+    kills = arguments.kills or (QUICK_KILLS if arguments.quick else KILLS)
+    return {
+        "throughput": partial(
+            throughput.measure,
+            effort=effort,
+            durabilities=durabilities,
+            peers=arguments.peers,
+            against=against,
+        ),
+        "crash": partial(crash.measure, kills=kills, peers=arguments.peers, quick=arguments.quick),
+        "parked": partial(parked.measure, quick=arguments.quick),
+        "faults": partial(faults.measure, quick=arguments.quick),
+        "startup": partial(startup.measure, quick=arguments.quick),
+    }
+
+
+def _effort(arguments: argparse.Namespace) -> Effort:
+    effort = QUICK if arguments.quick else FULL_WITH_PEERS if arguments.peers else FULL
+    return replace(
+        effort, rounds=arguments.rounds or effort.rounds, seconds=arguments.seconds or effort.seconds
+    )
+
+
+def _report(result: dict[str, Any], arguments: argparse.Namespace) -> int:
+    print(json.dumps(result, indent=1) if arguments.json else report.terminal(result))
+    if arguments.write is not None:
+        report.write_document(result, arguments.write)
     return 0
 
 
 def _profile(arguments: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory(prefix="handrail-bench-", ignore_cleanup_errors=True) as home:
+    with _place("profile") as place:
         text = profiling.profile(
-            Path(home),
+            place,
             case=arguments.case,
             durability=arguments.durability,
-            seconds=3.0 if arguments.quick else 10.0,
+            seconds=QUICK_PROFILE_S if arguments.quick else PROFILE_S,
             say=_progress(),
         )
     RESULTS.mkdir(exist_ok=True)
@@ -127,16 +180,13 @@ def _profile(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _effort(effort: Effort) -> dict[str, Any]:
-    tracing = "on" if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else "off"
-    return {"rounds": effort.rounds, "seconds": effort.seconds, "tracing": tracing}
-
-
-def _save(result: dict[str, Any]) -> Path:
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{time.strftime('%Y%m%d-%H%M')}-{result['machine']['commit']}.json"
-    file.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-    return file
+@contextmanager
+def _place(name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f"handrail-{name}-", ignore_cleanup_errors=True) as home:
+        place = Path(home)
+        # PostgreSQL runs as a user of its own.
+        place.chmod(0o755)
+        yield place
 
 
 def _progress() -> Callable[[str], None]:

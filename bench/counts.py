@@ -1,23 +1,22 @@
-"""Counts that do not wobble: what a plan stores, in messages and bytes.
+"""Counts that do not wobble: what a plan stores, and what it costs to fold it.
 
-`stored` reads a running stack's broker. `count_plan` runs one plan through the real decider, worker and verifier
-on the log in memory and counts what they append; the same code gives the same counts on every machine.
-"""  # noqa: E501
+`count_plan` runs one plan through the real decider, worker and verifier on the log in memory and counts what
+they append; the same code gives the same counts on every machine. `tests/unit/test_counts.py` holds them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib.util
-import json
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import nats
 
 from actors.host import AgentLoop
 from actors.verifier import Verifier
@@ -40,30 +39,6 @@ TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """How much a broker holds, in all of its streams."""
-
-    messages: int
-    bytes: int
-
-
-def stored(url: str, password: str) -> Stored:
-    """Ask a broker how much it holds."""
-    return asyncio.run(_stored(url, password))
-
-
-async def _stored(url: str, password: str) -> Stored:
-    client = await nats.connect(url, user="admin", password=password, inbox_prefix=b"_INBOX_admin")
-    try:
-        answer = await client.request("$JS.API.STREAM.LIST", b"", timeout=5)
-    finally:
-        await client.close()
-    states = [one["state"] for one in json.loads(answer.data)["streams"]]
-    # By the last sequence: what a timer's stream has dropped was stored too.
-    return Stored(sum(s["last_seq"] for s in states), sum(s["bytes"] for s in states))
-
-
-@dataclass(frozen=True, slots=True)
 class Counts:
     """What one plan stored."""
 
@@ -71,8 +46,9 @@ class Counts:
     bytes: int
     by_kind: Mapping[str, int]
     steps: int
-    # Function calls of folding the whole log.
+    # Of folding the whole log: function calls, and the most memory that it holds at once.
     fold_calls: int
+    fold_bytes: int
 
     @property
     def publishes_per_step(self) -> float:
@@ -102,7 +78,10 @@ def count_plan(tool: str, *, steps: int = 5) -> Counts:
     found = asyncio.run(_run_plan(broker, tool, steps))
     kinds = Counter(kind for _, _, kind in broker.published)
     size = sum(size for _, size, _ in broker.published)
-    return Counts(len(broker.published), size, kinds, steps, _calls(lambda: run.fold(KEY, found)))
+    fold = partial(run.fold, KEY, found)
+    # What is made once and kept is no cost of a plan.
+    fold()
+    return Counts(len(broker.published), size, kinds, steps, _calls(fold), _peak_bytes(fold))
 
 
 async def records(tool: str, steps: int) -> list[Record]:
@@ -147,12 +126,23 @@ def _calls(work: Callable[[], Any]) -> int:
         nonlocal calls
         calls += event in ("call", "c_call")
 
+    before = sys.getprofile()
     sys.setprofile(count)
     try:
         work()
     finally:
-        sys.setprofile(None)
+        sys.setprofile(before)
     return calls
+
+
+def _peak_bytes(work: Callable[[], Any]) -> int:
+    """Return how much memory of Python's own a piece of work holds at once."""
+    tracemalloc.start()
+    try:
+        kept = work()
+        return tracemalloc.get_traced_memory()[1] if kept is not None else 0
+    finally:
+        tracemalloc.stop()
 
 
 def _tools() -> list[Tool]:
@@ -172,7 +162,8 @@ def main() -> None:
             kinds = ", ".join(f"{count} {kind}" for kind, count in found.by_kind.items())
             print(
                 f"{tool}: {found.events} events ({kinds}), {found.bytes} bytes, "
-                f"{found.fold_calls} calls to fold"
+                f"{found.publishes_per_step:.1f} a step; folding: {found.fold_calls} calls, "
+                f"{found.fold_bytes} bytes"
             )
 
 

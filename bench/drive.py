@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MAX_SHOWN_ERRORS = 3
@@ -56,8 +57,15 @@ class Round:
             self._number += 1
             return self._number
 
-    def done(self, started: float, error: BaseException | None = None) -> None:
-        """Note the end of a plan that was begun at `started`."""
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the plan that is run within."""
+        started = time.perf_counter()
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as caught:  # noqa: BLE001 - whatever goes wrong with a plan is counted and shown
+            error = caught
         now = time.perf_counter()
         with self._lock:
             self._ended = now
@@ -85,13 +93,8 @@ async def round_async(
 
     async def loop() -> None:
         while (number := counted.more()) is not None:
-            started = time.perf_counter()
-            try:
+            with counted.counting():
                 await run_plan(number)
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong is counted and shown
-                counted.done(started, error)
-            else:
-                counted.done(started)
 
     await asyncio.gather(*(loop() for _ in range(concurrency)))
     return counted.answer()
@@ -103,13 +106,8 @@ def round_threads(run_plan: Callable[[int], Any], *, concurrency: int, seconds: 
 
     def loop() -> None:
         while (number := counted.more()) is not None:
-            started = time.perf_counter()
-            try:
+            with counted.counting():
                 run_plan(number)
-            except Exception as error:  # noqa: BLE001 - as above
-                counted.done(started, error)
-            else:
-                counted.done(started)
 
     threads = [threading.Thread(target=loop) for _ in range(concurrency)]
     for thread in threads:

@@ -10,18 +10,19 @@ import asyncio
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from bench.broker import SHARDS, Access, open_log
 from bench.drive import Lines, round_async
 from bus import streams
 from bus.broker import EmbeddedBroker
 from bus.directory import DataDirectory
-from bus.link import Link
 from bus.log import NatsLog
 from core.ports import Address, Consumer, RunKey
 from handrail.v1 import event_pb2
 
-SHARDS = (0, 1, 2, 3)
 THERE = Consumer("there", ("ev.{shard}.bench.*.cmd.>",), ack_wait_s=30)
 BACK = Consumer("back", ("ev.{shard}.bench.*.ans.>",), ack_wait_s=30)
 MAX_UNANSWERED = 1_000
@@ -55,71 +56,83 @@ class Chains:
                 await waiting
 
 
-async def echo(url: str, password: str) -> None:
+class Publishes:
+    """The other kind of limit: plans that wait for nobody."""
+
+    def __init__(self, log: NatsLog) -> None:
+        self._log = log
+
+    async def listen(self) -> None:
+        """Hear nothing."""
+
+    async def run(self, number: int, events: int) -> None:
+        """Make all of the events, one after another."""
+        key = _key(number)
+        for _ in range(events):
+            await self._log.append(Address(key, "cmd", ("submit",)), _event())
+
+
+async def echo(access: Access) -> None:
     """Answer every event with one of our own, until killed."""
-    log = await _log(url, password)
     answering: set[asyncio.Task[None]] = set()
+    async with open_log(access) as log:
 
-    async def answer(key: RunKey) -> None:
-        await log.append(Address(key, "ans", ("worker", "w", "result", "a1")), _event())
+        async def answer(key: RunKey) -> None:
+            await log.append(Address(key, "ans", ("worker", "w", "result", "a1")), _event())
 
-    async for delivery in log.consume(THERE, limit=MAX_UNANSWERED):
-        record = delivery.record
-        if record is not None and record.address.topic == ("submit",):
-            task = asyncio.create_task(answer(delivery.key))
-            answering.add(task)
-            task.add_done_callback(answering.discard)
-        await delivery.ack()
+        async for delivery in log.consume(THERE, limit=MAX_UNANSWERED):
+            record = delivery.record
+            if record is not None and record.address.topic == ("submit",):
+                task = asyncio.create_task(answer(delivery.key))
+                answering.add(task)
+                task.add_done_callback(answering.discard)
+            await delivery.ack()
 
 
 async def serve(kind: str, durability: str, place: Path) -> None:
-    """Answer the bench; each order says how many `events` a plan has."""
+    """Run a broker, and answer the bench; each order says how many `events` a plan has."""
     directory = DataDirectory.acquire(place)
     broker = EmbeddedBroker(directory, {"worker": ()}, relaxed=durability == "relaxed")
     await broker.start()
-    password = broker.credentials("admin").password
-    log = await _log(broker.url, password)
-    used = (THERE, BACK) if kind == "chain" else ()
-    await streams.ensure(log.link, shards=SHARDS, consumers=used)
-    chains = Chains(log)
-    tasks: list[asyncio.Task[None]] = []
-    other = None
-    if kind == "chain":
-        tasks.append(asyncio.create_task(chains.listen()))
-        command = [sys.executable, "-m", "bench.limit", "echo", broker.url]
-        other = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-        assert other.stdin is not None
-        other.stdin.write(password.encode() + b"\n")
-        await other.stdin.drain()
+    access = Access(broker.url, broker.credentials("admin").password)
+    async with open_log(access) as log, AsyncExitStack() as held:
+        await streams.ensure(log.link, shards=SHARDS, consumers=(THERE, BACK) if kind == "chain" else ())
+        if kind == "chain":
+            await held.enter_async_context(_echoing(access))
+        work = Chains(log) if kind == "chain" else Publishes(log)
+        listening = asyncio.create_task(work.listen())
+        await _answer(work)
+        listening.cancel()
+    await broker.stop()
+    directory.release()
+
+
+@asynccontextmanager
+async def _echoing(access: Access) -> AsyncIterator[None]:
+    """Have another process answer, for as long as the context lasts."""
+    command = [sys.executable, "-m", "bench.limit", "echo", access.url]
+    other = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+    assert other.stdin is not None
+    other.stdin.write(access.password.encode() + b"\n")
+    await other.stdin.drain()
+    try:
+        yield
+    finally:
+        other.kill()
+        await other.wait()
+
+
+async def _answer(work: Chains | Publishes) -> None:
     lines = Lines()
     lines.say({"ready": True})
     orders = lines.orders()
     while (order := await asyncio.to_thread(next, orders, None)) is not None:
         events = int(order["events"][order["what"]])
 
-        async def publish(number: int, events: int = events) -> None:
-            key = _key(number)
-            for _ in range(events):
-                await log.append(Address(key, "cmd", ("submit",)), _event())
+        async def run_plan(number: int, events: int = events) -> None:
+            await work.run(number, events)
 
-        async def chain(number: int, events: int = events) -> None:
-            await chains.run(number, events)
-
-        run_plan = chain if kind == "chain" else publish
         lines.say(await round_async(run_plan, concurrency=order["concurrency"], seconds=order["seconds"]))
-    for task in tasks:
-        task.cancel()
-    if other is not None:
-        other.kill()
-        await other.wait()
-    await log.close()
-    await broker.stop()
-    directory.release()
-
-
-async def _log(url: str, password: str) -> NatsLog:
-    link = await Link.connect(url, user="admin", password=password, inbox_prefix="_INBOX_admin")
-    return NatsLog(link, SHARDS)
 
 
 def _key(number: int) -> RunKey:
@@ -135,6 +148,6 @@ def _event() -> event_pb2.Event:
 
 if __name__ == "__main__":
     if sys.argv[1] == "echo":
-        asyncio.run(echo(sys.argv[2], sys.stdin.readline().strip()))
+        asyncio.run(echo(Access(sys.argv[2], sys.stdin.readline().strip())))
     else:
         asyncio.run(serve(sys.argv[1], sys.argv[2], Path(sys.argv[3])))

@@ -1,14 +1,13 @@
 """The client of the load, in a process of its own: `python -m bench.load ADDRESS`.
 
 Plans of five steps, each of which takes what the one before it returned, given by the client. A plan counts
-from `submit` until `wait` has returned the run, which must be done and hold the right number.
+from the call of `Client.run` until it has returned the run, which must be done and hold the right number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from bench.drive import Lines, round_async
@@ -17,7 +16,7 @@ from handrail.v1 import event_pb2, run_service_pb2
 
 STEPS = 5
 TOOLS = {"read": "step", "effect": "act", "flaky_read": "flaky_step", "flaky_effect": "flaky_act"}
-SAMPLED_RUNS = 60
+SAMPLED_RUNS = 30
 RUN_TIMEOUT_S = 60.0
 
 
@@ -29,25 +28,24 @@ def plan(tool: str, steps: int = STEPS) -> dict[str, Any]:
 
 
 class Load:
-    """Clients of one server, and the plans that they run."""
+    """A client of a server, and the plans that it runs."""
 
-    def __init__(self, clients: Sequence[Client]) -> None:
-        self._clients = clients
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._runs: list[str] = []
         self._actions = 0
 
     async def round(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Run plans for a while, or say how long single steps of the last ones took, by the log's own times."""  # noqa: E501
+        """Run plans for a while, or say how long single steps of the last ones took, by the log's times."""
         if order["what"] == "steps":
             return {"steps_ms": await self._step_latencies_ms()}
         self._runs, self._actions = [], 0
         form = plan(TOOLS[order["what"]])
 
-        async def run_plan(number: int) -> None:
-            client = self._clients[number % len(self._clients)]
-            run = await client.run("bench", plan=form, timeout_s=RUN_TIMEOUT_S)
+        async def run_plan(_: int) -> None:
+            run = await self._client.run("bench", plan=form, timeout_s=RUN_TIMEOUT_S)
             _check(run)
-            self._actions += sum(not attempt.revoked for step in run.steps for attempt in step.attempts)
+            self._actions += sum(_was_called(attempt) for step in run.steps for attempt in step.attempts)
             self._runs.append(run.id)
 
         answer = await round_async(run_plan, concurrency=order["concurrency"], seconds=order["seconds"])
@@ -56,7 +54,7 @@ class Load:
 
     async def _step_latencies_ms(self) -> list[float]:
         spread = self._runs[:: max(1, len(self._runs) // SAMPLED_RUNS)][:SAMPLED_RUNS]
-        return [ms for run in spread for ms in await step_latencies_ms(self._clients[0], run)]
+        return [ms for run in spread for ms in await step_latencies_ms(self._client, run)]
 
 
 async def step_latencies_ms(client: Client, run: str) -> list[float]:
@@ -72,6 +70,11 @@ async def step_latencies_ms(client: Client, run: str) -> list[float]:
     return found
 
 
+def _was_called(attempt: run_service_pb2.Attempt) -> bool:
+    """Whether its tool was called: what a chain left behind when it stopped was not."""
+    return bool(attempt.outcome) or attempt.HasField("failure")
+
+
 def _check(run: run_service_pb2.Run) -> None:
     outputs = [step.output.json for step in run.steps]
     wanted = [str(i + 1) for i in range(len(run.steps))]
@@ -79,18 +82,16 @@ def _check(run: run_service_pb2.Run) -> None:
         raise AssertionError(f"run {run.id}: status {run.status}, outputs {outputs}")
 
 
-async def main(address: str, channels: int) -> None:
+async def main(address: str) -> None:
     """Answer the bench until it is done."""
-    # gRPC shares the connections of channels with the same settings, so more than one is one with more streams.  # noqa: E501
-    clients = [Client(address, timeout_s=RUN_TIMEOUT_S) for _ in range(channels)]
-    load = Load(clients)
-    lines = Lines()
-    lines.say({"ready": True})
-    orders = lines.orders()
-    while (order := await asyncio.to_thread(next, orders, None)) is not None:
-        lines.say(await load.round(order))
-    await asyncio.gather(*(client.close() for client in clients))
+    async with Client(address, timeout_s=RUN_TIMEOUT_S) as client:
+        load = Load(client)
+        lines = Lines()
+        lines.say({"ready": True})
+        orders = lines.orders()
+        while (order := await asyncio.to_thread(next, orders, None)) is not None:
+            lines.say(await load.round(order))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1))
+    asyncio.run(main(sys.argv[1]))

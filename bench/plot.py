@@ -29,8 +29,8 @@ def throughput(rows: Sequence[Result]) -> str:
     legend_top = TOP + len(panels) * (PANEL_HEIGHT + 60)
     height = legend_top + LEGEND_ROW * (-(-len(series) // LEGEND_COLUMNS)) + 10
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'  # noqa: E501
-        ' font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(LEFT, 20, "Plans of five sequential steps per second", size=15, bold=True),
     ]

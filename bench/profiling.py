@@ -1,8 +1,8 @@
 """Where the time of a plan goes: latency by phases with one plan at a time, processor time under load.
 
-py-spy samples every Python process of the stack and the client. A sample counts for the library nearest to its
-innermost frame; the shares are turned into milliseconds per plan with what the kernel says each process used.
-"""  # noqa: E501
+py-spy samples every Python process of the stack and the client. A sample counts for the library nearest to
+its innermost frame; the shares are turned into milliseconds per plan with what the kernel says of processes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import machine, phases, processes, stack, venvs
+from bench import broker, machine, phases, processes, stack, venvs
 from bench.drivers import Driver
 
 CONCURRENCY = 16
@@ -23,6 +23,7 @@ RATE_HZ = 200
 SETTLE_S = 1.0
 SHOWN = 18
 SPY_GRACE_S = 60.0
+DRAIN_TIMEOUT_S = 60.0
 
 # The first that matches a frame, from the innermost outwards, names the sample.
 LIBRARIES = (
@@ -47,8 +48,8 @@ OTHER = "asyncio and Python"
 
 def profile(place: Path, *, case: str, durability: str, seconds: float, say: Callable[[str], None]) -> str:
     """Return both views of a plan's time, as text."""
-    kept = "relaxed" if durability == "relaxed" else "always"
-    project = stack.copy_project(place / "profile", kept)  # type: ignore[arg-type]
+    kept: stack.Durability = "relaxed" if durability == "relaxed" else "always"
+    project = stack.copy_project(place / "profile", kept)
     about = machine.describe(place)
     parts = [
         f"Profile of plans of five {case}s, one after another; broker sync = {durability}",
@@ -77,7 +78,7 @@ def _cpu(running: stack.Stack, project: Path, case: str, seconds: float, place: 
     try:
         driver.order(concurrency=CONCURRENCY, seconds=SETTLE_S, what=case)
         pids = {**running.processes(), "client": driver.pid}
-        undisturbed, plain = _loaded(driver, pids, case, seconds / 2)
+        undisturbed, plain = _loaded(driver, pids, case, seconds / 2, running.access)
         files = _spy(spy, driver, pids, case, seconds, place)
     finally:
         driver.close()
@@ -93,10 +94,12 @@ def _cpu(running: stack.Stack, project: Path, case: str, seconds: float, place: 
 
 
 def _loaded(
-    driver: Driver, pids: Mapping[str, int], case: str, seconds: float
+    driver: Driver, pids: Mapping[str, int], case: str, seconds: float, access: broker.Access
 ) -> tuple[dict[str, float], float]:
+    broker.drain_tracer(access, DRAIN_TIMEOUT_S)
     before = processes.cpu_of(pids)
     answer = driver.order(concurrency=CONCURRENCY, seconds=seconds, what=case)
+    broker.drain_tracer(access, DRAIN_TIMEOUT_S)
     after = processes.cpu_of(pids)
     plans = max(1, answer["plans"])
     return {name: (after[name] - before[name]) / plans * 1e3 for name in pids}, plans / answer["wall_s"]
@@ -112,9 +115,9 @@ def _spy(
         if name in ("broker", "supervisor"):
             continue
         file = place / f"{name.replace(':', '-')}.raw"
-        command = [spy, "record", "-p", str(pid), "-d", str(int(seconds)), "-r", str(RATE_HZ)]
+        command = [str(spy), "record", "-p", str(pid), "-d", str(int(seconds)), "-r", str(RATE_HZ)]
         process = subprocess.Popen(
-            [*command, "-f", "raw", "-o", file, "--nonblocking"],
+            [*command, "-f", "raw", "-o", str(file), "--nonblocking"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -146,7 +149,7 @@ def _process(name: str, file: Path, cpu_ms: float) -> str:
     return "\n".join(lines)
 
 
-_SCAFFOLD = r"asyncio/|threading|runpy|typer|click|cli/|<module>|\(frozen"
+_SCAFFOLD = r"asyncio/|uvloop/|threading|runpy|typer|click|cli/|<module>|\(frozen"
 _WAITING = r"^(select \(selectors|wait \(threading|_worker \(concurrent|poll \()"
 
 

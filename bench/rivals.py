@@ -1,9 +1,9 @@
 """The peers as targets: each in its own venv and processes, in the mode that its documentation calls for.
 
 Where a library leaves a choice, the faster one was taken (measured once, see docs/performance.md): LangGraph
-asynchronous, DBOS with threads and SQLite's write-ahead log, Restate with 4 partitions instead of 24. Peers on
-PostgreSQL get two driver processes, so that they can use both cores.
-"""  # noqa: E501
+asynchronous on SQLite and with threads on PostgreSQL, DBOS with threads and SQLite's write-ahead log, Restate
+with 4 partitions instead of 24. Peers on PostgreSQL get two driver processes, for both cores.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def _library(
     python = venvs.python(kind)
     place = place / f"{kind}-{store}-{durability}"
     place.mkdir()
-    command = [python, HERE / "peers" / f"{kind}_peer.py", "--store", store, "--place", place]
+    command: list[str | Path] = [python, HERE / "peers" / f"{kind}_peer.py", "--store", store]
+    command += ["--place", place]
     if kind != "autogen":
         command += ["--durability", "relaxed" if durability == "relaxed" else "always", "--style", style]
     if postgres:

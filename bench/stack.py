@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from bench import broker
 from bench.processes import tree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,9 +60,11 @@ class Stack:
         """Return the pids of the stack, by the name of what runs in them."""
         return {_name(command): pid for pid, command in tree(self.pid).items()}
 
-    def password(self, user: str = "admin") -> str:
-        """Return how a user of the broker signs in."""
-        return str(json.loads((self.data / "credentials.json").read_text())[user])
+    @property
+    def access(self) -> broker.Access:
+        """How to get at its broker."""
+        credentials = json.loads((self.data / "credentials.json").read_text())
+        return broker.Access(self.broker_url, str(credentials[broker.ADMIN]))
 
     def stop(self) -> None:
         """Drain it, and wait."""
@@ -81,7 +84,7 @@ class Stack:
             self._process.stdout.close()
 
 
-def start(project: Path, *, root: Path = ROOT, **extra: str) -> Stack:
+def start(project: Path, *, root: Path = ROOT, extra: Mapping[str, str] | None = None) -> Stack:
     """Start a stack and wait until it says that it is ready."""
     stderr = project / "up.stderr"
     command = [sys.executable, "-m", "handrail.cli.main", "up", "--host", "inline", "--json"]
@@ -91,7 +94,7 @@ def start(project: Path, *, root: Path = ROOT, **extra: str) -> Stack:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=environment(root, **extra),
+            env=environment(root, **(extra or {})),
             cwd=root,
             start_new_session=True,
         )
@@ -105,9 +108,9 @@ def start(project: Path, *, root: Path = ROOT, **extra: str) -> Stack:
 
 
 @contextmanager
-def running(project: Path, *, root: Path = ROOT, **extra: str) -> Iterator[Stack]:
+def running(project: Path, *, root: Path = ROOT) -> Iterator[Stack]:
     """Run a stack for as long as the context lasts."""
-    stack = start(project, root=root, **extra)
+    stack = start(project, root=root)
     try:
         yield stack
     finally:

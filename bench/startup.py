@@ -41,8 +41,9 @@ def measure(place: Path, *, quick: bool, say: Callable[[str], None]) -> dict[str
     with stack.running(stack.copy_project(place / "up", "always")) as running:
         found["`handrail up --host inline` until it is up, s"] = round(time.monotonic() - begun, 2)
         time.sleep(WEIGH_AFTER_S)
-        held = sum(map(processes.memory_bytes, processes.tree(running.pid)))
-        found["`handrail up --host inline`, six processes, MiB"] = round(held / MiB, 1)
+        pids = processes.tree(running.pid)
+        held = sum(map(processes.memory_bytes, pids))
+        found[f"`handrail up --host inline`, {len(pids)} processes, MiB"] = round(held / MiB, 1)
     say("folding")
     short = asyncio.run(counts.records("act", 5))
     times = -(-EVENTS // len(short))

@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import processes, stack
-from bench.counts import Stored, stored
+from bench import broker, processes, stack
 from bench.drivers import Driver
 from bench.stack import Durability
 
 MiB = 1 << 20
+DRAIN_TIMEOUT_S = 60.0
 
 
 @dataclass
 class Target:
     """Something that runs plans, with what is needed to measure it.
 
-    `parts` names the processes whose trees are its own, beyond its drivers; `cases` are the kinds of plans that
-    it runs; `count` reads what has been stored so far.
-    """  # noqa: E501
+    `parts` names the processes whose trees are its own, beyond its drivers; `cases` are the kinds of plans
+    that it runs; `count` reads what has been stored so far; `drain` waits for work that nobody waits for.
+    """
 
     name: str
     durability: str
@@ -35,7 +35,8 @@ class Target:
     drivers: Sequence[Driver]
     parts: Callable[[], Mapping[str, int]] = dict
     cases: tuple[str, ...] = ("read",)
-    count: Callable[[], Stored] | None = None
+    count: Callable[[], broker.Stored] | None = None
+    drain: Callable[[], float] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     ours: bool = False
     limit: bool = False
@@ -57,7 +58,7 @@ class Target:
         return sorted({pid for one in trees for pid in one})
 
     def memory_mib(self) -> float:
-        """Return the memory that it holds, what is shared counted by share; without a client that is apart."""  # noqa: E501
+        """Return the memory that it holds, by share where it is shared; without a client that is apart."""
         held = {pid for root in self.parts().values() for pid in processes.tree(root)}
         return sum(map(processes.memory_bytes, held if self.client_apart else self.pids())) / MiB
 
@@ -70,10 +71,13 @@ class Target:
         for driver, share in working:
             driver.send(concurrency=share, seconds=seconds, what=what, **self.extra)
         answers = [driver.answer(seconds) for driver, _ in working]
+        # What is put off belongs to this round's costs, and must not run during somebody else's.
+        drained_s = self.drain() if self.drain else 0.0
         after = self.cpu_s()
         answer = _merged(answers)
         plans = max(1, answer["plans"])
         answer["cpu_ms"] = {name: (after[name] - before.get(name, 0.0)) / plans * 1e3 for name in after}
+        answer["drain_s"] = drained_s
         if held is not None and self.count is not None:
             now = self.count()
             # Failed plans stored something too; there should be none.
@@ -104,28 +108,50 @@ def _merged(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def ours(
-    place: Path, durability: Durability, *, root: Path = stack.ROOT, name: str = "Handrail", channels: int = 1
+    place: Path, durability: Durability, *, root: Path = stack.ROOT, name: str = "Handrail"
 ) -> Iterator[Target]:
     """Run a stack and a client of it; `root` is the checkout whose code runs."""
+    with (
+        our_stack(place, durability, root=root, name=name) as running,
+        ours_on(running, durability, root=root, name=name) as target,
+    ):
+        yield target
+
+
+@contextmanager
+def our_stack(
+    place: Path, durability: Durability, *, root: Path = stack.ROOT, name: str = "Handrail"
+) -> Iterator[stack.Stack]:
+    """Run a stack on a project of its own."""
     project = stack.copy_project(place / re.sub(r"\W+", "-", f"{name} {durability}"), durability)
     with stack.running(project, root=root) as running:
-        command = [sys.executable, "-m", "bench.load", running.address, str(channels)]
-        driver = Driver(command, env=stack.environment(root), cwd=root, stderr=project / "client.stderr")
-        try:
-            yield Target(
-                name=name,
-                durability=durability,
-                settings=f"broker sync = {durability}, host = inline, 1 worker",
-                drivers=[driver],
-                # Not the supervisor, of which all others descend; it does nothing.
-                parts=lambda: {n: pid for n, pid in running.processes().items() if n != "supervisor"},
-                cases=("read", "effect"),
-                count=lambda: stored(running.broker_url, running.password()),
-                ours=True,
-                client_apart=True,
-            )
-        finally:
-            driver.close()
+        yield running
+
+
+@contextmanager
+def ours_on(
+    running: stack.Stack, durability: Durability, *, root: Path = stack.ROOT, name: str = "Handrail"
+) -> Iterator[Target]:
+    """Run a client of a stack."""
+    command = [sys.executable, "-m", "bench.load", running.address]
+    stderr = running.project / "client.stderr"
+    driver = Driver(command, env=stack.environment(root), cwd=root, stderr=stderr)
+    try:
+        yield Target(
+            name=name,
+            durability=durability,
+            settings=f"broker sync = {durability}, host = inline, 1 worker, traces to a file",
+            drivers=[driver],
+            # Not the supervisor, of which all others descend; it does nothing.
+            parts=lambda: {n: pid for n, pid in running.processes().items() if n != "supervisor"},
+            cases=("read", "effect"),
+            count=lambda: broker.stored(running.access),
+            drain=lambda: broker.drain_tracer(running.access, DRAIN_TIMEOUT_S)[0],
+            ours=True,
+            client_apart=True,
+        )
+    finally:
+        driver.close()
 
 
 @contextmanager

@@ -11,55 +11,56 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import postgres, rivals, targets
 from bench.drivers import DriverFailed
-from bench.stack import ROOT, StackFailed
+from bench.stack import ROOT, Durability, StackFailed
 from bench.syncs import fsyncs_per_plan
 from bench.targets import Target
 from bench.venvs import Missing
 
 CONCURRENCIES = (1, 16, 64)
 CASES = ("read", "effect")
-WARM_S = 1.0
-SYNC_S = 3.0
+WARM_CONCURRENCY = 4
 FALLBACK_EVENTS = 20
 
 Say = Callable[[str], None]
 Result = dict[str, Any]
+_T = TypeVar("_T")
 _CannotRun = (Missing, postgres.PostgresMissing, DriverFailed, StackFailed, OSError)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long and how often."""
+    """How long and how often; the times are of one round, of warming up, and of counting syncs."""
 
     rounds: int = 5
     seconds: float = 2.0
     concurrencies: tuple[int, ...] = CONCURRENCIES
-    count_syncs: bool = True
+    warm_s: float = 1.0
+    peers_syncs: bool = True
+    syncs_s: float = 2.0
 
 
 def measure(
     place: Path,
-    effort: Effort,
     *,
+    effort: Effort,
     durabilities: Sequence[str],
     peers: bool,
     against: Mapping[str, Path],
     say: Say,
 ) -> Result:
     """Measure every durability and return one row for each target, case and concurrency."""
-    rows: list[Result] = []
-    about: dict[str, Result] = {}
-    skipped: dict[str, str] = {}
+    measured: Result = {"rows": [], "targets": {}, "skipped": {}}
     for durability in durabilities:
-        with _targets(place, durability, peers, against, skipped, say) as found:
+        with _targets(place, durability, peers, against, measured["skipped"], say) as found:
             if found:
-                _measure_class(found, effort, place, rows, about, skipped, say)
-    return {"rows": rows, "targets": about, "skipped": skipped}
+                _Class(found, effort, place, measured, say).measure()
+    return measured
 
 
 @contextmanager
@@ -78,12 +79,12 @@ def _targets(
                 say(f"skipped: {error}")
 
         if durability != "none":
-            kept = "always" if durability == "always" else "relaxed"
-            add("Handrail", lambda: targets.ours(place, kept))  # type: ignore[arg-type]
+            kept: Durability = "always" if durability == "always" else "relaxed"
+            add("Handrail", partial(targets.ours, place, kept))
             for name, root in against.items():
-                add(name, lambda n=name, r=root: targets.ours(place, kept, root=r, name=n))  # type: ignore[misc]
+                add(name, partial(targets.ours, place, kept, root=root, name=name))
             for kind in ("publish", "chain"):
-                add(f"limit: {kind}", lambda k=kind: targets.limit(place, kept, k))  # type: ignore[misc]
+                add(f"limit: {kind}", partial(targets.limit, place, kept, kind))
         if peers:
             for name, make in _peers(place, durability, stack, skipped).items():
                 add(name, make)
@@ -95,102 +96,103 @@ def _peers(
 ) -> dict[str, Callable[[], AbstractContextManager[Target]]]:
     if durability == "none":
         return {
-            "LangGraph, memory": lambda: rivals.langgraph(place, durability, None),
-            "AutoGen gRPC": lambda: rivals.autogen(place, durability, None),
+            "LangGraph, memory": partial(rivals.langgraph, place, durability, None),
+            "AutoGen gRPC": partial(rivals.autogen, place, durability, None),
         }
     found: dict[str, Callable[[], AbstractContextManager[Target]]] = {
-        "LangGraph, SQLite": lambda: rivals.langgraph(place, durability, None),
-        "DBOS, SQLite": lambda: rivals.dbos(place, durability, None),
+        "LangGraph, SQLite": partial(rivals.langgraph, place, durability, None),
+        "DBOS, SQLite": partial(rivals.dbos, place, durability, None),
     }
     try:
         home = place / f"postgres-{durability}"
         home.mkdir()
         server = stack.enter_context(postgres.running(home, synchronous_commit=durability == "always"))
-        found["LangGraph, PostgreSQL"] = lambda: rivals.langgraph(place, durability, server)
-        found["DBOS, PostgreSQL"] = lambda: rivals.dbos(place, durability, server)
+        found["LangGraph, PostgreSQL"] = partial(rivals.langgraph, place, durability, server)
+        found["DBOS, PostgreSQL"] = partial(rivals.dbos, place, durability, server)
     except _CannotRun as error:
         skipped[f"peers on PostgreSQL ({durability})"] = str(error)
-    found["Restate"] = lambda: rivals.restate(place, durability, None)
+    found["Restate"] = partial(rivals.restate, place, durability, None)
     return found
 
 
-def _measure_class(
-    found: list[Target],
-    effort: Effort,
-    place: Path,
-    rows: list[Result],
-    about: dict[str, Result],
-    skipped: dict[str, str],
-    say: Say,
-) -> None:
-    failed: set[str] = set()
+class _Class:
+    """The measurement of targets of one durability. A target that fails once is left out from then on."""
 
-    def attempt(target: Target, work: Callable[[], Result]) -> Result | None:
-        if target.name in failed:
+    def __init__(self, found: list[Target], effort: Effort, place: Path, measured: Result, say: Say) -> None:
+        self._found = found
+        self._effort = effort
+        self._place = place
+        self._measured = measured
+        self._say = say
+        self._failed: set[str] = set()
+
+    def measure(self) -> None:
+        """Warm everything up, take the rounds, then look at what they left behind."""
+        self._warm()
+        for case in CASES:
+            for concurrency in self._effort.concurrencies:
+                self._rounds(case, concurrency)
+        for target in self._found:
+            if target.name not in self._failed:
+                self._measured["targets"][f"{target.name} ({target.durability})"] = {
+                    "settings": target.settings,
+                    "memory_mib": round(target.memory_mib(), 1),
+                    "fsyncs": self._syncs(target),
+                }
+
+    def _warm(self) -> None:
+        """What our plans store is how many events the limit makes."""
+        events = dict.fromkeys(CASES, FALLBACK_EVENTS)
+        for target in self._found:
+            for case in target.cases:
+                if target.limit:
+                    target.extra["events"] = events
+                answer = self._attempt(target, target.round, case, WARM_CONCURRENCY, self._effort.warm_s)
+                if target.ours and answer is not None and target is self._found[0]:
+                    events[case] = round(answer["events"])
+
+    def _rounds(self, case: str, concurrency: int) -> None:
+        taking = [target for target in self._found if case in target.cases]
+        rounds: dict[str, list[Result]] = {target.name: [] for target in taking}
+        for number in range(self._effort.rounds):
+            turn = number % max(1, len(taking))
+            for target in (*taking[turn:], *taking[:turn]):
+                work = partial(target.round, sample=target.ours)
+                answer = self._attempt(target, work, case, concurrency, self._effort.seconds)
+                if answer is not None and answer["wall_s"] > 0:
+                    rounds[target.name].append(answer)
+        for target in taking:
+            if rounds[target.name]:
+                row = {
+                    "target": target.name,
+                    "durability": target.durability,
+                    "case": case,
+                    "concurrency": concurrency,
+                    "ours": target.ours,
+                    "limit": target.limit,
+                    **summarise(rounds[target.name]),
+                }
+                self._measured["rows"].append(row)
+                self._say(_line(row))
+
+    def _syncs(self, target: Target) -> dict[str, float | None]:
+        if target.limit or not (target.ours or self._effort.peers_syncs):
+            return {}
+        return {
+            case: self._attempt(target, fsyncs_per_plan, target, case, self._effort.syncs_s, self._place)
+            for case in target.cases
+        }
+
+    def _attempt(self, target: Target, work: Callable[..., _T], *arguments: Any) -> _T | None:
+        if target.name in self._failed:
             return None
         try:
-            return work()
+            return work(*arguments)
         except DriverFailed as error:
-            failed.add(target.name)
-            skipped[f"{target.name} ({target.durability})"] = str(error)
-            say(f"{target.name} failed: {error}")
+            self._failed.add(target.name)
+            self._measured["skipped"][f"{target.name} ({target.durability})"] = str(error)
+            self._say(f"{target.name} failed: {error}")
             return None
-
-    _warm(found, attempt)
-    for case in CASES:
-        for concurrency in effort.concurrencies:
-            taking = [target for target in found if case in target.cases]
-            rounds: dict[str, list[Result]] = {target.name: [] for target in taking}
-            for number in range(effort.rounds):
-                turn = number % max(1, len(taking))
-                for target in (*taking[turn:], *taking[:turn]):
-                    answer = attempt(
-                        target,
-                        lambda t=target: t.round(case, concurrency, effort.seconds, sample=t.ours),  # type: ignore[misc]  # noqa: B023
-                    )
-                    if answer is not None and answer["wall_s"] > 0:
-                        rounds[target.name].append(answer)
-            for target in taking:
-                if rounds[target.name]:
-                    row = summarise(rounds[target.name])
-                    row |= {"target": target.name, "durability": target.durability}
-                    row |= {
-                        "case": case,
-                        "concurrency": concurrency,
-                        "ours": target.ours,
-                        "limit": target.limit,
-                    }
-                    rows.append(row)
-                    say(_line(row))
-    for target in found:
-        if target.name not in failed:
-            about[f"{target.name} ({target.durability})"] = {
-                "settings": target.settings,
-                "memory_mib": round(target.memory_mib(), 1),
-                "fsyncs": _syncs(target, effort, place, attempt),
-            }
-
-
-def _warm(found: list[Target], attempt: Callable[..., Result | None]) -> None:
-    """Warm everything up; what our plans store is how many events the limit makes."""
-    events = dict.fromkeys(CASES, FALLBACK_EVENTS)
-    for target in found:
-        for case in target.cases:
-            if target.limit:
-                target.extra["events"] = events
-            answer = attempt(target, lambda t=target, c=case: t.round(c, 4, WARM_S))
-            if target.ours and answer is not None and target is found[0]:
-                events[case] = round(answer["events"])
-
-
-def _syncs(target: Target, effort: Effort, place: Path, attempt: Callable[..., Result | None]) -> Result:
-    if not effort.count_syncs:
-        return {}
-    counted = {}
-    for case in target.cases:
-        said = attempt(target, lambda c=case: {"n": fsyncs_per_plan(target, c, SYNC_S, place)})
-        counted[case] = said["n"] if said else None
-    return counted
 
 
 def summarise(rounds: Sequence[Result]) -> Result:
@@ -207,6 +209,7 @@ def summarise(rounds: Sequence[Result]) -> Result:
         "p50_ms": percentile(latencies, 0.5),
         "p99_ms": percentile(latencies, 0.99),
         "cpu_ms": _medians([answer["cpu_ms"] for answer in rounds]),
+        "drain_s": round(statistics.median(answer["drain_s"] for answer in rounds), 2),
         "load_average": round(os.getloadavg()[0], 2),
     }
     if steps:
@@ -230,11 +233,11 @@ def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _line(row: Result) -> str:
-    errors = f"  {row['errors']} ERRORS: {row['first_errors']}" if row["errors"] else ""
+    wrong = f"  {row['errors']} ERRORS: {row['first_errors']}" if row["errors"] else ""
     return (
         f"  {row['durability']:<8}{row['case']:<7} C={row['concurrency']:<3} {row['target']:<42}"
-        f"{row['plans_per_s']:>8.1f} plans/s  p50 {row['p50_ms'] or 0:>7.1f} ms  p99 {row['p99_ms'] or 0:>7.1f} ms"  # noqa: E501
-        f"  cpu {sum(row['cpu_ms'].values()):>5.1f} ms{errors}"
+        f"{row['plans_per_s']:>8.1f} plans/s  p50 {row['p50_ms'] or 0:>7.1f} ms  "
+        f"p99 {row['p99_ms'] or 0:>7.1f} ms  cpu {sum(row['cpu_ms'].values()):>5.1f} ms{wrong}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Environments of their own for what is measured beside us and for the profiler: made on demand, kept, pinned."""  # noqa: E501
+"""Environments of their own for the peers and for the profiler: made on demand, kept, pinned."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """LangGraph as a peer: a graph of five nodes in a row, with a checkpointer and `durability="sync"`.
 
-Runs in its own venv. `--style threads` calls `invoke` with the synchronous savers, `async` calls `ainvoke` with
-the asynchronous ones.
-"""  # noqa: E501
+Runs in its own venv. `--style threads` calls `invoke` with the synchronous savers, `async` calls `ainvoke`
+with the asynchronous ones.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from pathlib import Path
 
 from handrail.tool import ToolError, tool
 
@@ -66,7 +67,7 @@ async def charge_noted(item: str, key: str) -> str:
 @tool(effect="read")
 async def find_charge(key: str) -> str | None:
     """Find a charge by its key."""
-    words = (line.split() for line in open(_ledger(), encoding="utf-8"))  # noqa: ASYNC230, SIM115
+    words = (line.split() for line in Path(_ledger()).read_text().splitlines())
     return next((found[1] for found in words if found[0] == "call" and found[2] == key), None)
 
 
