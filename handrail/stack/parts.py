@@ -36,7 +36,7 @@ from orchestrator.gateway import Gateway
 from orchestrator.projection import Projection
 from orchestrator.tracer import Tracer
 from workers.host import Worker
-from workers.instance import Instance
+from workers.instance import Ended, Instance, nobody
 
 Broker = EmbeddedBroker | ForeignBroker
 MIND_ROLES = ("planner", "executor", "verifier")
@@ -165,11 +165,12 @@ def tracer(log: Log, settings: Settings, data_dir: Path, instance: str) -> tuple
     return made, exporter, counted
 
 
-def worker(log: Log, project: Project, toolbox: str, instance: Instance) -> Worker:
+def worker(log: Log, project: Project, toolbox: str, instance: Instance, ended: Ended = nobody) -> Worker:
     """Build a worker, in the environment that its toolbox asks for."""
     settings = project.settings.toolboxes[toolbox]
     own = {name: tool for name, tool in project.tools.items() if tool.contract.toolbox == toolbox}
-    return Worker(log, own, toolbox=toolbox, instance=instance, concurrency=settings.concurrency)
+    slots = settings.concurrency
+    return Worker(log, own, toolbox=toolbox, instance=instance, concurrency=slots, ended=ended)
 
 
 def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
