@@ -16,7 +16,9 @@ from handrail.v1 import event_pb2
 from tests.chaos.history import Asked, Row, status_name
 from tests.chaos.world import KEYED, UNKEYED, Call, Effect
 
-Wrong = Literal["lost", "not ended", "repeated", "missing", "not verified", "unclaimed", "torn", "commanded"]
+Wrong = Literal[
+    "lost", "not ended", "repeated", "missing", "not verified", "unclaimed", "torn", "commanded", "untraced"
+]
 COMMANDS = ("cancel", "pause", "resume")
 WAITING = "waiting"
 CLOSES = ("result", "healed", "in_doubt")

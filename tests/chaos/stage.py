@@ -23,8 +23,8 @@ from typing import Any
 from actors.ray_head import RayHead
 from handrail.client import Client
 from tests.chaos.history import Stroke, Tap
-from tests.chaos.plan import HostKind
-from tests.chaos.proxy import Proxy
+from tests.chaos.plan import MINDS, HostKind
+from tests.chaos.proxy import EVERYBODY, Proxy
 from tests.chaos.world import World
 
 HERE = Path(__file__).resolve().parent
@@ -165,11 +165,13 @@ class Stage:
                 found["broker"] = int(entry.name)
             elif command[0].endswith("gcs_server"):
                 found["head"] = int(entry.name)
+            elif command[0].endswith("raylet"):
+                found["raylet"] = int(entry.name)
         return found
 
     def pids(self, target: str) -> set[int]:
         """Return the processes that a target is at the moment: one, or none while it is away."""
-        if target in ("planner", "executor", "verifier"):
+        if target in MINDS:
             return {pid for pid in self.proxy.pids(target) if _alive(pid)}
         name, _, slot = target.partition(":")
         wanted = {
@@ -178,6 +180,10 @@ class Stage:
         }.get(name, name)
         pid = self.children().get(wanted)
         return set() if pid is None or not _alive(pid) else {pid}
+
+    def minds(self) -> set[int]:
+        """Return the processes in which minds are connected."""
+        return {pid for role in MINDS for pid in self.proxy.pids(role) if _alive(pid)}
 
     async def until(self, what: str, condition: Callable[[], Any], timeout_s: float) -> Any:
         """Wait until a condition holds, looking often."""
@@ -216,16 +222,16 @@ class Stage:
         elif stroke.deed == "stop":
             _signal(pid, signal.SIGSTOP)
         elif stroke.deed == "cut":
-            self.proxy.cut(pid)
+            self.proxy.cut(EVERYBODY if stroke.target == "broker" else pid)
         else:
-            self.proxy.hold(pid)
+            self.proxy.hold(EVERYBODY if stroke.target == "broker" else pid)
 
     def free(self, stroke: Stroke) -> None:
         """Let a stopped process, or one on a dead way, go on."""
         if stroke.deed == "stop":
             _signal(stroke.pid, signal.SIGCONT)
         elif stroke.deed == "hold":
-            self.proxy.release(stroke.pid)
+            self.proxy.release(EVERYBODY if stroke.target == "broker" else stroke.pid)
 
     def set_clock(self, child: str, offset_s: float) -> None:
         """Let the clock of a child jump."""
