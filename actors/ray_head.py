@@ -136,7 +136,7 @@ def trim(ray_params: Any, head: bool) -> None:
 
     ray_params.ray_client_server_port = None
     if head:
-        Node.start_api_server = _start_nothing
+        Node.start_api_server = _start_nothing  # type: ignore[method-assign, assignment]
 
 
 def _start_nothing(_node: Any, **_options: Any) -> None:

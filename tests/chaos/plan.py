@@ -117,11 +117,12 @@ def at_random(
     # In turn, so that each has its share, and no process is struck while it starts.
     often = [target for target in there if target not in HEAD] or list(there)
     seldom = [target for target in there if target in HEAD]
-    chosen: list[tuple[str, Deed]] = []
-    for place in range(kills):
-        slow = seldom and place % HEAD_SHARE == HEAD_SHARE - 1
-        turn = seldom[place // HEAD_SHARE % len(seldom)] if slow else often[place % len(often)]
-        chosen.append((turn, "kill"))
+    slow = kills // HEAD_SHARE if seldom else 0
+    turns = [
+        *(often[n % len(often)] for n in range(kills - slow)),
+        *(seldom[n % len(seldom)] for n in range(slow)),
+    ]
+    chosen: list[tuple[str, Deed]] = [(target, "kill") for target in turns]
     each = [(target, deed) for target, found in there.items() for deed in found if deed != "kill"]
     rng.shuffle(each)
     count = max(len(each), kills // 3) if others is None else others

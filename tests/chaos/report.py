@@ -100,7 +100,7 @@ def command(wanted: argparse.Namespace, seed: int) -> str:
     """Return the command that repeats a campaign."""
     words = ["python -m tests.chaos"]
     for name, value in vars(wanted).items():
-        if name not in ("seed", "json", "keep") and value not in (None, False, ""):
+        if name not in ("seed", "json", "keep") and value not in ("", None) and value is not False:
             words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
     return " ".join([*words, f"--seed {seed}"])
 
@@ -149,6 +149,8 @@ def show(found: dict[str, Any]) -> None:
     print(f"\n{strokes or 'no strokes'}; {found['points']} at named points; {found['runs']} runs;", end=" ")
     print(", ".join(f"{len(names)} cases {kind}" for kind, names in found["cases"].items()), end="; ")
     print(f"{found['elapsed_s']:.0f} s")
+    for name in found["cases"]["skipped"]:
+        print(f"NOT SHOWN here: {name}")
     print(f"{found['in_flight_at_kills']} actions in flight at kills", end=" ")
     print(f"({found['in_flight_at_strokes']} at all strokes):", end=" ")
     print(f"lost {found['lost']}, repeated {found['repeated']}, in doubt {found['in_doubt']},", end=" ")

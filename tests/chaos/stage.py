@@ -7,7 +7,6 @@ this stack are ever touched: children of the `up` that was started here, found b
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import itertools
 import json
 import os
@@ -37,6 +36,15 @@ POLL_S = 0.02
 _RIGHTS = "-dac_override,-dac_read_search"
 _BOUND = ("setpriv", "--bounding-set", _RIGHTS, "--inh-caps", _RIGHTS) if os.geteuid() == 0 else ()
 CLIENT_TIMEOUT_S = 60.0
+# Has the kernel end the stack with the campaign, however that ends. A process of its own, since this one has
+# threads of gRPC's, and may not run anything between fork and exec.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Stage:
@@ -102,14 +110,14 @@ class Stage:
         inside = ("unshare", "-Urm", "sh", "-c", mount, str(self.data)) if self._disk_mb else _BOUND
         with (self.directory / "up.stderr").open("a") as errors:
             self._process = await asyncio.create_subprocess_exec(
-                *(*inside, sys.executable, "-m", "handrail.cli.main", "up", "--host", self.host, "--json"),
+                *(*inside, sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
+                *(sys.executable, "-m", "handrail.cli.main", "up", "--host", self.host, "--json"),
                 *("--project", str(self.project), "--data", str(self.data)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
                 env=self._environment(),
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
             )
         assert self._process.stdout is not None
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -257,11 +265,6 @@ class Stage:
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end the stack with the campaign, however that ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
 
 
 def _alive(pid: int) -> bool:
