@@ -21,7 +21,7 @@ from tests.chaos.plan import HEAD
 from tests.chaos.report import Say
 from tests.chaos.stage import Stage
 
-POINT_TIMEOUT_S = 40.0
+POINT_TIMEOUT_S = 90.0
 ALIVE_TIMEOUT_S = 60.0
 BACK_TIMEOUT_S = 90.0
 PROBE_TIMEOUT_S = 0.5

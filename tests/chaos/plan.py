@@ -22,7 +22,7 @@ BETWEEN_S = (0.0, 0.6)
 HEAD_SHARE = 8
 """One of so many kills on Ray falls on its head, which takes long."""
 MINDS = ("planner", "executor", "verifier")
-HEAD = ("head", "raylet")
+HEAD = ("head", "raylet", "keeper")
 """The processes of Ray's head: one that is lost takes the others with it."""
 
 

@@ -31,7 +31,7 @@ def test_every_named_point_is_struck_once(host: HostKind) -> None:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_target_is_struck_in_every_way(host: HostKind) -> None:
-    drawn = {(stroke.target, stroke.deed) for stroke in plan.at_random(host, 16, None, random.Random(1))}
+    drawn = {(stroke.target, stroke.deed) for stroke in plan.at_random(host, 40, None, random.Random(1))}
     assert drawn == {(target, deed) for target, found in plan.deeds(host).items() for deed in found}
 
 
