@@ -29,6 +29,7 @@ from observability import tracing
 NAMESPACE = "handrail"
 CONNECT_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 5.0
+PROBE_INTERVAL_S = 0.25
 PING_INTERVAL_S = 1.0
 PING_TIMEOUT_S = 2.0
 MAX_SILENT_PINGS = 3
@@ -120,10 +121,16 @@ class RayHost:
 
     async def watch(self) -> None:
         """Ping every actor, recreate the dead and restart the silent; ends only by raising `HeadLost`."""
-        while True:
-            await self._probe_head()
-            await asyncio.gather(*(self._tend(spec) for spec in list(self._specs.values())))
-            await asyncio.sleep(PING_INTERVAL_S)
+        # Apart: a call to an actor of a lost head may take many seconds to fail.
+        tasks = [asyncio.create_task(work) for work in (self._probe(), self._tend_all())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self, drain_s: float) -> None:
         """Drain every actor and end it; Ray goes on. Cancel the watch first: it would recreate them."""
@@ -176,6 +183,16 @@ class RayHost:
                 _log.warning("mind_slow", name=spec.name, why=self._silence.get(spec.name, ""))
                 return
             await asyncio.sleep(REPLACE_INTERVAL_S)
+
+    async def _probe(self) -> None:
+        while True:
+            await self._probe_head()
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _tend_all(self) -> None:
+        while True:
+            await asyncio.gather(*(self._tend(spec) for spec in list(self._specs.values())))
+            await asyncio.sleep(PING_INTERVAL_S)
 
     async def _tend(self, spec: AgentSpec) -> None:
         if await self._ask(spec.name, "status", timeout_s=PING_TIMEOUT_S) is not None:

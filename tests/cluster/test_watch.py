@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import Any
 
+import pytest
+
 from actors.pool import AgentSpec, PoolSpec
-from actors.ray_host import MAX_SILENT_PINGS, MAX_SILENT_PINGS_AT_START, RESTARTING, RayHost
+from actors.ray_host import MAX_SILENT_PINGS, MAX_SILENT_PINGS_AT_START, RESTARTING, HeadLost, RayHost
 
 ANSWER = "an answer"
 
@@ -62,3 +66,19 @@ async def test_who_has_come_back_is_patient_no_longer() -> None:
     await host.pings(f"ActorUnavailableError: {RESTARTING}..", 2)
     await host.pings(ANSWER, 1)
     assert await host.pings("TimeoutError", MAX_SILENT_PINGS) == 1
+
+
+async def test_a_lost_head_is_noticed_while_a_call_to_an_actor_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, asked = watched(), asyncio.Event()
+
+    async def hang(*_: object, **__: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(host, "_ask", hang)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        host._address = f"127.0.0.1:{head.getsockname()[1]}"
+        watching = asyncio.create_task(host.watch())
+        await asked.wait()
+    with pytest.raises(HeadLost):
+        await asyncio.wait_for(watching, 5.0)
