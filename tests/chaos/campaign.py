@@ -16,7 +16,7 @@ from handrail.errors import ClientError
 from tests.chaos import recovery
 from tests.chaos.history import Stroke
 from tests.chaos.load import Load
-from tests.chaos.outcome import Outcome, judge, settle
+from tests.chaos.outcome import Outcome, judge, near, settle
 from tests.chaos.plan import HEAD
 from tests.chaos.report import Say
 from tests.chaos.stage import Stage
@@ -24,6 +24,7 @@ from tests.chaos.stage import Stage
 POINT_TIMEOUT_S = 90.0
 ALIVE_TIMEOUT_S = 60.0
 BACK_TIMEOUT_S = 90.0
+IN_HAND_TIMEOUT_S = 40.0
 PROBE_TIMEOUT_S = 0.5
 PROBE_INTERVAL_S = 0.01
 
@@ -73,6 +74,8 @@ class Campaign:
             try:
                 await (self._at_point(stroke) if stroke.point else self._at_random(stroke))
                 await self._back(stroke)
+                if stroke.deed == "kill" and not stroke.point:
+                    await self._goes_on(stroke)
             except AssertionError as error:
                 stroke.failure = str(error)
             finally:
@@ -151,6 +154,18 @@ class Campaign:
         """Whether the successor of a killed process is there, and with Ray's head the minds placed anew."""
         there = bool(self._stage.pids(stroke.target) - {stroke.pid})
         return there and (stroke.target not in HEAD or bool(self._stage.minds() - stroke.minds))
+
+    async def _goes_on(self, stroke: Stroke) -> None:
+        """Give what the target had in hand the time to go on before something else is struck."""
+        tap = self._stage.tap
+        works = recovery.in_hand(stroke.target, near(tap.rows, stroke.struck_ns), stroke.struck_ns)
+
+        def all_went_on() -> bool:
+            return all(recovery.went_on(work, tap.runs[work[0]], stroke.since_ns) for work in works)
+
+        # Whether it ends at all is judged in the end.
+        with suppress(AssertionError):
+            await tap.wait_for("what was in hand", all_went_on, IN_HAND_TIMEOUT_S)
 
     async def _probe(self, stroke: Stroke) -> None:
         """Ask the gateway until it answers."""

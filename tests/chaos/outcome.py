@@ -131,7 +131,7 @@ def _roots(data: Path) -> list[str]:
 
 def _measure(stage: Stage, outcome: Outcome, stroke: Stroke) -> None:
     """Say what was in flight at a stroke, and when it went on."""
-    before = _near(stage.tap.rows, stroke.struck_ns)
+    before = near(stage.tap.rows, stroke.struck_ns)
     flying = oracle.in_flight(before, stroke.struck_ns)
     outcome.in_flight_all |= flying
     if stroke.deed == "kill":
@@ -143,7 +143,7 @@ def _measure(stage: Stage, outcome: Outcome, stroke: Stroke) -> None:
             stroke.resumed_ns.append(went_on)
 
 
-def _near(rows: Sequence[Row], moment_ns: int) -> list[Row]:
+def near(rows: Sequence[Row], moment_ns: int) -> list[Row]:
     """Return what was said before a moment, but not long before."""
     oldest_ns = moment_ns - int(SETTLE_TIMEOUT_S * 1e9)
     return [row for row in rows if oldest_ns <= row.time_ns <= moment_ns]
