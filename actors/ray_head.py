@@ -127,9 +127,20 @@ def ray_start_command(directory: Path) -> list[str]:
 
 
 def trim(ray_params: Any, head: bool) -> None:
-    """Leave out Ray's client server, a process on a fixed port; Ray calls this hook before it starts."""
-    del head
+    """Leave out what nobody asks for and every start would wait for; Ray calls this hook before it starts.
+
+    That is its client server, a process on a fixed port, and its API server, which without a dashboard only
+    counts usage, and that is turned off.
+    """
+    from ray._private.node import Node
+
     ray_params.ray_client_server_port = None
+    if head:
+        Node.start_api_server = _start_nothing  # type: ignore[method-assign, assignment]
+
+
+def _start_nothing(_node: Any, **_options: Any) -> None:
+    """Stand in for a part of the head that is left out."""
 
 
 def main() -> int:

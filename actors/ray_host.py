@@ -29,10 +29,13 @@ from observability import tracing
 NAMESPACE = "handrail"
 CONNECT_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 5.0
+PROBE_INTERVAL_S = 0.25
 PING_INTERVAL_S = 1.0
 PING_TIMEOUT_S = 2.0
 MAX_SILENT_PINGS = 3
 MAX_SILENT_PINGS_AT_START = 20
+RESTARTING = "The actor is restarting"
+"""What Ray says of an actor that it is starting again."""
 MAX_LOST_PROBES = 3
 REPLACE_TIMEOUT_S = 10.0
 REPLACE_INTERVAL_S = 0.1
@@ -88,7 +91,9 @@ class RayHost:
         self._namespace = namespace
         self._address = ""
         self._specs: dict[str, AgentSpec] = {}
-        self._patience: dict[str, int] = {}
+        # Pings without an answer, in a row; and who is not up yet, as far as is known.
+        self._silent: dict[str, int] = {}
+        self._starting: set[str] = set()
         self._silence: dict[str, str] = {}
         self._lost_probes = 0
 
@@ -104,6 +109,7 @@ class RayHost:
     async def ensure(self, specs: Sequence[AgentSpec]) -> None:
         """Have exactly these slots: create what is missing, replace what has changed, end what is surplus."""
         self._specs = {spec.name: spec for spec in specs}
+        self._starting = set(self._specs)
         found = await self._call(asyncio.to_thread(self._list))
         await asyncio.gather(*(self._end(name, CALL_TIMEOUT_S) for name in set(found) - self._specs.keys()))
         await asyncio.gather(*(self._place(spec) for spec in specs))
@@ -115,10 +121,16 @@ class RayHost:
 
     async def watch(self) -> None:
         """Ping every actor, recreate the dead and restart the silent; ends only by raising `HeadLost`."""
-        while True:
-            await self._probe_head()
-            await asyncio.gather(*(self._tend(spec) for spec in list(self._specs.values())))
-            await asyncio.sleep(PING_INTERVAL_S)
+        # Apart: a call to an actor of a lost head may take many seconds to fail.
+        tasks = [asyncio.create_task(work) for work in (self._probe(), self._tend_all())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self, drain_s: float) -> None:
         """Drain every actor and end it; Ray goes on. Cancel the watch first: it would recreate them."""
@@ -172,15 +184,33 @@ class RayHost:
                 return
             await asyncio.sleep(REPLACE_INTERVAL_S)
 
+    async def _probe(self) -> None:
+        while True:
+            await self._probe_head()
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _tend_all(self) -> None:
+        while True:
+            await asyncio.gather(*(self._tend(spec) for spec in list(self._specs.values())))
+            await asyncio.sleep(PING_INTERVAL_S)
+
     async def _tend(self, spec: AgentSpec) -> None:
         if await self._ask(spec.name, "status", timeout_s=PING_TIMEOUT_S) is not None:
-            self._patience[spec.name] = MAX_SILENT_PINGS
+            self._silent[spec.name] = 0
+            self._starting.discard(spec.name)
             return
-        left = self._patience.get(spec.name, MAX_SILENT_PINGS_AT_START) - 1
-        _log.warning("mind_silent", name=spec.name, pings_left=left, why=self._silence[spec.name])
-        if left == 0:
+        why = self._silence[spec.name]
+        if RESTARTING in why:
+            # Ray is at it already: a kill would only begin the start anew.
+            self._starting.add(spec.name)
+        self._silent[spec.name] = self._silent.get(spec.name, 0) + 1
+        most = MAX_SILENT_PINGS_AT_START if spec.name in self._starting else MAX_SILENT_PINGS
+        left = most - self._silent[spec.name]
+        _log.warning("mind_silent", name=spec.name, pings_left=left, why=why)
+        if left <= 0:
             await self._kill(spec.name, no_restart=False)
-        self._patience[spec.name] = left or MAX_SILENT_PINGS_AT_START
+            self._silent[spec.name] = 0
+            self._starting.add(spec.name)
         # Finds it where Ray is restarting it, and creates it where it is gone.
         if spec.name in self._specs:
             await self._call(asyncio.to_thread(self._create, spec))

@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bus import disk
 from bus.directory import DataDirectory, read_text, usable, write_file
 from bus.permissions import Pools, inbox_prefix, render, user_name, users
 from bus.probe import CONNECT_TIMEOUT_S, BrokerError, read_info, require_fit
@@ -41,6 +42,8 @@ MAX_OUTPUT_BYTES = 8 << 10
 READY_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.005
+MEND_INTERVAL_S = 0.5
+MEND_PAUSE_S = 2.0
 RELAXED_SYNC_INTERVAL = "2m"
 ANY_PORT = -1
 
@@ -166,6 +169,21 @@ class EmbeddedBroker:
         if self._drained is not None:
             await self._drained
         return status
+
+    async def mend(self) -> None:
+        """End the broker when a write has failed and there is room again: only a start puts that right.
+
+        Runs until it is cancelled; whoever waits for the broker starts it.
+        """
+        log = disk.BrokerLog(self._path / LOG_FILE)
+        failed = False
+        while True:
+            await asyncio.sleep(MEND_INTERVAL_S)
+            failed = await asyncio.to_thread(log.tells_of_failure) or failed
+            if failed and await asyncio.to_thread(disk.has_room, self._path):
+                self.kill()
+                await asyncio.sleep(MEND_PAUSE_S)
+                failed = False
 
     async def _launch(self, binary: Path, port: int, deadline: float) -> None:
         name = f"handrail-{secrets.token_hex(16)}"

@@ -46,6 +46,9 @@ class ForeignBroker:
     async def stop(self) -> None:
         """Leave it alone."""
 
+    async def mend(self) -> None:
+        """Leave it alone: whoever runs it sees to its disk."""
+
     async def wait(self) -> int:
         """Wait for ever: its end is not ours to notice."""
         never: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -29,6 +29,8 @@ from orchestrator.rpc_errors import Refusal, invalid
 
 MAX_FULLNESS = 0.8
 """Of a shard that takes new runs; the rest is for the runs that it has."""
+NEARLY_FULL = 0.6
+"""From here on it is looked at before every submission; below, now and then."""
 FULLNESS_AGE_NS = 1_000_000_000
 
 MAX_CHECKED_INLINE_BYTES = 8 * 1024
@@ -172,7 +174,7 @@ class Submissions:
             shards = self._log.shards
             used = await asyncio.gather(*(self._log.fullness(shard) for shard in shards))
             self._open = tuple(shard for shard, part in zip(shards, used, strict=True) if part < MAX_FULLNESS)
-            self._open_until_ns = now_ns + FULLNESS_AGE_NS
+            self._open_until_ns = now_ns + (FULLNESS_AGE_NS if max(used) < NEARLY_FULL else 0)
         if not self._open:
             raise LogFull(f"every shard is {MAX_FULLNESS:.0%} full; what is left is for accepted runs")
         return self._open

@@ -2,7 +2,8 @@
 
 Each child has a session of its own, so that a Ctrl-C in the terminal does not reach it, and dies with this
 process. A child is started again only when no process of its last session is left: whoever runs as
-generation n may rely on the death of generation n-1. Start a `Supervisor` in the main thread: the kernel
+generation n may rely on the death of generation n-1. That a generation has ended is written down for the
+other children (`last_ended`). Start a `Supervisor` in the main thread: the kernel
 ends the children when the thread that started them ends.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -35,6 +37,7 @@ CRASH_LOOP_AFTER = 5
 MAX_LOG_BYTES = 8_000_000
 KEPT_LOGS = 2
 TAIL_BYTES = 2_000
+ENDED_DIR = "generations"
 GENERATION = "HANDRAIL_GENERATION"
 
 State = Literal["starting", "running", "waiting", "crash_loop", "stopped"]
@@ -90,11 +93,14 @@ class Supervisor:
     """Keeps the children of a stack running."""
 
     def __init__(self, children: Iterable[ChildSpec], data_dir: Path) -> None:
-        logs = data_dir / "logs"
-        self._children = [_Child(spec, logs / f"{spec.name}.log") for spec in children]
+        logs, self._ended = data_dir / "logs", data_dir / ENDED_DIR
+        self._children = [_Child(spec, logs / f"{spec.name}.log", self._ended) for spec in children]
 
     async def start(self) -> None:
         """Start the children in order, each when the one before is ready; stops all where one is not."""
+        # The generations of an earlier supervisor are others.
+        shutil.rmtree(self._ended, ignore_errors=True)
+        self._ended.mkdir(parents=True)
         try:
             for child in self._children:
                 await child.start()
@@ -115,9 +121,10 @@ class Supervisor:
 class _Child:
     """One child, over all its generations."""
 
-    def __init__(self, spec: ChildSpec, log: Path) -> None:
+    def __init__(self, spec: ChildSpec, log: Path, ended: Path) -> None:
         self._spec = spec
         self._log = log
+        self._ended = ended / spec.name
         self._keeping: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._state: State = "stopped"
@@ -206,6 +213,10 @@ class _Child:
         self._last_exit = await process.wait()
         await _end_session(process, self._spec.name)
         self._process = None
+        scratch = self._ended.with_name(f"{self._ended.name}.new")
+        with suppress(OSError):
+            scratch.write_text(str(self._generation))
+            scratch.replace(self._ended)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         command = self._spec.command
@@ -232,6 +243,14 @@ class _Child:
             return
         self._state = "crash_loop"
         _log.error("child_crash_loop", **report, log=str(self._log), tail=_tail(self._log))
+
+
+def last_ended(data_dir: Path, name: str) -> int:
+    """Return the last generation of a child of which no process is left; 0 where none has ended yet."""
+    try:
+        return int((data_dir / ENDED_DIR / name).read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 async def _end_session(process: asyncio.subprocess.Process, name: str) -> None:

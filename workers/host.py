@@ -33,7 +33,7 @@ from core.ports import (
 from handrail.tool import Tool
 from handrail.v1 import event_pb2
 from observability import names, tracing
-from workers.instance import Instance
+from workers.instance import Ended, Instance, nobody
 from workers.toolbox import Toolbox
 
 PROGRESS_INTERVAL_S = 0.5
@@ -58,12 +58,14 @@ class Worker:
         toolbox: str,
         instance: Instance,
         concurrency: int,
+        ended: Ended = nobody,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._log = log
         self._toolbox = Toolbox(toolbox, tools, concurrency=concurrency, now_ns=now_ns)
         self._pool = toolbox
         self._instance = instance
+        self._ended = ended
         self._concurrency = concurrency
         self._running: set[tuple[RunKey, str]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -269,7 +271,7 @@ class Worker:
             # Taken back, answered or judged: there is nothing left to say.
             return True
         claimer, told_dead = _claimer(last)
-        dead = self._instance.knows_dead(claimer)
+        dead = self._instance.knows_dead(claimer, self._ended)
         if kind == "intent" or (dead and not told_dead):
             event = self._event()
             event.orphan.CopyFrom(event_pb2.Orphan(attempt=attempt, claimer=claimer, seen_dead=dead))

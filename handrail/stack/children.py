@@ -15,7 +15,7 @@ from core.errors import HandrailError
 from handrail.project import load, load_settings
 from handrail.stack import parts
 from observability import logs, tracing
-from orchestrator.supervisor import GENERATION
+from orchestrator.supervisor import GENERATION, last_ended
 from orchestrator.tracer import LINGER_S
 from workers.instance import Instance, site_of
 
@@ -95,7 +95,12 @@ async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbo
     log = await parts.ways()["worker"].open()
     epoch, generation = int(os.environ[EPOCH_ENV]), int(os.environ[GENERATION])
     instance = Instance(site_of(data_dir), epoch, f"{toolbox}_{slot}", generation)
-    worker = parts.worker(log, project, toolbox, instance)
+
+    def ended(slot: str) -> int:
+        box, _, number = slot.rpartition("_")
+        return last_ended(data_dir, f"worker-{box}-{number}")
+
+    worker = parts.worker(log, project, toolbox, instance, ended)
     # When the tools are there: they may have seen to their own traces.
     tracing.configure(f"worker-{toolbox}", str(instance))
     await _until(stop, worker.serve())

@@ -92,7 +92,11 @@ async def _served(
     admin = await parts.prepare(broker, directory, settings)
     supervisor = Supervisor(_children(directory, broker, settings, project_dir, host), directory.path)
     try:
-        async with background(_keep_broker(broker)), background(save_heads(admin, directory)):
+        async with (
+            background(_keep_broker(broker)),
+            background(broker.mend()),
+            background(save_heads(admin, directory)),
+        ):
             await supervisor.start()
             try:
                 endpoint = Endpoint(

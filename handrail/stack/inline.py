@@ -59,6 +59,7 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         stack.push_async_callback(admin.close)
         await stack.enter_async_context(background(save_heads(admin, directory)))
         await stack.enter_async_context(background(_keep_broker(broker)))
+        await stack.enter_async_context(background(broker.mend()))
         address = await _start_parts(stack, project, project_dir, directory, broker)
         endpoint = Endpoint(
             gateway=address,

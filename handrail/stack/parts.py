@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actors.agent import Agent
 from actors.executor import Executor
@@ -32,11 +33,12 @@ from observability import environment, export, metrics, tracing
 from observability.export import Exporter
 from observability.metrics import Metrics
 from orchestrator.decider import Decider
-from orchestrator.gateway import Gateway
-from orchestrator.projection import Projection
 from orchestrator.tracer import Tracer
 from workers.host import Worker
-from workers.instance import Instance
+from workers.instance import Ended, Instance, nobody
+
+if TYPE_CHECKING:
+    from orchestrator.gateway import Gateway
 
 Broker = EmbeddedBroker | ForeignBroker
 MIND_ROLES = ("planner", "executor", "verifier")
@@ -138,6 +140,10 @@ def limits_of(settings: Settings) -> Limits:
 
 def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
     """Build the gateway; its listing lies in the data directory."""
+    # Here, since it brings gRPC: every other process starts, and comes back, without it.
+    from orchestrator.gateway import Gateway
+    from orchestrator.projection import Projection
+
     return Gateway(
         log,
         contracts=project.protos,
@@ -168,11 +174,12 @@ def tracer(
     return made, exporter, counted
 
 
-def worker(log: Log, project: Project, toolbox: str, instance: Instance) -> Worker:
+def worker(log: Log, project: Project, toolbox: str, instance: Instance, ended: Ended = nobody) -> Worker:
     """Build a worker, in the environment that its toolbox asks for."""
     settings = project.settings.toolboxes[toolbox]
     own = {name: tool for name, tool in project.tools.items() if tool.contract.toolbox == toolbox}
-    return Worker(log, own, toolbox=toolbox, instance=instance, concurrency=settings.concurrency)
+    slots = settings.concurrency
+    return Worker(log, own, toolbox=toolbox, instance=instance, concurrency=slots, ended=ended)
 
 
 def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:

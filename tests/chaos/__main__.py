@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import cases, plan, report
-from tests.chaos.campaign import Campaign, Outcome
+from tests.chaos.campaign import Campaign
+from tests.chaos.cases import CaseResult
 from tests.chaos.history import Stroke
+from tests.chaos.outcome import Outcome
 from tests.chaos.plan import HostKind
 from tests.chaos.report import Say
 from tests.chaos.stage import Stage
-
-KINDS = ("kill", "stop")
 
 
 def main() -> int:
@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument("--host", choices=("inline", "ray", "both"), default="inline")
     parser.add_argument("--points", action="store_true", help="strike at every named point")
     parser.add_argument("--stops", action="store_true", help="at the points stop and go on as well")
-    parser.add_argument("--others", type=int, default=None, help="so many random stops, cuts and dead ways")
+    parser.add_argument(
+        "--others", type=int, default=None, help="so many random stops, cuts and dead ways (each once)"
+    )
     parser.add_argument("--cases", action="store_true", help="the special cases as well")
     parser.add_argument("--only", default="", help="only points and cases whose name contains this")
     parser.add_argument("--targets", default="", help="strike at random only at these: worker,broker")
@@ -53,39 +55,42 @@ async def _unless_told_to_end(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def carry_out(wanted: argparse.Namespace) -> int:
-    """Carry out what is wanted, host by host, then the cases."""
+    """Carry out what is wanted, host by host, and the cases."""
     seed = wanted.seed if wanted.seed is not None else random.SystemRandom().randrange(1_000_000)
-    hosts: list[HostKind] = ["inline", "ray"] if wanted.host == "both" else [wanted.host]
-    print(f"seed {seed}: repeat with --seed {seed}", flush=True)
-    say, failed = Say(), False
+    again = report.command(wanted, seed)
+    print(f"seed {seed}: repeat with {again}", flush=True)
+    say = Say()
     beside = asyncio.create_task(tell_cases(wanted, say)) if wanted.together else None
     outcomes: list[Outcome] = []
-    kills_left = wanted.kills
-    for place, host in enumerate(hosts):
-        rng = random.Random(f"{seed}/{host}")
-        share = kills_left // (len(hosts) - place)
-        strokes = draw(wanted, host, share, rng)
-        kills_left -= sum(stroke.deed == "kill" for stroke in strokes)
+    plans = draw_all(wanted, seed)
+    for host, strokes in plans.items():
         if strokes:
-            outcome = await campaign(host, strokes, seed, say, keep=wanted.keep)
-            outcomes.append(outcome)
-            failed = failed or bool(outcome.failures)
-    failed = bool(await (beside or tell_cases(wanted, say))) or failed
-    found = report.summary(outcomes)
-    if outcomes:
-        report.show(found)
+            outcomes.append(await campaign(host, strokes, seed, say, keep=wanted.keep, quiet=beside))
+    results = await (beside or tell_cases(wanted, say))
+    found = report.summary(outcomes, results, seed)
+    report.show(found)
+    report.show_failures(outcomes, results, again)
     if wanted.json:
         report.write(wanted.json, found, outcomes)
-    late = [r for r in found["times"] if r["deed"] == "kill" and r["wanted_s"] and _p99(r) > r["wanted_s"]]
-    for row in late:
-        who = f"{row['target']} on {row['host']}"
-        print(f"slower than wanted: {who}: p99 {_p99(row):.2f} s, wanted {row['wanted_s']:g} s")
-    return int(failed or (wanted.strict_times and bool(late)))
+    broken = any(outcome.failures for outcome in outcomes) or found["cases"]["failed"]
+    return int(bool(broken) or (wanted.strict_times and bool(found["late"])))
 
 
-async def tell_cases(wanted: argparse.Namespace, say: Say) -> list[str]:
-    """Tell the cases, if they are wanted, and return what failed."""
+async def tell_cases(wanted: argparse.Namespace, say: Say) -> list[CaseResult]:
+    """Tell the cases, if they are wanted, and return how they went."""
     return await cases.run_all(say, only=wanted.only) if wanted.cases else []
+
+
+def draw_all(wanted: argparse.Namespace, seed: int) -> dict[HostKind, list[Stroke]]:
+    """Draw the plan of each host: everything here comes of the seed."""
+    hosts: list[HostKind] = ["inline", "ray"] if wanted.host == "both" else [wanted.host]
+    plans: dict[HostKind, list[Stroke]] = {}
+    kills_left = wanted.kills
+    for place, host in enumerate(hosts):
+        share = kills_left // (len(hosts) - place)
+        plans[host] = draw(wanted, host, share, random.Random(f"{seed}/{host}"))
+        kills_left -= sum(stroke.deed == "kill" for stroke in plans[host])
+    return plans
 
 
 def draw(wanted: argparse.Namespace, host: HostKind, kills: int, rng: random.Random) -> list[Stroke]:
@@ -97,31 +102,33 @@ def draw(wanted: argparse.Namespace, host: HostKind, kills: int, rng: random.Ran
             named += plan.points(host, "stop", rng)
         named = [stroke for stroke in named if wanted.only in stroke.point]
     left = max(0, kills - sum(stroke.deed == "kill" for stroke in named))
-    others = wanted.others if wanted.others is not None else left // 3
+    others = 0 if wanted.only or not wanted.kills else wanted.others
     return plan.number([*named, *plan.at_random(host, left, others, rng, wanted.targets)])
 
 
-async def campaign(host: HostKind, strokes: list[Stroke], seed: int, say: Say, *, keep: bool) -> Outcome:
+async def campaign(
+    host: HostKind,
+    strokes: list[Stroke],
+    seed: int,
+    say: Say,
+    *,
+    keep: bool,
+    quiet: asyncio.Task[list[CaseResult]] | None = None,
+) -> Outcome:
     """Put a stack up, carry the strokes out on it, and keep its directory if anything went wrong."""
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
-    say.phase(f"{host}: {len(strokes)} strokes, seed {seed}, in {directory}")
+    say.phase(f"{host}: {len(strokes)} strokes (plan {report.digest(strokes)}), in {directory}")
     print("\n".join(report.plan_lines(strokes)), flush=True)
     stage = await Stage.up(directory, host)
     try:
-        outcome = await Campaign(stage, strokes, seed, say).run()
+        outcome = await Campaign(stage, strokes, seed, say).run(quiet)
     finally:
         await stage.close()
-    for line in outcome.failures:
-        print(f"  {line}", flush=True)
     if outcome.failures or keep:
-        print(f"  seed {seed}; data, logs and ledger are kept in {directory}", flush=True)
+        say.phase(f"data, logs and ledger of the campaign on {host} are kept in {directory}")
     else:
         stage.remove()
     return outcome
-
-
-def _p99(row: dict[str, dict[str, float]]) -> float:
-    return row["back_s"].get("p99", 0.0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from handrail.goals import Deadline
 from tests.chaos import oracle
@@ -134,48 +135,67 @@ def case(*, disk_mb: int = 0, **environment: str) -> Callable[[Work], Work]:
     return add
 
 
-async def run_all(say: Say, *, only: str = "") -> list[str]:
-    """Tell every case, and return what failed."""
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """How a case went; a failed one with the logs of its runs."""
+
+    name: str
+    result: Literal["held", "failed", "skipped"]
+    text: str = ""
+    logs: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"case {self.name}: {self.result}" + (f": {self.text}" if self.text else "")
+
+
+async def run_all(say: Say, *, only: str = "") -> list[CaseResult]:
+    """Tell every case whose name contains `only`, and return how each went."""
     from tests.chaos import cases_clock, cases_disk, cases_late  # they add themselves
 
     del cases_clock, cases_disk, cases_late
-    failures: list[str] = []
     wanted = [one for one in CASES if only in one.name]
     shared = [one for one in wanted if one.shares]
-    if shared:
-        failures += await _on_one_stack(shared, say)
+    results = await _on_one_stack(shared, say) if shared else []
     for one in wanted:
         if not one.shares:
-            failures += await _on_one_stack([one], say)
-    return failures
+            results += await _on_one_stack([one], say)
+    return results
 
 
-async def _on_one_stack(cases: list[Case], say: Say) -> list[str]:
+async def _on_one_stack(cases: list[Case], say: Say) -> list[CaseResult]:
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
-    failures: list[str] = []
     try:
         stage = await Stage.up(directory, "inline", disk_mb=cases[0].disk_mb, **dict(cases[0].environment))
     except AssertionError as error:
         if not cases[0].disk_mb:
             raise
-        say.phase(f"case {cases[0].name}: skipped: no disk of one's own can be made here: {error}"[:200])
-        return []
+        result = CaseResult(cases[0].name, "skipped", f"no disk of one's own can be made here: {error}"[:200])
+        say.phase(str(result))
+        return [result]
+    results = []
     try:
         for one in cases:
-            scene = Scene(stage, one.name)
-            try:
-                await one.work(scene)
-                say.phase(f"case {one.name}: held" + "".join(f"; {note}" for note in scene.notes))
-            except Skipped as why:
-                say.phase(f"case {one.name}: skipped: {why}")
-            except AssertionError as error:
-                failures.append(f"case {one.name}: {error}")
-                say.phase(f"case {one.name}: FAILED: {error}; kept in {directory}")
-                for asked in scene.asked:
-                    said = " ".join(f"{row.kind}:{row.attempt}" for row in scene.of(asked))
-                    say.phase(f"  {asked.ref} {asked.run}: {said}")
+            results.append(await _tell(one, Scene(stage, one.name)))
+            say.phase(str(results[-1]))
     finally:
         await stage.close()
-    if not failures:
+    if any(result.result == "failed" for result in results):
+        say.phase(f"  data, logs and ledger are kept in {directory}")
+    else:
         stage.remove()
-    return failures
+    return results
+
+
+async def _tell(case: Case, scene: Scene) -> CaseResult:
+    try:
+        await case.work(scene)
+    except Skipped as why:
+        return CaseResult(case.name, "skipped", str(why))
+    except AssertionError as error:
+        logs = [
+            f"{asked.ref} {asked.run}: "
+            + " ".join(f"{row.kind}:{row.attempt}" if row.attempt else row.kind for row in scene.of(asked))
+            for asked in scene.asked
+        ]
+        return CaseResult(case.name, "failed", str(error), tuple(logs))
+    return CaseResult(case.name, "held", "; ".join(scene.notes))

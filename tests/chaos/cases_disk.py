@@ -6,7 +6,9 @@ import asyncio
 import os
 import resource
 import signal
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from handrail.client import Client
@@ -23,12 +25,10 @@ PARKED_S = 1.8
 """Nearly as long as a tool of the project may take."""
 REFUSED_TIMEOUT_S = 3.0
 TRIES = 3
-ALONE_S = 10.0
-"""How long the stack is given to go on by itself."""
 CHUNK_BYTES = 4_096
 
 
-@case(CHAOS_STREAM_BYTES="400000")
+@case(CHAOS_STREAM_BYTES="2000000")
 async def streams_are_full(scene: Scene) -> None:
     """New goals are refused at four fifths; the rest is for the runs that there are, and it is enough."""
     parked = [await _parked(scene) for _ in range(PARKED)]
@@ -98,7 +98,7 @@ async def the_data_directory_is_read_only(scene: Scene) -> None:
         for path, mode in modes.items():
             if path.exists():
                 path.chmod(mode)
-    await _goes_on(scene, lost, may_kill=False)
+    await _goes_on(scene, lost)
     await scene.judge()
 
 
@@ -129,15 +129,12 @@ async def _refused(scene: Scene) -> list[Goal]:
     return lost
 
 
-async def _goes_on(scene: Scene, lost: list[Goal], *, may_kill: bool = True) -> None:
-    """What was not acknowledged can be submitted again, and then all goes on; by itself, if it can."""
-    sending = [asyncio.create_task(_insist(scene, goal)) for goal in lost]
-    done, _ = await asyncio.wait(sending, timeout=ALONE_S)
-    if len(done) < len(sending) and may_kill:
-        scene.notes.append(f"not within {ALONE_S:g} s by itself: the broker had to be killed")
-        os.kill(scene.stage.children()["broker"], signal.SIGKILL)
-    async with asyncio.timeout(END_TIMEOUT_S):
-        await asyncio.gather(*sending)
+async def _goes_on(scene: Scene, lost: list[Goal]) -> None:
+    """What was not acknowledged can be submitted again, and then all goes on, by itself."""
+    begun = time.monotonic()
+    async with _within(END_TIMEOUT_S, "what was refused is still not taken"):
+        await asyncio.gather(*(_insist(scene, goal) for goal in lost))
+        scene.notes.append(f"goals were taken again after {time.monotonic() - begun:.1f} s")
         for asked in scene.asked:
             await scene.said(asked, "finished", "in_doubt")
     # What was acknowledged is on the disk, and not only in the broker's memory.
@@ -146,6 +143,15 @@ async def _goes_on(scene: Scene, lost: list[Goal], *, may_kill: bool = True) -> 
     await scene.stage.until(
         "the broker is back", lambda: scene.stage.pids("broker") - {before}, END_TIMEOUT_S
     )
+
+
+@asynccontextmanager
+async def _within(timeout_s: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise AssertionError(f"{what} after {timeout_s:g} s") from None
 
 
 async def _insist(scene: Scene, goal: Goal) -> Asked:

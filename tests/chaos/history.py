@@ -81,6 +81,8 @@ class Stroke:
     pause_s: float = 0.0
     after_s: float = 0.0
     pid: int = 0
+    # Which processes held minds then.
+    minds: set[int] = field(default_factory=set)
     # When it was struck, when a stopped or held one was let go (or None), when its successor was there.
     struck_ns: int = 0
     freed_ns: int = 0

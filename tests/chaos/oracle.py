@@ -16,7 +16,9 @@ from handrail.v1 import event_pb2
 from tests.chaos.history import Asked, Row, status_name
 from tests.chaos.world import KEYED, UNKEYED, Call, Effect
 
-Wrong = Literal["lost", "not ended", "repeated", "missing", "not verified", "unclaimed", "torn", "commanded"]
+Wrong = Literal[
+    "lost", "not ended", "repeated", "missing", "not verified", "unclaimed", "torn", "commanded", "untraced"
+]
 COMMANDS = ("cancel", "pause", "resume")
 WAITING = "waiting"
 CLOSES = ("result", "healed", "in_doubt")
@@ -129,11 +131,11 @@ def _effects(asked: Asked, rows: Sequence[Row], ledger: Ledger) -> Iterator[tupl
 def _verified(rows: Sequence[Row], told: Told | None) -> Iterator[tuple[Wrong, str]]:
     """No step is done without a confirmed verdict that names a result of one of its attempts."""
     step_of = {row.attempt: row.body.step for row in rows if row.kind == "action"}
-    results = {
-        (row.attempt, row.id): row.order
-        for row in rows
-        if row.kind == "result" and row.body.HasField("output")
-    }
+    results: dict[tuple[str, str], tuple[int, int]] = {}
+    for row in rows:
+        if row.kind == "result" and row.body.HasField("output"):
+            # A worker that was not told that it is written writes it again.
+            results.setdefault((row.attempt, row.id), row.order)
     confirmed: dict[str, tuple[int, int]] = {}
     for row in rows:
         if row.kind != "verdict" or row.body.outcome != event_pb2.OUTCOME_CONFIRMED:

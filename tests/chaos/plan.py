@@ -19,8 +19,11 @@ STOP_S = (0.5, 8.0)
 """From less than a redelivery takes to longer than every lease of the project."""
 HOLD_S = (0.5, 6.0)
 BETWEEN_S = (0.0, 0.6)
-HEAD_SHARE = 12
-"""One of so many strokes on Ray falls on its head, which takes long."""
+HEAD_SHARE = 8
+"""One of so many kills on Ray falls on its head, which takes long."""
+MINDS = ("planner", "executor", "verifier")
+HEAD = ("head", "raylet", "keeper")
+"""The processes of Ray's head: one that is lost takes the others with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,10 @@ POINTS: tuple[Point, ...] = (
 
 
 def points(host: HostKind, deed: Deed, rng: random.Random) -> list[Stroke]:
-    """Return a stroke for each named point; on Ray only for those of the minds."""
-    minds = ("planner", "executor", "verifier")
+    """Return a stroke for each named point."""
     found = []
     for point in POINTS:
-        if host == "ray" and point.role not in minds:
-            continue
-        target = "minds" if host == "inline" and point.role in minds else point.role
+        target = "minds" if host == "inline" and point.role in MINDS else point.role
         for name in point.names():
             pause_s = rng.uniform(*STOP_S) if deed == "stop" else 0.0
             found.append(Stroke(0, target, deed, point=name, course=point.course, pause_s=pause_s))
@@ -92,27 +92,45 @@ def points(host: HostKind, deed: Deed, rng: random.Random) -> list[Stroke]:
     return found
 
 
-def at_random(host: HostKind, kills: int, others: int, rng: random.Random, only: str = "") -> list[Stroke]:
-    """Return strokes at random moments: so many kills, and so many stops, cuts and dead ways."""
-    minds = ["minds"] if host == "inline" else ["planner", "executor", "verifier", "minds"]
-    targets = ["gateway", "decider", "worker:0", "worker:1", "broker", *minds]
+def deeds(host: HostKind) -> dict[str, tuple[Deed, ...]]:
+    """Return every target of a host, and what can be done to it."""
+    everything: tuple[Deed, ...] = ("kill", "stop", "cut", "hold")
+    found = dict.fromkeys(("gateway", "decider", "worker:0", "worker:1", "broker", "tracer"), everything)
+    if host == "inline":
+        return {**found, "minds": everything}
+    # What places the actors, and Ray's own parts, have no way to the broker.
+    return {**found, **dict.fromkeys(MINDS, everything), **dict.fromkeys(("minds", *HEAD), ("kill", "stop"))}
+
+
+def at_random(
+    host: HostKind, kills: int, others: int | None, rng: random.Random, only: str = ""
+) -> list[Stroke]:
+    """Return strokes at random moments: so many kills, and so many stops, cuts and dead ways.
+
+    Without a number of others there is each of them once, and a third as many as kills at least.
+    """
+    there = deeds(host)
     if only:
-        targets = [target for target in [*targets, "head"] if target.partition(":")[0] in only.split(",")]
+        there = {
+            target: found for target, found in there.items() if target.partition(":")[0] in only.split(",")
+        }
+    # In turn, so that each has its share, and no process is struck while it starts.
+    often = [target for target in there if target not in HEAD] or list(there)
+    seldom = [target for target in there if target in HEAD]
+    slow = kills // HEAD_SHARE if seldom else 0
+    turns = [
+        *(often[n % len(often)] for n in range(kills - slow)),
+        *(seldom[n % len(seldom)] for n in range(slow)),
+    ]
+    chosen: list[tuple[str, Deed]] = [(target, "kill") for target in turns]
+    each = [(target, deed) for target, found in there.items() for deed in found if deed != "kill"]
+    rng.shuffle(each)
+    count = max(len(each), kills // 3) if others is None else others
+    chosen += [each[place % len(each)] for place in range(count)]
     found = []
-    for number in range(kills + others):
-        deed: Deed = "kill" if number < kills else rng.choice(("stop", "stop", "cut", "hold"))
-        # In turn, so that each has its share, and no process is struck while it starts.
-        target = targets[number % len(targets)]
-        if host == "ray" and not only and deed == "kill" and number % HEAD_SHARE == HEAD_SHARE - 1:
-            target = "head"
-        if target == "broker" and deed in ("cut", "hold"):
-            deed = "stop"
-        if target == "minds" and host == "ray" and deed in ("cut", "hold"):
-            # It places the actors, and has no way to the broker itself.
-            deed = "stop"
+    for target, deed in chosen:
         pause_s = {"stop": rng.uniform(*STOP_S), "hold": rng.uniform(*HOLD_S)}.get(deed, 0.0)
-        after_s = rng.uniform(*BETWEEN_S)
-        found.append(Stroke(0, target, deed, pause_s=pause_s, after_s=after_s))
+        found.append(Stroke(0, target, deed, pause_s=pause_s, after_s=rng.uniform(*BETWEEN_S)))
     rng.shuffle(found)
     return found
 

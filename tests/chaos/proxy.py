@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 CHUNK_BYTES = 256 * 1024
 RETRY_S = 0.02
 _NAME = re.compile(rb'"name": ?"([a-z_-]+)/(\d+)"')
+EVERYBODY = -1
+"""Stands for every process: the broker itself is cut off."""
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -70,7 +72,7 @@ class Proxy:
 
     def cut(self, pid: int) -> int:
         """Reset every connection of a process, and say how many there were."""
-        ways = [way for way in self._ways if way.pid == pid]
+        ways = [way for way in self._ways if pid in (way.pid, EVERYBODY)]
         for way in ways:
             way.reset()
         return len(ways)
@@ -79,14 +81,14 @@ class Proxy:
         """Let nothing more move to and from a process."""
         self._held.add(pid)
         for way in self._ways:
-            if way.pid == pid:
+            if pid in (way.pid, EVERYBODY):
                 way.flowing.clear()
 
     def release(self, pid: int) -> None:
         """Let everything move again, late as it is."""
         self._held.discard(pid)
         for way in self._ways:
-            if way.pid == pid:
+            if pid in (way.pid, EVERYBODY):
                 way.flowing.set()
 
     async def _serve(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
@@ -98,7 +100,8 @@ class Proxy:
             near.close()
             return
         way = Way(near, far)
-        way.flowing.set()
+        if EVERYBODY not in self._held:
+            way.flowing.set()
         self._ways.add(way)
         try:
             async with asyncio.TaskGroup() as group:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tests.chaos import oracle
 from tests.chaos.history import Row, Stroke
+from tests.chaos.plan import HEAD, MINDS
 
-MINDS = ("planner", "executor", "verifier")
 # A process needs longer to start; what was under way when it was struck needs less to arrive.
 UNDER_WAY_NS = 30_000_000
 # What each role is asked with, and answers with.
@@ -26,6 +26,8 @@ TARGET_S = {
     "decider": 3.0,
     "broker": 5.0,
     "head": 20.0,
+    "raylet": 20.0,
+    "keeper": 20.0,
 }
 """What the issue asks of the 99th percentile."""
 
@@ -40,15 +42,17 @@ def made_by(target: str, row: Row) -> bool:
     kind, _, slot = target.partition(":")
     if kind == "worker":
         return row.role == "worker" and f"_{slot}-" in row.writer
-    if kind in ("minds", "head"):
+    if kind == "minds" or kind in HEAD:
         return row.role in MINDS
     return kind == "broker" or row.role == kind
 
 
 def first_back(stroke: Stroke, rows: Iterable[Row]) -> int:
     """Return when the first event of the revived part was stored, or 0."""
-    margin_ns = 0 if stroke.freed_ns else UNDER_WAY_NS
-    after_ns = stroke.since_ns + margin_ns
+    after_ns = stroke.since_ns + (0 if stroke.freed_ns else UNDER_WAY_NS)
+    if stroke.target in HEAD and stroke.deed == "kill":
+        # Its actors live on until they are swept: what they still say is no sign of the next ones.
+        after_ns = max(after_ns, stroke.alive_ns)
     return next((row.time_ns for row in rows if row.time_ns > after_ns and made_by(stroke.target, row)), 0)
 
 
@@ -57,7 +61,7 @@ def in_hand(target: str, rows: Sequence[Row], moment_ns: int) -> list[tuple[str,
     before = [row for row in rows if row.time_ns <= moment_ns]
     kind, _, _ = target.partition(":")
     found: list[tuple[str, str]] = []
-    roles = MINDS if kind in ("minds", "head") else (kind,)
+    roles = MINDS if kind == "minds" or kind in HEAD else (kind,)
     for role in roles:
         found += _open(role, target, before)
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
 import sys
 import time
@@ -15,7 +17,8 @@ from tests.chaos import recovery
 from tests.chaos.history import Stroke
 
 if TYPE_CHECKING:
-    from tests.chaos.campaign import Outcome
+    from tests.chaos.cases import CaseResult
+    from tests.chaos.outcome import Outcome
 
 
 class Say:
@@ -88,13 +91,30 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"p50": round(p50, 3), "p99": round(p99, 3), "max": round(max(values), 3), "count": len(values)}
 
 
-def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def digest(strokes: Sequence[Stroke]) -> str:
+    """Return a short sum of a plan: the same seed draws the same."""
+    return hashlib.sha256("\n".join(map(str, strokes)).encode()).hexdigest()[:8]
+
+
+def command(wanted: argparse.Namespace, seed: int) -> str:
+    """Return the command that repeats a campaign."""
+    words = ["python -m tests.chaos"]
+    for name, value in vars(wanted).items():
+        if name not in ("seed", "json", "keep") and value not in ("", None) and value is not False:
+            words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
+    return " ".join([*words, f"--seed {seed}"])
+
+
+def summary(outcomes: Sequence[Outcome], results: Sequence[CaseResult], seed: int) -> dict[str, Any]:
     """Return the whole of what was shown, for a file."""
     wrong = Counter(finding.wrong for outcome in outcomes for finding in outcome.findings)
     deeds = Counter(stroke.deed for o in outcomes for stroke in o.strokes if stroke.struck_ns)
+    named = ("lost", "not ended", "repeated", "missing", "not verified")
+    spread = times(outcomes)
     return {
+        "seed": seed,
         "hosts": [outcome.host for outcome in outcomes],
-        "seeds": [outcome.seed for outcome in outcomes],
+        "plans": {outcome.host: digest(outcome.strokes) for outcome in outcomes},
         "kills": deeds["kill"],
         "strokes": dict(deeds),
         "points": len({(o.host, s.point, s.deed) for o in outcomes for s in o.strokes if s.point}),
@@ -105,33 +125,70 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "repeated": wrong["repeated"],
         "in_doubt": sum(outcome.doubts for outcome in outcomes),
         "not_verified": wrong["not verified"],
-        "other": wrong["torn"] + wrong["unclaimed"] + wrong["commanded"],
+        "other": sum(count for name, count in wrong.items() if name not in named),
         "not_reached": sum(bool(stroke.failure) for o in outcomes for stroke in o.strokes),
+        "cases": {
+            kind: [result.name for result in results if result.result == kind]
+            for kind in ("held", "failed", "skipped")
+        },
         "elapsed_s": round(sum(outcome.elapsed_s for outcome in outcomes), 1),
-        "times": times(outcomes),
+        "times": spread,
+        "late": [row for row in spread if _late(row)],
     }
+
+
+def _late(row: dict[str, Any]) -> bool:
+    """Whether the 99th percentile of either time is over what is wanted."""
+    spreads = (row["back_s"], row["resumed_s"])
+    return bool(row["wanted_s"]) and any(s.get("p99", 0.0) > row["wanted_s"] for s in spreads)
 
 
 def show(found: dict[str, Any]) -> None:
     """Print the table."""
-    print()
-    print(
-        f"{found['kills']} kills ({found['strokes']}), {found['points']} named points, {found['runs']} runs, "
-        f"{found['elapsed_s']:.0f} s"
-    )
-    print(
-        f"actions in flight at kills {found['in_flight_at_kills']} (at all strokes "
-        f"{found['in_flight_at_strokes']}): lost {found['lost']}, repeated {found['repeated']}, "
-        f"in doubt {found['in_doubt']}, not verified {found['not_verified']}, other {found['other']}, "
-        f"points not reached or targets not back {found['not_reached']}"
-    )
-    print(f"{'host':7}{'target':10}{'deed':6}{'n':>4}  {'back: p50':>10}{'p99':>8}{'max':>8}", end="")
-    print(f"  {'in hand went on: p50':>21}{'p99':>8}{'max':>8}  wanted p99")
+    strokes = ", ".join(f"{count} {deed}" for deed, count in sorted(found["strokes"].items()))
+    print(f"\n{strokes or 'no strokes'}; {found['points']} at named points; {found['runs']} runs;", end=" ")
+    print(", ".join(f"{len(names)} cases {kind}" for kind, names in found["cases"].items()), end="; ")
+    print(f"{found['elapsed_s']:.0f} s")
+    for name in found["cases"]["skipped"]:
+        print(f"NOT SHOWN here: {name}")
+    print(f"{found['in_flight_at_kills']} actions in flight at kills", end=" ")
+    print(f"({found['in_flight_at_strokes']} at all strokes):", end=" ")
+    print(f"lost {found['lost']}, repeated {found['repeated']}, in doubt {found['in_doubt']},", end=" ")
+    print(f"not verified {found['not_verified']}, other {found['other']}, not reached {found['not_reached']}")
+    if found["times"]:
+        print("seconds until a target has done something again, and until what it had in hand went on:")
+        print(f"{'host':7}{'target':10}{'deed':6}{'n':>4}{'back p50':>10}{'p99':>8}{'max':>8}", end="")
+        print(f"{'in hand: n':>12}{'p50':>8}{'p99':>8}{'max':>8}  wanted p99")
     for row in found["times"]:
-        print(f"{row['host']:7}{row['target']:10}{row['deed']:6}{row['strokes']:4}", end="  ")
-        print(_numbers(row["back_s"], 10), _numbers(row["resumed_s"], 20), end="  ")
-        print(f"{row['wanted_s']:g} s" if row["wanted_s"] else "")
+        print(f"{row['host']:7}{row['target']:10}{row['deed']:6}{row['strokes']:4}", end="")
+        print(_numbers(row["back_s"], 10), end="")
+        print(f"{row['resumed_s'].get('count', 0):12}", _numbers(row["resumed_s"], 7), end="  ")
+        wanted = f"{row['wanted_s']:g}" if row["wanted_s"] else "-"
+        print(f"{wanted}{'  OVER' if _late(row) else ''}")
+    if found["late"]:
+        names = ", ".join(f"{row['target']} after a {row['deed']} on {row['host']}" for row in found["late"])
+        print(f"slower than wanted: {names} (strokes that fell together are not in these times)")
     sys.stdout.flush()
+
+
+def show_failures(outcomes: Sequence[Outcome], results: Sequence[CaseResult], again: str) -> None:
+    """Print everything that went wrong, with the logs of the runs and how to see it again."""
+    failed = [result for result in results if result.result == "failed"]
+    if not failed and not any(outcome.failures for outcome in outcomes):
+        return
+    print("\nBROKEN PROMISES", flush=True)
+    for outcome in outcomes:
+        for line in outcome.failures:
+            print(f"  {outcome.host}: {line}")
+        for run, lines in outcome.logs.items():
+            print(f"  the log of {run}:", *(f"    {line}" for line in lines), sep="\n")
+        for point in sorted({stroke.point for stroke in outcome.strokes if stroke.failure and stroke.point}):
+            print(f"  this point alone: python -m tests.chaos --kills 1 --points --only {point}", end=" ")
+            print(f"--host {outcome.host} --seed {outcome.seed}")
+    for result in failed:
+        print(f"  {result}", *(f"    {line}" for line in result.logs), sep="\n")
+        print(f"  this case alone: python -m tests.chaos --kills 0 --cases --only {result.name}")
+    print(f"  everything again: {again}", flush=True)
 
 
 def _numbers(spread: dict[str, float], width: int) -> str:
@@ -142,6 +199,10 @@ def _numbers(spread: dict[str, float], width: int) -> str:
 
 def write(path: Path, found: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
     """Write everything to a file."""
-    strokes = [{"host": o.host, **asdict(stroke)} for o in outcomes for stroke in o.strokes]
+    strokes = [
+        {"host": o.host, **asdict(stroke), "minds": sorted(stroke.minds)}
+        for o in outcomes
+        for stroke in o.strokes
+    ]
     failures = [line for outcome in outcomes for line in outcome.failures]
     path.write_text(json.dumps({**found, "failures": failures, "all_strokes": strokes}, indent=1))

@@ -7,7 +7,6 @@ this stack are ever touched: children of the `up` that was started here, found b
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import itertools
 import json
 import os
@@ -23,8 +22,8 @@ from typing import Any
 from actors.ray_head import RayHead
 from handrail.client import Client
 from tests.chaos.history import Stroke, Tap
-from tests.chaos.plan import HostKind
-from tests.chaos.proxy import Proxy
+from tests.chaos.plan import MINDS, HostKind
+from tests.chaos.proxy import EVERYBODY, Proxy
 from tests.chaos.world import World
 
 HERE = Path(__file__).resolve().parent
@@ -37,6 +36,15 @@ POLL_S = 0.02
 _RIGHTS = "-dac_override,-dac_read_search"
 _BOUND = ("setpriv", "--bounding-set", _RIGHTS, "--inh-caps", _RIGHTS) if os.geteuid() == 0 else ()
 CLIENT_TIMEOUT_S = 60.0
+# Has the kernel end the stack with the campaign, however that ends. A process of its own, since this one has
+# threads of gRPC's, and may not run anything between fork and exec.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Stage:
@@ -102,14 +110,14 @@ class Stage:
         inside = ("unshare", "-Urm", "sh", "-c", mount, str(self.data)) if self._disk_mb else _BOUND
         with (self.directory / "up.stderr").open("a") as errors:
             self._process = await asyncio.create_subprocess_exec(
-                *(*inside, sys.executable, "-m", "handrail.cli.main", "up", "--host", self.host, "--json"),
+                *(*inside, sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
+                *(sys.executable, "-m", "handrail.cli.main", "up", "--host", self.host, "--json"),
                 *("--project", str(self.project), "--data", str(self.data)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
                 env=self._environment(),
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
             )
         assert self._process.stdout is not None
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -165,11 +173,15 @@ class Stage:
                 found["broker"] = int(entry.name)
             elif command[0].endswith("gcs_server"):
                 found["head"] = int(entry.name)
+            elif command[1:3] == ["-m", "actors.ray_head"]:
+                found["keeper"] = int(entry.name)
+            elif command[0].endswith("raylet"):
+                found["raylet"] = int(entry.name)
         return found
 
     def pids(self, target: str) -> set[int]:
         """Return the processes that a target is at the moment: one, or none while it is away."""
-        if target in ("planner", "executor", "verifier"):
+        if target in MINDS:
             return {pid for pid in self.proxy.pids(target) if _alive(pid)}
         name, _, slot = target.partition(":")
         wanted = {
@@ -178,6 +190,10 @@ class Stage:
         }.get(name, name)
         pid = self.children().get(wanted)
         return set() if pid is None or not _alive(pid) else {pid}
+
+    def minds(self) -> set[int]:
+        """Return the processes in which minds are connected."""
+        return {pid for role in MINDS for pid in self.proxy.pids(role) if _alive(pid)}
 
     async def until(self, what: str, condition: Callable[[], Any], timeout_s: float) -> Any:
         """Wait until a condition holds, looking often."""
@@ -216,16 +232,16 @@ class Stage:
         elif stroke.deed == "stop":
             _signal(pid, signal.SIGSTOP)
         elif stroke.deed == "cut":
-            self.proxy.cut(pid)
+            self.proxy.cut(EVERYBODY if stroke.target == "broker" else pid)
         else:
-            self.proxy.hold(pid)
+            self.proxy.hold(EVERYBODY if stroke.target == "broker" else pid)
 
     def free(self, stroke: Stroke) -> None:
         """Let a stopped process, or one on a dead way, go on."""
         if stroke.deed == "stop":
             _signal(stroke.pid, signal.SIGCONT)
         elif stroke.deed == "hold":
-            self.proxy.release(stroke.pid)
+            self.proxy.release(EVERYBODY if stroke.target == "broker" else stroke.pid)
 
     def set_clock(self, child: str, offset_s: float) -> None:
         """Let the clock of a child jump."""
@@ -234,7 +250,9 @@ class Stage:
     # --- inside --------------------------------------------------------------------------------------------
 
     def _environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HANDRAIL_", "CHAOS_"))}
+        # Without its bytecode a process starts in twice the time, and that is no user's.
+        other = ("HANDRAIL_", "CHAOS_", "PYTHONDONTWRITEBYTECODE")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(other)}
         own = {
             "PYTHONPATH": os.pathsep.join((str(HERE / "inject"), str(ROOT))),
             "CHAOS_DIR": str(self.hooks),
@@ -251,11 +269,6 @@ class Stage:
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end the stack with the campaign, however that ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
 
 
 def _alive(pid: int) -> bool:

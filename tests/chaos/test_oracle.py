@@ -182,6 +182,12 @@ def test_a_verdict_that_comes_after_the_end() -> None:
     assert look(history) == ["not verified"]
 
 
+def test_a_result_that_is_written_twice_is_one() -> None:
+    history = good()
+    history.rows += [replace(row, sequence=row.sequence + 90) for row in history.rows if row.kind == "result"]
+    assert look(history) == []
+
+
 def test_a_step_that_a_client_is_told_is_done() -> None:
     history = good()
     history.rows = [row for row in history.rows if row.kind not in ("verdict", "finished")]

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -24,7 +25,7 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from bus import broker as broker_module
-from bus import consumers, permissions
+from bus import consumers, disk, permissions
 from bus.broker import BrokerFailed, BrokerMissing, EmbeddedBroker, find_binary
 from bus.directory import DataDirectory, DirectoryOwned, DirectoryUnusable, is_owned, wait_until_free
 from bus.probe import (
@@ -162,6 +163,59 @@ async def test_after_a_kill_it_comes_back_with_its_port_its_users_and_its_log(br
         await until(lambda: admin.client.is_connected)
         kept = await admin.js.get_msg("EV_0", 1)
         assert kept.data == b"kept"
+
+
+async def test_a_broker_that_has_failed_to_write_is_ended_when_there_is_room(broker: EmbeddedBroker) -> None:
+    async with signed_in(broker, "admin") as admin:
+        await admin.js.add_stream(name="EV_0", subjects=["ev.0.>"])
+        await admin.js.publish("ev.0.kept", b"")
+        mending = asyncio.create_task(broker.mend())
+        limits = resource.prlimit(broker.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+        with pytest.raises(nats.errors.TimeoutError):
+            await admin.js.publish("ev.0.lost", b"", timeout=0.5)
+        resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, limits)
+        # It could not write its log either; whoever publishes tries again.
+        while broker.pid is not None:
+            with pytest.raises((nats.errors.Error, nats.js.errors.Error)):
+                await admin.js.publish("ev.0.lost", b"", timeout=0.5)
+        assert await broker.wait() == -signal.SIGKILL
+        mending.cancel()
+        await broker.start()
+        await admin.js.publish("ev.0.kept", b"")
+        assert (await admin.js.stream_info("EV_0")).state.messages == 2
+
+
+async def test_a_broker_is_not_ended_while_there_is_no_room(
+    broker: EmbeddedBroker, owned: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = asyncio.Event()
+    there_is_room = False
+
+    def has_room(_: Path) -> bool:
+        loop.call_soon_threadsafe(looked.set)
+        return there_is_room
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("bus.disk.has_room", has_room)
+    monkeypatch.setattr("bus.broker.MEND_INTERVAL_S", 0.01)
+    mending = asyncio.create_task(broker.mend())
+    await asyncio.sleep(0)
+    with (owned.path / "broker.log").open("a") as log:
+        log.write("[ERR] JetStream failed to store a msg on stream EV_0: no space left on device\n")
+    for _ in range(2):
+        looked.clear()
+        await asyncio.wait_for(looked.wait(), WAIT_S)
+        assert broker.pid is not None
+    there_is_room = True
+    assert await asyncio.wait_for(broker.wait(), WAIT_S) == -signal.SIGKILL
+    mending.cancel()
+
+
+def test_room_is_what_can_be_written(tmp_path: Path) -> None:
+    assert disk.has_room(tmp_path)
+    assert not disk.has_room(tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_later_supervisor_finds_port_and_users_again(owned: DataDirectory) -> None:

@@ -355,3 +355,12 @@ async def test_a_shard_that_is_nearly_full_takes_no_new_runs(stage: Stage) -> No
         await stage.runs.SubmitGoal(request())
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert stage.events() == 0
+
+
+async def test_a_shard_that_fills_up_is_looked_at_before_every_submission(stage: Stage) -> None:
+    stage.broker.fullness = dict.fromkeys(range(64), 0.7)
+    await stage.runs.SubmitGoal(request())
+    stage.broker.fullness = dict.fromkeys(range(64), 0.85)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stage.runs.SubmitGoal(request())
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import supervisor as supervision
-from orchestrator.supervisor import ChildNotReady, ChildSpec, ChildStatus, Supervisor
+from orchestrator.supervisor import ChildNotReady, ChildSpec, ChildStatus, Supervisor, last_ended
 
 WAIT_S = 15.0
 POLL_S = 0.01
@@ -108,6 +108,21 @@ async def test_a_killed_child_comes_back_as_the_next_generation(start, tmp_path)
     assert child.pid not in (None, pid)
     assert not alive(pid)
     assert Path(f"/proc/{child.pid}/cmdline").read_bytes().endswith(b"\x002\x00")
+    assert last_ended(tmp_path, "child") == 1
+    assert last_ended(tmp_path, "other") == 0
+
+
+async def test_what_an_earlier_supervisor_has_written_of_ends_is_forgotten(start, tmp_path) -> None:
+    first = await start(ChildSpec("child", python(SLEEPER)))
+    os.kill(only(first).pid or 0, signal.SIGKILL)
+
+    async def ended() -> bool:
+        return last_ended(tmp_path, "child") == 1
+
+    await eventually(ended)
+    await first.stop()
+    await start(ChildSpec("child", python(SLEEPER)))
+    assert last_ended(tmp_path, "child") == 0
 
 
 async def test_a_generation_starts_only_when_all_of_the_last_is_dead(start, tmp_path) -> None:
