@@ -91,7 +91,7 @@ class RayHost:
         self._namespace = namespace
         self._address = ""
         self._specs: dict[str, AgentSpec] = {}
-        # Pings without an answer, in a row; and who is not up yet, as far as is known.
+        # Pings without an answer, in a row; and who has not answered yet since it was started.
         self._silent: dict[str, int] = {}
         self._starting: set[str] = set()
         self._silence: dict[str, str] = {}
@@ -196,8 +196,6 @@ class RayHost:
 
     async def _tend(self, spec: AgentSpec) -> None:
         if await self._ask(spec.name, "status", timeout_s=PING_TIMEOUT_S) is not None:
-            self._silent[spec.name] = 0
-            self._starting.discard(spec.name)
             return
         why = self._silence[spec.name]
         if RESTARTING in why:
@@ -221,11 +219,17 @@ class RayHost:
         """Call an actor; None where it does not answer, for whatever reason."""
         try:
             async with asyncio.timeout(timeout_s):
-                actor = await asyncio.to_thread(self._get, name)
-                return await getattr(actor, method).remote(*arguments)
+                answer = await self._reach(name, method, *arguments)
         except (TimeoutError, ValueError, *_RAY_ERRORS) as error:
             self._silence[name] = f"{type(error).__name__}: {error}"
             return None
+        self._silent[name] = 0
+        self._starting.discard(name)
+        return answer
+
+    async def _reach(self, name: str, method: str, *arguments: object) -> Any:
+        actor = await asyncio.to_thread(self._get, name)
+        return await getattr(actor, method).remote(*arguments)
 
     async def _end(self, name: str, drain_s: float) -> None:
         await self._ask(name, "drain", drain_s, timeout_s=drain_s + CALL_TIMEOUT_S)

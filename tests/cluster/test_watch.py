@@ -30,9 +30,10 @@ class Watched(RayHost):
             await self._tend(self.spec)
         return self.kills - before
 
-    async def _ask(self, name: str, method: str, *arguments: object, timeout_s: float = 0.0) -> Any:
-        self._silence[name] = self.says
-        return ANSWER if self.says == ANSWER else None
+    async def _reach(self, name: str, method: str, *arguments: object) -> Any:
+        if self.says != ANSWER:
+            raise ValueError(self.says)
+        return ANSWER
 
     async def _kill(self, name: str, *, no_restart: bool) -> None:
         self.kills += 1

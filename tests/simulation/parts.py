@@ -144,10 +144,18 @@ class Parts:
             toolbox=toolbox,
             instance=self.instance(process),
             concurrency=self._concurrency,
+            ended=self._ended,
             now_ns=lambda: self._loop.now_ns() + process.skew_ns,
             late=self._late,
         )
         await worker.serve()
+
+    def _ended(self, slot: str) -> int:
+        """Know what a supervisor writes down: which generation was the last to end, of its own slots."""
+        place = self._supervisor.places.get(slot)
+        if place is None or place.process is None or (self._elsewhere and slot == "box_1"):
+            return 0
+        return place.generation - (not place.process.is_dead())
 
     def instance(self, process: Process) -> Instance:
         """Name a worker as its supervisor would."""

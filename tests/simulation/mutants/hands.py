@@ -75,7 +75,7 @@ def orphans_are_kept_quiet() -> Patch:
 @planted(within=50)
 def silence_is_death() -> Patch:
     """Who does not answer is said to be dead."""
-    return patch.object(Instance, "knows_dead", lambda self, other: other != str(self))
+    return patch.object(Instance, "knows_dead", lambda self, other, ended: other != str(self))
 
 
 @planted(within=50)
