@@ -131,7 +131,7 @@ class Submissions:
             submit=event_pb2.Submit(goal=goal, request_id=request.request_id, traceparent=traceparent),
         )
         event.submit.took.FromNanoseconds(max(self._clock() - now_ns, 0))
-        existing = held or await self._append_first(key, event)
+        existing = held if held is not None else await self._append_first(key, event)
         if existing is not None and existing.submit.goal != goal:
             raise _reused(request.request_id, key.run)
         return Submitted(key, existed=existing is not None, time_ns=now_ns)
@@ -147,14 +147,15 @@ class Submissions:
             if request_id:
                 run = await self._reserve(request_id, run, checked.digest())
             return subjects.run_key(run, self._tenant), None
+        home = _home(request_id, self._log.shards)
         if request.first:
-            return self._key(_home(request_id, shards), request_id), None
+            # Elsewhere only where a repetition would not be let in at its home either.
+            return self._key(home if home in shards else _home(request_id, shards), request_id), None
         # It may have been written wherever there was room, or while there were more or fewer shards.
         keys = [self._key(shard, request_id) for shard in self._log.shards]
         for key, found in zip(keys, await asyncio.gather(*map(self._first_event, keys)), strict=True):
             if found is not None:
                 return key, found
-        home = _home(request_id, self._log.shards)
         if home not in shards:
             # Not elsewhere: the first try may still be on its way.
             raise LogFull(f"shard {home} is {MAX_FULLNESS:.0%} full; what is left is for accepted runs")
