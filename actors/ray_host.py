@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import time
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -94,6 +95,7 @@ class RayHost:
         # Pings without an answer, in a row; and who has not answered yet since it was started.
         self._silent: dict[str, int] = {}
         self._starting: set[str] = set()
+        self._answered_s: dict[str, float] = {}
         self._silence: dict[str, str] = {}
         self._lost_probes = 0
 
@@ -195,7 +197,11 @@ class RayHost:
             await asyncio.sleep(PING_INTERVAL_S)
 
     async def _tend(self, spec: AgentSpec) -> None:
+        begun_s = time.monotonic()
         if await self._ask(spec.name, "status", timeout_s=PING_TIMEOUT_S) is not None:
+            return
+        if self._answered_s.get(spec.name, 0.0) >= begun_s:
+            # It has answered somebody else meanwhile, who asked later.
             return
         why = self._silence[spec.name]
         if RESTARTING in why:
@@ -223,7 +229,7 @@ class RayHost:
         except (TimeoutError, ValueError, *_RAY_ERRORS) as error:
             self._silence[name] = f"{type(error).__name__}: {error}"
             return None
-        self._silent[name] = 0
+        self._silent[name], self._answered_s[name] = 0, time.monotonic()
         self._starting.discard(name)
         return answer
 

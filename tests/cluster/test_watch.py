@@ -69,6 +69,25 @@ async def test_who_has_come_back_is_patient_no_longer() -> None:
     assert await host.pings("TimeoutError", MAX_SILENT_PINGS) == 1
 
 
+async def test_a_ping_that_fails_late_says_nothing_of_who_has_answered_since() -> None:
+    host, reached, go_on = watched(), asyncio.Event(), asyncio.Event()
+    host.says = ANSWER
+
+    async def late(name: str, method: str, *arguments: object) -> Any:
+        reached.set()
+        await go_on.wait()
+        raise ValueError(f"{RESTARTING}..")
+
+    reach, host._reach = host._reach, late  # type: ignore[method-assign]
+    ping = asyncio.create_task(host._tend(host.spec))
+    await reached.wait()
+    host._reach = reach  # type: ignore[method-assign]
+    assert await host._ask(host.spec.name, "status") == ANSWER
+    go_on.set()
+    await ping
+    assert await host.pings("TimeoutError", MAX_SILENT_PINGS) == 1
+
+
 async def test_a_lost_head_is_noticed_while_a_call_to_an_actor_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     host, asked = watched(), asyncio.Event()
 
