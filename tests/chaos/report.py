@@ -27,7 +27,8 @@ class Say:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._begun = time.monotonic()
-        self._done = 0
+        # Strokes of each host.
+        self._done: Counter[str] = Counter()
 
     def phase(self, text: str) -> None:
         """Say what begins."""
@@ -35,15 +36,15 @@ class Say:
 
     def stroke(self, stroke: Stroke, outcome: Outcome) -> None:
         """Say how a stroke ended."""
-        self._done += 1
+        self._done[outcome.host] += 1
         if self._quiet and not stroke.failure:
             return
         back = f"back in {(stroke.back_ns - stroke.since_ns) / 1e9:.2f} s" if stroke.back_ns else "not back"
         if stroke.failure:
             back = f"FAILED: {stroke.failure}"
         runs = sum(1 for asked in outcome.asked if asked.run)
-        line = f"[{self._elapsed()}] {self._done}/{len(outcome.strokes)} {stroke} ({stroke.pid}): {back}"
-        print(f"{line}; {runs} runs", flush=True)
+        place = f"{self._done[outcome.host]}/{len(outcome.strokes)}"
+        print(f"[{self._elapsed()}] {place} {stroke} ({stroke.pid}): {back}; {runs} runs", flush=True)
 
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._begun:6.1f}"
