@@ -98,6 +98,9 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         return run_service_pb2.GetRunResponse(run=await self._wait(key, wait_s))
 
     async def _wait(self, key: RunKey, wait_s: float) -> run_service_pb2.Run:
+        if not self._projection.ready:
+            # The feed reads old events anew, and may be long in coming to this run.
+            self._waits.forget(key)
         with self._watching():
             state = await settled(self._log, self._waits, key, min(wait_s, MAX_WAIT_S))
         if state.submit is None and not state.unreadable:

@@ -15,6 +15,7 @@ from handrail.client import Client
 from handrail.v1 import event_pb2
 from handrail.v1.event_pb2 import RUN_STATUS_DONE, RUN_STATUS_FAILED, RUN_STATUS_UNREADABLE
 from orchestrator import services, waits
+from orchestrator.projection import Projection
 from tests.integration.gateway_stage import Stage, staged, until
 from tests.integration.test_gateway_submit import Flaky
 
@@ -22,6 +23,8 @@ from tests.integration.test_gateway_submit import Flaky
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     async with staged() as stage:
+        # Before that nothing is kept.
+        await until(lambda: stage.gateway._projection.ready)
         yield stage
 
 
@@ -109,6 +112,17 @@ async def test_a_lost_answer_makes_no_second_run(after: bool) -> None:
         await stage.finish(await begun(stage))
         assert (await running).status == RUN_STATUS_DONE
         assert (stage.events(), stage.cells()) == (2, 0)
+
+
+async def test_nobody_waits_for_a_feed_that_begins_anew(
+    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits.Kept, "hear", lambda self, record: None)
+    run = (await client.submit("refund order 1001")).run
+    assert stage.gateway._waits.kept(stage.key(run)) is not None
+    await stage.finish(run)
+    monkeypatch.setattr(Projection, "ready", False)
+    assert (await client.wait(run, timeout_s=5)).status == RUN_STATUS_DONE
 
 
 async def test_where_too_many_wait_the_goal_is_durable_all_the_same(
