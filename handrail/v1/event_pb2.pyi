@@ -25,6 +25,23 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _GateChoice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateChoice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_CHOICE_UNSPECIFIED: _GateChoice.ValueType  # 0
+    GATE_CHOICE_APPROVE: _GateChoice.ValueType  # 1
+    GATE_CHOICE_DENY: _GateChoice.ValueType  # 2
+
+class GateChoice(_GateChoice, metaclass=_GateChoiceEnumTypeWrapper): ...
+
+GATE_CHOICE_UNSPECIFIED: GateChoice.ValueType  # 0
+GATE_CHOICE_APPROVE: GateChoice.ValueType  # 1
+GATE_CHOICE_DENY: GateChoice.ValueType  # 2
+Global___GateChoice: _TypeAlias = GateChoice  # noqa: Y015
+
 class _ActionKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -45,6 +62,31 @@ ACTION_KIND_ACT: ActionKind.ValueType  # 1
 ACTION_KIND_READ_BACK: ActionKind.ValueType  # 2
 """Ask the read-back whether the action of an earlier attempt happened."""
 Global___ActionKind: _TypeAlias = ActionKind  # noqa: Y015
+
+class _GateOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_OUTCOME_UNSPECIFIED: _GateOutcome.ValueType  # 0
+    GATE_OUTCOME_APPROVED: _GateOutcome.ValueType  # 1
+    GATE_OUTCOME_DENIED: _GateOutcome.ValueType  # 2
+    GATE_OUTCOME_EXPIRED: _GateOutcome.ValueType  # 3
+    """Nobody decided in time, which denies."""
+    GATE_OUTCOME_VOID: _GateOutcome.ValueType  # 4
+    """What was to be decided on is another by now."""
+
+class GateOutcome(_GateOutcome, metaclass=_GateOutcomeEnumTypeWrapper): ...
+
+GATE_OUTCOME_UNSPECIFIED: GateOutcome.ValueType  # 0
+GATE_OUTCOME_APPROVED: GateOutcome.ValueType  # 1
+GATE_OUTCOME_DENIED: GateOutcome.ValueType  # 2
+GATE_OUTCOME_EXPIRED: GateOutcome.ValueType  # 3
+"""Nobody decided in time, which denies."""
+GATE_OUTCOME_VOID: GateOutcome.ValueType  # 4
+"""What was to be decided on is another by now."""
+Global___GateOutcome: _TypeAlias = GateOutcome  # noqa: Y015
 
 class _RunStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -160,6 +202,7 @@ class Event(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     PAUSE_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    DECIDE_FIELD_NUMBER: _builtins.int
     PLAN_ASK_FIELD_NUMBER: _builtins.int
     PROPOSAL_ASK_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
@@ -173,6 +216,8 @@ class Event(_message.Message):
     IN_DOUBT_FIELD_NUMBER: _builtins.int
     PROPOSAL_REFUSED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    GATE_OPENED_FIELD_NUMBER: _builtins.int
+    GATE_CLOSED_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     PLAN_ANSWER_FIELD_NUMBER: _builtins.int
     PROPOSAL_FIELD_NUMBER: _builtins.int
@@ -202,6 +247,8 @@ class Event(_message.Message):
     @_builtins.property
     def resume(self) -> Global___Resume: ...
     @_builtins.property
+    def decide(self) -> Global___Decide: ...
+    @_builtins.property
     def plan_ask(self) -> Global___PlanAsk: ...
     @_builtins.property
     def proposal_ask(self) -> Global___ProposalAsk: ...
@@ -228,6 +275,10 @@ class Event(_message.Message):
     @_builtins.property
     def finished(self) -> Global___Finished: ...
     @_builtins.property
+    def gate_opened(self) -> Global___GateOpened: ...
+    @_builtins.property
+    def gate_closed(self) -> Global___GateClosed: ...
+    @_builtins.property
     def revoked(self) -> Global___Revoked: ...
     @_builtins.property
     def plan_answer(self) -> Global___PlanAnswer: ...
@@ -252,6 +303,7 @@ class Event(_message.Message):
         cancel: Global___Cancel | None = ...,
         pause: Global___Pause | None = ...,
         resume: Global___Resume | None = ...,
+        decide: Global___Decide | None = ...,
         plan_ask: Global___PlanAsk | None = ...,
         proposal_ask: Global___ProposalAsk | None = ...,
         action: Global___Action | None = ...,
@@ -265,6 +317,8 @@ class Event(_message.Message):
         in_doubt: Global___InDoubt | None = ...,
         proposal_refused: Global___ProposalRefused | None = ...,
         finished: Global___Finished | None = ...,
+        gate_opened: Global___GateOpened | None = ...,
+        gate_closed: Global___GateClosed | None = ...,
         revoked: Global___Revoked | None = ...,
         plan_answer: Global___PlanAnswer | None = ...,
         proposal: Global___Proposal | None = ...,
@@ -273,11 +327,11 @@ class Event(_message.Message):
         orphan: Global___Orphan | None = ...,
         verdict: Global___Verdict | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "decide", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "gate_opened", "gate_closed", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -422,6 +476,41 @@ class Resume(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Resume: _TypeAlias = Resume  # noqa: Y015
+
+@_typing.final
+class Decide(_message.Message):
+    """What a human says at a gate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    gate: _builtins.str
+    """"g1", unique in the run."""
+    choice: Global___GateChoice.ValueType
+    binding: _builtins.str
+    """Of the gate, as whoever decided has seen it."""
+    approver: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        gate: _builtins.str = ...,
+        choice: Global___GateChoice.ValueType = ...,
+        binding: _builtins.str = ...,
+        approver: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decide: _TypeAlias = Decide  # noqa: Y015
 
 @_typing.final
 class PlanAsk(_message.Message):
@@ -920,6 +1009,171 @@ class ProposalRefused(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProposalRefused: _TypeAlias = ProposalRefused  # noqa: Y015
+
+@_typing.final
+class Reason(_message.Message):
+    """Why a rule says no; `rule` is its id in the policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+@_typing.final
+class GateItem(_message.Message):
+    """One of the actions that a gate is for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's instance."""
+    tool: _builtins.str
+    binding: _builtins.str
+    """SHA-256 of plan, step, tool, arguments, what of them is untrusted, and the policy's version."""
+    @_builtins.property
+    def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
+    @_builtins.property
+    def untrusted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The arguments that nobody who is trusted has written."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
+        binding: _builtins.str = ...,
+        untrusted: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateItem: _TypeAlias = GateItem  # noqa: Y015
+
+@_typing.final
+class GateOpened(_message.Message):
+    """A human must decide; nothing of it is done before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    gate: _builtins.str
+    """"g1", unique in the run."""
+    step: _builtins.str
+    """The step of the plan that the items are instances of."""
+    quorum: _builtins.int
+    """How many must approve."""
+    binding: _builtins.str
+    """SHA-256 of the items' bindings."""
+    policy: _builtins.str
+    """The version of the policy that asks for it."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateItem]: ...
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
+    @_builtins.property
+    def expires(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        gate: _builtins.str = ...,
+        step: _builtins.str = ...,
+        items: _abc.Iterable[Global___GateItem] | None = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
+        quorum: _builtins.int = ...,
+        expires: _timestamp_pb2.Timestamp | None = ...,
+        binding: _builtins.str = ...,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "expires", b"expires", "gate", b"gate", "items", b"items", "policy", b"policy", "quorum", b"quorum", "reasons", b"reasons", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateOpened: _TypeAlias = GateOpened  # noqa: Y015
+
+@_typing.final
+class GateClosed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    APPROVERS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    gate: _builtins.str
+    outcome: Global___GateOutcome.ValueType
+    reason: _builtins.str
+    @_builtins.property
+    def approvers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who approved, or denied."""
+
+    def __init__(
+        self,
+        *,
+        gate: _builtins.str = ...,
+        outcome: Global___GateOutcome.ValueType = ...,
+        approvers: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "gate", b"gate", "outcome", b"outcome", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateClosed: _TypeAlias = GateClosed  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
