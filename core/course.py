@@ -11,6 +11,7 @@ from core.action import authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
+from core.gates import Gated
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.plan import (
@@ -21,11 +22,13 @@ from core.plan import (
     canonical_route,
     references,
 )
+from core.rules import Rules
 from core.scope import Scope
 from core.shape import shape_of
 from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
+_NO_TIME = "the run is ending, and somebody would have to approve it"
 MIND_POOL = "main"
 MAX_IN_FLIGHT = 64
 DEFAULT_MAX_ACTIONS = 4_000
@@ -45,10 +48,15 @@ def deadline_failure() -> event_pb2.Failure:
 class Course:
     """One look at a run that has a plan."""
 
-    def __init__(self, state: RunState, now_ns: int, contents: Mapping[str, str]) -> None:
+    def __init__(self, state: RunState, now_ns: int, contents: Mapping[str, str], rules: Rules) -> None:
         assert state.plan is not None
         self.state = state
         self.now_ns = now_ns
+        self.contents = contents
+        self.rules = rules
+        self.ending: Decide | None = None
+        # By step, what must not be done before somebody has approved it.
+        self.gated: dict[str, list[Gated]] = {}
         self.shape = shape = shape_of(state.plan)
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
@@ -61,17 +69,19 @@ class Course:
         state = self.state
         if state.goal.dry_run:
             return [finish(event_pb2.RUN_STATUS_DONE)]
-        ending = self._ending()
+        self.ending = ending = self._ending()
         if ending is not None:
             return self._wind_down(ending)
         if not state.open:
             return [finish(event_pb2.RUN_STATUS_DONE)]
         moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
         if state.paused:
-            return moves + self._take_back("paused") + self._resolve_only()
+            return moves + self._take_back("paused") + self._resolve_only() + self.rules.open(self.gated)
+        for gate in state.open_gates:
+            moves += self.rules.judge(gate, self.contents)
         for instance_id in self._order():
             moves += self._look(state.instances[instance_id])
-        return moves
+        return moves + self.rules.open(self.gated)
 
     def _order(self) -> list[str]:
         """Return the open instances in the plan's order."""
@@ -169,6 +179,8 @@ class Course:
     def _next(self, instance: Instance) -> list[Move]:
         if instance.settled or instance.count is not None:
             return []
+        if instance.gate:
+            return self._fail(instance, failures.FORBIDDEN, _NO_TIME) if self.ending else []
         if instance.heal is not None:
             return self._carry_out_heal(instance)
         attempt = instance.current
@@ -273,6 +285,10 @@ class Course:
         limit = self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         if self.actions >= limit:
             return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
+        if kind == event_pb2.ACTION_KIND_ACT:
+            held = self._hold(instance, contract, arguments)
+            if held is not None:
+                return held
         self.actions += 1
         self.room -= 1
         body = authorise(
@@ -287,6 +303,22 @@ class Course:
             original=original,
         )
         return [ask("worker", contract.toolbox, "action", body)]
+
+    def _hold(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> list[Move] | None:
+        """Return what the policy makes of an action that must not be done now; None where it may be."""
+        ruling = self.rules.rule(contract, arguments)
+        why = "; ".join(reason.text for reason in ruling.reasons)
+        if ruling.outcome == "refuse":
+            return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why}")
+        gated = self.rules.gated(instance, contract, arguments, ruling) if ruling.outcome == "gate" else None
+        if gated is None:
+            return None
+        if self.ending is not None:
+            return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why}")
+        self.gated.setdefault(instance.step, []).append(gated)
+        return []
 
     def _lengthen(self, instance: Instance, moves: list[Move]) -> list[Move]:
         """Ask for a read together with those that wait for it alone."""
@@ -319,6 +351,10 @@ class Course:
         except (Unresolved, BadReference, values.BadValue):
             return None
         contract = self.state.contracts[step.tool]
+        ruling = self.rules.rule(contract, arguments, frozenset(open_arguments))
+        if ruling.outcome != "allow" or ruling.open:
+            # Asked when what it rests on is known.
+            return None
         current = instance.current
         body = authorise(
             self.state,

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from core import conformance, failures, values
+from core import conformance, failures, gates, values
 from core.course import MIND_POOL, Course, deadline_failure, finish
 from core.failures import permanent
 from core.moves import Arm, Decide, Load, Move, ask, note
+from core.policy import NoRules, Policy
+from core.rules import Rules
 from core.run import plan_attempt
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
@@ -23,10 +25,15 @@ MAX_PLAN_ASKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What the decider knows beyond the run's log: consulted to accept a plan, and never after."""
+    """What the decider knows beyond the run's log.
+
+    The contracts and limits are consulted to accept a plan, and never after; the policy at every action.
+    """
 
     contracts: Mapping[str, tool_pb2.ToolContract] = field(default_factory=dict)
     limits: conformance.Limits = field(default_factory=conformance.Limits)
+    policy: Policy = field(default_factory=NoRules)
+    gate_life_ns: int = gates.LIFE_NS
 
 
 def decide(
@@ -38,7 +45,8 @@ def decide(
     try:
         if state.plan is None:
             return _plan(state, now_ns, catalogue)
-        return Course(state, now_ns, contents or {}).moves()
+        rules = Rules(state, catalogue.policy, now_ns, catalogue.gate_life_ns)
+        return Course(state, now_ns, contents or {}, rules).moves()
     except values.NotLoaded as missing:
         return [Load(missing.blob)]
 

@@ -16,11 +16,27 @@ from core import failures
 from core.chain import took_what_counts
 from core.plan import instance as instance_id
 from core.ports import Record, RunKey
-from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact, evolve
+from core.state import (
+    Attempt,
+    Decision,
+    Gate,
+    Heal,
+    Instance,
+    ResultFact,
+    RunState,
+    VerdictFact,
+    evolve,
+)
 from handrail.v1 import event_pb2
 
-VERSION = 2
-"""The version of the vocabulary that this code writes, and the newest that it reads; 2 brought bundles."""
+VERSION = 3
+"""The version of the vocabulary that this code writes, and the newest that it reads.
+
+2 brought bundles, 3 gates.
+"""
+
+MAX_DECISIONS = 64
+"""Of one gate; whoever may not decide must not fill a run's memory."""
 
 NAMELESS = "nameless"
 """Who claimed without saying who."""
@@ -45,6 +61,7 @@ BUNDLED: frozenset[str] = frozenset(
         "step_failed",
         "healed",
         "proposal_refused",
+        "gate_closed",
         "action",
         "result",
         "verdict",
@@ -218,6 +235,19 @@ def _on_resume(state: RunState, record: Record, body: event_pb2.Resume) -> RunSt
     return evolve(state, paused=False) if state.paused else None
 
 
+def _on_decide(state: RunState, record: Record, body: event_pb2.Decide) -> RunState | None:
+    gate = state.gates.get(body.gate)
+    if gate is None or gate.closed is not None or body.binding != gate.opened.binding:
+        return None
+    if not body.choice or not body.approver or len(gate.decisions) >= MAX_DECISIONS:
+        return None
+    if any(body.approver == decision.message.approver for decision in gate.decisions):
+        # Nobody decides twice.
+        return None
+    decided = evolve(gate, decisions=(*gate.decisions, Decision(record.time_ns, body)))
+    return evolve(state, gates={**state.gates, body.gate: decided})
+
+
 # --- dec -------------------------------------------------------------------------------------------
 
 
@@ -335,6 +365,33 @@ def _on_proposal_refused(state: RunState, record: Record, body: event_pb2.Propos
     if found is None or found[1].proposal is None or found[1].refused:
         return None
     return _change(state, found[0], evolve(found[1], refused=tuple(body.violations)))
+
+
+def _on_gate_opened(state: RunState, record: Record, body: event_pb2.GateOpened) -> RunState | None:
+    waiting = [state.instances.get(item.step) for item in body.items]
+    if not waiting or not body.gate or body.gate in state.gates:
+        return None
+    if any(instance is None or instance.settled or instance.gate for instance in waiting):
+        return None
+    gate = Gate(sequence=record.sequence, opened_ns=record.time_ns, opened=body)
+    state = evolve(state, gates={**state.gates, body.gate: gate})
+    for item in body.items:
+        state = _put(state, evolve(state.instances[item.step], gate=body.gate))
+    return state
+
+
+def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed) -> RunState | None:
+    gate = state.gates.get(body.gate)
+    if gate is None or gate.closed is not None or not body.outcome:
+        return None
+    state = evolve(state, gates={**state.gates, body.gate: evolve(gate, closed=body)})
+    for item in gate.opened.items:
+        instance = state.instances[item.step]
+        approved = instance.approved
+        if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
+            approved = approved | {item.binding}
+        state = _put(state, evolve(instance, gate="", approved=approved))
+    return state
 
 
 def _on_finished(state: RunState, record: Record, body: event_pb2.Finished) -> RunState | None:
@@ -479,6 +536,7 @@ HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {
     "cancel": (("cmd", "cancel"), _on_cancel),
     "pause": (("cmd", "pause"), _on_pause),
     "resume": (("cmd", "resume"), _on_resume),
+    "decide": (("cmd", "decide"), _on_decide),
     "plan_ask": (("dec", "ask", "planner", "*"), _on_plan_ask),
     "proposal_ask": (("dec", "ask", "executor", "*"), _on_proposal_ask),
     "action": (("dec", "ask", "worker", "*"), _on_action),
@@ -491,6 +549,8 @@ HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {
     "healed": (("dec", "note", "healed"), _on_healed),
     "in_doubt": (("dec", "note", "in_doubt"), _on_in_doubt),
     "proposal_refused": (("dec", "note", "proposal_refused"), _on_proposal_refused),
+    "gate_opened": (("dec", "note", "gate_opened"), _on_gate_opened),
+    "gate_closed": (("dec", "note", "gate_closed"), _on_gate_closed),
     "finished": (("dec", "note", "finished"), _on_finished),
     "revoked": (("dec", "claim", "*", "revoke", "*"), _on_revoked),
     "plan_answer": (("ans", "planner", "*", "plan", "*"), _on_plan_answer),

@@ -16,7 +16,7 @@ from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 Settled = Literal["", "done", "skipped", "failed", "in_doubt"]
 
-_T = TypeVar("_T", bound="Attempt | Instance | RunState")
+_T = TypeVar("_T", bound="Attempt | Gate | Instance | RunState")
 
 
 def evolve(value: _T, **changes: Any) -> _T:
@@ -48,6 +48,26 @@ class VerdictFact:
 
     time_ns: int
     message: event_pb2.Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody said at a gate."""
+
+    time_ns: int
+    message: event_pb2.Decide
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A point where a human must decide, bound to exact actions."""
+
+    sequence: int
+    opened_ns: int
+    opened: event_pb2.GateOpened
+    # The first of each approver, in the order of the log.
+    decisions: tuple[Decision, ...] = ()
+    closed: event_pb2.GateClosed | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +156,9 @@ class Instance:
     attempts: tuple[Attempt, ...] = ()
     heal: Heal | None = None
     heals: tuple[event_pb2.Healed, ...] = ()
+    # The gate at which it waits, and the bindings of the actions that were approved.
+    gate: str = ""
+    approved: frozenset[str] = frozenset()
     output: plan_pb2.Value | None = None
     failure: event_pb2.Failure | None = None
     reason: str = ""
@@ -194,6 +217,7 @@ class RunState:
     attempts: Mapping[str, str] = field(default_factory=dict)
     # In chains: an attempt, and the one that comes next.
     followers: Mapping[str, str] = field(default_factory=dict)
+    gates: Mapping[str, Gate] = field(default_factory=dict)
     # Instances that are not settled; settled ones need no second look.
     open: frozenset[str] = frozenset()
     failed: tuple[str, ...] = ()
@@ -235,9 +259,15 @@ class RunState:
             return event_pb2.RUN_STATUS_PAUSED
         if self.plan is None:
             return event_pb2.RUN_STATUS_PLANNING
-        if any(self.instances[i].settled == "in_doubt" for i in self.open) and not self.in_flight:
+        opened = (self.instances[i] for i in self.open)
+        if any(i.gate or i.settled == "in_doubt" for i in opened) and not self.in_flight:
             return event_pb2.RUN_STATUS_WAITING
         return event_pb2.RUN_STATUS_RUNNING
+
+    @property
+    def open_gates(self) -> tuple[Gate, ...]:
+        """The gates at which somebody has yet to decide, in the order in which they were opened."""
+        return tuple(gate for gate in self.gates.values() if gate.closed is None)
 
     @property
     def in_flight(self) -> tuple[Attempt, ...]:

@@ -1,6 +1,7 @@
 """The spans of a run: a pure function of its log, whole however often its processes were killed.
 
     SubmitGoal > invoke_workflow > plan > make_plan
+                                 > gate
                                  > step > attempt > choose | execute_tool, verify
                                         > heal
                                         > step (an item of a fan-out)
@@ -23,11 +24,12 @@ from core.state import Instance
 from handrail.v1 import event_pb2, plan_pb2
 from observability import names
 from observability.attempts import AttemptTeller
-from observability.diary import Diary, PlanTry, StepDiary, parent_of
+from observability.diary import Diary, GateDiary, PlanTry, StepDiary, parent_of
 from observability.span import Link, Span, SpanEvent
 from observability.teller import UNANSWERED, body_of, cut, failure_of, messaging, said, start_ns, word
 
 _PLAYBOOK = "playbook:"
+_NO_ERROR = frozenset({event_pb2.GATE_OUTCOME_UNSPECIFIED, event_pb2.GATE_OUTCOME_APPROVED})
 
 
 def spans_of(key: RunKey, records: Iterable[Record], *, with_content: bool = False) -> list[Span]:
@@ -46,6 +48,8 @@ class _RunTeller(AttemptTeller):
             run = self._tell_run(submit)
             for plan in self.diary.plans:
                 self._tell_plan(run, plan)
+            for name, gate in self.diary.gates.items():
+                self._tell_gate(run, name, gate)
             for step, diary in self.diary.steps.items():
                 self._tell_step(run, self.state.instances[step], diary)
         return self.made
@@ -74,7 +78,8 @@ class _RunTeller(AttemptTeller):
         origin = state.plan.origin if state.plan is not None else ""
         # A plan of the client's own has no name of which there are few.
         workflow = origin.removeprefix(_PLAYBOOK) if origin.startswith(_PLAYBOOK) else ""
-        waiting = state.status == event_pb2.RUN_STATUS_WAITING
+        doubtful = any(one.settled == "in_doubt" for one in state.instances.values())
+        waiting = doubtful and state.status == event_pb2.RUN_STATUS_WAITING
         messages = [{"role": "user", "parts": [{"type": "text", "content": cut(state.goal.text)}]}]
         return self.tell(
             names.INVOKE_WORKFLOW,
@@ -154,6 +159,45 @@ class _RunTeller(AttemptTeller):
                 **messaging(plan.ask, "process"),
             },
             fate=fate,
+        )
+
+    def _tell_gate(self, run: str, name: str, gate: GateDiary) -> None:
+        """Tell of a gate, from when it was opened until it was closed."""
+        opened = body_of(gate.opened)
+        closed = body_of(gate.closed) if gate.closed is not None else event_pb2.GateClosed()
+        outcome = word(event_pb2.GateOutcome, "GATE_OUTCOME_", closed.outcome) if gate.closed else ""
+        self.tell(
+            names.GATE,
+            (name,),
+            suffix=opened.step,
+            parent=run,
+            start_ns=gate.opened.time_ns,
+            end_ns=gate.closed.time_ns if gate.closed is not None else self.end_ns,
+            role="decider",
+            writer=gate.opened,
+            error="" if closed.outcome in _NO_ERROR else outcome,
+            fate="" if gate.closed is not None or self.ended else "open",
+            events=tuple(
+                SpanEvent(
+                    names.DECIDED,
+                    decision.time_ns,
+                    self.content({names.APPROVERS: body_of(decision).approver}),
+                )
+                for decision in gate.decisions
+            ),
+            attributes=said(
+                {
+                    names.GATE_ID: name,
+                    names.STEP_ID: opened.step,
+                    names.GATE_OUTCOME: outcome,
+                    names.GATE_QUORUM: opened.quorum,
+                    names.GATE_ITEMS: len(opened.items),
+                    names.GATE_RULES: tuple(reason.rule for reason in opened.reasons),
+                    names.GATE_POLICY: opened.policy,
+                    names.SEQUENCE: gate.opened.sequence,
+                    **self.content({names.REASON: closed.reason}),
+                }
+            ),
         )
 
     # --- steps ----------------------------------------------------------------------------------------

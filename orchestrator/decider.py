@@ -282,6 +282,8 @@ class Decider:
                 found += event.action.arguments.values()
             elif event.HasField("proposal_ask"):
                 found += event.proposal_ask.inputs.values()
+            elif event.HasField("gate_opened"):
+                found += [value for item in event.gate_opened.items for value in item.arguments.values()]
         await spill(self._log, key, found)
 
 

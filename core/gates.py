@@ -1,0 +1,151 @@
+"""Gates: what waits for a human, and what becomes of it. Pure, over the state and the policy of the moment.
+
+A gate is for exact actions. What is approved is a binding, and a binding is all that an action is made of; so
+an approval is worth nothing for an action that has changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core import failures, values
+from core.moves import Arm, Decide, Move, note
+from core.policy import Policy, Request, Ruling
+from core.shape import shape_of
+from core.state import Decision, Gate, RunState
+from handrail.v1 import event_pb2
+
+LIFE_NS = 24 * 3_600 * 1_000_000_000
+MAX_ITEMS = 100
+"""Of one gate; more of a fan-out are other gates."""
+MAX_GATE_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """An action that must not be done before somebody has approved it."""
+
+    item: event_pb2.GateItem
+    ruling: Ruling
+
+
+def item(state: RunState, step: str, request: Request, version: str) -> event_pb2.GateItem:
+    """Return an action as a gate has it, bound to all that it is made of."""
+    assert state.plan is not None
+    made_of = {
+        "plan": shape_of(state.plan).digest,
+        "step": step,
+        "tool": request.contract.name,
+        "arguments": values.arguments_digest(request.arguments),
+        "untrusted": sorted(request.untrusted),
+        "policy": version,
+    }
+    found = event_pb2.GateItem(
+        step=step,
+        tool=request.contract.name,
+        binding=values.digest(values.encode(made_of)),
+        untrusted=sorted(request.untrusted),
+    )
+    for name, value in request.arguments.items():
+        found.arguments[name].CopyFrom(values.inline(value))
+    return found
+
+
+def open_gates(
+    state: RunState, gated: Mapping[str, Sequence[Gated]], version: str, now_ns: int, life_ns: int
+) -> list[Move]:
+    """Open a gate for the actions of each step; where they are many, several."""
+    moves: list[Move] = []
+    for step, wanted in gated.items():
+        for some in _bounded(wanted):
+            name = f"g{len(state.gates) + len(moves) + 1}"
+            body = event_pb2.GateOpened(
+                gate=name, step=step, items=[one.item for one in some], policy=version
+            )
+            body.quorum = max(one.ruling.quorum for one in some)
+            # A dictionary, for the order in which they were found.
+            reasons = {(r.rule, r.text): None for one in some for r in one.ruling.reasons}
+            body.reasons.extend(event_pb2.Reason(rule=rule, text=text) for rule, text in reasons)
+            body.binding = hashlib.sha256("".join(i.binding for i in body.items).encode()).hexdigest()
+            body.expires.FromNanoseconds(now_ns + life_ns)
+            moves.append(note("gate_opened", body))
+    return moves
+
+
+def _bounded(wanted: Sequence[Gated]) -> list[list[Gated]]:
+    """Split what is too much for one event."""
+    parts: list[list[Gated]] = []
+    size = 0
+    for one in wanted:
+        size += one.item.ByteSize()
+        if not parts or len(parts[-1]) >= MAX_ITEMS or size > MAX_GATE_BYTES:
+            parts.append([])
+            size = one.item.ByteSize()
+        parts[-1].append(one)
+    return parts
+
+
+def judge(
+    state: RunState, gate: Gate, requests: Sequence[Request], policy: Policy, now_ns: int
+) -> list[Move]:
+    """Return what becomes of an open gate: it is closed, or looked at again when its time is over."""
+    opened, expires_ns = gate.opened, gate.opened.expires.ToNanoseconds()
+    if opened.policy != policy.version:
+        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the policy has changed")]
+    approvers: list[str] = []
+    for decision in gate.decisions:
+        if decision.time_ns >= expires_ns or not _counts(decision, requests, policy):
+            continue
+        if decision.message.choice == event_pb2.GATE_CHOICE_DENY:
+            return _deny(state, gate, decision)
+        approvers.append(decision.message.approver)
+        if len(approvers) >= opened.quorum:
+            return [close(gate, event_pb2.GATE_OUTCOME_APPROVED, approvers)]
+    if now_ns >= expires_ns:
+        cause = failures.permanent(failures.GATE_EXPIRED, f"nobody decided at gate {opened.gate} in time")
+        return [close(gate, event_pb2.GATE_OUTCOME_EXPIRED, reason=cause.message), *_fail(state, gate, cause)]
+    return [Arm(f"gate-{opened.gate}", expires_ns)]
+
+
+def close(
+    gate: Gate, outcome: event_pb2.GateOutcome.ValueType, by: Sequence[str] = (), *, reason: str = ""
+) -> Decide:
+    """Close a gate."""
+    body = event_pb2.GateClosed(gate=gate.opened.gate, outcome=outcome, approvers=by, reason=reason)
+    return note("gate_closed", body)
+
+
+def _counts(decision: Decision, requests: Sequence[Request], policy: Policy) -> bool:
+    """Whether the rules let somebody decide about every action of the gate."""
+    approver = decision.message.approver
+    return all(policy.may_decide(approver, request).outcome == "allow" for request in requests)
+
+
+def _deny(state: RunState, gate: Gate, decision: Decision) -> list[Move]:
+    said = decision.message
+    why = f": {said.reason}" if said.reason else ""
+    cause = failures.permanent(failures.DENIED, f"{said.approver} denied it at gate {gate.opened.gate}{why}")
+    closed = close(gate, event_pb2.GATE_OUTCOME_DENIED, [said.approver], reason=said.reason)
+    return [closed, *_fail(state, gate, cause)]
+
+
+def _fail(state: RunState, gate: Gate, cause: event_pb2.Failure) -> list[Move]:
+    """Give the steps up that waited; where an earlier effect of one is in doubt, it stays in doubt."""
+    moves: list[Move] = []
+    for found in gate.opened.items:
+        instance = state.instances[found.step]
+        doubtful = instance.doubtful
+        if doubtful is not None:
+            body = event_pb2.InDoubt(step=instance.id, attempt=doubtful.id, why=cause.message)
+            moves.append(note("in_doubt", body))
+        else:
+            moves.append(note("step_failed", event_pb2.StepFailed(step=instance.id, failure=cause)))
+    return moves
+
+
+def arguments_of(item: event_pb2.GateItem, contents: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments of a gated action; raises NotLoaded for large ones."""
+    return {name: values.load(value, contents) for name, value in item.arguments.items()}
