@@ -1,4 +1,4 @@
-"""The policy as one look at a run asks it: may this action be done, must a human see it first, was it seen?
+"""The policy as a plan and one look at a run ask it: may this be done, must a human see it first, was it seen?
 
 What waits for a human is gathered, so that the actions of one step become one gate.
 """
@@ -6,14 +6,65 @@ What waits for a human is gathered, so that the actions of one step become one g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from core import gates
+from core import failures, gates, values
 from core.moves import Move
 from core.policy import Policy, Request, Ruling
 from core.state import Gate, Instance, RunState
-from handrail.v1 import tool_pb2
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+
+
+def forbidden(
+    plan: plan_pb2.Plan,
+    contracts: Mapping[str, tool_pb2.ToolContract],
+    policy: Policy,
+    *,
+    goal: event_pb2.Goal,
+    tenant: str,
+    now_ns: int,
+) -> list[plan_pb2.Violation]:
+    """Return what of a plan the policy refuses, whatever the values that are not known yet turn out to be."""
+    found = []
+    for index, step in enumerate(plan.steps):
+        calls = [("tool", step.tool, step.arguments)]
+        calls += [(f"rules[{i}].tool", rule.tool, rule.arguments) for i, rule in enumerate(step.rules)]
+        for field, tool, arguments in calls:
+            contract = contracts.get(tool)
+            if contract is None:
+                continue
+            known, unknown = _known(arguments)
+            ruling = policy.rule(
+                Request(
+                    user=goal.submitter,
+                    tenant=tenant,
+                    contract=contract,
+                    arguments=known,
+                    unknown=unknown,
+                    now_ns=now_ns,
+                )
+            )
+            if ruling.outcome == "refuse" and not ruling.open:
+                why = "; ".join(reason.text for reason in ruling.reasons)
+                message = f"{tool} is not allowed: {why}"
+                found.append(
+                    plan_pb2.Violation(
+                        field=f"steps[{index}].{field}", code=failures.FORBIDDEN, message=message
+                    )
+                )
+    return found
+
+
+def _known(arguments: Mapping[str, plan_pb2.Argument]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return what is known of a step's arguments before it starts, and the names of the others."""
+    known: dict[str, Any] = {}
+    for name, argument in arguments.items():
+        if argument.WhichOneof("form") == "constant":
+            with suppress(values.BadValue, values.NotLoaded):
+                known[name] = values.load(argument.constant, {})
+    return known, frozenset(arguments.keys() - known.keys())
 
 
 @dataclass(frozen=True, slots=True)
