@@ -1,4 +1,4 @@
-"""The policy as a plan and one look at a run ask it: may this be done, must a human see it first, was it seen?
+"""The policy, asked about a plan and by one look at a run: may it be done, must a human see it, was it seen?
 
 What waits for a human is gathered, so that the actions of one step become one gate.
 """
