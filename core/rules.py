@@ -12,7 +12,7 @@ from typing import Any
 
 from core import failures, gates, values
 from core.moves import Move
-from core.policy import Policy, Request, Ruling
+from core.policy import ALLOWED, Policy, Request, Ruling
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -103,11 +103,23 @@ class Rules:
 
     def judge(self, gate: Gate, contents: Mapping[str, str]) -> list[Move]:
         """Return what becomes of an open gate."""
-        requests = []
+        return gates.judge(
+            self.state,
+            gate,
+            lambda who: self.may_decide(gate, who, contents),
+            self.policy.version,
+            self.now_ns,
+        )
+
+    def may_decide(self, gate: Gate, approver: str, contents: Mapping[str, str]) -> Ruling:
+        """Say whether somebody may decide about every action of a gate; raises NotLoaded for large values."""
         for item in gate.opened.items:
             contract, arguments = self.state.contracts[item.tool], gates.arguments_of(item, contents)
-            requests.append(self._request(contract, arguments, untrusted=frozenset(item.untrusted)))
-        return gates.judge(self.state, gate, requests, self.policy, self.now_ns)
+            request = self._request(contract, arguments, untrusted=frozenset(item.untrusted))
+            ruling = self.policy.may_decide(approver, request)
+            if ruling.outcome != "allow":
+                return ruling
+        return ALLOWED
 
     def _request(
         self,

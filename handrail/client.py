@@ -32,6 +32,8 @@ from handrail import errors, goals
 from handrail.goals import sendable
 from handrail.v1 import (
     event_pb2,
+    gate_service_pb2,
+    gate_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
     tool_pb2,
@@ -88,6 +90,7 @@ class Client:
         options = [*_OPTIONS, *([("grpc.enable_http_proxy", 0)] if _is_local(address) else [])]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._runs = run_service_pb2_grpc.RunServiceStub(self._channel)
+        self._gates = gate_service_pb2_grpc.GateServiceStub(self._channel)
         self._tools = tool_service_pb2_grpc.ToolServiceStub(self._channel)
         self._ids = Ulids(time.time_ns, os.urandom)
 
@@ -262,6 +265,62 @@ class Client:
         """Let a paused run go on."""
         await self._call(self._runs.ResumeRun, run_service_pb2.ResumeRunRequest(run=sendable("run", run)))
 
+    async def gate(self, gate: str) -> run_service_pb2.Gate:
+        """Return a gate: what waits, why, and what has been said."""
+        request = gate_service_pb2.GetGateRequest(gate=sendable("gate", gate))
+        response = await self._call(self._gates.GetGate, request)
+        return response.gate
+
+    async def gates(self) -> AsyncGenerator[run_service_pb2.Gate, None]:
+        """Yield the gates that are open, the oldest first."""
+        request = gate_service_pb2.ListGatesRequest(page_size=PAGE_SIZE)
+        while True:
+            page = await self._call(self._gates.ListGates, request)
+            for gate in page.gates:
+                yield gate
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    async def watch_gates(
+        self, *, outage_s: float | None = DEFAULT_OUTAGE_S
+    ) -> AsyncGenerator[run_service_pb2.Gate, None]:
+        """Yield every open gate, then each that opens or closes, without end.
+
+        A lost server is looked for again, until there has been none for `outage_s`; what is open comes anew.
+        """
+        patience = _Patience(None, outage_s)
+        while True:
+            call = self._gates.WatchGates(gate_service_pb2.WatchGatesRequest())
+            try:
+                async for response in call:
+                    patience.renew()
+                    yield response.gate
+            except grpc.aio.AioRpcError as error:
+                if not patience.covers(error):
+                    raise errors.of_rpc(patience.cause(error), self.address) from None
+            finally:
+                call.cancel()
+            await patience.pause()
+
+    async def decide(
+        self, gate: str, *, approve: bool, approver: str, binding: str = "", reason: str = ""
+    ) -> bool:
+        """Approve or deny what waits at a gate; return whether the same had been decided before.
+
+        `binding` is that of the gate as it was shown; without one, whatever the gate is for now is decided.
+        """
+        choice = event_pb2.GATE_CHOICE_APPROVE if approve else event_pb2.GATE_CHOICE_DENY
+        request = gate_service_pb2.DecideGateRequest(
+            gate=sendable("gate", gate),
+            choice=choice,
+            binding=sendable("binding", binding) or (await self.gate(gate)).what.binding,
+            approver=sendable("approver", approver),
+            reason=sendable("reason", reason),
+        )
+        response = await self._call(self._gates.DecideGate, request)
+        return response.existed
+
     async def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
         """Return the contracts of all tools, by name."""
         found: list[tool_pb2.ToolContract] = []
@@ -378,6 +437,25 @@ class SyncClient:
     def resume(self, run: str) -> None:
         """See `Client.resume`."""
         self._run(self._client.resume(run))
+
+    def gate(self, gate: str) -> run_service_pb2.Gate:
+        """Return a gate; see `Client.gate`."""
+        return self._run(self._client.gate(gate))
+
+    def gates(self) -> Iterator[run_service_pb2.Gate]:
+        """Yield the gates that are open, the oldest first."""
+        return self._iterate(self._client.gates())
+
+    def watch_gates(self, *, outage_s: float | None = DEFAULT_OUTAGE_S) -> Iterator[run_service_pb2.Gate]:
+        """Yield gates as they open and close; see `Client.watch_gates`."""
+        return self._iterate(self._client.watch_gates(outage_s=outage_s))
+
+    def decide(self, gate: str, *, approve: bool, approver: str, binding: str = "", reason: str = "") -> bool:
+        """Approve or deny what waits at a gate; see `Client.decide`."""
+        decision = self._client.decide(
+            gate, approve=approve, approver=approver, binding=binding, reason=reason
+        )
+        return self._run(decision)
 
     def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
         """See `Client.tools`."""

@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from core import failures
-from core.policy import ALLOWED, Reason, Request, Ruling
+from core.policy import ALLOWED, Request, Ruling
 from core.run import fold
 from handrail.v1 import event_pb2, tool_pb2
+from tests.policies import LOST, NEVER, FunctionPolicy, asking
 from tests.scenarios.play import KEY, Play, contract, write
 
 KEYED = {"idempotency": tool_pb2.IDEMPOTENCY_KEYED, "key_parameter": "key"}
 LOOK = {"id": "look", "tool": "look", "with": {"id": 7}}
 PAY = {"id": "pay", "tool": "pay", "with": {"amount": "$look.amount"}}
-LOST = Reason("lost", "it cannot be undone")
-NEVER = Ruling("refuse", (Reason("never", "nobody may"),))
 
 
-class Rules:
-    """A policy out of a function; whoever is called Eve may decide nothing."""
-
-    def __init__(self, rule: Callable[[Request], Ruling], version: str = "v1") -> None:
-        self.rule = rule
-        self.version = version
-        self.asked: list[Request] = []
-
-    def may_decide(self, approver: str, request: Request) -> Ruling:
-        self.asked.append(request)
-        return NEVER if approver.startswith("eve") else ALLOWED
-
-
-def asking(quorum: int = 1) -> Rules:
-    """Paying waits for so many; everything else may be done."""
-    gate = Ruling("gate", (LOST,), quorum)
-    return Rules(lambda request: gate if request.contract.name.startswith("pay") else ALLOWED)
-
-
-def paying(policy: Rules | None = None, **fields: object) -> Play:
+def paying(policy: FunctionPolicy | None = None, **fields: object) -> Play:
     """A read, then a payment of what was read, which waits."""
     play = Play(
-        contract("look"), contract("find"), write("pay", **{**KEYED, **fields}), policy=policy or asking()
+        contract("look"),
+        contract("find"),
+        write("pay", **{**KEYED, **fields}),
+        policy=policy or asking("pay"),
     )
     return play.submit(LOOK, PAY).done("look-a1", {"amount": 5})
 
@@ -104,7 +85,7 @@ def test_an_approval_after_the_end_of_the_gate_is_worth_nothing_whatever_was_dow
 
 
 def test_a_quorum_is_of_different_people() -> None:
-    play = paying(asking(2)).decide("bob").decide("bob")
+    play = paying(asking("pay", 2)).decide("bob").decide("bob")
     assert outcomes(play) == [""]
     play.decide("ann")
     assert outcomes(play) == ["approved"]
@@ -112,7 +93,7 @@ def test_a_quorum_is_of_different_people() -> None:
 
 
 def test_one_denial_is_enough_until_the_quorum_is_there() -> None:
-    assert outcomes(paying(asking(2)).decide("bob").decide("ann", deny=True)) == ["denied"]
+    assert outcomes(paying(asking("pay", 2)).decide("bob").decide("ann", deny=True)) == ["denied"]
     play = paying().decide("bob").decide("ann", deny=True)
     assert outcomes(play) == ["approved"]
     assert acts(play) == ["pay-a1"]
@@ -146,7 +127,7 @@ def test_a_retry_of_what_was_approved_is_approved() -> None:
 
 def test_another_tool_that_stands_in_is_another_action() -> None:
     mail = {"capability": "money", **KEYED}
-    play = Play(contract("look"), write("pay", **mail), write("pay_backup", **mail), policy=asking())
+    play = Play(contract("look"), write("pay", **mail), write("pay_backup", **mail), policy=asking("pay"))
     play.submit(LOOK, PAY).done("look-a1", {"amount": 5}).decide("bob").intent("pay-a1").failed("pay-a1")
     assert outcomes(play) == ["approved", ""]
     assert acts(play) == ["pay-a1"]
@@ -155,7 +136,7 @@ def test_another_tool_that_stands_in_is_another_action() -> None:
 
 
 def test_a_policy_that_changes_voids_what_waits_and_what_was_approved() -> None:
-    policy = asking()
+    policy = asking("pay")
     play = paying(policy)
     policy.version = "v2"
     play.decide("bob")
@@ -168,7 +149,7 @@ def test_a_policy_that_changes_voids_what_waits_and_what_was_approved() -> None:
 
 
 def test_a_policy_that_is_tightened_refuses_what_was_approved() -> None:
-    policy = asking()
+    policy = asking("pay")
     play = paying(policy).decide("bob").intent("pay-a1")
     policy.rule, policy.version = (lambda request: NEVER), "v2"
     play.failed("pay-a1", failures.transient).tick()
@@ -177,7 +158,7 @@ def test_a_policy_that_is_tightened_refuses_what_was_approved() -> None:
 
 
 def test_what_is_refused_is_never_done() -> None:
-    policy = Rules(
+    policy = FunctionPolicy(
         lambda r: Ruling("allow", open=True) if r.unknown else NEVER if r.arguments.get("amount") else ALLOWED
     )
     play = paying(policy)
@@ -190,7 +171,7 @@ def test_a_plan_that_can_only_be_refused_is_not_begun() -> None:
     play = Play(
         contract("look"),
         write("pay"),
-        policy=Rules(lambda r: NEVER if r.arguments.get("amount") == 13 else ALLOWED),
+        policy=FunctionPolicy(lambda r: NEVER if r.arguments.get("amount") == 13 else ALLOWED),
     )
     play.submit(LOOK, {"id": "pay", "tool": "pay", "with": {"amount": 13}})
     assert play.status == "refused"
@@ -199,7 +180,7 @@ def test_a_plan_that_can_only_be_refused_is_not_begun() -> None:
 
 
 def test_a_fan_out_is_one_gate() -> None:
-    play = Play(contract("look"), write("pay", **KEYED), policy=asking())
+    play = Play(contract("look"), write("pay", **KEYED), policy=asking("pay"))
     step = {"id": "pay", "tool": "pay", "each": "$look", "with": {"amount": "$each"}}
     play.submit(LOOK, step).done("look-a1", [1, 2, 3])
     assert [len(g.opened.items) for g in play.state.gates.values()] == [3]
@@ -209,7 +190,7 @@ def test_a_fan_out_is_one_gate() -> None:
 
 
 def test_more_than_a_gate_holds_are_several() -> None:
-    play = Play(contract("look"), write("pay", **KEYED), policy=asking())
+    play = Play(contract("look"), write("pay", **KEYED), policy=asking("pay"))
     step = {"id": "pay", "tool": "pay", "each": "$look", "each_limit": 250, "with": {"amount": "$each"}}
     play.submit(LOOK, step).done("look-a1", list(range(250)))
     assert [len(g.opened.items) for g in play.state.gates.values()] == [100, 100, 50]
@@ -219,7 +200,7 @@ def test_more_than_a_gate_holds_are_several() -> None:
 
 
 def test_the_others_go_on_while_one_waits() -> None:
-    play = Play(contract("look"), write("pay", **KEYED), write("tell", **KEYED), policy=asking())
+    play = Play(contract("look"), write("pay", **KEYED), write("tell", **KEYED), policy=asking("pay"))
     play.submit(LOOK, PAY, {"id": "tell", "tool": "tell", "after": ["look"]}).done("look-a1", {"amount": 5})
     assert play.status == "running"
     play.intent("tell-a1").done("tell-a1")
@@ -253,7 +234,7 @@ def test_the_gate_of_a_paused_run_ends_with_its_time_all_the_same() -> None:
 
 
 def test_a_doubt_that_needs_an_approval_stays_a_doubt_when_it_is_denied() -> None:
-    policy = asking()
+    policy = asking("pay")
     play = paying(policy).decide("bob").intent("pay-a1")
     policy.version = "v2"
     play.orphan("pay-a1", seen_dead=True).tick().tick()
@@ -264,7 +245,7 @@ def test_a_doubt_that_needs_an_approval_stays_a_doubt_when_it_is_denied() -> Non
 
 
 def test_a_run_that_ends_at_a_gate_surfaces_its_doubt() -> None:
-    policy = asking()
+    policy = asking("pay")
     play = paying(policy).decide("bob").intent("pay-a1")
     policy.version = "v2"
     play.orphan("pay-a1", seen_dead=True).tick().tick().cancel()
@@ -272,7 +253,7 @@ def test_a_run_that_ends_at_a_gate_surfaces_its_doubt() -> None:
 
 
 def test_what_an_executor_proposes_waits_too() -> None:
-    play = Play(write("pay", **KEYED), policy=asking())
+    play = Play(write("pay", **KEYED), policy=asking("pay"))
     play.submit({"id": "pick", "choose": [{"when": "true", "tool": "pay"}]})
     play.choose("pick-a1", 0, "pay")
     assert outcomes(play) == [""]
@@ -281,7 +262,7 @@ def test_what_an_executor_proposes_waits_too() -> None:
 
 
 def test_a_read_that_waits_is_no_link_of_a_chain() -> None:
-    look = Rules(lambda r: Ruling("gate", (LOST,), 1) if r.contract.name == "open" else ALLOWED)
+    look = FunctionPolicy(lambda r: Ruling("gate", (LOST,), 1) if r.contract.name == "open" else ALLOWED)
     play = Play(contract("look"), contract("open"), policy=look)
     play.submit(LOOK, {"id": "open", "tool": "open", "with": {"id": "$look.id"}}).done("look-a1", {"id": 1})
     assert outcomes(play) == [""]
@@ -295,14 +276,14 @@ def test_what_depends_on_a_value_that_is_not_known_is_asked_about_when_it_is() -
             return Ruling("allow", open=True)
         return NEVER if request.arguments.get("id") == 13 else ALLOWED
 
-    play = Play(contract("look"), contract("open"), policy=Rules(rule))
+    play = Play(contract("look"), contract("open"), policy=FunctionPolicy(rule))
     play.submit(LOOK, {"id": "open", "tool": "open", "with": {"id": "$look.id"}})
     play.done("look-a1", {"id": 13})
     assert play.status == "failed"
 
 
 def test_everything_is_in_the_log() -> None:
-    play = paying(asking(2)).decide("bob").decide("ann").intent("pay-a1").done("pay-a1")
+    play = paying(asking("pay", 2)).decide("bob").decide("ann").intent("pay-a1").done("pay-a1")
     assert fold(KEY, play.records) == play.state
 
 
