@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core import failures, gates, values
+from core.labels import Label, labels_of
 from core.moves import Move
 from core.policy import ALLOWED, Policy, Request, Ruling
 from core.state import Gate, Instance, RunState
@@ -36,6 +37,7 @@ def forbidden(
             if contract is None:
                 continue
             known, unknown = _known(arguments)
+            labels = labels_of(plan, contracts).of_action(step.id)
             ruling = policy.rule(
                 Request(
                     user=goal.submitter,
@@ -43,6 +45,7 @@ def forbidden(
                     contract=contract,
                     arguments=known,
                     unknown=unknown,
+                    untrusted=_untrusted(labels),
                     now_ns=now_ns,
                 )
             )
@@ -78,12 +81,19 @@ class Rules:
 
     def rule(
         self,
+        step: str,
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
         unknown: frozenset[str] = frozenset(),
     ) -> Ruling:
-        """Ask about an action, of which some arguments may not be known yet."""
-        return self.policy.rule(self._request(contract, arguments, unknown))
+        """Ask about an action of a step of the plan, of which some arguments may not be known yet."""
+        untrusted = _untrusted(self.labels(step))
+        return self.policy.rule(self._request(contract, arguments, unknown, untrusted))
+
+    def labels(self, step: str) -> Mapping[str, Label]:
+        """Return who has written what a step is taken with."""
+        assert self.state.plan is not None
+        return labels_of(self.state.plan, self.state.contracts).of_action(step)
 
     def gated(
         self,
@@ -93,8 +103,11 @@ class Rules:
         ruling: Ruling,
     ) -> gates.Gated | None:
         """Return what must be approved before an action is done; None where it has been."""
-        request = self._request(contract, arguments)
+        labels = self.labels(instance.step)
+        request = self._request(contract, arguments, untrusted=_untrusted(labels))
         found = gates.item(self.state, instance.id, request, self.policy.version)
+        for name in found.untrusted:
+            found.provenance.add(argument=name, steps=sorted(labels[name].steps))
         return None if found.binding in instance.approved else gates.Gated(found, ruling)
 
     def open(self, gated: Mapping[str, Sequence[gates.Gated]]) -> list[Move]:
@@ -138,3 +151,7 @@ class Rules:
             actions=self.state.actions,
             now_ns=self.now_ns,
         )
+
+
+def _untrusted(labels: Mapping[str, Label]) -> frozenset[str]:
+    return frozenset(name for name, label in labels.items() if label.untrusted)
