@@ -22,7 +22,7 @@ from core.plan import (
     canonical_route,
     references,
 )
-from core.rules import Rules
+from core.rules import Rules, why
 from core.scope import Scope
 from core.shape import shape_of
 from core.state import Attempt, Instance, RunState
@@ -309,14 +309,13 @@ class Course:
     ) -> list[Move] | None:
         """Return what the policy makes of an action that must not be done now; None where it may be."""
         ruling = self.rules.rule(instance.step, contract, arguments)
-        why = "; ".join(reason.text for reason in ruling.reasons)
         if ruling.outcome == "refuse":
-            return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why}")
+            return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why(ruling)}")
         gated = self.rules.gated(instance, contract, arguments, ruling) if ruling.outcome == "gate" else None
         if gated is None:
             return None
         if self.ending is not None:
-            return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why}")
+            return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why(ruling)}")
         self.gated.setdefault(instance.step, []).append(gated)
         return []
 

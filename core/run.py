@@ -268,6 +268,7 @@ def _on_plan_accepted(state: RunState, record: Record, body: event_pb2.PlanAccep
         state,
         plan=body.plan,
         contracts=dict(body.contracts),
+        outlook=tuple(body.outlook),
         instances=instances,
         open=frozenset(instances),
     )

@@ -212,6 +212,8 @@ class RunState:
     violations: tuple[plan_pb2.Violation, ...] = ()
     plan: plan_pb2.Plan | None = None
     contracts: Mapping[str, tool_pb2.ToolContract] = field(default_factory=dict)
+    # Of a dry run.
+    outlook: tuple[event_pb2.Outlook, ...] = ()
     instances: Mapping[str, Instance] = field(default_factory=dict)
     # The attempt ids of the run and the instances they belong to.
     attempts: Mapping[str, str] = field(default_factory=dict)

@@ -89,6 +89,7 @@ def _step(state: RunState, instance: Instance, step: plan_pb2.Step) -> run_servi
     elif instance.settled == "in_doubt":
         seen.failure.code = "in_doubt"
         seen.failure.message = instance.reason
+    seen.outlook.extend(one for one in state.outlook if one.step == instance.id)
     if instance.gate:
         seen.gate = gate_id(state.key.run, instance.gate)
     seen.attempts.extend(_attempt(a) for a in instance.attempts)

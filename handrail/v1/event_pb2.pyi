@@ -63,6 +63,31 @@ ACTION_KIND_READ_BACK: ActionKind.ValueType  # 2
 """Ask the read-back whether the action of an earlier attempt happened."""
 Global___ActionKind: _TypeAlias = ActionKind  # noqa: Y015
 
+class _RulingOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RulingOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RulingOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RULING_OUTCOME_UNSPECIFIED: _RulingOutcome.ValueType  # 0
+    RULING_OUTCOME_ALLOW: _RulingOutcome.ValueType  # 1
+    RULING_OUTCOME_GATE: _RulingOutcome.ValueType  # 2
+    """A human would have to approve it."""
+    RULING_OUTCOME_REFUSE: _RulingOutcome.ValueType  # 3
+    RULING_OUTCOME_OPEN: _RulingOutcome.ValueType  # 4
+    """It depends on values that are not known before the run."""
+
+class RulingOutcome(_RulingOutcome, metaclass=_RulingOutcomeEnumTypeWrapper): ...
+
+RULING_OUTCOME_UNSPECIFIED: RulingOutcome.ValueType  # 0
+RULING_OUTCOME_ALLOW: RulingOutcome.ValueType  # 1
+RULING_OUTCOME_GATE: RulingOutcome.ValueType  # 2
+"""A human would have to approve it."""
+RULING_OUTCOME_REFUSE: RulingOutcome.ValueType  # 3
+RULING_OUTCOME_OPEN: RulingOutcome.ValueType  # 4
+"""It depends on values that are not known before the run."""
+Global___RulingOutcome: _TypeAlias = RulingOutcome  # noqa: Y015
+
 class _GateOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -808,25 +833,84 @@ class PlanAccepted(_message.Message):
 
     PLAN_FIELD_NUMBER: _builtins.int
     CONTRACTS_FIELD_NUMBER: _builtins.int
+    OUTLOOK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
     @_builtins.property
     def contracts(self) -> _containers.MessageMap[_builtins.str, _tool_pb2.ToolContract]:
         """The contracts of every tool that the plan can come to use, as they were when it was accepted."""
 
+    @_builtins.property
+    def outlook(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outlook]:
+        """Of a dry run: what would come of each step, in the plan's order."""
+
     def __init__(
         self,
         *,
         plan: _plan_pb2.Plan | None = ...,
         contracts: _abc.Mapping[_builtins.str, _tool_pb2.ToolContract] | None = ...,
+        outlook: _abc.Iterable[Global___Outlook] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contracts", b"contracts", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contracts", b"contracts", "outlook", b"outlook", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanAccepted: _TypeAlias = PlanAccepted  # noqa: Y015
+
+@_typing.final
+class Outlook(_message.Message):
+    """What would come of a step with one of the tools that may carry it out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    RULING_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_FIELD_NUMBER: _builtins.int
+    AT_MOST_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    tool: _builtins.str
+    ruling: Global___RulingOutcome.ValueType
+    quorum: _builtins.int
+    effect: _tool_pb2.Effect.ValueType
+    undo: _builtins.str
+    """The tool that could undo it, if any."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
+    @_builtins.property
+    def untrusted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
+        """The critical arguments that nobody who is trusted has written, and where they come from."""
+
+    @_builtins.property
+    def at_most(self) -> _duration_pb2.Duration:
+        """One call takes no longer."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        ruling: Global___RulingOutcome.ValueType = ...,
+        quorum: _builtins.int = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
+        effect: _tool_pb2.Effect.ValueType = ...,
+        undo: _builtins.str = ...,
+        untrusted: _abc.Iterable[Global___Provenance] | None = ...,
+        at_most: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outlook: _TypeAlias = Outlook  # noqa: Y015
 
 @_typing.final
 class PlanRejected(_message.Message):
