@@ -57,6 +57,8 @@ class Course:
         self.ending: Decide | None = None
         # By step, what must not be done before somebody has approved it.
         self.gated: dict[str, list[Gated]] = {}
+        # What may or may not have happened, and nobody has been asked about yet.
+        self.doubts: list[Gated] = []
         self.shape = shape = shape_of(state.plan)
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
@@ -76,12 +78,15 @@ class Course:
             return [finish(event_pb2.RUN_STATUS_DONE)]
         moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
         if state.paused:
-            return moves + self._take_back("paused") + self._resolve_only() + self.rules.open(self.gated)
+            return moves + self._take_back("paused") + self._resolve_only() + self._open_gates()
         for gate in state.open_gates:
             moves += self.rules.judge(gate, self.contents)
         for instance_id in self._order():
             moves += self._look(state.instances[instance_id])
-        return moves + self.rules.open(self.gated)
+        return moves + self._open_gates()
+
+    def _open_gates(self) -> list[Move]:
+        return self.rules.open(self.gated, self.doubts)
 
     def _order(self) -> list[str]:
         """Return the open instances in the plan's order."""
@@ -177,6 +182,8 @@ class Course:
         return moves
 
     def _next(self, instance: Instance) -> list[Move]:
+        if instance.settled == "in_doubt" and not instance.gate:
+            self._raise_doubt(instance)
         if instance.settled or instance.count is not None:
             return []
         if instance.gate:
@@ -191,6 +198,16 @@ class Course:
         if attempt.action is None:
             return self._after_proposal(instance, attempt)
         return self._after_action(instance, attempt)
+
+    def _raise_doubt(self, instance: Instance) -> None:
+        """Have somebody asked about what is in doubt."""
+        attempt = instance.doubtful or instance.current
+        if attempt is not None and not attempt.is_act:
+            attempt = self._healer(instance).read_back_of(attempt)
+        if attempt is not None and attempt.action is not None:
+            contract = self.state.contracts[attempt.action.tool]
+            arguments = self._arguments_of(instance, attempt.action)
+            self.doubts.append(self.rules.doubt(instance, contract, arguments))
 
     def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
         """Start an instance whose turn has come; `previous` was taken back, or left behind by its chain."""

@@ -13,14 +13,14 @@ from typing import Any
 from core import failures, gates, values
 from core.labels import Label, labels_of
 from core.moves import Move
-from core.policy import ALLOWED, Policy, Request, Ruling
+from core.policy import ALLOWED, Policy, Reason, Request, Ruling
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that a plan can come to, as far as it is known before the run, and what the policy says of it."""
+    """A call that a plan can come to, as far as it is known before the run, and its ruling."""
 
     step: plan_pb2.Step
     field: str
@@ -155,16 +155,32 @@ class Rules:
         ruling: Ruling,
     ) -> gates.Gated | None:
         """Return what must be approved before an action is done; None where it has been."""
+        found = self._item(instance, contract, arguments)
+        return None if found.binding in instance.approved else gates.Gated(found, ruling)
+
+    def _item(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> event_pb2.GateItem:
         labels = self.labels(instance.step)
         request = self._request(contract, arguments, untrusted=_untrusted(labels))
         found = gates.item(self.state, instance.id, request, self.policy.version)
         for name in found.untrusted:
             found.provenance.add(argument=name, steps=sorted(labels[name].steps))
-        return None if found.binding in instance.approved else gates.Gated(found, ruling)
+        return found
 
-    def open(self, gated: Mapping[str, Sequence[gates.Gated]]) -> list[Move]:
-        """Open the gates for what was gathered, by step."""
-        return gates.open_gates(self.state, gated, self.policy.version, self.now_ns, self.gate_life_ns)
+    def doubt(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> gates.Gated:
+        """Return an action of which somebody must say whether it happened."""
+        return gates.Gated(
+            self._item(instance, contract, arguments),
+            Ruling("gate", (Reason("", instance.reason),), quorum=1),
+        )
+
+    def open(self, gated: Mapping[str, Sequence[gates.Gated]], doubts: Sequence[gates.Gated]) -> list[Move]:
+        """Open the gates for what was gathered: by step what must be approved, and what is in doubt."""
+        expires_ns = self.now_ns + self.gate_life_ns
+        return gates.open_gates(self.state, gated, doubts, self.policy.version, expires_ns)
 
     def judge(self, gate: Gate, contents: Mapping[str, str]) -> list[Move]:
         """Return what becomes of an open gate."""

@@ -51,10 +51,18 @@ def show_gate(state: RunState, gate: Gate) -> run_service_pb2.Gate:
         what=gate.opened,
         closed=gate.closed,
     )
+    if gate.closed is None and state.finished is not None:
+        seen.closed.CopyFrom(left_open(gate.opened.gate))
     seen.opened.FromNanoseconds(gate.opened_ns)
     approvals = (d.message for d in gate.decisions if d.message.choice == event_pb2.GATE_CHOICE_APPROVE)
     seen.approved_by.extend(decided.approver for decided in approvals)
     return seen
+
+
+def left_open(gate: str) -> event_pb2.GateClosed:
+    """Return what becomes of a gate at which nobody has decided when its run ends."""
+    reason = "the run ended before anybody decided"
+    return event_pb2.GateClosed(gate=gate, outcome=event_pb2.GATE_OUTCOME_VOID, reason=reason)
 
 
 def gate_id(run: str, gate: str) -> str:

@@ -33,6 +33,7 @@ from handrail.v1 import (
     event_pb2,
     gate_service_pb2,
     gate_service_pb2_grpc,
+    plan_pb2,
     run_service_pb2,
     run_service_pb2_grpc,
     tool_pb2,
@@ -310,12 +311,42 @@ class Client:
         `binding` is that of the gate as it was shown; without one, whatever the gate is for now is decided.
         """
         choice = event_pb2.GATE_CHOICE_APPROVE if approve else event_pb2.GATE_CHOICE_DENY
+        return await self._decide(gate, choice, approver, binding, reason)
+
+    async def settle(
+        self,
+        gate: str,
+        *,
+        happened: bool,
+        approver: str,
+        output: Any = None,
+        binding: str = "",
+        reason: str = "",
+    ) -> bool:
+        """Settle a doubt: the effect happened (and returned `output`), or it is to be done again.
+
+        To give it up, deny it. Returns whether the same had been decided before.
+        """
+        choice = event_pb2.GATE_CHOICE_HAPPENED if happened else event_pb2.GATE_CHOICE_REPEAT
+        value = None if output is None else goals.value("output", output)
+        return await self._decide(gate, choice, approver, binding, reason, value)
+
+    async def _decide(
+        self,
+        gate: str,
+        choice: event_pb2.GateChoice.ValueType,
+        approver: str,
+        binding: str,
+        reason: str,
+        output: plan_pb2.Value | None = None,
+    ) -> bool:
         request = gate_service_pb2.DecideGateRequest(
             gate=sendable("gate", gate),
             choice=choice,
             binding=sendable("binding", binding) or (await self.gate(gate)).what.binding,
             approver=sendable("approver", approver),
             reason=sendable("reason", reason),
+            output=output,
         )
         response = await self._call(self._gates.DecideGate, request)
         return response.existed

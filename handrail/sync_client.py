@@ -123,6 +123,22 @@ class SyncClient:
         )
         return self._run(decision)
 
+    def settle(
+        self,
+        gate: str,
+        *,
+        happened: bool,
+        approver: str,
+        output: Any = None,
+        binding: str = "",
+        reason: str = "",
+    ) -> bool:
+        """Settle a doubt; see `Client.settle`."""
+        settled = self._client.settle(
+            gate, happened=happened, approver=approver, output=output, binding=binding, reason=reason
+        )
+        return self._run(settled)
+
     def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
         """See `Client.tools`."""
         return self._run(self._client.tools())

@@ -34,12 +34,20 @@ class _GateChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateChoice
     GATE_CHOICE_UNSPECIFIED: _GateChoice.ValueType  # 0
     GATE_CHOICE_APPROVE: _GateChoice.ValueType  # 1
     GATE_CHOICE_DENY: _GateChoice.ValueType  # 2
+    GATE_CHOICE_HAPPENED: _GateChoice.ValueType  # 3
+    """Of a doubt: the effect did happen."""
+    GATE_CHOICE_REPEAT: _GateChoice.ValueType  # 4
+    """Of a doubt: do it again, whatever became of it."""
 
 class GateChoice(_GateChoice, metaclass=_GateChoiceEnumTypeWrapper): ...
 
 GATE_CHOICE_UNSPECIFIED: GateChoice.ValueType  # 0
 GATE_CHOICE_APPROVE: GateChoice.ValueType  # 1
 GATE_CHOICE_DENY: GateChoice.ValueType  # 2
+GATE_CHOICE_HAPPENED: GateChoice.ValueType  # 3
+"""Of a doubt: the effect did happen."""
+GATE_CHOICE_REPEAT: GateChoice.ValueType  # 4
+"""Of a doubt: do it again, whatever became of it."""
 Global___GateChoice: _TypeAlias = GateChoice  # noqa: Y015
 
 class _ActionKind:
@@ -88,6 +96,27 @@ RULING_OUTCOME_OPEN: RulingOutcome.ValueType  # 4
 """It depends on values that are not known before the run."""
 Global___RulingOutcome: _TypeAlias = RulingOutcome  # noqa: Y015
 
+class _GateKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_KIND_UNSPECIFIED: _GateKind.ValueType  # 0
+    GATE_KIND_ACTION: _GateKind.ValueType  # 1
+    """Actions that somebody must approve before they are done."""
+    GATE_KIND_DOUBT: _GateKind.ValueType  # 2
+    """An action that may or may not have happened."""
+
+class GateKind(_GateKind, metaclass=_GateKindEnumTypeWrapper): ...
+
+GATE_KIND_UNSPECIFIED: GateKind.ValueType  # 0
+GATE_KIND_ACTION: GateKind.ValueType  # 1
+"""Actions that somebody must approve before they are done."""
+GATE_KIND_DOUBT: GateKind.ValueType  # 2
+"""An action that may or may not have happened."""
+Global___GateKind: _TypeAlias = GateKind  # noqa: Y015
+
 class _GateOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -101,6 +130,10 @@ class _GateOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateOutco
     """Nobody decided in time, which denies."""
     GATE_OUTCOME_VOID: _GateOutcome.ValueType  # 4
     """What was to be decided on is another by now."""
+    GATE_OUTCOME_HAPPENED: _GateOutcome.ValueType  # 5
+    """Of a doubt: it did happen, and counts."""
+    GATE_OUTCOME_REPEAT: _GateOutcome.ValueType  # 6
+    """Of a doubt: it is done again."""
 
 class GateOutcome(_GateOutcome, metaclass=_GateOutcomeEnumTypeWrapper): ...
 
@@ -111,6 +144,10 @@ GATE_OUTCOME_EXPIRED: GateOutcome.ValueType  # 3
 """Nobody decided in time, which denies."""
 GATE_OUTCOME_VOID: GateOutcome.ValueType  # 4
 """What was to be decided on is another by now."""
+GATE_OUTCOME_HAPPENED: GateOutcome.ValueType  # 5
+"""Of a doubt: it did happen, and counts."""
+GATE_OUTCOME_REPEAT: GateOutcome.ValueType  # 6
+"""Of a doubt: it is done again."""
 Global___GateOutcome: _TypeAlias = GateOutcome  # noqa: Y015
 
 class _RunStatus:
@@ -513,6 +550,7 @@ class Decide(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     APPROVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     """"g1", unique in the run."""
     choice: Global___GateChoice.ValueType
@@ -520,6 +558,10 @@ class Decide(_message.Message):
     """Of the gate, as whoever decided has seen it."""
     approver: _builtins.str
     reason: _builtins.str
+    @_builtins.property
+    def output(self) -> _plan_pb2.Value:
+        """With "it happened": what the tool would have returned, if that is known."""
+
     def __init__(
         self,
         *,
@@ -528,10 +570,11 @@ class Decide(_message.Message):
         binding: _builtins.str = ...,
         approver: _builtins.str = ...,
         reason: _builtins.str = ...,
+        output: _plan_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "output", b"output", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1225,6 +1268,7 @@ class GateOpened(_message.Message):
     EXPIRES_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     """"g1", unique in the run."""
     step: _builtins.str
@@ -1235,6 +1279,7 @@ class GateOpened(_message.Message):
     """SHA-256 of the items' bindings."""
     policy: _builtins.str
     """The version of the policy that asks for it."""
+    kind: Global___GateKind.ValueType
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateItem]: ...
     @_builtins.property
@@ -1252,10 +1297,11 @@ class GateOpened(_message.Message):
         expires: _timestamp_pb2.Timestamp | None = ...,
         binding: _builtins.str = ...,
         policy: _builtins.str = ...,
+        kind: Global___GateKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "expires", b"expires", "gate", b"gate", "items", b"items", "policy", b"policy", "quorum", b"quorum", "reasons", b"reasons", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "expires", b"expires", "gate", b"gate", "items", b"items", "kind", b"kind", "policy", b"policy", "quorum", b"quorum", "reasons", b"reasons", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1269,12 +1315,17 @@ class GateClosed(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     APPROVERS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     outcome: Global___GateOutcome.ValueType
     reason: _builtins.str
     @_builtins.property
     def approvers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who approved, or denied."""
+
+    @_builtins.property
+    def output(self) -> _plan_pb2.Value:
+        """Where it happened: what counts as the output."""
 
     def __init__(
         self,
@@ -1283,10 +1334,11 @@ class GateClosed(_message.Message):
         outcome: Global___GateOutcome.ValueType = ...,
         approvers: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
+        output: _plan_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "gate", b"gate", "outcome", b"outcome", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "gate", b"gate", "outcome", b"outcome", "output", b"output", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
