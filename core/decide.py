@@ -15,7 +15,7 @@ from core.course import MIND_POOL, Course, deadline_failure, finish
 from core.failures import permanent
 from core.moves import Arm, Decide, Load, Move, ask, note
 from core.policy import NoRules, Policy
-from core.rules import Rules
+from core.rules import Rules, forbidden
 from core.run import plan_attempt
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
@@ -62,13 +62,13 @@ def _plan(state: RunState, now_ns: int, catalogue: Catalogue) -> list[Move]:
     if state.violations:
         return [finish(event_pb2.RUN_STATUS_REFUSED, _rejection(state.violations))]
     if state.goal.HasField("plan"):
-        return _accept(state, state.goal.plan, catalogue)
+        return _accept(state, state.goal.plan, catalogue, now_ns)
     moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
     if state.paused:
         return moves
     answer = state.plan_answer
     if answer is not None:
-        return _on_answer(state, answer, catalogue)
+        return _on_answer(state, answer, catalogue, now_ns)
     if state.plan_asks == 0:
         moves.append(_ask_plan(state))
     return moves
@@ -81,10 +81,12 @@ def _ask_plan(state: RunState) -> Decide:
     return ask("planner", MIND_POOL, "plan_ask", body)
 
 
-def _on_answer(state: RunState, answer: event_pb2.PlanAnswer, catalogue: Catalogue) -> list[Move]:
+def _on_answer(
+    state: RunState, answer: event_pb2.PlanAnswer, catalogue: Catalogue, now_ns: int
+) -> list[Move]:
     kind = answer.WhichOneof("answer")
     if kind == "plan":
-        return _accept(state, answer.plan, catalogue)
+        return _accept(state, answer.plan, catalogue, now_ns)
     if kind == "no_plan":
         nearest = "; nearest: " + " | ".join(answer.no_plan.nearest) if answer.no_plan.nearest else ""
         failure = permanent(failures.NO_PLAN, answer.no_plan.reason + nearest)
@@ -95,8 +97,17 @@ def _on_answer(state: RunState, answer: event_pb2.PlanAnswer, catalogue: Catalog
     return [finish(event_pb2.RUN_STATUS_FAILED, answer.failure)]
 
 
-def _accept(state: RunState, plan: plan_pb2.Plan, catalogue: Catalogue) -> list[Move]:
+def _accept(state: RunState, plan: plan_pb2.Plan, catalogue: Catalogue, now_ns: int) -> list[Move]:
     found = conformance.check_plan(plan, catalogue.contracts, goal=state.goal, limits=catalogue.limits)
+    if not found:
+        found = forbidden(
+            plan,
+            catalogue.contracts,
+            catalogue.policy,
+            goal=state.goal,
+            tenant=state.key.tenant,
+            now_ns=now_ns,
+        )
     if found:
         rejected = event_pb2.PlanRejected(violations=found)
         return [note("plan_rejected", rejected)]

@@ -7,13 +7,13 @@ an approval is worth nothing for an action that has changed since.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from core import failures, values
 from core.moves import Arm, Decide, Move, note
-from core.policy import Policy, Request, Ruling
+from core.policy import Request, Ruling
 from core.shape import shape_of
 from core.state import Decision, Gate, RunState
 from handrail.v1 import event_pb2
@@ -89,15 +89,18 @@ def _bounded(wanted: Sequence[Gated]) -> list[list[Gated]]:
 
 
 def judge(
-    state: RunState, gate: Gate, requests: Sequence[Request], policy: Policy, now_ns: int
+    state: RunState, gate: Gate, may_decide: Callable[[str], Ruling], version: str, now_ns: int
 ) -> list[Move]:
-    """Return what becomes of an open gate: it is closed, or looked at again when its time is over."""
+    """Return what becomes of an open gate: it is closed, or looked at again when its time is over.
+
+    `version` is that of the policy now, and `may_decide` asks it about somebody.
+    """
     opened, expires_ns = gate.opened, gate.opened.expires.ToNanoseconds()
-    if opened.policy != policy.version:
+    if opened.policy != version:
         return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the policy has changed")]
     approvers: list[str] = []
     for decision in gate.decisions:
-        if decision.time_ns >= expires_ns or not _counts(decision, requests, policy):
+        if decision.time_ns >= expires_ns or may_decide(decision.message.approver).outcome != "allow":
             continue
         if decision.message.choice == event_pb2.GATE_CHOICE_DENY:
             return _deny(state, gate, decision)
@@ -116,12 +119,6 @@ def close(
     """Close a gate."""
     body = event_pb2.GateClosed(gate=gate.opened.gate, outcome=outcome, approvers=by, reason=reason)
     return note("gate_closed", body)
-
-
-def _counts(decision: Decision, requests: Sequence[Request], policy: Policy) -> bool:
-    """Whether the rules let somebody decide about every action of the gate."""
-    approver = decision.message.approver
-    return all(policy.may_decide(approver, request).outcome == "allow" for request in requests)
 
 
 def _deny(state: RunState, gate: Gate, decision: Decision) -> list[Move]:

@@ -1,4 +1,4 @@
-"""The policy as one look at a run asks it: may this action be done, must a human see it first, was it seen?
+"""The policy, asked about a plan and by one look at a run: may it be done, must a human see it, was it seen?
 
 What waits for a human is gathered, so that the actions of one step become one gate.
 """
@@ -6,14 +6,68 @@ What waits for a human is gathered, so that the actions of one step become one g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from core import gates
+from core import failures, gates, values
+from core.labels import Label, labels_of
 from core.moves import Move
-from core.policy import Policy, Request, Ruling
+from core.policy import ALLOWED, Policy, Request, Ruling
 from core.state import Gate, Instance, RunState
-from handrail.v1 import tool_pb2
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+
+
+def forbidden(
+    plan: plan_pb2.Plan,
+    contracts: Mapping[str, tool_pb2.ToolContract],
+    policy: Policy,
+    *,
+    goal: event_pb2.Goal,
+    tenant: str,
+    now_ns: int,
+) -> list[plan_pb2.Violation]:
+    """Return what of a plan the policy refuses, whatever the values that are not known yet turn out to be."""
+    found = []
+    for index, step in enumerate(plan.steps):
+        calls = [("tool", step.tool, step.arguments)]
+        calls += [(f"rules[{i}].tool", rule.tool, rule.arguments) for i, rule in enumerate(step.rules)]
+        for field, tool, arguments in calls:
+            contract = contracts.get(tool)
+            if contract is None:
+                continue
+            known, unknown = _known(arguments)
+            labels = labels_of(plan, contracts).of_action(step.id)
+            ruling = policy.rule(
+                Request(
+                    user=goal.submitter,
+                    tenant=tenant,
+                    contract=contract,
+                    arguments=known,
+                    unknown=unknown,
+                    untrusted=_untrusted(labels),
+                    now_ns=now_ns,
+                )
+            )
+            if ruling.outcome == "refuse" and not ruling.open:
+                why = "; ".join(reason.text for reason in ruling.reasons)
+                message = f"{tool} is not allowed: {why}"
+                found.append(
+                    plan_pb2.Violation(
+                        field=f"steps[{index}].{field}", code=failures.FORBIDDEN, message=message
+                    )
+                )
+    return found
+
+
+def _known(arguments: Mapping[str, plan_pb2.Argument]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return what is known of a step's arguments before it starts, and the names of the others."""
+    known: dict[str, Any] = {}
+    for name, argument in arguments.items():
+        if argument.WhichOneof("form") == "constant":
+            with suppress(values.BadValue, values.NotLoaded):
+                known[name] = values.load(argument.constant, {})
+    return known, frozenset(arguments.keys() - known.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +81,19 @@ class Rules:
 
     def rule(
         self,
+        step: str,
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
         unknown: frozenset[str] = frozenset(),
     ) -> Ruling:
-        """Ask about an action, of which some arguments may not be known yet."""
-        return self.policy.rule(self._request(contract, arguments, unknown))
+        """Ask about an action of a step of the plan, of which some arguments may not be known yet."""
+        untrusted = _untrusted(self.labels(step))
+        return self.policy.rule(self._request(contract, arguments, unknown, untrusted))
+
+    def labels(self, step: str) -> Mapping[str, Label]:
+        """Return who has written what a step is taken with."""
+        assert self.state.plan is not None
+        return labels_of(self.state.plan, self.state.contracts).of_action(step)
 
     def gated(
         self,
@@ -42,8 +103,11 @@ class Rules:
         ruling: Ruling,
     ) -> gates.Gated | None:
         """Return what must be approved before an action is done; None where it has been."""
-        request = self._request(contract, arguments)
+        labels = self.labels(instance.step)
+        request = self._request(contract, arguments, untrusted=_untrusted(labels))
         found = gates.item(self.state, instance.id, request, self.policy.version)
+        for name in found.untrusted:
+            found.provenance.add(argument=name, steps=sorted(labels[name].steps))
         return None if found.binding in instance.approved else gates.Gated(found, ruling)
 
     def open(self, gated: Mapping[str, Sequence[gates.Gated]]) -> list[Move]:
@@ -52,11 +116,23 @@ class Rules:
 
     def judge(self, gate: Gate, contents: Mapping[str, str]) -> list[Move]:
         """Return what becomes of an open gate."""
-        requests = []
+        return gates.judge(
+            self.state,
+            gate,
+            lambda who: self.may_decide(gate, who, contents),
+            self.policy.version,
+            self.now_ns,
+        )
+
+    def may_decide(self, gate: Gate, approver: str, contents: Mapping[str, str]) -> Ruling:
+        """Say whether somebody may decide about every action of a gate; raises NotLoaded for large values."""
         for item in gate.opened.items:
             contract, arguments = self.state.contracts[item.tool], gates.arguments_of(item, contents)
-            requests.append(self._request(contract, arguments, untrusted=frozenset(item.untrusted)))
-        return gates.judge(self.state, gate, requests, self.policy, self.now_ns)
+            request = self._request(contract, arguments, untrusted=frozenset(item.untrusted))
+            ruling = self.policy.may_decide(approver, request)
+            if ruling.outcome != "allow":
+                return ruling
+        return ALLOWED
 
     def _request(
         self,
@@ -75,3 +151,7 @@ class Rules:
             actions=self.state.actions,
             now_ns=self.now_ns,
         )
+
+
+def _untrusted(labels: Mapping[str, Label]) -> frozenset[str]:
+    return frozenset(name for name, label in labels.items() if label.untrusted)

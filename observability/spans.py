@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from core import failures
 from core.plan import canonical_route
 from core.ports import Record, RunKey
-from core.shape import shape_of
 from core.state import Instance
 from handrail.v1 import event_pb2, plan_pb2
 from observability import names
@@ -39,6 +38,11 @@ def spans_of(key: RunKey, records: Iterable[Record], *, with_content: bool = Fal
 
 class _RunTeller(AttemptTeller):
     """Tells of the whole run."""
+
+    def __init__(self, diary: Diary, *, with_content: bool) -> None:
+        super().__init__(diary, with_content=with_content)
+        plan = self.state.plan
+        self._steps = {step.id: step for step in plan.steps} if plan is not None else {}
 
     def spans(self) -> list[Span]:
         """Return all of its spans."""
@@ -80,7 +84,6 @@ class _RunTeller(AttemptTeller):
         workflow = origin.removeprefix(_PLAYBOOK) if origin.startswith(_PLAYBOOK) else ""
         doubtful = any(one.settled == "in_doubt" for one in state.instances.values())
         waiting = doubtful and state.status == event_pb2.RUN_STATUS_WAITING
-        messages = [{"role": "user", "parts": [{"type": "text", "content": cut(state.goal.text)}]}]
         return self.tell(
             names.INVOKE_WORKFLOW,
             (),
@@ -103,13 +106,13 @@ class _RunTeller(AttemptTeller):
                 names.STRAYS: state.strays or None,
                 names.PLAN_ORIGIN: origin,
                 names.PLAN_STEPS: len(state.plan.steps) if state.plan is not None else None,
-                **self.content({names.GENAI_INPUT_MESSAGES: json.dumps(messages, ensure_ascii=False)}),
+                **self.content(lambda: {names.GENAI_INPUT_MESSAGES: _messages(state.goal.text)}),
             },
         )
 
     def _moment(self, note: Record) -> SpanEvent:
         arm = note.event.WhichOneof("body") if note.event is not None else ""
-        reason = self.content({names.REASON: getattr(body_of(note), "reason", "")})
+        reason = self.content(lambda: {names.REASON: getattr(body_of(note), "reason", "")})
         return SpanEvent(str(arm), note.time_ns, {names.SEQUENCE: note.sequence, **reason})
 
     def _tell_plan(self, run: str, plan: PlanTry) -> None:
@@ -177,14 +180,7 @@ class _RunTeller(AttemptTeller):
             writer=gate.opened,
             error="" if closed.outcome in _NO_ERROR else outcome,
             fate="" if gate.closed is not None or self.ended else "open",
-            events=tuple(
-                SpanEvent(
-                    names.DECIDED,
-                    decision.time_ns,
-                    self.content({names.APPROVERS: body_of(decision).approver}),
-                )
-                for decision in gate.decisions
-            ),
+            events=tuple(self._decided(decision) for decision in gate.decisions),
             attributes=said(
                 {
                     names.GATE_ID: name,
@@ -195,18 +191,21 @@ class _RunTeller(AttemptTeller):
                     names.GATE_RULES: tuple(reason.rule for reason in opened.reasons),
                     names.GATE_POLICY: opened.policy,
                     names.SEQUENCE: gate.opened.sequence,
-                    **self.content({names.REASON: closed.reason}),
+                    **self.content(lambda: {names.REASON: closed.reason}),
                 }
             ),
         )
+
+    def _decided(self, decision: Record) -> SpanEvent:
+        who = self.content(lambda: {names.APPROVERS: body_of(decision).approver})
+        return SpanEvent(names.DECIDED, decision.time_ns, who)
 
     # --- steps ----------------------------------------------------------------------------------------
 
     def _tell_step(self, run: str, instance: Instance, diary: StepDiary) -> None:
         """Tell of an instance, of its attempts, and of its heals."""
-        assert self.state.plan is not None
         fan_out = parent_of(instance)
-        step = shape_of(self.state.plan).steps[instance.step]
+        step = self._steps[instance.step]
         cut_short = not instance.settled and self.ended
         error = failures.CANCELLED if cut_short else ""
         settled = diary.settled if instance.settled else None
@@ -222,15 +221,12 @@ class _RunTeller(AttemptTeller):
             failure=instance.failure,
             error=failures.IN_DOUBT if instance.settled == "in_doubt" else error,
             fate="" if instance.settled or self.ended else "open",
-            events=tuple(
-                SpanEvent(names.IN_DOUBT, doubt.time_ns, self.content({names.MESSAGE: body_of(doubt).why}))
-                for doubt in diary.doubts
-            ),
+            events=tuple(self._doubt(doubt) for doubt in diary.doubts),
             attributes={
                 names.STEP_ID: instance.id,
                 names.STEP_ROUTE: word(plan_pb2.Route, "ROUTE_", canonical_route(step)),
                 names.STEP_STATUS: instance.settled or ("cancelled" if cut_short else "running"),
-                **self.content({names.REASON: instance.reason}),
+                **self.content(lambda: {names.REASON: instance.reason}),
             },
         )
         attempts = {attempt.id: attempt for attempt in instance.attempts}
@@ -238,6 +234,10 @@ class _RunTeller(AttemptTeller):
             self.tell_attempt(parent, instance, attempts[attempt_id], self.diary.tries[attempt_id])
         for number, heal in enumerate(diary.heals, start=1):
             self._tell_heal(parent, instance, number, heal.record, heal.done)
+
+    def _doubt(self, doubt: Record) -> SpanEvent:
+        why = self.content(lambda: {names.MESSAGE: body_of(doubt).why})
+        return SpanEvent(names.IN_DOUBT, doubt.time_ns, why)
 
     def _tell_heal(
         self, parent: str, instance: Instance, number: int, heal: Record, done: Record | None
@@ -263,7 +263,13 @@ class _RunTeller(AttemptTeller):
                     names.HEAL_CAUSE: body.cause.code,
                     names.HEAL_TOOL: body.tool,
                     names.SEQUENCE: heal.sequence,
-                    **self.content({names.MESSAGE: body.cause.message}),
+                    **self.content(lambda: {names.MESSAGE: body.cause.message}),
                 }
             ),
         )
+
+
+def _messages(goal: str) -> str:
+    """Return what the client said, as the conventions have it."""
+    messages = [{"role": "user", "parts": [{"type": "text", "content": cut(goal)}]}]
+    return json.dumps(messages, ensure_ascii=False)

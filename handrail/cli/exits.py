@@ -131,6 +131,11 @@ def _explain_own(error: HandrailError) -> Trouble:
     advice: list[tuple[type[HandrailError], ExitCode, str]] = [
         (errors.NotFound, ExitCode.USAGE, _LIST),
         (errors.AlreadyExists, ExitCode.USAGE, "Use another --request-id for another goal."),
+        (
+            errors.PermissionDenied,
+            ExitCode.FAILED,
+            "The rules are in the project's policy/; somebody else may have to.",
+        ),
         (errors.FailedPrecondition, ExitCode.FAILED, "`handrail show RUN` says where the run stands."),
         (errors.Unavailable, ExitCode.UNAVAILABLE, _DOCTOR),
         (errors.DeadlineExceeded, ExitCode.UNAVAILABLE, _DOCTOR),

@@ -1066,6 +1066,7 @@ class GateItem(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     UNTRUSTED_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step's instance."""
     tool: _builtins.str
@@ -1075,7 +1076,13 @@ class GateItem(_message.Message):
     def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
     @_builtins.property
     def untrusted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The arguments that nobody who is trusted has written."""
+        """The arguments that nobody who is trusted has written; "$when", "$each" and "$choice" are what decided
+        that the step is taken, how often, and by which tool.
+        """
+
+    @_builtins.property
+    def provenance(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
+        """Where the untrusted ones come from."""
 
     def __init__(
         self,
@@ -1085,14 +1092,40 @@ class GateItem(_message.Message):
         arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
         binding: _builtins.str = ...,
         untrusted: _abc.Iterable[_builtins.str] | None = ...,
+        provenance: _abc.Iterable[Global___Provenance] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "provenance", b"provenance", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GateItem: _TypeAlias = GateItem  # noqa: Y015
+
+@_typing.final
+class Provenance(_message.Message):
+    """The steps whose outputs a value rests on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGUMENT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    argument: _builtins.str
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        argument: _builtins.str = ...,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument", b"argument", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class GateOpened(_message.Message):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from handrail.client import SyncClient
+from handrail.sync_client import SyncClient
 from handrail.v1 import event_pb2
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -27,6 +27,7 @@ from core.ulids import ulid
 from handrail.v1 import event_pb2, run_service_pb2
 from orchestrator.decider import Decider
 from orchestrator.rpc_errors import Refusal
+from orchestrator.runs import Runs
 from orchestrator.services import RunService
 from orchestrator.submission import Submissions
 from orchestrator.waits import Waits
@@ -173,15 +174,9 @@ class Parts:
             clock=lambda: self._loop.now_ns() + process.skew_ns,
             entropy=self._random.randbytes,
         )
-        self.services[process] = RunService(
-            log,
-            submissions,
-            _NoListing(),  # type: ignore[arg-type]
-            Waits(),
-            tenant=TENANT,
-            writer=str(process),
-            entropy=self._random.randbytes,
-        )
+        runs = Runs(log, tenant=TENANT, writer=str(process), entropy=self._random.randbytes)
+        listing: Any = _NoListing()
+        self.services[process] = RunService(runs, submissions, listing, Waits())
         await asyncio.Event().wait()
 
 
@@ -190,7 +185,7 @@ class _NoListing:
 
     ready = False
 
-    def insert(self, key: RunKey, goal: str, submitted_ns: int) -> None:
+    def insert(self, key: RunKey, goal: event_pb2.Goal, submitted_ns: int) -> None:
         """Forget it."""
 
 
