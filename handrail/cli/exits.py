@@ -145,8 +145,6 @@ def _explain_own(error: HandrailError) -> Trouble:
         (DirectoryUnusable, ExitCode.UNAVAILABLE, ""),
         (LogError, ExitCode.UNAVAILABLE, _DOCTOR),
     ]
-    if isinstance(error, errors.ClientError) and error.code.name == "PERMISSION_DENIED":
-        return Trouble(ExitCode.FAILED, text)
     for kind, code, next_move in advice:
         if isinstance(error, kind):
             return Trouble(code, text, next=next_move)

@@ -46,6 +46,19 @@ def state_of(gate: run_service_pb2.Gate) -> str:
     return _OUTCOMES.get(gate.closed.outcome, ("", "open", ""))[1]
 
 
+def gates_of(run: run_service_pb2.Run) -> list[run_service_pb2.Gate]:
+    """Return the gates of a run; those that its end left open are void."""
+    gates = list(run.gates)
+    for number, gate in enumerate(gates):
+        if run.HasField("ended") and not gate.HasField("closed"):
+            over = run_service_pb2.Gate()
+            over.CopyFrom(gate)
+            over.closed.outcome = event_pb2.GATE_OUTCOME_VOID
+            over.closed.reason = "the run ended before anybody decided"
+            gates[number] = over
+    return gates
+
+
 def outcome(gate: run_service_pb2.Gate) -> str:
     """Say what became of a gate: how it was closed, by whom, and why."""
     by = f" by {', '.join(map(_word, gate.closed.approvers))}" if gate.closed.approvers else ""
@@ -145,7 +158,9 @@ def closed_line(gate: run_service_pb2.Gate, pen: Pen) -> Text:
     """Return what became of a gate as one line."""
     name, _, style = _OUTCOMES.get(gate.closed.outcome, ("gated", "", STYLE))
     line = pen.sign(name, style).append(f" gate {clean(gate.id)}").append(f" {outcome(gate)}", style=style)
-    return line.append(f"  {_word(gate.what.step)}: {call(gate)}", style=DIM)
+    rest = f"  {_word(gate.what.step)}: {call(gate)}"
+    room = max(pen.width - 2 - cell_len(line.plain), len(UNTRUSTED))
+    return line.append(cut(rest, room, pen.glyphs), style=DIM)
 
 
 def open_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator[Text]:

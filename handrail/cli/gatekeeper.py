@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 from handrail.cli.gate_text import gate_lines
 from handrail.cli.output import Output
@@ -33,33 +33,6 @@ MAX_TRIES = 5
 GATHER_S = 0.2
 """Gates that open together are met together; of a run's past, those that were closed at once are not met."""
 _ANSWERS = {"y": "yes", "yes": "yes", "n": "no", "no": "no", "l": "later", "later": "later"}
-
-
-class Gates(Protocol):
-    """What of a client is about gates."""
-
-    async def gate(self, gate: str) -> run_service_pb2.Gate:
-        """Return a gate."""
-        ...
-
-    def gates(self) -> AsyncIterator[run_service_pb2.Gate]:
-        """Yield the open gates, the oldest first."""
-        ...
-
-    def watch_gates(self) -> AsyncIterator[run_service_pb2.Gate]:
-        """Yield every open gate, then each that opens or closes."""
-        ...
-
-    async def decide(
-        self, gate: str, *, approve: bool, approver: str, binding: str = "", reason: str = ""
-    ) -> bool:
-        """Approve or deny; return whether the same decision was there before."""
-        ...
-
-
-def gates_of(client: Client) -> Gates:
-    """Return what of a client is about gates."""
-    return cast(Gates, client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +79,7 @@ class Gatekeeper:
         from handrail.errors import ClientError
 
         try:
-            await gates_of(client).decide(
+            await client.decide(
                 gate.id,
                 approve=answer.approve,
                 approver=self.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,23 +52,23 @@ def inbox(
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
-    from handrail.cli.gatekeeper import gates_of
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
 
     async def work(client: Client) -> None:
         if watch:
-            async for gate in gates_of(client).watch_gates():
+            async for gate in client.watch_gates():
                 _write(gate, output)
             return
         shown = 0
-        async for gate in gates_of(client).gates():
-            if shown == MAX_LISTED:
-                output.note(f"there are more than these {MAX_LISTED:,}")
-                break
-            shown += 1
-            _write(gate, output)
+        async with aclosing(client.gates()) as found:
+            async for gate in found:
+                if shown == MAX_LISTED:
+                    output.note(f"there are more than these {MAX_LISTED:,}")
+                    break
+                shown += 1
+                _write(gate, output)
         if not shown:
             output.note("no gates: nothing waits for a human")
 
@@ -125,17 +125,16 @@ def deny(
 
 async def resolve(client: Client, text: str, target: Target) -> run_service_pb2.Gate:
     """Return the gate that somebody means: by its id, or by that of a run with exactly one open gate."""
-    from handrail.cli.gate_text import call, outcome
-    from handrail.cli.gatekeeper import gates_of
+    from handrail.cli.gate_text import call, gates_of, outcome
 
     if _GATE.fullmatch(text):
-        return await gates_of(client).gate(text)
+        return await client.gate(text)
     if not _RUN.fullmatch(text):
         raise CommandError(
             f"{text!r:.80} is the id of no gate and of no run.",
             next=f"`{target.command('gates')}` shows the open gates; they look like r0-01k9x3...-g1.",
         )
-    gates = (await client.get(text)).gates
+    gates = gates_of(await client.get(text))
     found = [gate for gate in gates if not gate.HasField("closed")]
     if len(found) == 1:
         return found[0]
@@ -169,7 +168,7 @@ def _decide(
             with output.working("Starting a stack" if target.kind == "own" else "Connecting"):
                 client = await connection.open()
                 gate = await resolve(client, text, target)
-            _check(gate, binding, target)
+            _check(gate, approving, name, binding, target)
             existed = await _send(client, gate, approving, name, reason, output)
             if connection.target.kind == "own":
                 # This stack ends with this command, and the run goes on with a stack only.
@@ -180,11 +179,13 @@ def _decide(
     finish(asyncio.run(work()))
 
 
-def _check(gate: run_service_pb2.Gate, binding: str, target: Target) -> None:
-    """Refuse to decide at a closed gate, and on something else than what was meant."""
-    from handrail.cli.gate_text import BINDING_CHARS, outcome
+def _check(gate: run_service_pb2.Gate, approving: bool, name: str, binding: str, target: Target) -> None:
+    """Refuse to decide at a gate that was closed otherwise, and on something else than what was meant."""
+    from handrail.cli.gate_text import BINDING_CHARS, outcome, state_of
 
-    if gate.HasField("closed"):
+    # Whoever says again what has closed the gate is told so.
+    again = state_of(gate) == _wanted(approving) and name in gate.closed.approvers
+    if gate.HasField("closed") and not again:
         raise CommandError(f"Gate {gate.id} is closed: {outcome(gate)}.", code=ExitCode.FAILED)
     if not binding:
         return
@@ -207,23 +208,28 @@ async def _send(
 ) -> bool:
     """Say what is decided on, and decide."""
     from handrail.cli.gate_text import call
-    from handrail.cli.gatekeeper import gates_of
 
     output.line(f"{'approving' if approving else 'denying'}: {call(gate)}")
-    return await gates_of(client).decide(
+    return await client.decide(
         gate.id, approve=approving, approver=name, binding=gate.what.binding, reason=reason
     )
 
 
 async def _heard(client: Client, gate: run_service_pb2.Gate, name: str) -> run_service_pb2.Gate:
     """Return the gate, as its run has it, when the decision has counted, or has had time to."""
+    from handrail.cli.gate_text import gates_of
+
     deadline = time.monotonic() + HEARD_WITHIN_S
     while True:
-        run = await client.get(gate.run)
-        seen = next((each for each in run.gates if each.id == gate.id), gate)
+        gates = gates_of(await client.get(gate.run))
+        seen = next((each for each in gates if each.id == gate.id), gate)
         if seen.HasField("closed") or _is_missing_others(seen, name) or time.monotonic() >= deadline:
             return seen
         await asyncio.sleep(LOOK_INTERVAL_S)
+
+
+def _wanted(approving: bool) -> str:
+    return "approved" if approving else "denied"
 
 
 def _is_missing_others(gate: run_service_pb2.Gate, name: str) -> bool:
@@ -238,9 +244,8 @@ def _tell(
     from handrail.cli.gate_text import outcome, state_of
 
     output.json(_told(gate, approving, name, existed))
-    wanted = "approved" if approving else "denied"
     again = "; you had said so before" if existed else ""
-    if state_of(gate) == wanted:
+    if state_of(gate) == _wanted(approving):
         output.line(f"{gate.id} {outcome(gate)}{again}")
         output.note(f"`{target.command('watch', gate.run)}` shows what becomes of it")
         return ExitCode.DONE

@@ -103,8 +103,10 @@ class FakeGates:
             {"gate": gate, "approve": approve, "by": approver, "binding": binding, "reason": reason}
         )
         found = self.all[gate]
-        existed = approver in found.approved_by
-        if approve and not existed:
+        existed = approver in (*found.approved_by, *found.closed.approvers)
+        if existed:
+            return True
+        if approve:
             found.approved_by.append(approver)
         if self.counts and not approve:
             found.closed.MergeFrom(
@@ -112,4 +114,4 @@ class FakeGates:
             )
         elif self.counts and len(found.approved_by) >= found.what.quorum:
             found.closed.MergeFrom(E.GateClosed(outcome=E.GATE_OUTCOME_APPROVED, approvers=found.approved_by))
-        return existed
+        return False

@@ -215,6 +215,17 @@ def test_a_closed_gate_is_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fake.decided == []
 
 
+@pytest.mark.parametrize("command", ["approve", "deny"])
+def test_saying_it_again_is_no_error(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    serve(monkeypatch, gate())
+    assert call(command, GATE).exit_code == 0
+    again = call(command, GATE)
+    assert again.exit_code == 0
+    assert "you had said so before" in again.stdout
+    assert call(command, GATE, "--as", "bob").exit_code == ExitCode.FAILED
+    assert call("deny" if command == "approve" else "approve", GATE).exit_code == ExitCode.FAILED
+
+
 def test_an_approval_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, gate(quorum=2))
     first = call("approve", GATE)
@@ -254,7 +265,7 @@ def test_a_gate_that_is_closed_otherwise_ends_with_1(monkeypatch: pytest.MonkeyP
     ("error", "code"),
     [
         (errors.FailedPrecondition("the gate is closed", code=grpc.StatusCode.FAILED_PRECONDITION), 1),
-        (errors.Internal("bob may not decide", code=grpc.StatusCode.PERMISSION_DENIED), 1),
+        (errors.PermissionDenied("bob may not decide", code=grpc.StatusCode.PERMISSION_DENIED), 1),
         (errors.NotFound("there is no gate", code=grpc.StatusCode.NOT_FOUND), 2),
         (errors.Unavailable("gone", code=grpc.StatusCode.UNAVAILABLE), 5),
     ],
