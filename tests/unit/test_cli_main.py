@@ -17,7 +17,7 @@ from handrail.cli.main import app
 
 COMMANDS = [
     *("run", "up", "submit", "watch", "list", "show", "log", "replay", "cancel", "pause", "resume", "tools"),
-    *("trace", "doctor", "init", "version"),
+    *("trace", "gates", "approve", "deny", "doctor", "init", "version"),
 ]
 HEAVY = ("grpc", "google.protobuf", "pydantic", "rich", "yaml", "nats", "ray", "structlog", "handrail.stack")
 runner = CliRunner()
