@@ -337,12 +337,12 @@ class Course:
         return []
 
     def _lengthen(self, instance: Instance, moves: list[Move]) -> list[Move]:
-        """Ask for a read together with those that wait for it alone."""
+        """Ask for a read together with those that wait for it alone; a doubt is cleared up by itself."""
         first = moves[0] if len(moves) == 1 else None
         if not isinstance(first, Decide) or not isinstance(first.body, event_pb2.Action):
             return moves
         contract = self.state.contracts[first.body.tool]
-        if contract.effect != tool_pb2.EFFECT_READ:
+        if contract.effect != tool_pb2.EFFECT_READ or first.body.resolves or instance.index is not None:
             return moves
         chain, said, limit = [instance.step], [first], self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < limit:
@@ -479,4 +479,5 @@ class Course:
         except (Unresolved, BadReference):
             # What it takes from its chain is not settled yet.
             return []
-        return self._act(instance, tool, arguments, replaces=attempt.id)
+        # What its chain left behind when it failed goes with it again.
+        return self._lengthen(instance, self._act(instance, tool, arguments, replaces=attempt.id))

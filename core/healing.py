@@ -43,6 +43,7 @@ def _costs_nothing(state: RunState, attempt: Attempt) -> bool:
     return (
         attempt.revoked
         or (bool(attempt.follows) and not state.stands(attempt.follows))
+        or attempt.was_left_behind
         or (expired and failures.failure_class(failure) == event_pb2.FAILURE_CLASS_TRANSIENT)
     )
 

@@ -492,8 +492,12 @@ def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunSt
     event_id = record.event.id if record.event is not None else ""
     result = ResultFact(event_id, record.sequence, record.time_ns, body)
     ended = record.time_ns if body.HasField("failure") else 0
+    answered = evolve(found[1], result=result, ended_ns=ended)
+    if answered.was_left_behind:
+        # Nobody has called it.
+        state = evolve(state, actions=state.actions - 1)
     # It also takes the place of the heal for its silence, if one was decided.
-    return _change(state, evolve(found[0], heal=None), evolve(found[1], result=result, ended_ns=ended))
+    return _change(state, evolve(found[0], heal=None), answered)
 
 
 def _on_orphan(state: RunState, record: Record, body: event_pb2.Orphan) -> RunState | None:

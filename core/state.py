@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from core.failures import BEFORE_THE_CALL, failure_class
+from core.failures import BEFORE_THE_CALL, LEFT_BEHIND, failure_class
 from core.ports import RunKey
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -128,6 +128,12 @@ class Attempt:
         """Whether the failure is the tool's own, and not of a worker that never called it."""
         code = self.result.message.failure.code if self.result is not None else ""
         return bool(self.claimer) and code not in BEFORE_THE_CALL
+
+    @property
+    def was_left_behind(self) -> bool:
+        """Whether its chain stopped before it, by its answer, or it was read with what does not count."""
+        code = self.result.message.failure.code if self.result is not None else ""
+        return bool(self.follows) and code == LEFT_BEHIND
 
     @property
     def can_be_taken_back(self) -> bool:
