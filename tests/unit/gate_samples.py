@@ -37,6 +37,7 @@ def opened(
     *items: event_pb2.GateItem, name: str = "g1", quorum: int = 1, **fields: Any
 ) -> event_pb2.GateOpened:
     fields.setdefault("reasons", [E.Reason(rule="no_undo", text="it cannot be undone")])
+    fields.setdefault("kind", E.GATE_KIND_ACTION)
     made = E.GateOpened(gate=name, step="tell", items=items or [MAIL], quorum=quorum, **fields)
     made.binding = (name.encode().hex() * 32)[:64]
     made.expires.FromNanoseconds(NOW_NS + 23 * HOUR_NS)
