@@ -30,11 +30,18 @@ UNTRUSTED = "untrusted"
 STYLE = "magenta"
 
 _LABEL_CELLS = 9
+_CONTROLS: Mapping[str, str] = {
+    "$when": "that it is done at all",
+    "$each": "how often it is done",
+    "$choice": "which tool does it",
+}
 _OUTCOMES: Mapping[int, tuple[str, str, str]] = {
     event_pb2.GATE_OUTCOME_APPROVED: ("done", "approved", "green"),
     event_pb2.GATE_OUTCOME_DENIED: ("failed", "denied", BAD),
     event_pb2.GATE_OUTCOME_EXPIRED: ("failed", "expired", BAD),
     event_pb2.GATE_OUTCOME_VOID: ("cancelled", "void", "yellow"),
+    event_pb2.GATE_OUTCOME_HAPPENED: ("done", "settled: it happened", "green"),
+    event_pb2.GATE_OUTCOME_REPEAT: ("healing", "settled: done again", "yellow"),
 }
 
 
@@ -46,17 +53,9 @@ def state_of(gate: run_service_pb2.Gate) -> str:
     return _OUTCOMES.get(gate.closed.outcome, ("", "open", ""))[1]
 
 
-def gates_of(run: run_service_pb2.Run) -> list[run_service_pb2.Gate]:
-    """Return the gates of a run; those that its end left open are void."""
-    gates = list(run.gates)
-    for number, gate in enumerate(gates):
-        if run.HasField("ended") and not gate.HasField("closed"):
-            over = run_service_pb2.Gate()
-            over.CopyFrom(gate)
-            over.closed.outcome = event_pb2.GATE_OUTCOME_VOID
-            over.closed.reason = "the run ended before anybody decided"
-            gates[number] = over
-    return gates
+def is_doubt(gate: run_service_pb2.Gate) -> bool:
+    """Whether somebody must say what became of an action, and not whether it may be done."""
+    return gate.what.kind == event_pb2.GATE_KIND_DOUBT
 
 
 def outcome(gate: run_service_pb2.Gate) -> str:
@@ -165,20 +164,24 @@ def closed_line(gate: run_service_pb2.Gate, pen: Pen) -> Text:
 
 def open_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator[Text]:
     """Return what a run that has stopped says of a gate: what waits, and how to decide."""
-    told = f"{_word(gate.what.step)} waits for {_who(gate)}: {call(gate)}"
+    told = f"{_word(gate.what.step)} {_waits(gate)}: {call(gate)}"
     yield Text(cut(told, max(pen.width, MIN_WIDTH) - 2, pen.glyphs), style=STYLE)
     yield Text(f"  gate {clean(gate.id)}, until {until(gate, pen.now_ns)}; {_approvals(gate)}", style=DIM)
-    for command in commands(gate, target):
+    for command in commands(gate, target).values():
         yield Text(f"  {command}", style="cyan")
 
 
-def commands(gate: run_service_pb2.Gate, target: Target) -> tuple[str, str]:
-    """Return the command lines that approve and deny a gate as it was shown."""
-    name = clean(gate.id)
-    return (
-        target.command("approve", name, "--binding", clean(gate.what.binding[:BINDING_CHARS])),
-        target.command("deny", name, "--reason", "why not"),
-    )
+def commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]:
+    """Return the command lines that decide at a gate as it was shown, by what they say."""
+    name, bound = clean(gate.id), ("--binding", clean(gate.what.binding[:BINDING_CHARS]))
+    deny = target.command("deny", name, "--reason", "why not")
+    if is_doubt(gate):
+        return {
+            "happened": target.command("approve", name, "--happened", *bound),
+            "repeat": target.command("approve", name, "--repeat", *bound),
+            "give up": deny,
+        }
+    return {"approve": target.command("approve", name, *bound), "deny": deny}
 
 
 def gate_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator[Text]:
@@ -186,7 +189,7 @@ def gate_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator
     page = _Page(max(pen.width, MIN_WIDTH), pen)
     reasons = _reasons(gate)
     why = f": {reasons[0]}" if len(reasons) == 1 else ""
-    told = cut(f"{tool(gate)} waits for {_who(gate)}{why}", page.width - 2, pen.glyphs)
+    told = cut(f"{tool(gate)} {_waits(gate)}{why}", page.width - 2, pen.glyphs)
     yield Text(f"{pen.glyphs.gated} {told}", style=f"bold {STYLE}")
     yield from page.field("goal", gate.goal)
     yield from page.field("for", f"{clean(gate.submitter) or 'somebody who gave no name'}, run {gate.run}")
@@ -204,7 +207,7 @@ def gate_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator
     yield from page.field("gate", gate.id)
     yield from page.field("binding", gate.what.binding[:BINDING_CHARS])
     if not gate.HasField("closed"):
-        for label, command in zip(("approve", "deny"), commands(gate, target), strict=True):
+        for label, command in commands(gate, target).items():
             # One line, however wide, for it to be copied.
             yield Text(f"  {pad(label, _LABEL_CELLS)} ", style=DIM).append(command, style="cyan")
 
@@ -213,7 +216,15 @@ def _who(gate: run_service_pb2.Gate) -> str:
     return "a human" if gate.what.quorum <= 1 else f"{gate.what.quorum} humans"
 
 
+def _waits(gate: run_service_pb2.Gate) -> str:
+    if is_doubt(gate):
+        return f"may or may not have happened, and waits for {_who(gate)}"
+    return f"waits for {_who(gate)}"
+
+
 def _approvals(gate: run_service_pb2.Gate) -> str:
+    if is_doubt(gate):
+        return "somebody's word: it happened, do it again, or give it up"
     needed = plural(max(1, gate.what.quorum), "approval")
     by = ", ".join(map(_word, gate.approved_by))
     return f"{needed}; so far by {by}" if by else f"{needed}; nobody has approved yet"
@@ -248,6 +259,8 @@ class _Page:
             yield from self._arguments(item, own, width, marked)
         if marked:
             yield from self.field(UNTRUSTED, "nobody who is trusted has written such a value")
+            for told in _sources(items):
+                yield from self.field("", told)
 
     def _arguments(
         self, item: event_pb2.GateItem, names: Sequence[str], width: int, marked: bool
@@ -268,6 +281,16 @@ class _Page:
                 continue
             rest = line[len(label + mark) :]
             yield Text(label, style=DIM).append(mark, style="bold yellow").append(rest, style=style)
+
+
+def _sources(items: Sequence[event_pb2.GateItem]) -> list[str]:
+    """Say which steps the untrusted values come from, and what else is untrusted about the actions."""
+    told: dict[str, None] = {}
+    for item in items:
+        for found in item.provenance:
+            steps = ", ".join(map(_word, found.steps)) or "nowhere that is known"
+            told[f"{_CONTROLS.get(found.argument, _word(found.argument))}: from {steps}"] = None
+    return list(told)
 
 
 def _long(text: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from handrail.cli.gate_text import gate_lines
+from handrail.cli.gate_text import gate_lines, is_doubt
 from handrail.cli.output import Output
 from handrail.cli.pen import Pen
 from handrail.cli.server import Target
@@ -27,19 +27,24 @@ if TYPE_CHECKING:
     from handrail.client import Client
 
 QUESTION = "approve? [y]es, [n]o, [l]ater: "
+DOUBT = "did it happen? [y]es, [r]epeat it, [g]ive it up, [l]ater: "
 WHY = "why not? (may be empty): "
 MAX_TRIES = 5
 """After so many answers that are none, later."""
 GATHER_S = 0.2
 """Gates that open together are met together; of a run's past, those that were closed at once are not met."""
-_ANSWERS = {"y": "yes", "yes": "yes", "n": "no", "no": "no", "l": "later", "later": "later"}
+_ANSWERS = {"y": "approve", "yes": "approve", "n": "deny", "no": "deny", "l": "", "later": ""}
+_DOUBT_ANSWERS = {
+    **{"y": "happened", "yes": "happened", "r": "repeat", "repeat": "repeat"},
+    **{"g": "deny", "give up": "deny", "l": "", "later": ""},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody said at a gate."""
+    """What somebody said at a gate: approve, deny, and of a doubt happened, repeat or deny."""
 
-    approve: bool
+    word: str
     reason: str = ""
 
 
@@ -47,7 +52,13 @@ class Gatekeeper:
     """Shows the gates of a watched run and decides at them, in the name of one person."""
 
     def __init__(
-        self, output: Output, name: str, target: Callable[[], Target], *, approve: bool = False, ask: Ask
+        self,
+        output: Output,
+        name: str,
+        target: Callable[[], Target],
+        *,
+        approve: bool = False,
+        ask: Ask | None,
     ) -> None:
         self.name = name
         self._output = output
@@ -60,32 +71,34 @@ class Gatekeeper:
         """Show a gate and return what is said at it; None to leave it open."""
         pen = Pen(self._output.width, self._output.glyphs, time.time_ns())
         self._output.lines(["", *gate_lines(gate, self._target(), pen), ""])
-        if self._approve:
+        doubt = is_doubt(gate)
+        if self._approve and not doubt:
             self._output.note(f"--approve: approving {gate.id} as {self.name}")
-            return Answer(True)
+            return Answer("approve")
+        if self._ask is None:
+            return None
+        answers, question = (_DOUBT_ANSWERS, DOUBT) if doubt else (_ANSWERS, QUESTION)
         for _ in range(MAX_TRIES):
-            typed = await self._ask(QUESTION)
+            typed = await self._ask(question)
             if typed is None:
                 return None
-            said = _ANSWERS.get(typed.strip().lower(), "")
-            if said == "no":
-                return Answer(False, clean(await self._ask(WHY) or ""))
-            if said:
-                return Answer(True) if said == "yes" else None
+            said = answers.get(typed.strip().lower())
+            if said == "deny":
+                return Answer("deny", clean(await self._ask(WHY) or ""))
+            if said is not None:
+                return Answer(said) if said else None
         return None
 
     async def decide(self, client: Client, gate: run_service_pb2.Gate, answer: Answer) -> None:
         """Send what was said of the gate as it was shown; what hinders it is told, and changes nothing."""
         from handrail.errors import ClientError
 
+        named = {"approver": self.name, "binding": gate.what.binding, "reason": answer.reason}
         try:
-            await client.decide(
-                gate.id,
-                approve=answer.approve,
-                approver=self.name,
-                binding=gate.what.binding,
-                reason=answer.reason,
-            )
+            if answer.word in ("happened", "repeat"):
+                await client.settle(gate.id, happened=answer.word == "happened", **named)
+            else:
+                await client.decide(gate.id, approve=answer.word == "approve", **named)
         except ClientError as error:
             self._output.note(f"nothing was decided at {gate.id}: {error}")
 
@@ -186,5 +199,7 @@ class Meetings:
 def is_decided(gate: Gate) -> bool:
     """Whether enough has been said at an open gate; it is for the decider to say whether it counts."""
     choices = [decision.message.choice for decision in gate.decisions]
+    if gate.opened.kind == event_pb2.GATE_KIND_DOUBT:
+        return bool(choices)
     approvals = choices.count(event_pb2.GATE_CHOICE_APPROVE)
     return event_pb2.GATE_CHOICE_DENY in choices or approvals >= max(1, gate.opened.quorum)

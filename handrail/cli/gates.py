@@ -9,6 +9,8 @@ import asyncio
 import re
 import time
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from json import loads
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -100,14 +102,24 @@ def approve(
     binding: Annotated[
         str, typer.Option("--binding", metavar="SHA", help="Only what was shown under this binding.")
     ] = "",
+    happened: Annotated[bool, typer.Option("--happened", help="Of a doubt: it did happen.")] = False,
+    returned: Annotated[
+        str, typer.Option("--output", metavar="JSON", help="With --happened: what the tool returned.")
+    ] = "",
+    repeat: Annotated[bool, typer.Option("--repeat", help="Of a doubt: do it again.")] = False,
     name: options.As = None,
     project: options.Project = None,
     server: options.Server = None,
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Approve exactly what waits at a gate."""
-    _decide(find(server, project, data), gate, options.read_name(name), True, binding, "", json)
+    """Approve exactly what waits at a gate, or settle a doubt."""
+    if happened and repeat:
+        raise CommandError("--happened and --repeat say opposite things.", next="Write one of them.")
+    if returned and not happened:
+        raise CommandError("--output goes with --happened.", next="Write both, or neither.")
+    said = Said("happened" if happened else "repeat" if repeat else "approve", output=_read_json(returned))
+    _decide(find(server, project, data), gate, options.read_name(name), said, binding, json)
 
 
 def deny(
@@ -119,13 +131,13 @@ def deny(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Deny what waits at a gate; its step fails."""
-    _decide(find(server, project, data), gate, options.read_name(name), False, "", reason, json)
+    """Deny what waits at a gate, or give a doubt up; its step fails."""
+    _decide(find(server, project, data), gate, options.read_name(name), Said("deny", reason), "", json)
 
 
 async def resolve(client: Client, text: str, target: Target) -> run_service_pb2.Gate:
     """Return the gate that somebody means: by its id, or by that of a run with exactly one open gate."""
-    from handrail.cli.gate_text import call, gates_of, outcome
+    from handrail.cli.gate_text import call, outcome
 
     if _GATE.fullmatch(text):
         return await client.gate(text)
@@ -134,7 +146,7 @@ async def resolve(client: Client, text: str, target: Target) -> run_service_pb2.
             f"{text!r:.80} is the id of no gate and of no run.",
             next=f"`{target.command('gates')}` shows the open gates; they look like r0-01k9x3...-g1.",
         )
-    gates = gates_of(await client.get(text))
+    gates = (await client.get(text)).gates
     found = [gate for gate in gates if not gate.HasField("closed")]
     if len(found) == 1:
         return found[0]
@@ -155,9 +167,44 @@ async def resolve(client: Client, text: str, target: Target) -> run_service_pb2.
 # --- deciding ------------------------------------------------------------------------------------------
 
 
-def _decide(
-    target: Target, text: str, name: str, approving: bool, binding: str, reason: str, as_json: bool
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What somebody says at a gate: approve, deny, and of a doubt happened, repeat or deny."""
+
+    word: str
+    reason: str = ""
+    output: Any = None
+
+    @property
+    def state(self) -> str:
+        """What the gate comes to if it counts."""
+        return _STATES[self.word]
+
+
+_STATES = {
+    "approve": "approved",
+    "deny": "denied",
+    "happened": "settled: it happened",
+    "repeat": "settled: done again",
+}
+_VERBS = {
+    "approve": "approving",
+    "deny": "denying",
+    "happened": "settling, it happened",
+    "repeat": "settling, to be done again",
+}
+
+
+def _read_json(text: str) -> Any:
+    try:
+        return None if not text else loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(
+            f"--output is not JSON: {error}.", next="Quote it: --output '{\"id\": 7}'."
+        ) from None
+
+
+def _decide(target: Target, text: str, name: str, said: Said, binding: str, as_json: bool) -> None:
     from handrail.cli.output import Output
 
     output = Output(as_json=as_json)
@@ -168,25 +215,35 @@ def _decide(
             with output.working("Starting a stack" if target.kind == "own" else "Connecting"):
                 client = await connection.open()
                 gate = await resolve(client, text, target)
-            _check(gate, approving, name, binding, target)
-            existed = await _send(client, gate, approving, name, reason, output)
+            _check(gate, said, name, binding, target)
+            existed = await _send(client, gate, said, name, output)
             if connection.target.kind == "own":
                 # This stack ends with this command, and the run goes on with a stack only.
-                output.json(_told(gate, approving, name, existed))
+                output.json(_told(gate, said, name, existed))
                 return await see_through(client, gate.run, connection, output, name=name)
-            return _tell(await _heard(client, gate, name), approving, name, existed, target, output)
+            return _tell(await _heard(client, gate, name), said, name, existed, target, output)
 
     finish(asyncio.run(work()))
 
 
-def _check(gate: run_service_pb2.Gate, approving: bool, name: str, binding: str, target: Target) -> None:
+def _check(gate: run_service_pb2.Gate, said: Said, name: str, binding: str, target: Target) -> None:
     """Refuse to decide at a gate that was closed otherwise, and on something else than what was meant."""
-    from handrail.cli.gate_text import BINDING_CHARS, outcome, state_of
+    from handrail.cli.gate_text import BINDING_CHARS, is_doubt, outcome, state_of
 
     # Whoever says again what has closed the gate is told so.
-    again = state_of(gate) == _wanted(approving) and name in gate.closed.approvers
+    again = state_of(gate) == said.state and name in gate.closed.approvers
     if gate.HasField("closed") and not again:
         raise CommandError(f"Gate {gate.id} is closed: {outcome(gate)}.", code=ExitCode.FAILED)
+    if is_doubt(gate) and said.word == "approve":
+        raise CommandError(
+            f"Gate {gate.id} asks what became of an action, and not whether it may be done.",
+            next="Write --happened, or --repeat to have it done again; `handrail deny` gives it up.",
+        )
+    if not is_doubt(gate) and said.word in ("happened", "repeat"):
+        raise CommandError(
+            f"Gate {gate.id} asks whether something may be done; nothing of it has been.",
+            next=f"Approve it without --{said.word}, or deny it.",
+        )
     if not binding:
         return
     if len(binding) < MIN_BINDING_CHARS:
@@ -203,33 +260,30 @@ def _check(gate: run_service_pb2.Gate, approving: bool, name: str, binding: str,
         )
 
 
-async def _send(
-    client: Client, gate: run_service_pb2.Gate, approving: bool, name: str, reason: str, output: Output
-) -> bool:
+async def _send(client: Client, gate: run_service_pb2.Gate, said: Said, name: str, output: Output) -> bool:
     """Say what is decided on, and decide."""
     from handrail.cli.gate_text import call
 
-    output.line(f"{'approving' if approving else 'denying'}: {call(gate)}")
-    return await client.decide(
-        gate.id, approve=approving, approver=name, binding=gate.what.binding, reason=reason
-    )
+    output.line(f"{_VERBS[said.word]}: {call(gate)}")
+    binding = gate.what.binding
+    if said.word in ("happened", "repeat"):
+        happened = said.word == "happened"
+        return await client.settle(
+            gate.id, happened=happened, output=said.output, approver=name, binding=binding
+        )
+    approve = said.word == "approve"
+    return await client.decide(gate.id, approve=approve, approver=name, binding=binding, reason=said.reason)
 
 
 async def _heard(client: Client, gate: run_service_pb2.Gate, name: str) -> run_service_pb2.Gate:
     """Return the gate, as its run has it, when the decision has counted, or has had time to."""
-    from handrail.cli.gate_text import gates_of
-
     deadline = time.monotonic() + HEARD_WITHIN_S
     while True:
-        gates = gates_of(await client.get(gate.run))
+        gates = (await client.get(gate.run)).gates
         seen = next((each for each in gates if each.id == gate.id), gate)
         if seen.HasField("closed") or _is_missing_others(seen, name) or time.monotonic() >= deadline:
             return seen
         await asyncio.sleep(LOOK_INTERVAL_S)
-
-
-def _wanted(approving: bool) -> str:
-    return "approved" if approving else "denied"
 
 
 def _is_missing_others(gate: run_service_pb2.Gate, name: str) -> bool:
@@ -238,18 +292,18 @@ def _is_missing_others(gate: run_service_pb2.Gate, name: str) -> bool:
 
 
 def _tell(
-    gate: run_service_pb2.Gate, approving: bool, name: str, existed: bool, target: Target, output: Output
+    gate: run_service_pb2.Gate, said: Said, name: str, existed: bool, target: Target, output: Output
 ) -> ExitCode:
     """Say what a decision has come to."""
     from handrail.cli.gate_text import outcome, state_of
 
-    output.json(_told(gate, approving, name, existed))
+    output.json(_told(gate, said, name, existed))
     again = "; you had said so before" if existed else ""
-    if state_of(gate) == _wanted(approving):
+    if state_of(gate) == said.state:
         output.line(f"{gate.id} {outcome(gate)}{again}")
         output.note(f"`{target.command('watch', gate.run)}` shows what becomes of it")
         return ExitCode.DONE
-    if approving and _is_missing_others(gate, name):
+    if said.word == "approve" and _is_missing_others(gate, name):
         count = f"{len(gate.approved_by)} of {gate.what.quorum}"
         output.line(f"{gate.id} stays open: {count} have approved{again}")
         return ExitCode.DONE
@@ -264,14 +318,14 @@ def _tell(
     return ExitCode.FAILED
 
 
-def _told(gate: run_service_pb2.Gate, approving: bool, name: str, existed: bool) -> dict[str, Any]:
+def _told(gate: run_service_pb2.Gate, said: Said, name: str, existed: bool) -> dict[str, Any]:
     """Return a decision for `--json`."""
     from handrail.cli.gate_text import state_of
 
     return {
         "gate": gate.id,
         "run": gate.run,
-        "decision": "approve" if approving else "deny",
+        "decision": said.word,
         "approver": name,
         "binding": gate.what.binding,
         "existed": existed,

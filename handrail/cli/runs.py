@@ -242,8 +242,9 @@ async def see_through(
     polite = connection.target.kind == "own"
     again = None if connection.target.kind == "server" else connection.again
     keeper = None
-    if approve or can_ask(output):
-        keeper = Gatekeeper(output, name, lambda: connection.target, approve=approve, ask=on_terminal(output))
+    ask = on_terminal(output) if can_ask(output) else None
+    if approve or ask is not None:
+        keeper = Gatekeeper(output, name, lambda: connection.target, approve=approve, ask=ask)
     watching = Watch(client, run, output, polite=polite, note=note, goal=goal, again=again, gatekeeper=keeper)
     seen = await watching.follow(after=after)
     target = connection.target

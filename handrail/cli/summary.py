@@ -10,7 +10,7 @@ from rich.text import Text
 from handrail.cli.details import failure
 from handrail.cli.events import message_object
 from handrail.cli.exits import ExitCode
-from handrail.cli.gate_text import closed_line, gates_of, open_lines
+from handrail.cli.gate_text import closed_line, open_lines
 from handrail.cli.output import Output
 from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Pen
 from handrail.cli.server import Target
@@ -92,7 +92,7 @@ def _happened(run: run_service_pb2.Run) -> Iterator[Text]:
 
 def _decided(run: run_service_pb2.Run, pen: Pen) -> Iterator[Text]:
     """Say what became of the gates."""
-    over = [gate for gate in gates_of(run) if gate.HasField("closed")]
+    over = [gate for gate in run.gates if gate.HasField("closed")]
     for gate in over[:MAX_GATES_NAMED]:
         yield closed_line(gate, pen)
     if len(over) > MAX_GATES_NAMED:
@@ -101,7 +101,7 @@ def _decided(run: run_service_pb2.Run, pen: Pen) -> Iterator[Text]:
 
 def _waiting(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
     """Say at which gates a run waits, and how to decide."""
-    found = [gate for gate in gates_of(run) if not gate.HasField("closed")]
+    found = [gate for gate in run.gates if not gate.HasField("closed")]
     for gate in found[:MAX_GATES_OFFERED]:
         yield from open_lines(gate, target, pen)
     if len(found) > MAX_GATES_OFFERED:

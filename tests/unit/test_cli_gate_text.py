@@ -228,7 +228,7 @@ def test_a_call_in_one_line() -> None:
 def test_the_commands_are_safe_to_paste() -> None:
     evil = gate()
     evil.id = f"{RUN}-g1; rm -rf / #"
-    assert commands(evil, TARGET)[0].startswith(f"handrail approve '{RUN}-g1; rm -rf / #' --binding ")
+    assert commands(evil, TARGET)["approve"].startswith(f"handrail approve '{RUN}-g1; rm -rf / #' --binding ")
 
 
 def test_times() -> None:

@@ -93,7 +93,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "DECIDED_AFTER_S", 0.2)
 
 
-def watch(client: GatedRun, ask: Ask, *, approve: bool = False, **options: Any) -> Watch:
+def watch(client: GatedRun, ask: Ask | None, *, approve: bool = False, **options: Any) -> Watch:
     fake: Any = client
     output = Output()
     keeper = Gatekeeper(output, "ada", lambda: TARGET, approve=approve, ask=ask)
@@ -384,9 +384,7 @@ async def test_an_interrupt_at_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
         os.kill(os.getpid(), signal.SIGINT)
         await task
         # The next words begin on a line of their own, with the cursor shown.
-        await until(
-            lambda: screen.text.rstrip("\x1b[?25h").endswith(f"{QUESTION.strip()}\x1b[0m \r\n") or True
-        )
+        await until(lambda: "\n" in screen.text.rpartition(QUESTION.strip())[2])
     assert following.left
     assert client.decided == client.cancelled == []
 
@@ -405,4 +403,4 @@ def test_nobody_is_asked_on_a_pipe_or_with_json(monkeypatch: pytest.MonkeyPatch)
 
 async def test_an_answer_stands_for_itself() -> None:
     keeper = Gatekeeper(Output(as_json=True), "ada", lambda: TARGET, ask=Typist("YES").ask)
-    assert await keeper.answer(gate()) == Answer(True)
+    assert await keeper.answer(gate()) == Answer("approve")

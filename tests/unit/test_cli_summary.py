@@ -150,18 +150,18 @@ def test_what_became_of_each_gate_is_one_line() -> None:
     made = run(E.RUN_STATUS_FAILED)
     made.gates.append(closed(E.GATE_OUTCOME_VOID, reason="the policy has changed"))
     made.gates.append(closed(E.GATE_OUTCOME_DENIED, ["bob"], "not before Friday", name="g2"))
-    made.gates.append(gate(name="g3"))
+    made.gates.append(closed(E.GATE_OUTCOME_HAPPENED, ["ann"], name="g3"))
     lines = told(made)[1:4]
     for line, words in zip(
         lines,
         (
             f"  ⊘ gate {RUN}-g1 void: the policy has changed  tell: send_email(",
             f"  ✗ gate {RUN}-g2 denied by bob: not before Friday  tell: send_email(",
-            f"  ⊘ gate {RUN}-g3 void: the run ended before anybody decided  tell: send",
+            f"  ✓ gate {RUN}-g3 settled: it happened by ann  tell: send_email(",
         ),
         strict=True,
     ):
         assert line.startswith(words)
         assert len(line) <= Pen().width
-    made.gates.extend(gate(name=f"h{n}") for n in range(20))
+    made.gates.extend(closed(E.GATE_OUTCOME_VOID, name=f"h{n}") for n in range(20))
     assert "  and 3 more gates" in told(made)
