@@ -23,7 +23,7 @@ def test_the_policy_of_the_sample(project: Path) -> None:
 
 def test_a_rule_that_a_case_misses(project: Path) -> None:
     rules = project / "policy" / "rules.cedar"
-    rules.write_text(rules.read_text().replace("minor > 20000", "minor > 2000000"))
+    rules.write_text(rules.read_text().replace("minor > 50000", "minor > 5000000"))
     tested = handrail("policy", "test", "--project", str(project), "--json")
     assert tested.returncode == 1
     found = [json.loads(line) for line in tested.stdout.splitlines()]
