@@ -99,6 +99,12 @@ class LimitsSettings(_Section):
     max_steps: Annotated[int, Field(ge=1, le=10_000)] = 1_000
 
 
+class GatesSettings(_Section):
+    """[gates]: how long a gate is open before nobody's answer is a no."""
+
+    life_s: Annotated[int, Field(ge=1, le=30 * 24 * 3_600)] = 24 * 3_600
+
+
 class BrokerSettings(_Section):
     """[broker]: `sync` "relaxed" is faster and can lose the last moments when the machine loses power.
 
@@ -126,6 +132,7 @@ class Settings(_Section):
     pools: PoolsSettings = PoolsSettings()
     playbooks: PlaybooksSettings = PlaybooksSettings()
     limits: LimitsSettings = LimitsSettings()
+    gates: GatesSettings = GatesSettings()
     broker: BrokerSettings = BrokerSettings()
     gateway: GatewaySettings = GatewaySettings()
 

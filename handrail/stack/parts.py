@@ -155,9 +155,7 @@ def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
 
 def decider(log: Log, project: Project, instance: str) -> Decider:
     """Build a decider."""
-    catalogue = Catalogue(
-        contracts=project.protos, limits=limits_of(project.settings), policy=project.policy
-    )
+    catalogue = Catalogue(contracts=project.protos, limits=limits_of(project.settings), policy=project.policy)
     return Decider(log, catalogue, instance=instance)
 
 

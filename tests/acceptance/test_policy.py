@@ -6,7 +6,14 @@ import json
 import shlex
 from pathlib import Path
 
-from tests.acceptance.conftest import handrail
+import pytest
+
+from tests.acceptance.conftest import copy_sample, handrail
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return copy_sample(tmp_path / "backoffice", gates=True)
 
 
 def test_the_policy_of_the_sample(project: Path) -> None:
