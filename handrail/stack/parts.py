@@ -155,7 +155,12 @@ def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
 
 def decider(log: Log, project: Project, instance: str) -> Decider:
     """Build a decider."""
-    catalogue = Catalogue(contracts=project.protos, limits=limits_of(project.settings), policy=project.policy)
+    catalogue = Catalogue(
+        contracts=project.protos,
+        limits=limits_of(project.settings),
+        policy=project.policy,
+        gate_life_ns=project.settings.gates.life_s * 1_000_000_000,
+    )
     return Decider(log, catalogue, instance=instance)
 
 
