@@ -96,7 +96,7 @@ def test_a_fan_out_is_one_gate(up: Up) -> None:
 def test_a_gate_waits_while_nothing_is_up_and_ends_with_its_time(tmp_path: Path) -> None:
     project = copy_sample(tmp_path / "backoffice", gates=True)
     with (project / "handrail.toml").open("a") as settings:
-        settings.write("\n[gates]\nlife_s = 15\n")
+        settings.write("\n[gates]\nlife_s = 30\n")
     up = start(project, "inline")
     try:
         first, second = waiting(up, 1006), waiting(up, 1007)
