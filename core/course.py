@@ -325,7 +325,7 @@ class Course:
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
     ) -> list[Move] | None:
         """Return what the policy makes of an action that must not be done now; None where it may be."""
-        ruling = self.rules.rule(instance.step, contract, arguments)
+        ruling = self.rules.rule(instance, contract, arguments)
         if ruling.outcome == "refuse":
             return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why(ruling)}")
         gated = self.rules.gated(instance, contract, arguments, ruling) if ruling.outcome == "gate" else None
@@ -367,7 +367,7 @@ class Course:
         except (Unresolved, BadReference, values.BadValue):
             return None
         contract = self.state.contracts[step.tool]
-        ruling = self.rules.rule(step_id, contract, arguments, frozenset(open_arguments))
+        ruling = self.rules.rule(instance, contract, arguments, frozenset(open_arguments))
         if ruling.outcome != "allow" or ruling.open:
             # Asked when what it rests on is known.
             return None

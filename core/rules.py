@@ -5,15 +5,18 @@ What waits for a human is gathered, so that the actions of one step become one g
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from core import failures, gates, values
 from core.labels import Label, labels_of
 from core.moves import Move
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
+from core.spending import spent
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -122,7 +125,7 @@ def _known(arguments: Mapping[str, plan_pb2.Argument]) -> tuple[dict[str, Any], 
     return known, frozenset(arguments.keys() - known.keys())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rules:
     """The policy, and the run that it is asked about."""
 
@@ -131,16 +134,30 @@ class Rules:
     now_ns: int
     gate_life_ns: int
 
+    @cached_property
+    def _spent(self) -> Mapping[str, Counter[str]]:
+        return spent(self.state)
+
     def rule(
         self,
-        step: str,
+        instance: Instance,
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
         unknown: frozenset[str] = frozenset(),
     ) -> Ruling:
-        """Ask about an action of a step of the plan, of which some arguments may not be known yet."""
-        untrusted = _untrusted(self.labels(step))
-        return self.policy.rule(self._request(contract, arguments, unknown, untrusted))
+        """Ask about an action, of which some arguments may not be known yet."""
+        return self.policy.rule(self.request(instance, contract, arguments, unknown))
+
+    def request(
+        self,
+        instance: Instance,
+        contract: tool_pb2.ToolContract,
+        arguments: Mapping[str, Any],
+        unknown: frozenset[str] = frozenset(),
+    ) -> Request:
+        """Return what the policy is asked about an action."""
+        untrusted = _untrusted(self.labels(instance.step))
+        return self._request(instance.id, contract, arguments, unknown, untrusted)
 
     def labels(self, step: str) -> Mapping[str, Label]:
         """Return who has written what a step is taken with."""
@@ -161,8 +178,7 @@ class Rules:
     def _item(
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
     ) -> event_pb2.GateItem:
-        labels = self.labels(instance.step)
-        request = self._request(contract, arguments, untrusted=_untrusted(labels))
+        labels, request = self.labels(instance.step), self.request(instance, contract, arguments)
         found = gates.item(self.state, instance.id, request, self.policy.version)
         for name in found.untrusted:
             found.provenance.add(argument=name, steps=sorted(labels[name].steps))
@@ -196,7 +212,8 @@ class Rules:
         """Say whether somebody may decide about every action of a gate; raises NotLoaded for large values."""
         for item in gate.opened.items:
             contract, arguments = self.state.contracts[item.tool], gates.arguments_of(item, contents)
-            request = self._request(contract, arguments, untrusted=frozenset(item.untrusted))
+            untrusted = frozenset(item.untrusted)
+            request = self._request(item.step, contract, arguments, frozenset(), untrusted)
             ruling = self.policy.may_decide(approver, request)
             if ruling.outcome != "allow":
                 return ruling
@@ -204,11 +221,14 @@ class Rules:
 
     def _request(
         self,
+        instance_id: str,
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
-        unknown: frozenset[str] = frozenset(),
-        untrusted: frozenset[str] = frozenset(),
+        unknown: frozenset[str],
+        untrusted: frozenset[str],
     ) -> Request:
+        # What an earlier attempt at the same has come to is not spent twice.
+        others = [amounts for held, amounts in self._spent.items() if held != instance_id]
         return Request(
             user=self.state.goal.submitter,
             tenant=self.state.key.tenant,
@@ -217,6 +237,7 @@ class Rules:
             unknown=unknown,
             untrusted=untrusted,
             actions=self.state.actions,
+            spent=sum(others, Counter[str]()),
             now_ns=self.now_ns,
         )
 

@@ -313,3 +313,49 @@ def test_a_dry_run_says_what_would_come_of_each_step_and_does_nothing() -> None:
 
 def test_a_run_that_is_not_dry_keeps_no_outlook() -> None:
     assert not paying().state.outlook
+
+
+MONEY = (
+    '{"type":"object","properties":{"amount":{"type":"object","properties":{"minor":{"type":"integer"},'
+    '"currency":{"type":"string"}},"required":["minor","currency"]}}}'
+)
+
+
+def test_the_policy_knows_what_the_run_has_spent() -> None:
+    seen: list[dict[str, int]] = []
+
+    def rule(request: Request) -> Ruling:
+        if request.contract.name == "pay" and not request.unknown:
+            seen.append(dict(request.spent))
+        return ALLOWED
+
+    play = Play(write("pay", input_schema=MONEY, **KEYED), policy=FunctionPolicy(rule))
+    steps = [
+        {
+            "id": f"pay{n}",
+            "tool": "pay",
+            "with": {"amount": {"minor": 10 * n, "currency": "EUR"}},
+            "after": after,
+        }
+        for n, after in ((1, []), (2, ["pay1"]), (3, ["pay2"]))
+    ]
+    play.submit(*steps).intent("pay1-a1").failed("pay1-a1", failures.transient).tick()
+    play.intent("pay1-a2").done("pay1-a2").failed("pay2-a1")
+    # What is retried is not spent twice; what did not happen is not spent.
+    assert [one for one in seen if one] == [{"EUR": 10}]
+    assert play.status == "failed"
+
+
+def test_what_may_have_happened_is_spent() -> None:
+    seen: list[dict[str, int]] = []
+
+    def rule(request: Request) -> Ruling:
+        seen.append(dict(request.spent))
+        return ALLOWED
+
+    play = Play(write("pay", input_schema=MONEY, **KEYED), policy=FunctionPolicy(rule))
+    amounts = [{"minor": 7, "currency": "EUR"}, {"minor": 5, "currency": "SEK"}]
+    steps = [{"id": f"p{n}", "tool": "pay", "with": {"amount": held}} for n, held in enumerate(amounts)]
+    play.submit(*steps).intent("p0-a1").intent("p1-a1").orphan("p0-a1", seen_dead=True).tick()
+    # The repetition of the first is asked about with what the other may have come to.
+    assert seen[-1] == {"SEK": 5}
