@@ -64,8 +64,12 @@ class PolicyFiles:
 def read_policy(directory: Path, problems: list[str]) -> PolicyFiles:
     """Read the policy of a project; what is wrong with its files is added to `problems`."""
     own = directory / FOLDER
-    folder = own if own.exists() else BUILT_IN
-    if own.exists() and not own.is_dir():
+    return read_folder(own if own.exists() else BUILT_IN, problems)
+
+
+def read_folder(folder: Path, problems: list[str]) -> PolicyFiles:
+    """Read a policy's folder; what is wrong with its files is added to `problems`."""
+    if folder.exists() and not folder.is_dir():
         problems.append(f"{FOLDER} is a file, and must be a folder with *.cedar files")
         return PolicyFiles(folder, {}, {})
     try:

@@ -1,10 +1,10 @@
-"""The commands about the policy: check, test, schema."""
+"""The commands about the policy: check, test, schema, explain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -114,6 +114,23 @@ def print_schema(project: options.Project = None, json: options.Json = False) ->
         for name, why in cedar_schema.arguments_of(contract.input_schema).left_out.items():
             output.line(f"// {contract.name}: rules cannot see the argument '{name}': it {why}")
     output.line(str(cedar_fit.compile_schema(contracts)).replace("__cedar::", ""))
+
+
+@app.command("explain")
+def explain_step(
+    run: options.RunId,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="A step of the run, or an item: mails-3.")],
+    project: options.Project = None,
+    server: options.Server = None,
+    data: options.Data = None,
+    json: options.Json = False,
+) -> None:
+    """Say which rules decided about a step of a run, and why."""
+    from handrail.cli.hindsight import explain
+    from handrail.cli.output import Output
+    from handrail.cli.server import find
+
+    explain(run, step, find(server, project, data), project, Output(as_json=json))
 
 
 def _finding_line(finding: Finding, glyphs: Glyphs) -> Text:

@@ -80,6 +80,29 @@ def test_a_gate_waits_through_the_death_of_any_part(up: Up, name: str) -> None:
     assert outbox(up) == before + 1
 
 
+def test_the_rules_can_be_asked_again_what_they_were_asked(up: Up, tmp_path: Path) -> None:
+    gate = waiting(up, 1012)
+    decide(up, gate.id, "approve", "yuki")
+    with up.client() as client:
+        client.wait(gate.run, timeout_s=60)
+    asked = ("--project", str(up.project), "--server", up.address)
+    told = handrail("policy", "explain", gate.run, "notify", *asked)
+    assert told.returncode == 0, told.stderr
+    assert "it waited at gate g1: approved by yuki" in told.stdout
+    assert "because it cannot be undone (irreversible)" in told.stdout
+    never = handrail("policy", "explain", gate.run, "earlier", *asked)
+    assert (never.returncode, "was never asked about" in never.stderr) == (2, True)
+    strict = tmp_path / "strict"
+    strict.mkdir()
+    (strict / "rules.cedar").write_text(
+        '@id("reads") @reason("only reading") permit (principal, action in Action::"read", resource);'
+    )
+    held = handrail("replay", gate.run, "--policy", str(strict), *asked)
+    assert held.returncode == 0, held.stderr
+    assert "was allow, would be refuse: no rule permits it" in held.stdout
+    assert "3 of 4 actions would have been decided otherwise" in held.stdout
+
+
 def test_a_fan_out_is_one_gate(up: Up) -> None:
     before = outbox(up)
     with up.client() as client:
