@@ -11,6 +11,7 @@ from handrail.cli.details import failure
 from handrail.cli.events import message_object
 from handrail.cli.exits import ExitCode
 from handrail.cli.gate_text import closed_line, open_lines
+from handrail.cli.outlook import needs
 from handrail.cli.output import Output
 from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Pen
 from handrail.cli.server import Target
@@ -50,7 +51,7 @@ def ending(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]
         figures.append(duration(took_ns))
     line = pen.sign(name, style).append(f" {words}", style=f"bold {style}")
     yield line.append(f"  {', '.join(figures)}  {clean(run.id)}", style=DIM)
-    for text in (*_happened(run), *_decided(run, pen), *_next(run, target, pen)):
+    for text in (*_happened(run), *needs(run), *_decided(run, pen), *_next(run, target, pen)):
         yield Text("  ").append_text(text)
 
 

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from handrail.cli.details import planned, taken, took_ns
+from handrail.cli.outlook import foreseen
 from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Node, Pen, hang
 from handrail.cli.text import clean, cut, duration, pad, plural
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
@@ -146,6 +147,7 @@ def _below(
 ) -> Iterator[Node]:
     if plan is not None and (dry_run or pen.detail == Detail.FULL):
         yield from planned(plan, pen)
+    yield from foreseen(step, pen)
     if items:
         yield from _items(items, pen)
     elif pen.detail >= Detail.NORMAL or step.status not in _QUIET:
