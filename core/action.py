@@ -19,6 +19,11 @@ def digest(arguments: Mapping[str, Any], pending: Mapping[str, plan_pb2.Argument
     return values.arguments_digest({**arguments, **{name: held.reference for name, held in pending.items()}})
 
 
+def action_key(state: RunState, instance: Instance) -> str:
+    """Return the idempotency key of an instance, the same for every attempt at it."""
+    return f"{state.key.run}:{instance.id}"
+
+
 def authorise(
     state: RunState,
     instance: Instance,
@@ -40,7 +45,7 @@ def authorise(
         step=instance.id,
         kind=kind,
         tool=contract.name,
-        key=f"{state.key.run}:{instance.id}",
+        key=action_key(state, instance),
         replaces=replaces,
         post=step.post,
         original_sequence=original,

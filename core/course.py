@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from core import conditions, conformance, failures, values
-from core.action import authorise
+from core.action import action_key, authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
@@ -238,24 +238,33 @@ class Course:
         """Ask for the instance's next attempt, of an executor or of a worker."""
         if self.room <= 0:
             return []
-        step = self.steps[instance.step]
+        step, acted = self.steps[instance.step], previous is not None and previous.action is not None
         try:
-            if previous is not None and previous.action is not None:
-                arguments = self._arguments_of(instance, previous.action)
-                return self._act(instance, previous.action.tool, arguments, replaces=previous.id)
-            arguments = self.scope.arguments(step.arguments, instance)
+            planned = self._planned(instance) if acted or not _chooses(step) else None
+            if planned is None:
+                return self._propose(instance, step, self.scope.arguments(step.arguments, instance))
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
-        if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
-            return self._propose(instance, step, arguments)
-        return self._act(instance, step.tool, arguments)
+        tool, arguments = planned
+        return self._act(instance, tool, arguments, replaces=previous.id if acted and previous else "")
 
-    def _arguments_of(self, instance: Instance, action: event_pb2.Action) -> dict[str, Any]:
-        """Return what an action was called with; what it took from its chain is resolved anew."""
-        found = self.scope.loaded(action.arguments)
-        if action.pending:
-            found |= self.scope.arguments(action.pending, instance)
-        return found
+    def _planned(self, instance: Instance) -> tuple[str, dict[str, Any]] | None:
+        """Return the tool and arguments of an instance; None where an executor has yet to choose.
+
+        They come from the plan and from what was decided, and never from an action in the log: whoever could
+        write one there would have it authorised.
+        """
+        step = self.steps[instance.step]
+        tool, arguments = step.tool, self.scope.arguments(step.arguments, instance)
+        if _chooses(step):
+            proposals = (a.proposal for a in reversed(instance.attempts) if a.proposal and not a.refused)
+            choice = next((one.choice for one in proposals if one.HasField("choice")), None)
+            if choice is None or check_choice(choice, step.rules, arguments):
+                return None
+            chosen = self.scope.arguments(step.rules[choice.rule].arguments, instance, arguments)
+            tool, arguments = choice.tool, chosen
+        stand_ins = (heal.tool for heal in reversed(instance.heals) if heal.strategy == ALTERNATIVE)
+        return next(stand_ins, tool), arguments
 
     def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:
         self.room -= 1
@@ -381,14 +390,14 @@ class Course:
             cause = permanent(failures.PROPOSAL, "; ".join(v.message for v in attempt.refused))
             may = healer.tries < healer.max_attempts
             return self._start(instance, None) if may else [healer.fail(cause)]
-        choice, rules = attempt.proposal.choice, self.steps[instance.step].rules
-        inputs = self.scope.loaded(attempt.proposal_ask.inputs) if attempt.proposal_ask else {}
-        found = check_choice(choice, rules, inputs)
-        if found:
-            body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
-            return [note("proposal_refused", body)]
+        choice, step = attempt.proposal.choice, self.steps[instance.step]
         try:
-            arguments = self.scope.arguments(rules[choice.rule].arguments, instance, inputs)
+            inputs = self.scope.arguments(step.arguments, instance)
+            found = check_choice(choice, step.rules, inputs)
+            if found:
+                body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
+                return [note("proposal_refused", body)]
+            arguments = self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
         if self.room <= 0:
@@ -445,6 +454,9 @@ class Course:
         if attempt.action is None:
             return self._start(instance, None)
         healer = self._healer(instance)
+        if heal.strategy == RETRY and healer.costs_nothing(attempt):
+            # As if it had never been said: its step may not even have come to its turn.
+            return self._begin(instance, attempt)
         act = attempt if attempt.is_act else healer.read_back_of(attempt)
         assert act.action is not None
         if heal.strategy == READ_BACK:
@@ -452,15 +464,21 @@ class Course:
             return self._act(
                 instance,
                 readback,
-                {"key": act.action.key},
+                {"key": action_key(self.state, instance)},
                 kind=event_pb2.ACTION_KIND_READ_BACK,
                 replaces=act.id,
                 original=act.sequence,
             )
-        tool = heal.tool if heal.strategy == ALTERNATIVE else act.action.tool
         try:
-            arguments = self._arguments_of(instance, act.action)
+            planned = self._planned(instance)
         except (Unresolved, BadReference):
             # What it takes from its chain is not settled yet.
             return []
+        if planned is None:
+            return self._start(instance, None)
+        tool, arguments = planned
         return self._act(instance, tool, arguments, replaces=attempt.id)
+
+
+def _chooses(step: plan_pb2.Step) -> bool:
+    return canonical_route(step) == plan_pb2.ROUTE_CHOOSE

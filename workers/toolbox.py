@@ -62,7 +62,8 @@ class Toolbox:
         if permit.expires.ToNanoseconds() <= self._now_ns():
             return failures.transient(failures.PERMIT, "the permit has expired")
         if action.tool not in self._tools:
-            return failures.permanent(failures.PERMIT, f"toolbox {self.name} has no tool {action.tool}")
+            message = f"toolbox {self.name} has no tool {action.tool}: does the worker have the same project?"
+            return failures.permanent(failures.UNKNOWN_TOOL, message)
         return None
 
     async def unmet(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Failure | None:
