@@ -15,7 +15,8 @@ from typing import Any
 from actors.agent import Answer
 from actors.answers import answer, load, load_all, poisoned
 from bus import consumers
-from core import conditions, failures, judgement, run, values
+from core import conditions, failures, judgement, permits, run, values
+from core.permits import Checker
 from core.ports import Consumer, Log, Record, RunKey
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
 from handrail.tool import Tool, ToolError
@@ -27,14 +28,22 @@ MAX_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """An action as it was found, and the pool that it was asked of."""
+
+    action: event_pb2.Action
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
-    """What is to be judged: a result, the action behind it, and the one whose effect it tells of."""
+    """What is to be judged: a result, what was asked for, and that whose effect it tells of."""
 
     result: event_pb2.Result
     result_id: str
     round: int
-    action: event_pb2.Action
-    act: event_pb2.Action
+    asked: _Asked
+    original: _Asked
 
 
 class CannotRead(Exception):
@@ -51,12 +60,14 @@ class Verifier:
         tools: Mapping[str, Tool],
         contracts: Mapping[str, tool_pb2.ToolContract],
         *,
+        checker: Checker,
         pool: str,
         instance: str,
     ) -> None:
         # Read tools alone: a verifier cannot act, whatever it is told.
         self._tools = {name: tool for name, tool in tools.items() if not tool.contract.has_effect}
         self._contracts = contracts
+        self._checker = checker
         self._pool = pool
         self._instance = instance
         self._threads = ToolThreads(MAX_THREADS)
@@ -75,7 +86,7 @@ class Verifier:
             begun = time.monotonic()
             try:
                 about = (case.result.attempt, str(case.round))
-                with tracing.within(record.address.key, names.VERIFY, *about, step=case.action.step):
+                with tracing.within(record.address.key, names.VERIFY, *about, step=case.asked.action.step):
                     await self._judge(case, verdict, record.address.key, log)
             except (CannotRead, conditions.ConditionError, values.BadValue) as error:
                 verdict.outcome = event_pb2.OUTCOME_UNKNOWN
@@ -123,33 +134,46 @@ class Verifier:
         if result.action_sequence not in asked:
             # The results of a chain have one ask.
             asked[result.action_sequence] = await log.get(shard, result.action_sequence)
-        action, pool = _action(asked[result.action_sequence], record, result.attempt)
-        if action is None or record.address.topic[1::2] != (pool, result.attempt):
+        found = _find(asked[result.action_sequence], record, result.attempt)
+        if found is None or record.address.topic[1::2] != (found.pool, result.attempt):
             # Not where the worker of that attempt would have written it.
             return None
+        action, original = found.action, found
         if result.arguments.keys() != action.pending.keys():
             return None
-        act = action
         if action.kind == event_pb2.ACTION_KIND_READ_BACK:
             if result.happened != event_pb2.HAPPENED_YES:
                 return None
-            original = await log.get(shard, action.original_sequence)
-            found, _ = _action(original, record, action.replaces)
-            if found is None:
+            earlier = _find(await log.get(shard, action.original_sequence), record, action.replaces)
+            if earlier is None:
                 return None
-            act = found
-        return _Case(result, event.id, round_, action, act)
+            original = earlier
+        return _Case(result, event.id, round_, found, original)
+
+    async def _believed(self, asked: _Asked, key: RunKey, log: Log) -> dict[str, Any]:
+        """Return the arguments of an action, if the decider has authorised exactly it."""
+        arguments = await load_all(log, key, asked.action.arguments)
+        # It may have been carried out when its permit was still good.
+        found = permits.refusal(asked.action, key, asked.pool, arguments, self._checker, now_ns=None)
+        if found is not None:
+            raise CannotRead(f"the action cannot be believed: {found.message}")
+        return arguments
 
     async def _judge(self, case: _Case, verdict: event_pb2.Verdict, key: RunKey, log: Log) -> None:
-        contract, act = self._contracts.get(case.act.tool), case.act
+        arguments = await self._believed(case.asked, key, log)
+        if case.original is not case.asked:
+            arguments = await self._believed(case.original, key, log)
+        act = case.original.action
+        contract = self._contracts.get(act.tool)
         if contract is None:
             raise CannotRead("the verifier does not know the tool: does it have the same project?")
         wanted = [text for text in (contract.post, act.post) if text]
         if wanted:
-            arguments = {**act.arguments, **case.result.arguments} if act is case.action else act.arguments
+            if case.original is case.asked:
+                arguments |= await load_all(log, key, case.result.arguments)
             contents = await load(log, key, [case.result.output])
             scope = {
-                "args": await load_all(log, key, arguments),
+                "args": arguments,
                 "output": values.load(case.result.output, contents),
             }
             reads = await judgement.observe(contract, scope, self._read)
@@ -212,13 +236,13 @@ def _outputs(record: Record) -> list[tuple[Record, event_pb2.Event]]:
     ]
 
 
-def _action(asked: Record | None, record: Record, attempt: str) -> tuple[event_pb2.Action | None, str]:
-    """Return the decider's action of an attempt, if it is among what was found, and its pool."""
+def _find(asked: Record | None, record: Record, attempt: str) -> _Asked | None:
+    """Return the action of an attempt, if it is among what was found where the decider writes."""
     if asked is None or asked.address.key != record.address.key:
-        return None, ""
+        return None
     for part in run.unbundled(asked):
         on_channel = part.address.channel == "dec" and part.address.topic[:2] == ("ask", "worker")
         event = part.event if on_channel else None
         if event is not None and event.HasField("action") and event.action.attempt == attempt:
-            return event.action, part.address.topic[2]
-    return None, ""
+            return _Asked(event.action, part.address.topic[2])
+    return None

@@ -14,6 +14,7 @@ from core.failures import permanent
 from core.gates import Gated
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
+from core.permits import Grounds
 from core.plan import (
     DEFAULT_EACH_LIMIT,
     BadReference,
@@ -294,10 +295,12 @@ class Course:
         limit = self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         if self.actions >= limit:
             return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
+        grounds = Grounds()
         if kind == event_pb2.ACTION_KIND_ACT:
-            held = self._hold(instance, contract, arguments)
-            if held is not None:
-                return held
+            ruled = self._ask_policy(instance, contract, arguments)
+            if not isinstance(ruled, Grounds):
+                return ruled
+            grounds = ruled
         self.actions += 1
         self.room -= 1
         body = authorise(
@@ -307,23 +310,27 @@ class Course:
             contract,
             arguments,
             self.now_ns,
+            grounds=grounds,
             kind=kind,
             replaces=replaces,
             original=original,
         )
         return [ask("worker", contract.toolbox, "action", body)]
 
-    def _hold(
+    def _ask_policy(
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
-    ) -> list[Move] | None:
-        """Return what the policy makes of an action that must not be done now; None where it may be."""
-        ruling = self.rules.rule(instance.step, contract, arguments)
+    ) -> Grounds | list[Move]:
+        """Return why an action may be done now, or what the policy makes of one that must not be."""
+        ruling, version = self.rules.rule(instance.step, contract, arguments), self.rules.policy.version
         why = "; ".join(reason.text for reason in ruling.reasons)
         if ruling.outcome == "refuse":
             return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why}")
-        gated = self.rules.gated(instance, contract, arguments, ruling) if ruling.outcome == "gate" else None
-        if gated is None:
-            return None
+        if ruling.outcome == "allow":
+            return Grounds(version)
+        gated = self.rules.gated(instance, contract, arguments, ruling)
+        binding = gated.item.binding
+        if binding in instance.approved:
+            return Grounds(version, instance.approved[binding], binding)
         if self.ending is not None:
             return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why}")
         self.gated.setdefault(instance.step, []).append(gated)
@@ -372,6 +379,7 @@ class Course:
             contract,
             arguments,
             self.now_ns,
+            grounds=Grounds(self.rules.policy.version),
             pending=open_arguments,
             replaces=current.id if current is not None else "",
             follows=last.attempt,

@@ -214,10 +214,11 @@ class Healer:
     def repeats(self, attempt: Attempt) -> bool:
         """Whether an earlier attempt was the same action with the same outcome."""
 
-        def outcome(a: Attempt) -> tuple[str, str, bytes] | None:
+        def outcome(a: Attempt) -> tuple[str, str, bytes, bytes] | None:
             if a.action is None or a.result is None or not a.is_act:
                 return None
             output = a.result.message.output.SerializeToString(deterministic=True)
-            return a.action.tool, a.action.permit.arguments_sha256, output
+            permit = a.action.permit
+            return a.action.tool, permit.arguments_sha256, permit.pending_sha256, output
 
         return any(outcome(a) == outcome(attempt) for a in self.instance.attempts if a.id != attempt.id)

@@ -101,14 +101,14 @@ class Rules:
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
         ruling: Ruling,
-    ) -> gates.Gated | None:
-        """Return what must be approved before an action is done; None where it has been."""
+    ) -> gates.Gated:
+        """Return what must be approved before an action is done."""
         labels = self.labels(instance.step)
         request = self._request(contract, arguments, untrusted=_untrusted(labels))
         found = gates.item(self.state, instance.id, request, self.policy.version)
         for name in found.untrusted:
             found.provenance.add(argument=name, steps=sorted(labels[name].steps))
-        return None if found.binding in instance.approved else gates.Gated(found, ruling)
+        return gates.Gated(found, ruling)
 
     def open(self, gated: Mapping[str, Sequence[gates.Gated]]) -> list[Move]:
         """Open the gates for what was gathered, by step."""

@@ -394,7 +394,7 @@ def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed)
         instance = state.instances[item.step]
         approved = instance.approved
         if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
-            approved = approved | {item.binding}
+            approved = {**approved, item.binding: body.gate}
         state = _put(state, evolve(instance, gate="", approved=approved))
     return state
 

@@ -16,11 +16,12 @@ import structlog
 
 from bus import consumers, subjects
 from bus.spilling import spill
-from core import run
+from core import permits, run
 from core.ahead import decide_ahead, is_note
 from core.decide import Catalogue
 from core.errors import HandrailError
 from core.moves import Arm, Decide, Load, Move, Revoke
+from core.permits import Signer
 from core.ports import (
     Address,
     Consumer,
@@ -75,9 +76,10 @@ class _Entry:
 class Decider:
     """Sees every run of the shards that are pinned to it through to its end."""
 
-    def __init__(self, log: Log, catalogue: Catalogue, *, instance: str) -> None:
+    def __init__(self, log: Log, catalogue: Catalogue, *, signer: Signer, instance: str) -> None:
         self._log = log
         self._catalogue = catalogue
+        self._signer = signer
         self._writer = f"decider/{instance}"
         self._runs: dict[RunKey, _Entry] = {}
         # The next sequence that each shard's consumer will deliver, if nothing is missed.
@@ -272,6 +274,8 @@ class Decider:
     def _event(self, arm: str, body: object) -> event_pb2.Event:
         event = event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=self._writer)
         getattr(event, arm).CopyFrom(body)
+        if event.HasField("action"):
+            permits.sign(event.action, self._signer)
         return event
 
     async def _spill(self, key: RunKey, events: list[event_pb2.Event]) -> None:

@@ -17,6 +17,7 @@ import structlog
 from bus import consumers, subjects
 from bus.spilling import spill
 from core import failures, run, values
+from core.permits import Checker
 from core.plan import BadReference, Unresolved, parse_reference, resolve
 from core.ports import (
     Address,
@@ -57,12 +58,13 @@ class Worker:
         *,
         toolbox: str,
         instance: Instance,
+        checker: Checker,
         concurrency: int,
         ended: Ended = nobody,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._log = log
-        self._toolbox = Toolbox(toolbox, tools, concurrency=concurrency, now_ns=now_ns)
+        self._toolbox = Toolbox(toolbox, tools, checker=checker, concurrency=concurrency, now_ns=now_ns)
         self._pool = toolbox
         self._instance = instance
         self._ended = ended

@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from core import conditions, failures, judgement, values
-from core.action import digest
+from core import conditions, failures, judgement, permits, values
 from core.contracts import to_proto
+from core.permits import Checker
 from core.ports import RunKey
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
 from handrail.tool import Tool, ToolError
@@ -32,12 +32,14 @@ class Toolbox:
         name: str,
         tools: Mapping[str, Tool],
         *,
+        checker: Checker,
         concurrency: int,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.name = name
         self._tools = tools
         self._contracts = {name: to_proto(tool.contract) for name, tool in tools.items()}
+        self._checker = checker
         self._now_ns = now_ns
         # Twice as many threads as actions: one that outlived its timeout must not starve the others.
         self._threads = ToolThreads(2 * concurrency)
@@ -49,18 +51,15 @@ class Toolbox:
     def refusal(
         self, key: RunKey, action: event_pb2.Action, arguments: Mapping[str, Any]
     ) -> event_pb2.Failure | None:
-        """Check the permit: it must be for exactly this action, here and now.
+        """Check the permit: the decider's, for exactly this action, here and now.
 
         `arguments` are those that the action came with, without what is pending.
         """
-        permit = action.permit
-        named = (permit.run, permit.step, permit.attempt, permit.tool)
-        if named != (key.run, action.step, action.attempt, action.tool):
-            return failures.permanent(failures.PERMIT, "the permit is for another action")
-        if permit.arguments_sha256 != digest(arguments, action.pending):
-            return failures.permanent(failures.PERMIT, "the arguments are not those that were permitted")
-        if permit.expires.ToNanoseconds() <= self._now_ns():
-            return failures.transient(failures.PERMIT, "the permit has expired")
+        now_ns = self._now_ns()
+        found = permits.refusal(action, key, self.name, arguments, self._checker, now_ns=now_ns)
+        if found is not None:
+            _logger.warning("permit refused", run=key.run, attempt=action.attempt, reason=found.message)
+            return found
         if action.tool not in self._tools:
             message = f"toolbox {self.name} has no tool {action.tool}: does the worker have the same project?"
             return failures.permanent(failures.UNKNOWN_TOOL, message)
