@@ -23,7 +23,7 @@ from core.plan import (
     canonical_route,
     references,
 )
-from core.rules import Rules
+from core.rules import Rules, why
 from core.scope import Scope
 from core.shape import shape_of
 from core.state import Attempt, Instance, RunState
@@ -58,6 +58,8 @@ class Course:
         self.ending: Decide | None = None
         # By step, what must not be done before somebody has approved it.
         self.gated: dict[str, list[Gated]] = {}
+        # What may or may not have happened, and nobody has been asked about yet.
+        self.doubts: list[Gated] = []
         self.shape = shape = shape_of(state.plan)
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
@@ -77,12 +79,15 @@ class Course:
             return [finish(event_pb2.RUN_STATUS_DONE)]
         moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
         if state.paused:
-            return moves + self._take_back("paused") + self._resolve_only() + self.rules.open(self.gated)
+            return moves + self._take_back("paused") + self._resolve_only() + self._open_gates()
         for gate in state.open_gates:
             moves += self.rules.judge(gate, self.contents)
         for instance_id in self._order():
             moves += self._look(state.instances[instance_id])
-        return moves + self.rules.open(self.gated)
+        return moves + self._open_gates()
+
+    def _open_gates(self) -> list[Move]:
+        return self.rules.open(self.gated, self.doubts)
 
     def _order(self) -> list[str]:
         """Return the open instances in the plan's order."""
@@ -178,6 +183,8 @@ class Course:
         return moves
 
     def _next(self, instance: Instance) -> list[Move]:
+        if instance.settled == "in_doubt" and not instance.gate:
+            self._raise_doubt(instance)
         if instance.settled or instance.count is not None:
             return []
         if instance.gate:
@@ -192,6 +199,17 @@ class Course:
         if attempt.action is None:
             return self._after_proposal(instance, attempt)
         return self._after_action(instance, attempt)
+
+    def _raise_doubt(self, instance: Instance) -> None:
+        """Have somebody asked about what is in doubt."""
+        attempt = instance.doubtful or instance.current
+        if attempt is not None and not attempt.is_act:
+            attempt = self._healer(instance).read_back_of(attempt)
+        if attempt is not None and attempt.action is not None:
+            contract = self.state.contracts[attempt.action.tool]
+            # What may have happened is what was asked for.
+            arguments = self.scope.loaded(attempt.action.arguments)
+            self.doubts.append(self.rules.doubt(instance, contract, arguments))
 
     def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
         """Start an instance whose turn has come; `previous` was taken back, or left behind by its chain."""
@@ -322,9 +340,8 @@ class Course:
     ) -> Grounds | list[Move]:
         """Return why an action may be done now, or what the policy makes of one that must not be."""
         ruling, version = self.rules.rule(instance.step, contract, arguments), self.rules.policy.version
-        why = "; ".join(reason.text for reason in ruling.reasons)
         if ruling.outcome == "refuse":
-            return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why}")
+            return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why(ruling)}")
         if ruling.outcome == "allow":
             return Grounds(version)
         gated = self.rules.gated(instance, contract, arguments, ruling)
@@ -332,17 +349,17 @@ class Course:
         if binding in instance.approved:
             return Grounds(version, instance.approved[binding], binding)
         if self.ending is not None:
-            return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why}")
+            return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why(ruling)}")
         self.gated.setdefault(instance.step, []).append(gated)
         return []
 
     def _lengthen(self, instance: Instance, moves: list[Move]) -> list[Move]:
-        """Ask for a read together with those that wait for it alone."""
+        """Ask for a read together with those that wait for it alone; a doubt is cleared up by itself."""
         first = moves[0] if len(moves) == 1 else None
         if not isinstance(first, Decide) or not isinstance(first.body, event_pb2.Action):
             return moves
         contract = self.state.contracts[first.body.tool]
-        if contract.effect != tool_pb2.EFFECT_READ:
+        if contract.effect != tool_pb2.EFFECT_READ or first.body.resolves or instance.index is not None:
             return moves
         chain, said, limit = [instance.step], [first], self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < limit:
@@ -485,7 +502,8 @@ class Course:
         if planned is None:
             return self._start(instance, None)
         tool, arguments = planned
-        return self._act(instance, tool, arguments, replaces=attempt.id)
+        # What its chain left behind when it failed goes with it again.
+        return self._lengthen(instance, self._act(instance, tool, arguments, replaces=attempt.id))
 
 
 def _chooses(step: plan_pb2.Step) -> bool:

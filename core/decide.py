@@ -15,7 +15,7 @@ from core.course import MIND_POOL, Course, deadline_failure, finish
 from core.failures import permanent
 from core.moves import Arm, Decide, Load, Move, ask, note
 from core.policy import NoRules, Policy
-from core.rules import Rules, forbidden
+from core.rules import Call, Rules, calls, forbidden, outlook
 from core.run import plan_attempt
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
@@ -99,8 +99,9 @@ def _on_answer(
 
 def _accept(state: RunState, plan: plan_pb2.Plan, catalogue: Catalogue, now_ns: int) -> list[Move]:
     found = conformance.check_plan(plan, catalogue.contracts, goal=state.goal, limits=catalogue.limits)
+    asked: list[Call] = []
     if not found:
-        found = forbidden(
+        asked = calls(
             plan,
             catalogue.contracts,
             catalogue.policy,
@@ -108,10 +109,11 @@ def _accept(state: RunState, plan: plan_pb2.Plan, catalogue: Catalogue, now_ns: 
             tenant=state.key.tenant,
             now_ns=now_ns,
         )
+        found = forbidden(asked)
     if found:
         rejected = event_pb2.PlanRejected(violations=found)
         return [note("plan_rejected", rejected)]
-    body = event_pb2.PlanAccepted(plan=plan)
+    body = event_pb2.PlanAccepted(plan=plan, outlook=outlook(asked) if state.goal.dry_run else [])
     for name, contract in sorted(conformance.tools_of(plan, catalogue.contracts).items()):
         body.contracts[name].CopyFrom(contract)
     return [note("plan_accepted", body)]

@@ -23,10 +23,22 @@ MAX_ITEMS = 100
 """Of one gate; more of a fan-out are other gates."""
 MAX_GATE_BYTES = 512 * 1024
 
+CHOICES: Mapping[int, frozenset[int]] = {
+    event_pb2.GATE_KIND_ACTION: frozenset((event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY)),
+    event_pb2.GATE_KIND_DOUBT: frozenset(
+        (event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT, event_pb2.GATE_CHOICE_DENY)
+    ),
+}
+"""What can be said at a gate of each kind."""
+_SETTLED: Mapping[int, event_pb2.GateOutcome.ValueType] = {
+    event_pb2.GATE_CHOICE_HAPPENED: event_pb2.GATE_OUTCOME_HAPPENED,
+    event_pb2.GATE_CHOICE_REPEAT: event_pb2.GATE_OUTCOME_REPEAT,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """An action that must not be done before somebody has approved it."""
+    """An action about which somebody must decide, and why."""
 
     item: event_pb2.GateItem
     ruling: Ruling
@@ -55,23 +67,28 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
 
 
 def open_gates(
-    state: RunState, gated: Mapping[str, Sequence[Gated]], version: str, now_ns: int, life_ns: int
+    state: RunState,
+    gated: Mapping[str, Sequence[Gated]],
+    doubts: Sequence[Gated],
+    version: str,
+    expires_ns: int,
 ) -> list[Move]:
-    """Open a gate for the actions of each step; where they are many, several."""
+    """Open a gate for the actions of each step, where they are many several, and one for each doubt."""
+    action, doubt = event_pb2.GATE_KIND_ACTION, event_pb2.GATE_KIND_DOUBT
+    wanted = [(action, step, some) for step, actions in gated.items() for some in _bounded(actions)]
+    wanted += [(doubt, state.instances[one.item.step].step, [one]) for one in doubts]
     moves: list[Move] = []
-    for step, wanted in gated.items():
-        for some in _bounded(wanted):
-            name = f"g{len(state.gates) + len(moves) + 1}"
-            body = event_pb2.GateOpened(
-                gate=name, step=step, items=[one.item for one in some], policy=version
-            )
-            body.quorum = max(one.ruling.quorum for one in some)
-            # A dictionary, for the order in which they were found.
-            reasons = {(r.rule, r.text): None for one in some for r in one.ruling.reasons}
-            body.reasons.extend(event_pb2.Reason(rule=rule, text=text) for rule, text in reasons)
-            body.binding = hashlib.sha256("".join(i.binding for i in body.items).encode()).hexdigest()
-            body.expires.FromNanoseconds(now_ns + life_ns)
-            moves.append(note("gate_opened", body))
+    for number, (kind, step, some) in enumerate(wanted, start=len(state.gates) + 1):
+        body = event_pb2.GateOpened(
+            gate=f"g{number}", kind=kind, step=step, items=[one.item for one in some], policy=version
+        )
+        body.quorum = max(one.ruling.quorum for one in some)
+        # A dictionary, for the order in which they were found.
+        reasons = {(r.rule, r.text): None for one in some for r in one.ruling.reasons}
+        body.reasons.extend(event_pb2.Reason(rule=rule, text=text) for rule, text in reasons)
+        body.binding = hashlib.sha256("".join(i.binding for i in body.items).encode()).hexdigest()
+        body.expires.FromNanoseconds(expires_ns)
+        moves.append(note("gate_opened", body))
     return moves
 
 
@@ -96,7 +113,10 @@ def judge(
     `version` is that of the policy now, and `may_decide` asks it about somebody.
     """
     opened, expires_ns = gate.opened, gate.opened.expires.ToNanoseconds()
-    if opened.policy != version:
+    is_doubt = opened.kind == event_pb2.GATE_KIND_DOUBT
+    if is_doubt and state.instances[opened.items[0].step].settled != "in_doubt":
+        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the doubt has been cleared up")]
+    if not is_doubt and opened.policy != version:
         return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the policy has changed")]
     approvers: list[str] = []
     for decision in gate.decisions:
@@ -104,6 +124,8 @@ def judge(
             continue
         if decision.message.choice == event_pb2.GATE_CHOICE_DENY:
             return _deny(state, gate, decision)
+        if is_doubt:
+            return [_settle(gate, decision.message)]
         approvers.append(decision.message.approver)
         if len(approvers) >= opened.quorum:
             return [close(gate, event_pb2.GATE_OUTCOME_APPROVED, approvers)]
@@ -121,6 +143,15 @@ def close(
     return note("gate_closed", body)
 
 
+def _settle(gate: Gate, said: event_pb2.Decide) -> Decide:
+    """Close a doubt as somebody has settled it."""
+    closed = close(gate, _SETTLED[said.choice], [said.approver], reason=said.reason)
+    if said.choice == event_pb2.GATE_CHOICE_HAPPENED:
+        assert isinstance(closed.body, event_pb2.GateClosed)
+        closed.body.output.CopyFrom(said.output if said.HasField("output") else values.inline(None))
+    return closed
+
+
 def _deny(state: RunState, gate: Gate, decision: Decision) -> list[Move]:
     said = decision.message
     why = f": {said.reason}" if said.reason else ""
@@ -135,7 +166,7 @@ def _fail(state: RunState, gate: Gate, cause: event_pb2.Failure) -> list[Move]:
     for found in gate.opened.items:
         instance = state.instances[found.step]
         doubtful = instance.doubtful
-        if doubtful is not None:
+        if doubtful is not None and instance.settled != "in_doubt":
             body = event_pb2.InDoubt(step=instance.id, attempt=doubtful.id, why=cause.message)
             moves.append(note("in_doubt", body))
         else:

@@ -68,6 +68,7 @@ class Healer:
         return (
             attempt.revoked
             or (bool(attempt.follows) and not self.state.stands(attempt.follows))
+            or attempt.was_left_behind
             or (refused and failures.failure_class(failure) == event_pb2.FAILURE_CLASS_TRANSIENT)
         )
 

@@ -35,7 +35,7 @@ class Request:
     arguments: Mapping[str, Any]
     # Arguments whose values are not known yet; a rule that looks at one cannot be judged.
     unknown: frozenset[str] = frozenset()
-    # Arguments that nobody who is trusted has written.
+    # Arguments that nobody who is trusted has written; of those without a value too.
     untrusted: frozenset[str] = frozenset()
     # Actions that the run has had.
     actions: int = 0

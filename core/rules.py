@@ -13,12 +13,23 @@ from typing import Any
 from core import failures, gates, values
 from core.labels import Label, labels_of
 from core.moves import Move
-from core.policy import ALLOWED, Policy, Request, Ruling
+from core.policy import ALLOWED, Policy, Reason, Request, Ruling
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 
-def forbidden(
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that a plan can come to, as far as it is known before the run, and its ruling."""
+
+    step: plan_pb2.Step
+    field: str
+    contract: tool_pb2.ToolContract
+    ruling: Ruling
+    labels: Mapping[str, Label]
+
+
+def calls(
     plan: plan_pb2.Plan,
     contracts: Mapping[str, tool_pb2.ToolContract],
     policy: Policy,
@@ -26,38 +37,79 @@ def forbidden(
     goal: event_pb2.Goal,
     tenant: str,
     now_ns: int,
-) -> list[plan_pb2.Violation]:
-    """Return what of a plan the policy refuses, whatever the values that are not known yet turn out to be."""
+) -> list[Call]:
+    """Ask about every call of a plan that conforms."""
     found = []
     for index, step in enumerate(plan.steps):
-        calls = [("tool", step.tool, step.arguments)]
-        calls += [(f"rules[{i}].tool", rule.tool, rule.arguments) for i, rule in enumerate(step.rules)]
-        for field, tool, arguments in calls:
+        named = [("tool", step.tool, step.arguments)]
+        named += [(f"rules[{i}].tool", rule.tool, rule.arguments) for i, rule in enumerate(step.rules)]
+        for field, tool, arguments in named:
             contract = contracts.get(tool)
             if contract is None:
                 continue
             known, unknown = _known(arguments)
             labels = labels_of(plan, contracts).of_action(step.id)
-            ruling = policy.rule(
-                Request(
-                    user=goal.submitter,
-                    tenant=tenant,
-                    contract=contract,
-                    arguments=known,
-                    unknown=unknown,
-                    untrusted=_untrusted(labels),
-                    now_ns=now_ns,
-                )
+            request = Request(
+                user=goal.submitter,
+                tenant=tenant,
+                contract=contract,
+                arguments=known,
+                unknown=unknown,
+                untrusted=_untrusted(labels),
+                now_ns=now_ns,
             )
-            if ruling.outcome == "refuse" and not ruling.open:
-                why = "; ".join(reason.text for reason in ruling.reasons)
-                message = f"{tool} is not allowed: {why}"
-                found.append(
-                    plan_pb2.Violation(
-                        field=f"steps[{index}].{field}", code=failures.FORBIDDEN, message=message
-                    )
-                )
+            found.append(Call(step, f"steps[{index}].{field}", contract, policy.rule(request), labels))
     return found
+
+
+def forbidden(found: Sequence[Call]) -> list[plan_pb2.Violation]:
+    """Return what of a plan the policy refuses, whatever the values that are not known yet turn out to be."""
+    return [
+        plan_pb2.Violation(
+            field=call.field,
+            code=failures.FORBIDDEN,
+            message=f"{call.contract.name} is not allowed: {why(call.ruling)}",
+        )
+        for call in found
+        if call.ruling.outcome == "refuse" and not call.ruling.open
+    ]
+
+
+def outlook(found: Sequence[Call]) -> list[event_pb2.Outlook]:
+    """Return what would come of each step of a plan."""
+    return [_outlook(call) for call in found]
+
+
+def _outlook(call: Call) -> event_pb2.Outlook:
+    contract, ruling = call.contract, call.ruling
+    seen = event_pb2.Outlook(
+        step=call.step.id,
+        tool=contract.name,
+        ruling=event_pb2.RULING_OUTCOME_OPEN if ruling.open else _OUTCOMES[ruling.outcome],
+        quorum=ruling.quorum,
+        reasons=[event_pb2.Reason(rule=reason.rule, text=reason.text) for reason in ruling.reasons],
+        effect=contract.effect,
+        undo=contract.undo,
+    )
+    for name in contract.critical:
+        label = call.labels.get(name)
+        if label is not None and label.untrusted:
+            seen.untrusted.add(argument=name, steps=sorted(label.steps))
+    timeout_ns = call.step.timeout.ToNanoseconds() or int(contract.timeout_s * 1e9)
+    seen.at_most.FromNanoseconds(timeout_ns)
+    return seen
+
+
+def why(ruling: Ruling) -> str:
+    """Return the reasons of a ruling in one line."""
+    return "; ".join(reason.text for reason in ruling.reasons)
+
+
+_OUTCOMES: dict[str, event_pb2.RulingOutcome.ValueType] = {
+    "allow": event_pb2.RULING_OUTCOME_ALLOW,
+    "gate": event_pb2.RULING_OUTCOME_GATE,
+    "refuse": event_pb2.RULING_OUTCOME_REFUSE,
+}
 
 
 def _known(arguments: Mapping[str, plan_pb2.Argument]) -> tuple[dict[str, Any], frozenset[str]]:
@@ -103,16 +155,31 @@ class Rules:
         ruling: Ruling,
     ) -> gates.Gated:
         """Return what must be approved before an action is done."""
+        return gates.Gated(self._item(instance, contract, arguments), ruling)
+
+    def _item(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> event_pb2.GateItem:
         labels = self.labels(instance.step)
         request = self._request(contract, arguments, untrusted=_untrusted(labels))
         found = gates.item(self.state, instance.id, request, self.policy.version)
         for name in found.untrusted:
             found.provenance.add(argument=name, steps=sorted(labels[name].steps))
-        return gates.Gated(found, ruling)
+        return found
 
-    def open(self, gated: Mapping[str, Sequence[gates.Gated]]) -> list[Move]:
-        """Open the gates for what was gathered, by step."""
-        return gates.open_gates(self.state, gated, self.policy.version, self.now_ns, self.gate_life_ns)
+    def doubt(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> gates.Gated:
+        """Return an action of which somebody must say whether it happened."""
+        return gates.Gated(
+            self._item(instance, contract, arguments),
+            Ruling("gate", (Reason("", instance.reason),), quorum=1),
+        )
+
+    def open(self, gated: Mapping[str, Sequence[gates.Gated]], doubts: Sequence[gates.Gated]) -> list[Move]:
+        """Open the gates for what was gathered: by step what must be approved, and what is in doubt."""
+        expires_ns = self.now_ns + self.gate_life_ns
+        return gates.open_gates(self.state, gated, doubts, self.policy.version, expires_ns)
 
     def judge(self, gate: Gate, contents: Mapping[str, str]) -> list[Move]:
         """Return what becomes of an open gate."""

@@ -14,6 +14,8 @@ from typing import Any
 
 from core import failures
 from core.chain import took_what_counts
+from core.gates import CHOICES
+from core.healing import RETRY_SAME_KEY
 from core.plan import instance as instance_id
 from core.ports import Address, Record, RunKey
 from core.state import (
@@ -244,7 +246,9 @@ def _on_decide(state: RunState, record: Record, body: event_pb2.Decide) -> RunSt
     gate = state.gates.get(body.gate)
     if gate is None or gate.closed is not None or body.binding != gate.opened.binding:
         return None
-    if not body.choice or not body.approver or len(gate.decisions) >= MAX_DECISIONS:
+    if body.choice not in CHOICES.get(gate.opened.kind, ()):
+        return None
+    if not body.approver or len(gate.decisions) >= MAX_DECISIONS:
         return None
     if any(body.approver == decision.message.approver for decision in gate.decisions):
         # Nobody decides twice.
@@ -268,6 +272,7 @@ def _on_plan_accepted(state: RunState, record: Record, body: event_pb2.PlanAccep
         state,
         plan=body.plan,
         contracts=dict(body.contracts),
+        outlook=tuple(body.outlook),
         instances=instances,
         open=frozenset(instances),
     )
@@ -376,7 +381,8 @@ def _on_gate_opened(state: RunState, record: Record, body: event_pb2.GateOpened)
     waiting = [state.instances.get(item.step) for item in body.items]
     if not waiting or not body.gate or body.gate in state.gates:
         return None
-    if any(instance is None or instance.settled or instance.gate for instance in waiting):
+    expected = "in_doubt" if body.kind == event_pb2.GATE_KIND_DOUBT else ""
+    if any(one is None or one.settled != expected or one.gate for one in waiting):
         return None
     gate = Gate(sequence=record.sequence, opened_ns=record.time_ns, opened=body)
     state = evolve(state, gates={**state.gates, body.gate: gate})
@@ -395,8 +401,23 @@ def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed)
         approved = instance.approved
         if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
             approved = {**approved, item.binding: body.gate}
-        state = _put(state, evolve(instance, gate="", approved=approved))
+        instance = evolve(instance, gate="", approved=approved)
+        if instance.settled == "in_doubt":
+            state = _clear_up(state, record, instance, body)
+        else:
+            state = _put(state, instance)
     return state
+
+
+def _clear_up(state: RunState, record: Record, instance: Instance, body: event_pb2.GateClosed) -> RunState:
+    """Take somebody's word about a doubt: it happened, or it is to be done again."""
+    if body.outcome == event_pb2.GATE_OUTCOME_HAPPENED:
+        return _settle(state, evolve(instance, settled="done", reason="", output=body.output))
+    current = instance.current
+    if body.outcome == event_pb2.GATE_OUTCOME_REPEAT and current is not None:
+        heal = Heal(RETRY_SAME_KEY, current.id, record.time_ns)
+        return _put(state, evolve(instance, settled="", reason="", heal=heal))
+    return _put(state, instance)
 
 
 def _on_finished(state: RunState, record: Record, body: event_pb2.Finished) -> RunState | None:
@@ -471,8 +492,12 @@ def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunSt
     event_id = record.event.id if record.event is not None else ""
     result = ResultFact(event_id, record.sequence, record.time_ns, body)
     ended = record.time_ns if body.HasField("failure") else 0
+    answered = evolve(found[1], result=result, ended_ns=ended)
+    if answered.was_left_behind:
+        # Nobody has called it.
+        state = evolve(state, actions=state.actions - 1)
     # It also takes the place of the heal for its silence, if one was decided.
-    return _change(state, evolve(found[0], heal=None), evolve(found[1], result=result, ended_ns=ended))
+    return _change(state, evolve(found[0], heal=None), answered)
 
 
 def _on_orphan(state: RunState, record: Record, body: event_pb2.Orphan) -> RunState | None:

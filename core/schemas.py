@@ -119,7 +119,7 @@ def descend(nodes: tuple[Node, ...], part: str | int) -> tuple[Node, ...] | None
     An object with properties and no word on further ones has no further ones: so pydantic writes them.
     """
     found: list[Node] = []
-    for node in _alternatives(nodes):
+    for node in alternatives(nodes):
         child = _child(node.part, part) if node is not None else True
         if child is True:
             return None
@@ -132,7 +132,7 @@ def names(nodes: tuple[Node, ...]) -> set[str]:
     """Return the names of the properties that a value can have, as far as the schema says."""
     found = (
         node.part.get("properties", {})
-        for node in _alternatives(nodes)
+        for node in alternatives(nodes)
         if node and isinstance(node.part, dict)
     )
     return {name for properties in found for name in properties}
@@ -140,7 +140,7 @@ def names(nodes: tuple[Node, ...]) -> set[str]:
 
 def is_closed(nodes: tuple[Node, ...], depth: int = MAX_CLOSED_DEPTH) -> bool:
     """Whether no value of a schema can carry free text: integers, booleans, enumerations, closed patterns."""
-    return depth > 0 and all(node is not None and _is_closed(node, depth) for node in _alternatives(nodes))
+    return depth > 0 and all(node is not None and _is_closed(node, depth) for node in alternatives(nodes))
 
 
 def _is_closed(node: Node, depth: int) -> bool:
@@ -176,6 +176,27 @@ def _is_closed_kind(kind: Any, node: Node, depth: int) -> bool:
             and all(is_closed((Node(one, node.whole),), depth - 1) for one in held.values())
         )
     return False
+
+
+def alternatives(nodes: tuple[Node, ...]) -> Iterator[Node | None]:
+    """Yield what the nodes can stand for, references followed; None where that cannot be told."""
+    pending = list(nodes)
+    for _ in range(MAX_ALTERNATIVES):
+        if not pending:
+            return
+        node = pending.pop()
+        part = node.part
+        if not isinstance(part, dict):
+            yield node
+            continue
+        if "$ref" in part:
+            target = _lookup(node.whole, part["$ref"])
+            pending.append(Node(True if target is None else target, node.whole))
+        elif "anyOf" in part or "oneOf" in part:
+            pending.extend(Node(inner, node.whole) for inner in part.get("anyOf") or part["oneOf"])
+        else:
+            yield node
+    yield None
 
 
 def show(value: Any) -> str:
@@ -236,27 +257,6 @@ def _types(error: Any) -> list[str]:
             return []
         return [kind for inner in error.context for kind in _types(inner)]
     return []
-
-
-def _alternatives(nodes: tuple[Node, ...]) -> Iterator[Node | None]:
-    """Yield what the nodes can stand for, references followed; None where that cannot be told."""
-    pending = list(nodes)
-    for _ in range(MAX_ALTERNATIVES):
-        if not pending:
-            return
-        node = pending.pop()
-        part = node.part
-        if not isinstance(part, dict):
-            yield node
-            continue
-        if "$ref" in part:
-            target = _lookup(node.whole, part["$ref"])
-            pending.append(Node(True if target is None else target, node.whole))
-        elif "anyOf" in part or "oneOf" in part:
-            pending.extend(Node(inner, node.whole) for inner in part.get("anyOf") or part["oneOf"])
-        else:
-            yield node
-    yield None
 
 
 def _child(schema: Any, part: str | int) -> Any:

@@ -27,6 +27,10 @@ class Scope:
         self._needs = needs
         self._contents = contents
 
+    def loaded(self, arguments: Mapping[str, plan_pb2.Value]) -> dict[str, Any]:
+        """Return values as Python objects."""
+        return {name: values.load(value, self._contents) for name, value in arguments.items()}
+
     def arguments(
         self,
         arguments: Mapping[str, plan_pb2.Argument],

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from core.failures import BEFORE_THE_CALL, failure_class
+from core.failures import BEFORE_THE_CALL, LEFT_BEHIND, failure_class
 from core.ports import RunKey
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -130,6 +130,12 @@ class Attempt:
         return bool(self.claimer) and code not in BEFORE_THE_CALL
 
     @property
+    def was_left_behind(self) -> bool:
+        """Whether its chain stopped before it, by its answer, or it was read with what does not count."""
+        code = self.result.message.failure.code if self.result is not None else ""
+        return bool(self.follows) and code == LEFT_BEHIND
+
+    @property
     def can_be_taken_back(self) -> bool:
         """Whether a worker was asked and has neither claimed nor answered, as far as is known."""
         return self.action is not None and not (self.claimer or self.result or self.revoked)
@@ -212,6 +218,8 @@ class RunState:
     violations: tuple[plan_pb2.Violation, ...] = ()
     plan: plan_pb2.Plan | None = None
     contracts: Mapping[str, tool_pb2.ToolContract] = field(default_factory=dict)
+    # Of a dry run.
+    outlook: tuple[event_pb2.Outlook, ...] = ()
     instances: Mapping[str, Instance] = field(default_factory=dict)
     # The attempt ids of the run and the instances they belong to.
     attempts: Mapping[str, str] = field(default_factory=dict)

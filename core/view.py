@@ -51,10 +51,18 @@ def show_gate(state: RunState, gate: Gate) -> run_service_pb2.Gate:
         what=gate.opened,
         closed=gate.closed,
     )
+    if gate.closed is None and state.finished is not None:
+        seen.closed.CopyFrom(left_open(gate.opened.gate))
     seen.opened.FromNanoseconds(gate.opened_ns)
     approvals = (d.message for d in gate.decisions if d.message.choice == event_pb2.GATE_CHOICE_APPROVE)
     seen.approved_by.extend(decided.approver for decided in approvals)
     return seen
+
+
+def left_open(gate: str) -> event_pb2.GateClosed:
+    """Return what becomes of a gate at which nobody has decided when its run ends."""
+    reason = "the run ended before anybody decided"
+    return event_pb2.GateClosed(gate=gate, outcome=event_pb2.GATE_OUTCOME_VOID, reason=reason)
 
 
 def gate_id(run: str, gate: str) -> str:
@@ -89,6 +97,7 @@ def _step(state: RunState, instance: Instance, step: plan_pb2.Step) -> run_servi
     elif instance.settled == "in_doubt":
         seen.failure.code = "in_doubt"
         seen.failure.message = instance.reason
+    seen.outlook.extend(one for one in state.outlook if one.step == instance.id)
     if instance.gate:
         seen.gate = gate_id(state.key.run, instance.gate)
     seen.attempts.extend(_attempt(a) for a in instance.attempts)

@@ -189,7 +189,12 @@ class Diary:
         self.gates[body.gate].decisions.append(part)
 
     def _close_gate(self, part: Record, body: Any) -> None:
-        self.gates[body.gate].closed = part
+        gate = self.gates[body.gate]
+        gate.closed = part
+        for item in gate.opened.event.gate_opened.items if gate.opened.event is not None else ():
+            # Somebody's word that it happened settles a doubt.
+            if item.step in self.steps and self.state.instances[item.step].settled == "done":
+                self.steps[item.step].settled = part
 
     def _judge(self, part: Record, body: Any) -> None:
         self.tries[body.attempt].verdicts.append(part)

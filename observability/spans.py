@@ -28,7 +28,14 @@ from observability.span import Link, Span, SpanEvent
 from observability.teller import UNANSWERED, body_of, cut, failure_of, messaging, said, start_ns, word
 
 _PLAYBOOK = "playbook:"
-_NO_ERROR = frozenset({event_pb2.GATE_OUTCOME_UNSPECIFIED, event_pb2.GATE_OUTCOME_APPROVED})
+_NO_ERROR = frozenset(
+    {
+        event_pb2.GATE_OUTCOME_UNSPECIFIED,
+        event_pb2.GATE_OUTCOME_APPROVED,
+        event_pb2.GATE_OUTCOME_HAPPENED,
+        event_pb2.GATE_OUTCOME_REPEAT,
+    }
+)
 
 
 def spans_of(key: RunKey, records: Iterable[Record], *, with_content: bool = False) -> list[Span]:

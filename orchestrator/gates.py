@@ -13,14 +13,15 @@ from typing import Any
 import grpc
 
 from core.failures import FORBIDDEN
+from core.gates import CHOICES
 from core.policy import Policy
 from core.rules import Rules
+from core.schemas import compile_schema
 from core.state import Gate, RunState
-from core.values import NotLoaded
-from core.view import show_gate
-from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, run_service_pb2
+from core.values import MAX_INLINE_BYTES, BadValue, NotLoaded, decode, encode
+from core.view import left_open, show_gate
+from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc
 from orchestrator import pages
-from orchestrator.inbox import RUN_ENDED
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
 from orchestrator.runs import Runs
@@ -61,7 +62,7 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
     ) -> gate_service_pb2.GetGateResponse:
         """Fold the run's log."""
         state, gate = await self._find(request.gate)
-        return gate_service_pb2.GetGateResponse(gate=_shown(state, gate))
+        return gate_service_pb2.GetGateResponse(gate=show_gate(state, gate))
 
     async def WatchGates(
         self, request: gate_service_pb2.WatchGatesRequest, context: Any
@@ -103,6 +104,7 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
                     return gate_service_pb2.DecideGateResponse(existed=True)
                 raise self._no("DECIDED_BEFORE", f"{request.approver} has decided here before, otherwise")
         self._check_open(state, gate, request)
+        _check_choice(state, gate, request)
         self._check_rules(state, gate, request.approver)
         body = event_pb2.Decide(
             gate=gate.opened.gate,
@@ -110,6 +112,7 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
             binding=request.binding,
             approver=request.approver,
             reason=request.reason,
+            output=request.output if request.HasField("output") else None,
         )
         await self._runs.command(state, event_pb2.Event(decide=body))
         return gate_service_pb2.DecideGateResponse()
@@ -128,9 +131,7 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
 
     def _check_open(self, state: RunState, gate: Gate, request: gate_service_pb2.DecideGateRequest) -> None:
         if gate.closed is not None or state.finished is not None:
-            closed = gate.closed or event_pb2.GateClosed(
-                outcome=event_pb2.GATE_OUTCOME_VOID, reason=RUN_ENDED
-            )
+            closed = gate.closed or left_open(gate.opened.gate)
             word = event_pb2.GateOutcome.Name(closed.outcome).removeprefix("GATE_OUTCOME_").lower()
             by = f" by {', '.join(closed.approvers)}" if closed.approvers else ""
             raise self._no("GATE_CLOSED", f"the gate is closed: {word}{by}", outcome=word)
@@ -157,19 +158,9 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
         return Refusal(_FAILED_PRECONDITION, reason, message, metadata=metadata)
 
 
-def _shown(state: RunState, gate: Gate) -> run_service_pb2.Gate:
-    """Return a gate; one that is left open in a run that has ended is closed by that."""
-    shown = show_gate(state, gate)
-    if gate.closed is None and state.finished is not None:
-        shown.closed.CopyFrom(
-            event_pb2.GateClosed(gate=gate.opened.gate, outcome=event_pb2.GATE_OUTCOME_VOID, reason=RUN_ENDED)
-        )
-    return shown
-
-
 def _check(request: gate_service_pb2.DecideGateRequest) -> None:
-    if request.choice not in (event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY):
-        raise invalid_field("BAD_CHOICE", "choice", "unknown_enum", "say GATE_CHOICE_APPROVE or _DENY")
+    if not request.choice or request.choice not in event_pb2.GateChoice.values():
+        raise invalid_field("BAD_CHOICE", "choice", "unknown_enum", "say what you decide")
     if not request.approver:
         message = "say who decides: nobody can answer for a decision without a name"
         raise invalid_field("NO_APPROVER", "approver", "empty", message)
@@ -182,3 +173,26 @@ def _check(request: gate_service_pb2.DecideGateRequest) -> None:
     ]
     if found:
         raise invalid("BAD_DECISION", found)
+
+
+def _check_choice(state: RunState, gate: Gate, request: gate_service_pb2.DecideGateRequest) -> None:
+    """Check that a decision answers what the gate asks, and that the tool could have returned its output."""
+    possible = CHOICES.get(gate.opened.kind, frozenset())
+    if request.choice not in possible:
+        words = ", ".join(event_pb2.GateChoice.Name(choice) for choice in sorted(possible))  # type: ignore[arg-type]
+        raise invalid_field("BAD_CHOICE", "choice", "not_asked", f"at this gate one can say: {words}")
+    if not request.HasField("output"):
+        return
+    if request.choice != event_pb2.GATE_CHOICE_HAPPENED:
+        message = "an output goes with GATE_CHOICE_HAPPENED only"
+        raise invalid_field("BAD_OUTPUT", "output", "not_asked", message)
+    contract = state.contracts[gate.opened.items[0].tool]
+    try:
+        if request.output.WhichOneof("kind") != "json" or len(request.output.json) > MAX_INLINE_BYTES:
+            raise BadValue(f"it must be JSON of at most {MAX_INLINE_BYTES} bytes")
+        request.output.json = encode(output := decode(request.output.json))
+        problems = compile_schema(contract.output_schema).problems(output)
+        if problems:
+            raise BadValue(f"{contract.name} could not return that: {problems[0].message}")
+    except BadValue as error:
+        raise invalid_field("BAD_OUTPUT", "output", "bad_output", str(error)) from None

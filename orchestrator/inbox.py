@@ -13,14 +13,12 @@ from dataclasses import dataclass
 
 from core.ports import Record, RunKey
 from core.run import unbundled
-from core.view import gate_id
+from core.view import gate_id, left_open
 from handrail.v1 import event_pb2, run_service_pb2
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 MAX_UNHEARD = 1_000
 """Changes that a watcher has not taken yet; one that is slower begins anew."""
-
-RUN_ENDED = "the run ended before anybody decided"
 
 SCHEMA = """
 CREATE TABLE gate (
@@ -123,8 +121,7 @@ class Inbox:
             elif arm == "gate_closed":
                 yield from _close(db, "id = ?", gate_id(key.run, event.gate_closed.gate), event.gate_closed)
             elif arm == "finished":
-                void = event_pb2.GateClosed(outcome=event_pb2.GATE_OUTCOME_VOID, reason=RUN_ENDED)
-                yield from _close(db, "run = ?", key.run, void)
+                yield from _close(db, "run = ?", key.run, left_open(""))
 
     @staticmethod
     def page(db: sqlite3.Connection, tenant: str, *, limit: int, above: str) -> Page:

@@ -211,7 +211,7 @@ def check_clock(place: Path, now: Callable[[], float] = time.time) -> Finding:
 
 
 def check_project(project: Path) -> Finding:
-    """Whether the project loads: settings, tools and their contracts, playbooks."""
+    """Whether the project loads: settings, tools and their contracts, playbooks, rules."""
     from handrail.project import ProjectError, load
     from handrail.settings import SETTINGS_FILE
 
@@ -220,10 +220,12 @@ def check_project(project: Path) -> Finding:
         return Finding("project", "warn", f"there is no {SETTINGS_FILE} in {project.absolute()}", todo)
     try:
         loaded = load(project)
+        rules = len(loaded.policy.rules)
     except ProjectError as error:
         return Finding("project", "fail", "\n".join(error.problems), "Mend what is named above.")
     name = loaded.settings.project.name or loaded.directory.name
-    return Finding("project", "ok", f"{name}: {len(loaded.tools)} tools, {len(loaded.playbooks)} playbooks")
+    counted = f"{len(loaded.tools)} tools, {len(loaded.playbooks)} playbooks, {rules} rules"
+    return Finding("project", "ok", f"{name}: {counted}")
 
 
 def _checked(name: str, check: Callable[[Target], Coroutine[Any, Any, Finding]], target: Target) -> Finding:

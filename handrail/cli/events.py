@@ -174,8 +174,16 @@ def _verdict(body: event_pb2.Verdict) -> str:
     return f"{clean(body.attempt)}: {outcome}{failed}" + (f"; {evidence}" if evidence else "")
 
 
+_SAID: Mapping[int, str] = {
+    event_pb2.GATE_CHOICE_APPROVE: "approves",
+    event_pb2.GATE_CHOICE_DENY: "denies",
+    event_pb2.GATE_CHOICE_HAPPENED: "says that it happened",
+    event_pb2.GATE_CHOICE_REPEAT: "wants it done again",
+}
+
+
 def _decide(body: event_pb2.Decide) -> str:
-    verb = "denies" if body.choice == event_pb2.GATE_CHOICE_DENY else "approves"
+    verb = _SAID.get(body.choice, "decides")
     why = f": {clean(body.reason)}" if body.reason else ""
     return f"{clean(body.approver)} {verb} at gate {clean(body.gate)}{why}"
 
@@ -186,7 +194,8 @@ def _gate_opened(body: event_pb2.GateOpened) -> str:
     more = f" and {len(body.items) - 1} more" if len(body.items) > 1 else ""
     who = "a human" if body.quorum <= 1 else f"{body.quorum} humans"
     why = "; ".join(clean(reason.text) for reason in body.reasons)
-    return f"{clean(body.step)}: gate {clean(body.gate)}: {call}{more} waits for {who}: {why}"
+    what = "may have happened, which is" if body.kind == event_pb2.GATE_KIND_DOUBT else "waits"
+    return f"{clean(body.step)}: gate {clean(body.gate)}: {call}{more} {what} for {who}: {why}"
 
 
 def _gate_closed(body: event_pb2.GateClosed) -> str:

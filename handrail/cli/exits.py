@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.DONE: "done: the command, or the run, did what was asked",
     ExitCode.FAILED: "failed, or cancelled",
-    ExitCode.USAGE: "usage: bad arguments, a bad project, or no such run or tool",
+    ExitCode.USAGE: "usage: bad arguments, a bad project, or no such run, tool or gate",
     ExitCode.WAITING: "waiting for a human",
     ExitCode.REFUSED: "refused: no plan could be made of the goal, or the plan does not conform",
     ExitCode.UNAVAILABLE: "unavailable: the server or the broker cannot be reached or used",
@@ -107,7 +107,10 @@ def explain(error: BaseException) -> Trouble | None:
 
 
 _DOCTOR = "`handrail doctor` says what is missing, unreachable or not writable."
-_LIST = "`handrail list` shows the runs there are, `handrail tools list` the tools."
+_LIST = (
+    "`handrail list` shows the runs there are, `handrail gates` the open gates, "
+    "`handrail tools list` the tools."
+)
 
 
 def _explain_own(error: HandrailError) -> Trouble:

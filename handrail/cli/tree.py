@@ -34,6 +34,7 @@ _URGENCY = {
         (
             _S.STEP_STATUS_FAILED,
             _S.STEP_STATUS_IN_DOUBT,
+            _S.STEP_STATUS_GATED,
             _S.STEP_STATUS_HEALING,
             _S.STEP_STATUS_VERIFYING,
             _S.STEP_STATUS_RUNNING,
@@ -41,6 +42,8 @@ _URGENCY = {
     )
 }
 _QUIET = (_S.STEP_STATUS_DONE, _S.STEP_STATUS_SKIPPED)
+# What the sign says, or the line below.
+_WORDLESS = (_S.STEP_STATUS_DONE, _S.STEP_STATUS_PENDING, _S.STEP_STATUS_GATED)
 _FOLDABLE = (*_QUIET, _S.STEP_STATUS_PENDING, _S.STEP_STATUS_CANCELLED)
 
 
@@ -178,7 +181,7 @@ class Columns:
             line.append("  " + pad(cut(_tool(step, pen), self.tool, pen.glyphs), self.tool), style=DIM)
         spent_ns = took_ns((a for each in items or (step,) for a in each.attempts), pen.now_ns)
         line.append("  " + (duration(spent_ns) if spent_ns else "").rjust(TIME_CELLS), style=DIM)
-        notes = [] if step.status in (_S.STEP_STATUS_DONE, _S.STEP_STATUS_PENDING) else [words]
+        notes = [] if step.status in _WORDLESS else [words]
         if items:
             notes = [_tally(items)]
         if step.skip_reason:

@@ -73,7 +73,7 @@ async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> Async
     directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
     try:
         # Loaded here once, so that a broken project is told at once and not by a crash loop.
-        settings = load(project_dir).settings
+        settings = load(project_dir, rules=True).settings
         keys = parts.keys_of(settings, directory, project_dir)
         broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()

@@ -51,7 +51,7 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         settings = load_settings(project_dir)
         # Before the tools are imported: they may look at their environment at once.
         parts.set_environment(settings, settings.toolboxes)
-        project = load(project_dir)
+        project = load(project_dir, rules=True)
         keys = parts.keys_of(settings, directory, project_dir)
         broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()

@@ -188,12 +188,13 @@ def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
         contracts=project.protos,
         limits=limits_of(project.settings),
         projection=Projection(data),
+        policy=project.policy,
     )
 
 
 def decider(log: Log, project: Project, signer: Signer, instance: str) -> Decider:
     """Build a decider."""
-    catalogue = Catalogue(contracts=project.protos, limits=limits_of(project.settings))
+    catalogue = Catalogue(contracts=project.protos, limits=limits_of(project.settings), policy=project.policy)
     return Decider(log, catalogue, signer=signer, instance=instance)
 
 

@@ -34,12 +34,20 @@ class _GateChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateChoice
     GATE_CHOICE_UNSPECIFIED: _GateChoice.ValueType  # 0
     GATE_CHOICE_APPROVE: _GateChoice.ValueType  # 1
     GATE_CHOICE_DENY: _GateChoice.ValueType  # 2
+    GATE_CHOICE_HAPPENED: _GateChoice.ValueType  # 3
+    """Of a doubt: the effect did happen."""
+    GATE_CHOICE_REPEAT: _GateChoice.ValueType  # 4
+    """Of a doubt: do it again, whatever became of it."""
 
 class GateChoice(_GateChoice, metaclass=_GateChoiceEnumTypeWrapper): ...
 
 GATE_CHOICE_UNSPECIFIED: GateChoice.ValueType  # 0
 GATE_CHOICE_APPROVE: GateChoice.ValueType  # 1
 GATE_CHOICE_DENY: GateChoice.ValueType  # 2
+GATE_CHOICE_HAPPENED: GateChoice.ValueType  # 3
+"""Of a doubt: the effect did happen."""
+GATE_CHOICE_REPEAT: GateChoice.ValueType  # 4
+"""Of a doubt: do it again, whatever became of it."""
 Global___GateChoice: _TypeAlias = GateChoice  # noqa: Y015
 
 class _ActionKind:
@@ -63,6 +71,52 @@ ACTION_KIND_READ_BACK: ActionKind.ValueType  # 2
 """Ask the read-back whether the action of an earlier attempt happened."""
 Global___ActionKind: _TypeAlias = ActionKind  # noqa: Y015
 
+class _RulingOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RulingOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RulingOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RULING_OUTCOME_UNSPECIFIED: _RulingOutcome.ValueType  # 0
+    RULING_OUTCOME_ALLOW: _RulingOutcome.ValueType  # 1
+    RULING_OUTCOME_GATE: _RulingOutcome.ValueType  # 2
+    """A human would have to approve it."""
+    RULING_OUTCOME_REFUSE: _RulingOutcome.ValueType  # 3
+    RULING_OUTCOME_OPEN: _RulingOutcome.ValueType  # 4
+    """It depends on values that are not known before the run."""
+
+class RulingOutcome(_RulingOutcome, metaclass=_RulingOutcomeEnumTypeWrapper): ...
+
+RULING_OUTCOME_UNSPECIFIED: RulingOutcome.ValueType  # 0
+RULING_OUTCOME_ALLOW: RulingOutcome.ValueType  # 1
+RULING_OUTCOME_GATE: RulingOutcome.ValueType  # 2
+"""A human would have to approve it."""
+RULING_OUTCOME_REFUSE: RulingOutcome.ValueType  # 3
+RULING_OUTCOME_OPEN: RulingOutcome.ValueType  # 4
+"""It depends on values that are not known before the run."""
+Global___RulingOutcome: _TypeAlias = RulingOutcome  # noqa: Y015
+
+class _GateKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_KIND_UNSPECIFIED: _GateKind.ValueType  # 0
+    GATE_KIND_ACTION: _GateKind.ValueType  # 1
+    """Actions that somebody must approve before they are done."""
+    GATE_KIND_DOUBT: _GateKind.ValueType  # 2
+    """An action that may or may not have happened."""
+
+class GateKind(_GateKind, metaclass=_GateKindEnumTypeWrapper): ...
+
+GATE_KIND_UNSPECIFIED: GateKind.ValueType  # 0
+GATE_KIND_ACTION: GateKind.ValueType  # 1
+"""Actions that somebody must approve before they are done."""
+GATE_KIND_DOUBT: GateKind.ValueType  # 2
+"""An action that may or may not have happened."""
+Global___GateKind: _TypeAlias = GateKind  # noqa: Y015
+
 class _GateOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -76,6 +130,10 @@ class _GateOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateOutco
     """Nobody decided in time, which denies."""
     GATE_OUTCOME_VOID: _GateOutcome.ValueType  # 4
     """What was to be decided on is another by now."""
+    GATE_OUTCOME_HAPPENED: _GateOutcome.ValueType  # 5
+    """Of a doubt: it did happen, and counts."""
+    GATE_OUTCOME_REPEAT: _GateOutcome.ValueType  # 6
+    """Of a doubt: it is done again."""
 
 class GateOutcome(_GateOutcome, metaclass=_GateOutcomeEnumTypeWrapper): ...
 
@@ -86,6 +144,10 @@ GATE_OUTCOME_EXPIRED: GateOutcome.ValueType  # 3
 """Nobody decided in time, which denies."""
 GATE_OUTCOME_VOID: GateOutcome.ValueType  # 4
 """What was to be decided on is another by now."""
+GATE_OUTCOME_HAPPENED: GateOutcome.ValueType  # 5
+"""Of a doubt: it did happen, and counts."""
+GATE_OUTCOME_REPEAT: GateOutcome.ValueType  # 6
+"""Of a doubt: it is done again."""
 Global___GateOutcome: _TypeAlias = GateOutcome  # noqa: Y015
 
 class _RunStatus:
@@ -488,6 +550,7 @@ class Decide(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     APPROVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     """"g1", unique in the run."""
     choice: Global___GateChoice.ValueType
@@ -495,6 +558,10 @@ class Decide(_message.Message):
     """Of the gate, as whoever decided has seen it."""
     approver: _builtins.str
     reason: _builtins.str
+    @_builtins.property
+    def output(self) -> _plan_pb2.Value:
+        """With "it happened": what the tool would have returned, if that is known."""
+
     def __init__(
         self,
         *,
@@ -503,10 +570,11 @@ class Decide(_message.Message):
         binding: _builtins.str = ...,
         approver: _builtins.str = ...,
         reason: _builtins.str = ...,
+        output: _plan_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "output", b"output", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -851,25 +919,84 @@ class PlanAccepted(_message.Message):
 
     PLAN_FIELD_NUMBER: _builtins.int
     CONTRACTS_FIELD_NUMBER: _builtins.int
+    OUTLOOK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
     @_builtins.property
     def contracts(self) -> _containers.MessageMap[_builtins.str, _tool_pb2.ToolContract]:
         """The contracts of every tool that the plan can come to use, as they were when it was accepted."""
 
+    @_builtins.property
+    def outlook(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outlook]:
+        """Of a dry run: what would come of each step, in the plan's order."""
+
     def __init__(
         self,
         *,
         plan: _plan_pb2.Plan | None = ...,
         contracts: _abc.Mapping[_builtins.str, _tool_pb2.ToolContract] | None = ...,
+        outlook: _abc.Iterable[Global___Outlook] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contracts", b"contracts", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contracts", b"contracts", "outlook", b"outlook", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanAccepted: _TypeAlias = PlanAccepted  # noqa: Y015
+
+@_typing.final
+class Outlook(_message.Message):
+    """What would come of a step with one of the tools that may carry it out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    RULING_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_FIELD_NUMBER: _builtins.int
+    AT_MOST_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    tool: _builtins.str
+    ruling: Global___RulingOutcome.ValueType
+    quorum: _builtins.int
+    effect: _tool_pb2.Effect.ValueType
+    undo: _builtins.str
+    """The tool that could undo it, if any."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
+    @_builtins.property
+    def untrusted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
+        """The critical arguments that nobody who is trusted has written, and where they come from."""
+
+    @_builtins.property
+    def at_most(self) -> _duration_pb2.Duration:
+        """One call takes no longer."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        ruling: Global___RulingOutcome.ValueType = ...,
+        quorum: _builtins.int = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
+        effect: _tool_pb2.Effect.ValueType = ...,
+        undo: _builtins.str = ...,
+        untrusted: _abc.Iterable[Global___Provenance] | None = ...,
+        at_most: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outlook: _TypeAlias = Outlook  # noqa: Y015
 
 @_typing.final
 class PlanRejected(_message.Message):
@@ -1184,6 +1311,7 @@ class GateOpened(_message.Message):
     EXPIRES_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     """"g1", unique in the run."""
     step: _builtins.str
@@ -1194,6 +1322,7 @@ class GateOpened(_message.Message):
     """SHA-256 of the items' bindings."""
     policy: _builtins.str
     """The version of the policy that asks for it."""
+    kind: Global___GateKind.ValueType
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateItem]: ...
     @_builtins.property
@@ -1211,10 +1340,11 @@ class GateOpened(_message.Message):
         expires: _timestamp_pb2.Timestamp | None = ...,
         binding: _builtins.str = ...,
         policy: _builtins.str = ...,
+        kind: Global___GateKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "expires", b"expires", "gate", b"gate", "items", b"items", "policy", b"policy", "quorum", b"quorum", "reasons", b"reasons", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "expires", b"expires", "gate", b"gate", "items", b"items", "kind", b"kind", "policy", b"policy", "quorum", b"quorum", "reasons", b"reasons", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1228,12 +1358,17 @@ class GateClosed(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     APPROVERS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     outcome: Global___GateOutcome.ValueType
     reason: _builtins.str
     @_builtins.property
     def approvers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who approved, or denied."""
+
+    @_builtins.property
+    def output(self) -> _plan_pb2.Value:
+        """Where it happened: what counts as the output."""
 
     def __init__(
         self,
@@ -1242,10 +1377,11 @@ class GateClosed(_message.Message):
         outcome: Global___GateOutcome.ValueType = ...,
         approvers: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
+        output: _plan_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "gate", b"gate", "outcome", b"outcome", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "gate", b"gate", "outcome", b"outcome", "output", b"output", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from handrail.v1 import event_pb2 as _event_pb2
+from handrail.v1 import plan_pb2 as _plan_pb2
 from handrail.v1 import run_service_pb2 as _run_service_pb2
 import builtins as _builtins
 import sys
@@ -148,6 +149,7 @@ class DecideGateRequest(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     APPROVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     choice: _event_pb2.GateChoice.ValueType
     binding: _builtins.str
@@ -155,6 +157,10 @@ class DecideGateRequest(_message.Message):
     approver: _builtins.str
     """Until callers are authenticated, whoever the caller says."""
     reason: _builtins.str
+    @_builtins.property
+    def output(self) -> _plan_pb2.Value:
+        """With GATE_CHOICE_HAPPENED: what the tool would have returned, if that is known."""
+
     def __init__(
         self,
         *,
@@ -163,10 +169,11 @@ class DecideGateRequest(_message.Message):
         binding: _builtins.str = ...,
         approver: _builtins.str = ...,
         reason: _builtins.str = ...,
+        output: _plan_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "output", b"output", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

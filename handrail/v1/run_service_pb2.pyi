@@ -123,6 +123,7 @@ class StepState(_message.Message):
     SKIP_REASON_FIELD_NUMBER: _builtins.int
     HEALS_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
+    OUTLOOK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     title: _builtins.str
     route: _plan_pb2.Route.ValueType
@@ -139,6 +140,10 @@ class StepState(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]: ...
     @_builtins.property
     def heals(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Healed]: ...
+    @_builtins.property
+    def outlook(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Outlook]:
+        """Of a dry run: what would come of it, by the tools that may carry it out."""
+
     def __init__(
         self,
         *,
@@ -153,10 +158,11 @@ class StepState(_message.Message):
         skip_reason: _builtins.str = ...,
         heals: _abc.Iterable[_event_pb2.Healed] | None = ...,
         gate: _builtins.str = ...,
+        outlook: _abc.Iterable[_event_pb2.Outlook] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "failure", b"failure", "gate", b"gate", "heals", b"heals", "id", b"id", "output", b"output", "route", b"route", "skip_reason", b"skip_reason", "status", b"status", "title", b"title", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "failure", b"failure", "gate", b"gate", "heals", b"heals", "id", b"id", "outlook", b"outlook", "output", b"output", "route", b"route", "skip_reason", b"skip_reason", "status", b"status", "title", b"title", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -152,6 +152,16 @@ async def test_a_chain_goes_on_where_a_read_failed_for_a_while(stages: list[Stag
     assert state.status == event_pb2.RUN_STATUS_DONE
     assert calls == [0, 1, 2, 2, 3, 4], "what had been read is not read again"
     assert [len(state.instances[f"s{i}"].attempts) for i in range(1, 6)] == [1, 1, 2, 2, 2]
+    assert state.actions == len(calls)
+    assert (await stage.kinds())[2:] == [
+        "result+result+result+result+result",
+        "verdict+verdict",
+        "healed",
+        "action+action+action",
+        "result+result+result",
+        "verdict+verdict+verdict",
+        "finished",
+    ]
 
 
 async def test_a_chain_that_is_slow_tells_what_it_has(stages: list[Stage]) -> None:

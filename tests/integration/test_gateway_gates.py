@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
 from bus.memory import MemoryLog
@@ -16,7 +17,7 @@ from handrail import errors
 from handrail.client import Client
 from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, run_service_pb2
 from orchestrator.decider import Decider
-from tests.integration.gateway_stage import CONTRACTS, Stage, staged, until
+from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged, until
 from tests.keys import SIGNER
 from tests.policies import FunctionPolicy, asking
 
@@ -230,3 +231,61 @@ async def _closed(desk: Desk, gate: run_service_pb2.Gate) -> event_pb2.GateClose
         while [one async for one in desk.client.gates() if one.id == gate.id]:
             await asyncio.sleep(0.01)
     return found.closed
+
+
+# --- doubts ----------------------------------------------------------------------------------------------
+
+
+async def _in_doubt(desk: Desk) -> run_service_pb2.Gate:
+    """Return the gate of a refund whose worker died, and which the tool cannot repeat any more."""
+    submitted = await desk.client.submit("refund 7", plan=PLAN, submitter="ann")
+    key = desk.stage.key(submitted.run)
+    async with asyncio.timeout(10):
+        while not (run := await desk.client.get(submitted.run)).steps or not run.steps[0].attempts:
+            await asyncio.sleep(0.01)
+    await desk.stage.note(
+        key.run, "in_doubt", event_pb2.InDoubt(step="refund", attempt="refund-a1", why="lost")
+    )
+    async with asyncio.timeout(10):
+        while not (run := await desk.client.get(submitted.run)).gates:
+            await asyncio.sleep(0.01)
+    return run.gates[0]
+
+
+async def test_a_doubt_is_settled_by_somebodys_word(tmp_path: Path) -> None:
+    async with _desk(tmp_path, asking("nothing")) as desk:
+        gate = await _in_doubt(desk)
+        assert gate.what.kind == event_pb2.GATE_KIND_DOUBT
+        await desk.client.settle(gate.id, happened=True, output={"refund": 5}, approver="bob")
+        run = await desk.client.wait(gate.run, timeout_s=10)
+        assert run.status == event_pb2.RUN_STATUS_DONE
+        assert run.steps[0].output.json == '{"refund":5}'
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"choice": event_pb2.GATE_CHOICE_APPROVE}, "BAD_CHOICE"),
+        ({"choice": 99}, "BAD_CHOICE"),
+        ({"choice": event_pb2.GATE_CHOICE_REPEAT, "output": "{}"}, "BAD_OUTPUT"),
+        ({"choice": event_pb2.GATE_CHOICE_HAPPENED, "output": "not json"}, "BAD_OUTPUT"),
+        ({"choice": event_pb2.GATE_CHOICE_HAPPENED, "output": '"text"'}, "BAD_OUTPUT"),
+    ],
+)
+async def test_what_is_no_answer_to_a_doubt_is_refused(
+    tmp_path: Path, said: dict[str, object], reason: str
+) -> None:
+    async with _desk(tmp_path, asking("nothing")) as desk:
+        gate = await _in_doubt(desk)
+        stub = gate_service_pb2_grpc.GateServiceStub(desk.stage.channel)
+        request = gate_service_pb2.DecideGateRequest(
+            gate=gate.id,
+            binding=gate.what.binding,
+            approver="bob",
+            choice=said["choice"],  # type: ignore[arg-type]
+        )
+        if "output" in said:
+            request.output.json = str(said["output"])
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.DecideGate(request)
+        assert details(refused.value)[0].reason == reason

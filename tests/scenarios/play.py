@@ -87,12 +87,24 @@ class Play:
         """Somebody steers the run."""
         return self.fact((kind,), kind, body, channel="cmd")
 
-    def decide(self, approver: str, *, gate: str = "g1", deny: bool = False, binding: str = "") -> Play:
+    def decide(
+        self,
+        approver: str,
+        *,
+        gate: str = "g1",
+        deny: bool = False,
+        choice: event_pb2.GateChoice.ValueType = event_pb2.GATE_CHOICE_APPROVE,
+        binding: str = "",
+        **said: Any,
+    ) -> Play:
         """Somebody decides at a gate, as they see it unless told what they have seen."""
         opened = self.state.gates[gate].opened if gate in self.state.gates else event_pb2.GateOpened()
-        choice = event_pb2.GATE_CHOICE_DENY if deny else event_pb2.GATE_CHOICE_APPROVE
         body = event_pb2.Decide(
-            gate=gate, choice=choice, binding=binding or opened.binding, approver=approver
+            gate=gate,
+            choice=event_pb2.GATE_CHOICE_DENY if deny else choice,
+            binding=binding or opened.binding,
+            approver=approver,
+            **said,
         )
         return self.command("decide", body)
 

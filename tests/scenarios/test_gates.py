@@ -292,3 +292,24 @@ def test_the_memory_of_a_gate_is_bounded() -> None:
     for n in range(100):
         play.decide(f"eve {n}")
     assert len(play.state.gates["g1"].decisions) == 64
+
+
+def test_a_dry_run_says_what_would_come_of_each_step_and_does_nothing() -> None:
+    play = Play(
+        contract("look", endorses=["id"]),
+        write("pay", critical=["to"], undo="unpay", **KEYED),
+        write("unpay"),
+        policy=asking("pay"),
+    )
+    pay = {"id": "pay", "tool": "pay", "with": {"to": "$look.name", "amount": "$look.id"}}
+    play.submit(LOOK, pay, dry_run=True)
+    assert play.status == "done"
+    assert not play.state.attempts
+    (look,), (paid,) = (list(step.outlook) for step in play.view.steps)
+    assert (look.ruling, look.effect) == (event_pb2.RULING_OUTCOME_ALLOW, tool_pb2.EFFECT_READ)
+    assert (paid.ruling, paid.quorum, paid.undo) == (event_pb2.RULING_OUTCOME_GATE, 1, "unpay")
+    assert [(p.argument, list(p.steps)) for p in paid.untrusted] == [("to", ["look"])]
+
+
+def test_a_run_that_is_not_dry_keeps_no_outlook() -> None:
+    assert not paying().state.outlook

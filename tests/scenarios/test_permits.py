@@ -103,7 +103,7 @@ def test_a_choice_is_what_was_proposed_and_checked() -> None:
 
 def test_a_forged_action_beside_one_that_is_carried_out_does_not_repeat_it() -> None:
     play = Play(contract("look"), write("pay")).submit(LOOK, PAY).done("look-a1", {"amount": 5})
-    refused(forged(play.intent("pay-a1"), "pay-a2", amount=9999), "pay-a2").tick()
+    refused(forged(play.intent("pay-a1"), "pay-a2", amount=9999), "pay-a2")
     assert len(authorised(play, "pay")) == 2
     assert play.status == "waiting"
 

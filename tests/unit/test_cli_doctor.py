@@ -115,11 +115,19 @@ def test_the_clock(tmp_path: Path) -> None:
 def test_the_project(tmp_path: Path) -> None:
     assert doctor.check_project(tmp_path).status == "warn"
     create(tmp_path)
-    assert doctor.check_project(tmp_path) == Finding("project", "ok", "shed: 4 tools, 2 playbooks")
+    assert doctor.check_project(tmp_path) == Finding("project", "ok", "shed: 4 tools, 2 playbooks, 6 rules")
     (tmp_path / "handrail.toml").write_text("[toolboxs]")
     broken = doctor.check_project(tmp_path)
     assert broken.status == "fail"
     assert "toolboxes" in broken.found
+
+
+def test_the_rules_of_the_project(tmp_path: Path) -> None:
+    create(tmp_path)
+    (tmp_path / "policy" / "rules.cedar").write_text("permit (principal);")
+    broken = doctor.check_project(tmp_path)
+    assert broken.status == "fail"
+    assert "policy/rules.cedar, line 1" in broken.found
 
 
 async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
