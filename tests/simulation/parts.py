@@ -68,13 +68,14 @@ class Parts:
         drafts: list[Draft],
         bases: dict[str, Basis],
         late: Callable[[str], None],
+        key: SeedKey,
     ) -> None:
         self._loop, self._broker, self._weather, self._supervisor = loop, broker, weather, supervisor
         self._shards = shards
         self._plans = DrawnPlans(drafts)
         self._random = random.Random(f"{seed}/parts")
         self._bases, self._late = bases, late
-        self.key = SeedKey(seed)
+        self.key = key
         self._bases_of: dict[tuple[Process, RunKey], Basis] = {}
         self._looks = 0
         self.links: dict[Process, Link] = {}
