@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 from bus.directory import write_file
 from core.errors import HandrailError
 
+KEY_FILE = "permits.key"
+"""The decider's key in a data directory."""
 KEY_ID_CHARS = 16
 MAX_KEYS = 64
 MAX_FILE_BYTES = 64 * 1024
@@ -157,6 +159,11 @@ def _read(path: Path) -> str:
         raise BadKey(
             f"{path} cannot be read: {error}. Name the right file, or let this user read it."
         ) from error
+
+
+def place(named: str, project: Path, data: Path) -> Path:
+    """Return where the decider's key is: the file that the project names, or the data directory's own."""
+    return project / named if named else data / KEY_FILE
 
 
 def ensure(path: Path) -> PrivateKey:

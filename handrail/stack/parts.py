@@ -47,7 +47,6 @@ MIND_ROLES = ("planner", "executor", "verifier")
 CREDENTIALS_ENV = "HANDRAIL_CREDENTIALS"
 PERMIT_KEY_ENV = "HANDRAIL_PERMIT_KEY"
 TRUSTED_KEYS_ENV = "HANDRAIL_TRUSTED_KEYS"
-PERMIT_KEY_FILE = "permits.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +103,12 @@ class Keys:
 def keys_of(settings: Settings, directory: DataDirectory, project_dir: Path) -> Keys:
     """Return the keys of a stack; the data directory's is made at its first start."""
     # Here and below, since it brings the cryptography: the other processes start without it.
-    from handrail.keys import PrivateKey, PublicKeys, ensure
+    from handrail.keys import PrivateKey, PublicKeys, ensure, place
 
-    own = settings.permits.key
+    named = settings.permits.key
+    path = place(named, project_dir, directory.path)
     with usable(directory.path):
-        signer = PrivateKey.read(project_dir / own) if own else ensure(directory.path / PERMIT_KEY_FILE)
+        signer = PrivateKey.read(path) if named else ensure(path)
     trusted = [project_dir / path for path in settings.permits.trusted]
     return Keys(signer, PublicKeys.read(trusted, signer.public))
 
