@@ -28,11 +28,20 @@ MAX_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
+class _Ask:
+    """What workers of a pool were asked for at once, and why it is not the decider's, if it is not."""
+
+    actions: tuple[event_pb2.Action, ...]
+    pool: str
+    foreign: event_pb2.Failure | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
-    """An action as it was found, and the pool that it was asked of."""
+    """One action of an ask."""
 
     action: event_pb2.Action
-    pool: str
+    ask: _Ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,39 +131,62 @@ class Verifier:
             wanted = [(part, one) for part, one in _outputs(again) if one.id == ask.result_id]
             found = [await self._open(part, one, ask.round, log, {}) for part, one in wanted]
         else:
-            asked: dict[int, Record | None] = {}
-            found = [await self._open(part, one, 1, log, asked) for part, one in _outputs(record)]
+            asks: dict[int, _Ask | None] = {}
+            found = [await self._open(part, one, 1, log, asks) for part, one in _outputs(record)]
         return [case for case in found if case is not None]
 
     async def _open(
-        self, record: Record, event: event_pb2.Event, round_: int, log: Log, asked: dict[int, Record | None]
+        self, record: Record, event: event_pb2.Event, round_: int, log: Log, asks: dict[int, _Ask | None]
     ) -> _Case | None:
         """Find the action behind a result; None where there is nothing to judge."""
-        shard, result = record.address.key.shard, event.result
-        if result.action_sequence not in asked:
-            # The results of a chain have one ask.
-            asked[result.action_sequence] = await log.get(shard, result.action_sequence)
-        found = _find(asked[result.action_sequence], record, result.attempt)
-        if found is None or record.address.topic[1::2] != (found.pool, result.attempt):
+        result = event.result
+        asked = await self._find(record, result.action_sequence, result.attempt, log, asks)
+        if asked is None or record.address.topic[1::2] != (asked.ask.pool, result.attempt):
             # Not where the worker of that attempt would have written it.
             return None
-        action, original = found.action, found
+        action, original = asked.action, asked
         if result.arguments.keys() != action.pending.keys():
             return None
         if action.kind == event_pb2.ACTION_KIND_READ_BACK:
             if result.happened != event_pb2.HAPPENED_YES:
                 return None
-            earlier = _find(await log.get(shard, action.original_sequence), record, action.replaces)
+            earlier = await self._find(record, action.original_sequence, action.replaces, log, asks)
             if earlier is None:
                 return None
             original = earlier
-        return _Case(result, event.id, round_, found, original)
+        return _Case(result, event.id, round_, asked, original)
+
+    async def _find(
+        self, record: Record, sequence: int, attempt: str, log: Log, asks: dict[int, _Ask | None]
+    ) -> _Asked | None:
+        """Return the action of an attempt, if it is at that place, and a decider would have written there."""
+        key = record.address.key
+        if sequence not in asks:
+            # The results of a chain have one ask.
+            asks[sequence] = self._ask(await log.get(key.shard, sequence), key)
+        ask = asks[sequence]
+        found = (one for one in ask.actions if one.attempt == attempt) if ask is not None else iter(())
+        action = next(found, None)
+        return _Asked(action, ask) if action is not None and ask is not None else None
+
+    def _ask(self, record: Record | None, key: RunKey) -> _Ask | None:
+        if record is None or record.address.key != key or record.address.channel != "dec":
+            return None
+        if record.address.topic[:2] != ("ask", "worker"):
+            return None
+        events = [part.event for part in run.unbundled(record) if part.event is not None]
+        actions = tuple(event.action for event in events if event.HasField("action"))
+        if not actions:
+            return None
+        return _Ask(actions, record.address.topic[2], permits.foreign(actions, self._checker))
 
     async def _believed(self, asked: _Asked, key: RunKey, log: Log) -> dict[str, Any]:
         """Return the arguments of an action, if the decider has authorised exactly it."""
-        arguments = await load_all(log, key, asked.action.arguments)
-        # It may have been carried out when its permit was still good.
-        found = permits.refusal(asked.action, key, asked.pool, arguments, self._checker, now_ns=None)
+        found, arguments = asked.ask.foreign, dict[str, Any]()
+        if found is None:
+            arguments = await load_all(log, key, asked.action.arguments)
+            # It may have been carried out when its permit was still good.
+            found = permits.refusal(asked.action, key, asked.ask.pool, arguments, now_ns=None)
         if found is not None:
             raise CannotRead(f"the action cannot be believed: {found.message}")
         return arguments
@@ -234,15 +266,3 @@ def _outputs(record: Record) -> list[tuple[Record, event_pb2.Event]]:
         for part in run.unbundled(record)
         if part.event is not None and part.event.HasField("result") and part.event.result.HasField("output")
     ]
-
-
-def _find(asked: Record | None, record: Record, attempt: str) -> _Asked | None:
-    """Return the action of an attempt, if it is among what was found where the decider writes."""
-    if asked is None or asked.address.key != record.address.key:
-        return None
-    for part in run.unbundled(asked):
-        on_channel = part.address.channel == "dec" and part.address.topic[:2] == ("ask", "worker")
-        event = part.event if on_channel else None
-        if event is not None and event.HasField("action") and event.action.attempt == attempt:
-            return _Asked(event.action, part.address.topic[2])
-    return None

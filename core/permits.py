@@ -7,7 +7,7 @@ is never protobuf, whose bytes may differ between two who mean the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,8 +15,7 @@ from core import failures, values
 from core.ports import RunKey
 from handrail.v1 import event_pb2, plan_pb2
 
-_PERMIT = b"handrail permit 1\0"
-_TERMS = b"handrail terms 1\0"
+_PREFIX = b"handrail permit 1\0"
 _LENGTH_BYTES = 4
 
 
@@ -70,20 +69,24 @@ def bind(
     permit.kind, permit.key, permit.resolves = action.kind, action.key, action.resolves
     permit.arguments_sha256 = values.arguments_digest(arguments)
     permit.pending_sha256 = pending_digest(action.pending)
-    permit.terms_sha256 = terms_digest(action)
     permit.policy, permit.gate, permit.binding = grounds.policy, grounds.gate, grounds.binding
     permit.expires.FromNanoseconds(expires_ns)
 
 
-def sign(action: event_pb2.Action, signer: Signer) -> None:
-    """Sign an action's permit."""
-    action.key_id, action.signature = signer.key_id, signer.sign(message(action.permit))
+def sign(actions: Sequence[event_pb2.Action], signer: Signer) -> None:
+    """Sign the actions of an event; the signature is in the last of them."""
+    signature = signer.sign(message(actions))
+    actions[-1].key_id, actions[-1].signature = signer.key_id, signature
 
 
-def message(permit: event_pb2.Permit) -> bytes:
-    """Return what is signed of a permit: all of it."""
-    return _encode(
-        _PERMIT,
+def message(actions: Sequence[event_pb2.Action]) -> bytes:
+    """Return what is signed of an event's actions: their permits, and all that these have no field for."""
+    return _encode(_PREFIX, *(_encode(b"", *_said(action)) for action in actions))
+
+
+def _said(action: event_pb2.Action) -> tuple[str | bytes, ...]:
+    permit = action.permit
+    return (
         permit.run,
         permit.tenant,
         permit.step,
@@ -95,11 +98,15 @@ def message(permit: event_pb2.Permit) -> bytes:
         str(permit.resolves),
         permit.arguments_sha256,
         permit.pending_sha256,
-        permit.terms_sha256,
-        str(permit.expires.ToNanoseconds()),
         permit.gate,
         permit.binding,
         permit.policy,
+        f"{permit.expires.seconds}.{permit.expires.nanos}",
+        f"{action.timeout.seconds}.{action.timeout.nanos}",
+        action.post,
+        action.replaces,
+        str(action.original_sequence),
+        action.follows,
     )
 
 
@@ -107,19 +114,6 @@ def pending_digest(pending: Mapping[str, plan_pb2.Argument]) -> bytes:
     """Return the digest of the references that are pending, by argument; empty where none is."""
     references = {name: argument.reference for name, argument in pending.items()}
     return hashlib.sha256(values.encode(references).encode()).digest() if references else b""
-
-
-def terms_digest(action: event_pb2.Action) -> bytes:
-    """Return the digest of what an action says that its permit has no field for."""
-    said = _encode(
-        _TERMS,
-        str(action.timeout.ToNanoseconds()),
-        action.post,
-        action.replaces,
-        str(action.original_sequence),
-        action.follows,
-    )
-    return hashlib.sha256(said).digest()
 
 
 def mismatch(action: event_pb2.Action, key: RunKey, toolbox: str, arguments: Mapping[str, Any]) -> str | None:
@@ -146,8 +140,32 @@ def mismatch(action: event_pb2.Action, key: RunKey, toolbox: str, arguments: Map
         return "the arguments are not those that were permitted"
     if permit.pending_sha256 != pending_digest(action.pending):
         return "what is pending is not what was permitted"
-    if permit.terms_sha256 != terms_digest(action):
-        return "timeout, postcondition or what it replaces or follows are not those that were permitted"
+    return None
+
+
+def foreign(actions: Sequence[event_pb2.Action], checker: Checker) -> event_pb2.Failure | None:
+    """Say why the actions of an event are not the decider's; None where it has signed them.
+
+    They are refused for the time being: the decider then authorises what it wants itself.
+    """
+    last = actions[-1]
+    if not last.signature:
+        return _for_now(
+            f"the permit of {last.attempt} is not signed: it is not from this stack's decider, or from one "
+            "before permits were signed; the decider authorises its own anew"
+        )
+    if last.key_id not in checker.key_ids:
+        believed = ", ".join(sorted(checker.key_ids)) or "none"
+        return _for_now(
+            f"the permit of {last.attempt} is signed by key {last.key_id!r:.40}, and believed here are "
+            f"{believed}: if that is a decider of this stack, add its public key to [permits] trusted and "
+            "start again"
+        )
+    if not checker.check(last.key_id, message(actions), last.signature):
+        return _for_now(
+            f"the signature of {last.attempt} does not fit its permit: this stack's decider has not signed "
+            "it; find out who else can write to the run's log"
+        )
     return None
 
 
@@ -156,39 +174,18 @@ def refusal(
     key: RunKey,
     toolbox: str,
     arguments: Mapping[str, Any],
-    checker: Checker,
     *,
     now_ns: int | None,
 ) -> event_pb2.Failure | None:
-    """Say why an action must not be relied on; None where the decider permitted exactly it.
+    """Say why an action is not what its permit is for; None where it is, and it is not `foreign` besides.
 
-    What is not the decider's is refused for the time being: the decider then authorises what it wants itself.
     `now_ns` is None where it does not matter that the permit has expired since.
     """
-    attempt, signed_by = action.attempt, action.key_id
-    if not action.signature:
-        return _for_now(
-            f"the permit of {attempt} is not signed: it is not from this stack's decider, or from one before "
-            "permits were signed; the decider authorises its own anew"
-        )
-    if signed_by not in checker.key_ids:
-        return _for_now(
-            f"the permit of {attempt} is signed by key {signed_by!r:.40}, and believed here are "
-            f"{', '.join(sorted(checker.key_ids)) or 'none'}: if that is a decider of this stack, add its "
-            "public key to [permits] trusted and start again"
-        )
-    if not checker.check(signed_by, message(action.permit), action.signature):
-        return _for_now(
-            f"the signature of {attempt} does not fit its permit: this stack's decider has not signed it; "
-            "find out who else can write to the run's log"
-        )
     found = mismatch(action, key, toolbox, arguments)
     if found is not None:
         return failures.permanent(failures.PERMIT, f"{found}: it is not what the decider authorised")
     if now_ns is not None and action.permit.expires.ToNanoseconds() <= now_ns:
-        return _for_now(
-            "the permit has expired; if that goes on, compare this machine's clock with the broker's"
-        )
+        return _for_now("the permit has expired; if that goes on, set this machine's clock by the broker's")
     return None
 
 

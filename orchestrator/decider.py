@@ -277,14 +277,15 @@ class Decider:
         if sum(event.ByteSize() for _, event in carried) > MAX_CARRIED_BYTES:
             apart = [(one, event) for one, event in carried if is_note(one)]
             carried = [(one, event) for one, event in carried if not is_note(one)]
+        actions = [event.action for _, event in (*carried, last) if event.HasField("action")]
+        if actions:
+            permits.sign(actions, self._signer)
         last[1].before.extend(event for _, event in carried)
         return [(one.topic, event) for one, event in (*apart, last)]
 
     def _event(self, arm: str, body: object) -> event_pb2.Event:
         event = event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=self._writer)
         getattr(event, arm).CopyFrom(body)
-        if event.HasField("action"):
-            permits.sign(event.action, self._signer)
         return event
 
     async def _spill(self, key: RunKey, events: list[event_pb2.Event]) -> None:

@@ -6,7 +6,7 @@ Nothing here knows of the log: arguments go in, a failure or a result comes out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -48,15 +48,21 @@ class Toolbox:
         """Let the threads end."""
         self._threads.shutdown(wait=False)
 
+    def foreign(self, key: RunKey, actions: Sequence[event_pb2.Action]) -> event_pb2.Failure | None:
+        """Check the signature: the actions of an event must be the decider's."""
+        found = permits.foreign(actions, self._checker)
+        if found is not None:
+            _logger.warning("permit refused", run=key.run, attempt=actions[-1].attempt, reason=found.message)
+        return found
+
     def refusal(
         self, key: RunKey, action: event_pb2.Action, arguments: Mapping[str, Any]
     ) -> event_pb2.Failure | None:
-        """Check the permit: the decider's, for exactly this action, here and now.
+        """Check the permit: it must be for exactly this action, here and now.
 
         `arguments` are those that the action came with, without what is pending.
         """
-        now_ns = self._now_ns()
-        found = permits.refusal(action, key, self.name, arguments, self._checker, now_ns=now_ns)
+        found = permits.refusal(action, key, self.name, arguments, now_ns=self._now_ns())
         if found is not None:
             _logger.warning("permit refused", run=key.run, attempt=action.attempt, reason=found.message)
             return found

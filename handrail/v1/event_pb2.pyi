@@ -679,7 +679,6 @@ class Permit(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     RESOLVES_FIELD_NUMBER: _builtins.int
     PENDING_SHA256_FIELD_NUMBER: _builtins.int
-    TERMS_SHA256_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
@@ -697,8 +696,6 @@ class Permit(_message.Message):
     resolves: _builtins.bool
     pending_sha256: _builtins.bytes
     """SHA-256 of the canonical JSON of the references of the pending arguments; empty where none is."""
-    terms_sha256: _builtins.bytes
-    """SHA-256 of the rest of what the action says: core.permits.terms_digest."""
     gate: _builtins.str
     """The gate at which exactly this was approved, and the binding under which; empty where there was none."""
     binding: _builtins.str
@@ -721,14 +718,13 @@ class Permit(_message.Message):
         key: _builtins.str = ...,
         resolves: _builtins.bool = ...,
         pending_sha256: _builtins.bytes = ...,
-        terms_sha256: _builtins.bytes = ...,
         gate: _builtins.str = ...,
         binding: _builtins.str = ...,
         policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_sha256", b"arguments_sha256", "attempt", b"attempt", "binding", b"binding", "expires", b"expires", "gate", b"gate", "key", b"key", "kind", b"kind", "pending_sha256", b"pending_sha256", "policy", b"policy", "resolves", b"resolves", "run", b"run", "step", b"step", "tenant", b"tenant", "terms_sha256", b"terms_sha256", "tool", b"tool", "toolbox", b"toolbox"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_sha256", b"arguments_sha256", "attempt", b"attempt", "binding", b"binding", "expires", b"expires", "gate", b"gate", "key", b"key", "kind", b"kind", "pending_sha256", b"pending_sha256", "policy", b"policy", "resolves", b"resolves", "run", b"run", "step", b"step", "tenant", b"tenant", "tool", b"tool", "toolbox", b"toolbox"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -818,7 +814,9 @@ class Action(_message.Message):
     follows: _builtins.str
     """In a chain of reads: the attempt that comes just before, and must have succeeded."""
     signature: _builtins.bytes
-    """The decider's, over the permit as core.permits.message encodes it."""
+    """The decider's, over the actions of the event in their order, as core.permits.message encodes them. In a
+    chain the last action has it.
+    """
     key_id: _builtins.str
     """Of the key that signed: the first 16 hexadecimal digits of the SHA-256 of the public key."""
     @_builtins.property

@@ -96,7 +96,7 @@ def test_an_action_that_an_administrator_writes_is_refused(up: Up) -> None:
             permits.Grounds(),
             2**62,
         )
-        permits.sign(strangers.action, STRANGER)
+        permits.sign([strangers.action], STRANGER)
         for event in (unsigned, strangers):
             asyncio.run(write(up.data, key, event))
         ended = client.wait(run_id, timeout_s=60)

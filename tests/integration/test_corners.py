@@ -46,7 +46,7 @@ def action(attempt, toolname, args, *, step=None, kind=E.ACTION_KIND_ACT):
         b.arguments[n].CopyFrom(values.inline(v))
     b.timeout.FromNanoseconds(5 * 10**9)
     permits.bind(b, KEY, "box", args, permits.Grounds(), time.time_ns() + 600 * 10**9)
-    permits.sign(b, SIGNER)
+    permits.sign([b], SIGNER)
     return b
 
 

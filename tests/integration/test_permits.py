@@ -45,7 +45,7 @@ def permitted(
     """The action with a permit for exactly it."""
     arguments = {name: values.load(value, {}) for name, value in made.arguments.items()}
     permits.bind(made, KEY, toolbox, arguments, Grounds(), time.time_ns() + life_ns)
-    permits.sign(made, signer)
+    permits.sign([made], signer)
     return made
 
 
@@ -210,7 +210,7 @@ async def test_a_verifier_does_not_judge_by_what_the_decider_has_not_said() -> N
         (unsigned(permitted(action())), "is not signed"),
         (permitted(action(), STRANGER), "signed by key"),
         (under_the_permit_of(action(amount=9), permitted(action())), "the arguments"),
-        (weaker, "postcondition"),
+        (weaker, "does not fit"),
     )
     for made, says in cases:
         verdict = await judged(made)

@@ -34,7 +34,9 @@ def effects_are_permitted(effect: Effect, watch: RunWatch | None, all: Watch) ->
         yield "an effect that nobody asked for"
         return
     done, toolbox = {"who": effect.who, "n": effect.n}, CONTRACTS[effect.charge.tool].toolbox
-    refusal = permits.refusal(action, watch.state.key, toolbox, done, all.checker, now_ns=None)
+    refusal = permits.refusal(action, watch.state.key, toolbox, done, now_ns=None)
+    # An effect is in no chain: its signature is its own.
+    refusal = refusal or permits.foreign([action], all.checker)
     if refusal is not None or action.tool != effect.charge.tool:
         yield f"an effect other than what was permitted: {action} {refusal}"
     if effect.key and effect.key != action.key:

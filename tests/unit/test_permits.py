@@ -16,8 +16,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import failures, permits, values
-from core.permits import Grounds, bind, message, mismatch, refusal, sign
+from core import failures, values
+from core.permits import Grounds, bind, foreign, message, mismatch, refusal, sign
 from core.ports import RunKey
 from handrail.keys import BadKey, PrivateKey, PublicKeys, ensure
 from handrail.v1 import event_pb2
@@ -51,7 +51,7 @@ def made(arguments: dict[str, Any] | None = None, pending: dict[str, str] | None
         action.pending[name].reference = reference
     action.timeout.FromSeconds(5)
     bind(action, KEY, "bank", loaded(action), GROUNDS, EXPIRES_NS)
-    sign(action, SIGNER)
+    sign([action], SIGNER)
     return action
 
 
@@ -61,8 +61,9 @@ def loaded(action: event_pb2.Action) -> dict[str, Any]:
 
 def refused(action: event_pb2.Action, **other: Any) -> event_pb2.Failure | None:
     """What a worker says to an action that it finds."""
-    named = {"key": KEY, "toolbox": "bank", "checker": CHECKER, "now_ns": NOW_NS, **other}
-    return refusal(action, arguments=named.pop("arguments", loaded(action)), **named)
+    named = {"key": KEY, "toolbox": "bank", "now_ns": NOW_NS, **other}
+    found = foreign([action], CHECKER)
+    return found or refusal(action, arguments=named.pop("arguments", loaded(action)), **named)
 
 
 def change(body: Any, field: FieldDescriptor) -> None:
@@ -131,8 +132,8 @@ def test_a_permit_is_worth_nothing_elsewhere(other: dict[str, Any], says: str) -
 def test_what_is_not_the_deciders_is_refused_for_now_and_says_what_to_do() -> None:
     unsigned, strangers, forged = made(), made(), made()
     unsigned.ClearField("signature")
-    sign(strangers, STRANGER)
-    forged.signature = STRANGER.sign(message(forged.permit))
+    sign([strangers], STRANGER)
+    forged.signature = STRANGER.sign(message([forged]))
     said = [refused(unsigned), refused(strangers), refused(forged)]
     assert all(one is not None and failures.failure_class(one) == TRANSIENT for one in said)
     texts = [one.message for one in said if one is not None]
@@ -153,7 +154,8 @@ def test_an_expired_permit_is_refused_by_who_acts_and_not_by_who_judges() -> Non
 
 def test_a_constant_is_not_a_reference_that_looks_like_it() -> None:
     constant, pending = made({"to": "$look.to"}, {}), made({}, {"to": "$look.to"})
-    assert message(constant.permit) != message(pending.permit)
+    assert constant.permit.arguments_sha256 != pending.permit.arguments_sha256
+    assert constant.permit.pending_sha256 != pending.permit.pending_sha256
     # The permit of the one under the other.
     for one, other in ((constant, pending), (pending, constant)):
         swapped = event_pb2.Action()
@@ -163,28 +165,54 @@ def test_a_constant_is_not_a_reference_that_looks_like_it() -> None:
         assert mismatch(swapped, KEY, "bank", loaded(swapped)) is not None
 
 
-_texts = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=12, max_size=12)
+_texts = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=14, max_size=14)
 
 
-def _permit(texts: list[str], number: int) -> event_pb2.Permit:
-    strings = [f.name for f in PERMIT_FIELDS if f.type == f.TYPE_STRING]
-    permit = event_pb2.Permit(**dict(zip(strings, texts, strict=False)))
-    permit.resolves, permit.kind = bool(number & 1), number >> 1 & 1
-    permit.expires.FromNanoseconds(number)
-    return permit
+def _action(texts: list[str], number: int) -> event_pb2.Action:
+    """An action of which all that is signed is drawn."""
+    action, strings = event_pb2.Action(), [f.name for f in PERMIT_FIELDS if f.type == f.TYPE_STRING]
+    action.post, action.replaces, action.follows, *rest = texts
+    for name, text in zip(strings, rest, strict=True):
+        setattr(action.permit, name, text)
+    action.permit.resolves, action.permit.kind = bool(number & 1), number >> 1 & 1
+    action.permit.expires.FromNanoseconds(number)
+    action.timeout.FromNanoseconds(number >> 2)
+    return action
 
 
 @settings(max_examples=300, deadline=None)
-@given(_texts, st.integers(0, 7), st.data())
-def test_no_two_permits_have_the_same_bytes(texts: list[str], number: int, data: Any) -> None:
-    permit = _permit(texts, number)
-    assert message(permit) == message(event_pb2.Permit.FromString(permit.SerializeToString()))
-    # The same characters, cut elsewhere; or anything else.
+@given(st.lists(st.tuples(_texts, st.integers(0, 15)), min_size=1, max_size=3), st.data())
+def test_no_two_asks_have_the_same_bytes(drawn: list[tuple[list[str], int]], data: Any) -> None:
+    actions = [_action(*one) for one in drawn]
+    assert message(actions) == message([event_pb2.Action.FromString(a.SerializeToString()) for a in actions])
+    # The same characters, cut elsewhere; one less, or twice; or anything else.
+    (texts, number), *rest = drawn
     cut = data.draw(st.integers(0, len(texts) - 2))
-    moved = list(texts)
-    moved[cut], moved[cut + 1] = texts[cut] + texts[cut + 1], ""
-    for other in (_permit(moved, number), _permit(data.draw(_texts), data.draw(st.integers(0, 7)))):
-        assert (message(other) == message(permit)) == (other == permit)
+    moved = [*texts[:cut], texts[cut] + texts[cut + 1], "", *texts[cut + 2 :]]
+    others = [
+        [(moved, number), *rest],
+        rest,
+        [*drawn, drawn[-1]],
+        drawn[::-1],
+        [(data.draw(_texts), data.draw(st.integers(0, 15))), *rest],
+    ]
+    for other in ([_action(*one) for one in each] for each in others):
+        assert (message(other) == message(actions)) == (other == actions)
+
+
+def test_a_chain_is_signed_as_a_whole() -> None:
+    chain = [made(pending={}), made(), made()]
+    for action in chain:
+        action.ClearField("signature")
+    sign(chain, SIGNER)
+    assert [bool(action.signature) for action in chain] == [False, False, True]
+    assert foreign(chain, CHECKER) is None
+    last = chain[-1]
+    for other in ([last], chain[1:], [chain[1], chain[0], last], [*chain[:-1], last, last]):
+        assert foreign(other, CHECKER) is not None
+    assert foreign(chain[:-1], CHECKER) is not None
+    chain[0].permit.tool = "other"
+    assert foreign(chain, CHECKER) is not None
 
 
 @settings(max_examples=100, deadline=None)
@@ -198,13 +226,10 @@ def test_a_permit_is_for_its_arguments_and_no_others(one: dict[str, str], other:
 
 def test_the_encoding_stays_what_it_is() -> None:
     """Another one is another version: a decider and its workers may be of different days."""
-    said = message(made().permit)
+    said = message([made(), made()])
     assert said.startswith(b"handrail permit 1\0")
     assert hashlib.sha256(said).hexdigest() == (
-        "b7eb91b4541d38478f64e3495436f4e78668fd53770ef970a538e055b1c6c68f"
-    )
-    assert permits.terms_digest(made()).hex() == (
-        "0c94cfca05ca64edba9cc21a2bd4896bc74feaf2fac0a7300d243265adcd7abd"
+        "12cd9bbe233bbc70dde5d476d44a67b47fba54c8c54c7954a650d90894d94c03"
     )
 
 

@@ -92,8 +92,8 @@ def nobody_signs() -> Patch:
     @contextmanager
     def both() -> Iterator[None]:
         with (
-            patch.object(decider.permits, "sign", lambda action, signer: None),
-            patch.object(Toolbox, "refusal", lambda self, key, action, arguments: None),
+            patch.object(decider.permits, "sign", lambda actions, signer: None),
+            patch.object(Toolbox, "foreign", lambda self, key, actions: None),
         ):
             yield
 
