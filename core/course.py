@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from core import conditions, conformance, failures, values
-from core.action import authorise
+from core.action import action_key, authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
 from core.gates import Gated
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
+from core.permits import Grounds
 from core.plan import (
     DEFAULT_EACH_LIMIT,
     BadReference,
@@ -206,7 +207,8 @@ class Course:
             attempt = self._healer(instance).read_back_of(attempt)
         if attempt is not None and attempt.action is not None:
             contract = self.state.contracts[attempt.action.tool]
-            arguments = self._arguments_of(instance, attempt.action)
+            # What may have happened is what was asked for.
+            arguments = self.scope.loaded(attempt.action.arguments)
             self.doubts.append(self.rules.doubt(instance, contract, arguments))
 
     def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
@@ -255,24 +257,33 @@ class Course:
         """Ask for the instance's next attempt, of an executor or of a worker."""
         if self.room <= 0:
             return []
-        step = self.steps[instance.step]
+        step, acted = self.steps[instance.step], previous is not None and previous.action is not None
         try:
-            if previous is not None and previous.action is not None:
-                arguments = self._arguments_of(instance, previous.action)
-                return self._act(instance, previous.action.tool, arguments, replaces=previous.id)
-            arguments = self.scope.arguments(step.arguments, instance)
+            planned = self._planned(instance) if acted or not _chooses(step) else None
+            if planned is None:
+                return self._propose(instance, step, self.scope.arguments(step.arguments, instance))
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
-        if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
-            return self._propose(instance, step, arguments)
-        return self._act(instance, step.tool, arguments)
+        tool, arguments = planned
+        return self._act(instance, tool, arguments, replaces=previous.id if acted and previous else "")
 
-    def _arguments_of(self, instance: Instance, action: event_pb2.Action) -> dict[str, Any]:
-        """Return what an action was called with; what it took from its chain is resolved anew."""
-        found = self.scope.loaded(action.arguments)
-        if action.pending:
-            found |= self.scope.arguments(action.pending, instance)
-        return found
+    def _planned(self, instance: Instance) -> tuple[str, dict[str, Any]] | None:
+        """Return the tool and arguments of an instance; None where an executor has yet to choose.
+
+        They come from the plan and from what was decided, and never from an action in the log: whoever could
+        write one there would have it authorised.
+        """
+        step = self.steps[instance.step]
+        tool, arguments = step.tool, self.scope.arguments(step.arguments, instance)
+        if _chooses(step):
+            proposals = (a.proposal for a in reversed(instance.attempts) if a.proposal and not a.refused)
+            choice = next((one.choice for one in proposals if one.HasField("choice")), None)
+            if choice is None or check_choice(choice, step.rules, arguments):
+                return None
+            chosen = self.scope.arguments(step.rules[choice.rule].arguments, instance, arguments)
+            tool, arguments = choice.tool, chosen
+        stand_ins = (heal.tool for heal in reversed(instance.heals) if heal.strategy == ALTERNATIVE)
+        return next(stand_ins, tool), arguments
 
     def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:
         self.room -= 1
@@ -302,10 +313,12 @@ class Course:
         limit = self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         if self.actions >= limit:
             return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
+        grounds = Grounds()
         if kind == event_pb2.ACTION_KIND_ACT:
-            held = self._hold(instance, contract, arguments)
-            if held is not None:
-                return held
+            ruled = self._ask_policy(instance, contract, arguments)
+            if not isinstance(ruled, Grounds):
+                return ruled
+            grounds = ruled
         self.actions += 1
         self.room -= 1
         body = authorise(
@@ -315,22 +328,26 @@ class Course:
             contract,
             arguments,
             self.now_ns,
+            grounds=grounds,
             kind=kind,
             replaces=replaces,
             original=original,
         )
         return [ask("worker", contract.toolbox, "action", body)]
 
-    def _hold(
+    def _ask_policy(
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
-    ) -> list[Move] | None:
-        """Return what the policy makes of an action that must not be done now; None where it may be."""
-        ruling = self.rules.rule(instance, contract, arguments)
+    ) -> Grounds | list[Move]:
+        """Return why an action may be done now, or what the policy makes of one that must not be."""
+        ruling, version = self.rules.rule(instance, contract, arguments), self.rules.policy.version
         if ruling.outcome == "refuse":
             return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why(ruling)}")
-        gated = self.rules.gated(instance, contract, arguments, ruling) if ruling.outcome == "gate" else None
-        if gated is None:
-            return None
+        if ruling.outcome == "allow":
+            return Grounds(version)
+        gated = self.rules.gated(instance, contract, arguments, ruling)
+        binding = gated.item.binding
+        if binding in instance.approved:
+            return Grounds(version, instance.approved[binding], binding)
         if self.ending is not None:
             return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why(ruling)}")
         self.gated.setdefault(instance.step, []).append(gated)
@@ -379,6 +396,7 @@ class Course:
             contract,
             arguments,
             self.now_ns,
+            grounds=Grounds(self.rules.policy.version),
             pending=open_arguments,
             replaces=current.id if current is not None else "",
             follows=last.attempt,
@@ -397,14 +415,14 @@ class Course:
             cause = permanent(failures.PROPOSAL, "; ".join(v.message for v in attempt.refused))
             may = healer.tries < healer.max_attempts
             return self._start(instance, None) if may else [healer.fail(cause)]
-        choice, rules = attempt.proposal.choice, self.steps[instance.step].rules
-        inputs = self.scope.loaded(attempt.proposal_ask.inputs) if attempt.proposal_ask else {}
-        found = check_choice(choice, rules, inputs)
-        if found:
-            body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
-            return [note("proposal_refused", body)]
+        choice, step = attempt.proposal.choice, self.steps[instance.step]
         try:
-            arguments = self.scope.arguments(rules[choice.rule].arguments, instance, inputs)
+            inputs = self.scope.arguments(step.arguments, instance)
+            found = check_choice(choice, step.rules, inputs)
+            if found:
+                body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
+                return [note("proposal_refused", body)]
+            arguments = self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
         if self.room <= 0:
@@ -461,6 +479,9 @@ class Course:
         if attempt.action is None:
             return self._start(instance, None)
         healer = self._healer(instance)
+        if heal.strategy == RETRY and healer.costs_nothing(attempt):
+            # As if it had never been said: its step may not even have come to its turn.
+            return self._begin(instance, attempt)
         act = attempt if attempt.is_act else healer.read_back_of(attempt)
         assert act.action is not None
         if heal.strategy == READ_BACK:
@@ -468,16 +489,22 @@ class Course:
             return self._act(
                 instance,
                 readback,
-                {"key": act.action.key},
+                {"key": action_key(self.state, instance)},
                 kind=event_pb2.ACTION_KIND_READ_BACK,
                 replaces=act.id,
                 original=act.sequence,
             )
-        tool = heal.tool if heal.strategy == ALTERNATIVE else act.action.tool
         try:
-            arguments = self._arguments_of(instance, act.action)
+            planned = self._planned(instance)
         except (Unresolved, BadReference):
             # What it takes from its chain is not settled yet.
             return []
+        if planned is None:
+            return self._start(instance, None)
+        tool, arguments = planned
         # What its chain left behind when it failed goes with it again.
         return self._lengthen(instance, self._act(instance, tool, arguments, replaces=attempt.id))
+
+
+def _chooses(step: plan_pb2.Step) -> bool:
+    return canonical_route(step) == plan_pb2.ROUTE_CHOOSE

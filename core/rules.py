@@ -170,10 +170,9 @@ class Rules:
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
         ruling: Ruling,
-    ) -> gates.Gated | None:
-        """Return what must be approved before an action is done; None where it has been."""
-        found = self._item(instance, contract, arguments)
-        return None if found.binding in instance.approved else gates.Gated(found, ruling)
+    ) -> gates.Gated:
+        """Return what must be approved before an action is done."""
+        return gates.Gated(self._item(instance, contract, arguments), ruling)
 
     def _item(
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]

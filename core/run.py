@@ -400,7 +400,7 @@ def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed)
         instance = state.instances[item.step]
         approved = instance.approved
         if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
-            approved = approved | {item.binding}
+            approved = {**approved, item.binding: body.gate}
         instance = evolve(instance, gate="", approved=approved)
         if instance.settled == "in_doubt":
             state = _clear_up(state, record, instance, body)

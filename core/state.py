@@ -162,9 +162,9 @@ class Instance:
     attempts: tuple[Attempt, ...] = ()
     heal: Heal | None = None
     heals: tuple[event_pb2.Healed, ...] = ()
-    # The gate at which it waits, and the bindings of the actions that were approved.
+    # The gate at which it waits, and the actions that were approved: where, by binding.
     gate: str = ""
-    approved: frozenset[str] = frozenset()
+    approved: Mapping[str, str] = field(default_factory=dict)
     output: plan_pb2.Value | None = None
     failure: event_pb2.Failure | None = None
     reason: str = ""

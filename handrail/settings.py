@@ -118,6 +118,16 @@ class BrokerSettings(_Section):
     credentials: str = ""
 
 
+class PermitsSettings(_Section):
+    """[permits]: `key` is a file with the decider's private key; without it the data directory has one.
+
+    `trusted` are files with public keys of other deciders, which workers and verifiers believe too.
+    """
+
+    key: str = ""
+    trusted: Annotated[list[str], Field(max_length=64)] = []
+
+
 class GatewaySettings(_Section):
     """[gateway]"""
 
@@ -134,6 +144,7 @@ class Settings(_Section):
     limits: LimitsSettings = LimitsSettings()
     gates: GatesSettings = GatesSettings()
     broker: BrokerSettings = BrokerSettings()
+    permits: PermitsSettings = PermitsSettings()
     gateway: GatewaySettings = GatewaySettings()
 
 

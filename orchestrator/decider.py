@@ -16,11 +16,12 @@ import structlog
 
 from bus import consumers, subjects
 from bus.spilling import spill
-from core import run
+from core import permits, run
 from core.ahead import decide_ahead, is_note
 from core.decide import Catalogue
 from core.errors import HandrailError
 from core.moves import Arm, Decide, Load, Move, Revoke
+from core.permits import Signer
 from core.ports import (
     Address,
     Consumer,
@@ -78,10 +79,11 @@ class _Entry:
 class Decider:
     """Sees every run of the shards that are pinned to it through to its end."""
 
-    def __init__(self, log: Log, catalogue: Catalogue, *, instance: str) -> None:
+    def __init__(self, log: Log, catalogue: Catalogue, *, signer: Signer, instance: str) -> None:
         self._log = log
         self._reads = Reads(log)
         self._catalogue = catalogue
+        self._signer = signer
         self._writer = f"decider/{instance}"
         self._runs: dict[RunKey, _Entry] = {}
         # The next sequence that each shard's consumer will deliver, if nothing is missed.
@@ -275,6 +277,9 @@ class Decider:
         if sum(event.ByteSize() for _, event in carried) > MAX_CARRIED_BYTES:
             apart = [(one, event) for one, event in carried if is_note(one)]
             carried = [(one, event) for one, event in carried if not is_note(one)]
+        actions = [event.action for _, event in (*carried, last) if event.HasField("action")]
+        if actions:
+            permits.sign(actions, self._signer)
         last[1].before.extend(event for _, event in carried)
         return [(one.topic, event) for one, event in (*apart, last)]
 

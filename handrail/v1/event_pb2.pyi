@@ -663,7 +663,7 @@ Global___ProposalAsk: _TypeAlias = ProposalAsk  # noqa: Y015
 
 @_typing.final
 class Permit(_message.Message):
-    """What the decider authorised: bound to the exact tool, arguments, run, step and attempt."""
+    """What the decider authorised: bound to everything that its action says."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -673,12 +673,34 @@ class Permit(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     ARGUMENTS_SHA256_FIELD_NUMBER: _builtins.int
     EXPIRES_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOOLBOX_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    RESOLVES_FIELD_NUMBER: _builtins.int
+    PENDING_SHA256_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     step: _builtins.str
     attempt: _builtins.str
     tool: _builtins.str
     arguments_sha256: _builtins.str
-    """SHA-256 of the canonical JSON of the arguments."""
+    """SHA-256 of the canonical JSON of the arguments, without those that are pending."""
+    tenant: _builtins.str
+    toolbox: _builtins.str
+    kind: Global___ActionKind.ValueType
+    key: _builtins.str
+    """The idempotency key."""
+    resolves: _builtins.bool
+    pending_sha256: _builtins.bytes
+    """SHA-256 of the canonical JSON of the references of the pending arguments; empty where none is."""
+    gate: _builtins.str
+    """The gate at which exactly this was approved, and the binding under which; empty where there was none."""
+    binding: _builtins.str
+    policy: _builtins.str
+    """The version of the policy that allowed it; empty where none was asked."""
     @_builtins.property
     def expires(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -690,10 +712,19 @@ class Permit(_message.Message):
         tool: _builtins.str = ...,
         arguments_sha256: _builtins.str = ...,
         expires: _timestamp_pb2.Timestamp | None = ...,
+        tenant: _builtins.str = ...,
+        toolbox: _builtins.str = ...,
+        kind: Global___ActionKind.ValueType = ...,
+        key: _builtins.str = ...,
+        resolves: _builtins.bool = ...,
+        pending_sha256: _builtins.bytes = ...,
+        gate: _builtins.str = ...,
+        binding: _builtins.str = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_sha256", b"arguments_sha256", "attempt", b"attempt", "expires", b"expires", "run", b"run", "step", b"step", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_sha256", b"arguments_sha256", "attempt", b"attempt", "binding", b"binding", "expires", b"expires", "gate", b"gate", "key", b"key", "kind", b"kind", "pending_sha256", b"pending_sha256", "policy", b"policy", "resolves", b"resolves", "run", b"run", "step", b"step", "tenant", b"tenant", "tool", b"tool", "toolbox", b"toolbox"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -761,6 +792,8 @@ class Action(_message.Message):
     RESOLVES_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     step: _builtins.str
     """The step's instance: "refund", or "refund-3" in a fan-out."""
@@ -780,6 +813,12 @@ class Action(_message.Message):
     """
     follows: _builtins.str
     """In a chain of reads: the attempt that comes just before, and must have succeeded."""
+    signature: _builtins.bytes
+    """The decider's, over the actions of the event in their order, as core.permits.message encodes them. In a
+    chain the last action has it.
+    """
+    key_id: _builtins.str
+    """Of the key that signed: the first 16 hexadecimal digits of the SHA-256 of the public key."""
     @_builtins.property
     def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
     @_builtins.property
@@ -807,10 +846,12 @@ class Action(_message.Message):
         resolves: _builtins.bool = ...,
         follows: _builtins.str = ...,
         pending: _abc.Mapping[_builtins.str, _plan_pb2.Argument] | None = ...,
+        signature: _builtins.bytes = ...,
+        key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "follows", b"follows", "key", b"key", "kind", b"kind", "original_sequence", b"original_sequence", "pending", b"pending", "permit", b"permit", "post", b"post", "replaces", b"replaces", "resolves", b"resolves", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "follows", b"follows", "key", b"key", "key_id", b"key_id", "kind", b"kind", "original_sequence", b"original_sequence", "pending", b"pending", "permit", b"permit", "post", b"post", "replaces", b"replaces", "resolves", b"resolves", "signature", b"signature", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

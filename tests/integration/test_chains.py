@@ -21,6 +21,7 @@ from core.state import RunState
 from handrail.tool import Tool, ToolError, tool
 from handrail.v1 import event_pb2
 from orchestrator.decider import MAX_CARRIED_BYTES, Decider
+from tests.keys import CHECKER, SIGNER
 from workers.host import TOGETHER_S, Worker
 from workers.instance import Instance
 
@@ -36,9 +37,10 @@ class Stage:
         self.log = MemoryLog(self.broker, (0,))
         tools = _tools(functions)
         contracts = {name: to_proto(one.contract) for name, one in tools.items()}
-        self.decider = Decider(MemoryLog(self.broker, (0,)), Catalogue(contracts=contracts), instance="t")
+        catalogue = Catalogue(contracts=contracts)
+        self.decider = Decider(MemoryLog(self.broker, (0,)), catalogue, signer=SIGNER, instance="t")
         self._hands = _tools(hands) if hands else tools
-        self._verifier = Verifier(tools, contracts, pool="main", instance="t")
+        self._verifier = Verifier(tools, contracts, checker=CHECKER, pool="main", instance="t")
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, *parts: str) -> None:
@@ -49,7 +51,9 @@ class Stage:
                 work = self.decider.serve()
             elif part == "worker":
                 own = Instance("here", 1, "box_0", len(self.tasks) + 1)
-                self.worker = Worker(log, self._hands, toolbox="box", instance=own, concurrency=4)
+                self.worker = Worker(
+                    log, self._hands, toolbox="box", instance=own, checker=CHECKER, concurrency=4
+                )
                 work = self.worker.serve()
             else:
                 work = AgentLoop(self._verifier, log, pool="main", instance="t", concurrency=4).run()

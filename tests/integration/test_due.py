@@ -14,6 +14,7 @@ from core.ports import Address, Record, RunKey
 from handrail.v1 import event_pb2
 from orchestrator.decider import Decider
 from orchestrator.reads import MAX_TOGETHER
+from tests.keys import SIGNER
 from tests.scenarios.play import contract
 
 RUNS = 3 * MAX_TOGETHER
@@ -68,7 +69,8 @@ class Stage:
         self.clock = VirtualClock(START_NS)
         self.broker = MemoryBroker(self.clock)
         self.log = CountingLog(self.broker)
-        self.decider = Decider(self.log, Catalogue(contracts={"look": contract("look")}), instance="t")
+        catalogue = Catalogue(contracts={"look": contract("look")})
+        self.decider = Decider(self.log, catalogue, signer=SIGNER, instance="t")
 
     async def park(self, key: RunKey) -> None:
         """Submit and pause a run before anybody hears of it."""

@@ -18,6 +18,7 @@ from handrail.client import Client
 from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, run_service_pb2
 from orchestrator.decider import Decider
 from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged, until
+from tests.keys import SIGNER
 from tests.policies import FunctionPolicy, asking
 
 WAITING = event_pb2.RUN_STATUS_WAITING
@@ -56,7 +57,7 @@ class _desk:
     async def __aenter__(self) -> Desk:
         stage = await self._staged.__aenter__()
         catalogue = Catalogue(contracts=CONTRACTS, policy=self._policy)
-        decider = Decider(MemoryLog(stage.broker, stage.log.shards), catalogue, instance="t")
+        decider = Decider(MemoryLog(stage.broker, stage.log.shards), catalogue, signer=SIGNER, instance="t")
         self._deciding = asyncio.create_task(decider.serve())
         self._client = Client(stage.address)
         return Desk(stage, self._client, self._policy)

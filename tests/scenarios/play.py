@@ -323,6 +323,8 @@ def describe(topic: tuple[str, ...], body: Any) -> str:
             "result_id",
             "action_sequence",
             "binding",
+            "signature",
+            "key_id",
         ):
             continue
         if field.name == "items":

@@ -33,6 +33,7 @@ from orchestrator.submission import Submissions
 from orchestrator.waits import Waits
 from tests.simulation import tools
 from tests.simulation.broker import SimBroker
+from tests.simulation.keys import SeedKey
 from tests.simulation.log import SimLog
 from tests.simulation.loop import PROCESS, SimLoop
 from tests.simulation.network import Link
@@ -67,12 +68,14 @@ class Parts:
         drafts: list[Draft],
         bases: dict[str, Basis],
         late: Callable[[str], None],
+        key: SeedKey,
     ) -> None:
         self._loop, self._broker, self._weather, self._supervisor = loop, broker, weather, supervisor
         self._shards = shards
         self._plans = DrawnPlans(drafts)
         self._random = random.Random(f"{seed}/parts")
         self._bases, self._late = bases, late
+        self.key = key
         self._bases_of: dict[tuple[Process, RunKey], Basis] = {}
         self._looks = 0
         self.links: dict[Process, Link] = {}
@@ -122,7 +125,9 @@ class Parts:
             yield
 
     async def _decider(self, process: Process) -> None:
-        decider = self.deciders[process] = Decider(self._log(process), tools.CATALOGUE, instance=str(process))
+        decider = self.deciders[process] = Decider(
+            self._log(process), tools.CATALOGUE, signer=self.key, instance=str(process)
+        )
         await decider.serve()
 
     async def _mind(self, process: Process) -> None:
@@ -133,7 +138,7 @@ class Parts:
         elif role == "executor":
             agent = Executor(DecisionTable(), pool="main", instance=name)
         else:
-            agent = Verifier(tools.TOOLS, tools.CONTRACTS, pool="main", instance=name)
+            agent = Verifier(tools.TOOLS, tools.CONTRACTS, checker=self.key, pool="main", instance=name)
         loop = AgentLoop(agent, self._log(process), pool="main", instance=name, concurrency=self._concurrency)
         await loop.run()
 
@@ -144,6 +149,7 @@ class Parts:
             tools.toolbox(toolbox),
             toolbox=toolbox,
             instance=self.instance(process),
+            checker=self.key,
             concurrency=self._concurrency,
             ended=self._ended,
             now_ns=lambda: self._loop.now_ns() + process.skew_ns,

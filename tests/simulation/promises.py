@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core import run, values
+from core import permits, run, values
 from core.decide import decide
 from core.moves import Arm
 from core.plan import parse_reference, resolve
@@ -26,16 +26,19 @@ def effects_are_claimed(effect: Effect, watch: RunWatch | None, all: Watch) -> I
 
 
 def effects_are_permitted(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
-    """An effect is exactly what was permitted: the tool, the arguments, the key."""
+    """An effect is exactly what the decider has signed: the tool, the arguments, the key."""
     instance = watch.state.instances.get(effect.charge.step) if watch is not None else None
     attempts = instance.attempts if instance is not None else ()
     action = next((a.action for a in attempts if a.id == effect.charge.attempt), None)
     if action is None:
         yield "an effect that nobody asked for"
         return
-    digest = values.arguments_digest({"who": effect.who, "n": effect.n})
-    if action.permit.tool != effect.charge.tool or action.permit.arguments_sha256 != digest:
-        yield f"an effect other than what was permitted: {action.permit}"
+    done, toolbox = {"who": effect.who, "n": effect.n}, CONTRACTS[effect.charge.tool].toolbox
+    refusal = permits.refusal(action, watch.state.key, toolbox, done, now_ns=None)
+    # An effect is in no chain: its signature is its own.
+    refusal = refusal or permits.foreign([action], all.checker)
+    if refusal is not None or action.tool != effect.charge.tool:
+        yield f"an effect other than what was permitted: {action} {refusal}"
     if effect.key and effect.key != action.key:
         yield f"an effect under the key {effect.key!r} instead of {action.key!r}"
 

@@ -26,6 +26,7 @@ from handrail.v1 import event_pb2
 from tests.simulation import ending, invariants, plans, promises, tools
 from tests.simulation.broker import SimBroker
 from tests.simulation.faults import Faults
+from tests.simulation.keys import SeedKey
 from tests.simulation.loop import PROCESS, SimLoop, seeded
 from tests.simulation.outcome import Outcome, Violation
 from tests.simulation.parts import Client, Parts
@@ -56,11 +57,13 @@ class Simulation:
         self.supervisor = Supervisor(self.loop, self.note)
         self.broker = SimBroker(self.loop, self.weather, self._stored)
         self.drafts = plans.draw(seed)
+        key = SeedKey(seed)
         self.watch = Watch(
             invariants=invariants.INVARIANTS,
             effect_invariants=promises.EFFECT_INVARIANTS,
             is_dead=self._is_dead,
             slack_ns=self._slack_ns,
+            checker=key,
             fail=self.fail,
         )
         self.parts = Parts(
@@ -73,6 +76,7 @@ class Simulation:
             drafts=self.drafts,
             bases=self.watch.bases,
             late=functools.partial(self.fail, "permits_expire"),
+            key=key,
         )
         self.client = Client(self.loop, self.supervisor, self.parts, self.note)
         self.faults = Faults(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from core import run
+from core.permits import Checker
 from core.ports import Record, RunKey
 from core.state import Attempt, RunState, evolve
 from handrail.v1 import event_pb2, tool_pb2
@@ -133,12 +134,15 @@ class Watch:
         effect_invariants: dict[str, EffectInvariant],
         is_dead: Callable[[str], bool],
         slack_ns: Callable[[str], int],
+        checker: Checker,
         fail: Callable[[str, str], None],
     ) -> None:
         self._invariants, self._effect_invariants = invariants, effect_invariants
         self._fail = fail
         # Of a worker's name: whether it is dead, and by how much it may be late.
         self.is_dead, self.slack_ns = is_dead, slack_ns
+        # Who knows the decider's signature.
+        self.checker = checker
         self.runs: dict[str, RunWatch] = {}
         # By the ids of decisions that were sent.
         self.bases: dict[str, Basis] = {}
