@@ -115,7 +115,10 @@ def replay(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Fold the log of a run and show its state at any point; with --policy, hold it to other rules."""
+    """Fold the log of a run and show its state at any point.
+
+    With --policy it says instead what other rules would have decided about each action.
+    """
     from handrail.cli.output import Output
     from handrail.cli.summary import draw_run
     from handrail.cli.watching import fold_log
