@@ -121,8 +121,21 @@ def _escape(character: str) -> str:
 
 def wrap(text: str, width: int, first: str, rest: str) -> list[str]:
     """Break a text into lines of `width` cells; `rest` stands before those that go on."""
-    lines = chop_cells(text, max(1, width - cell_len(first))) or [""]
+    lines = _chop(text, max(1, width - cell_len(first)))
     return [f"{rest if number else first}{line}" for number, line in enumerate(lines)]
+
+
+def _chop(text: str, width: int) -> list[str]:
+    """Break a text into parts of `width` cells. Rich's own drops what it takes for a part of a character."""
+    parts, used = [""], 0
+    for character in text:
+        cells = cell_len(character)
+        if used + cells > width and parts[-1]:
+            parts.append("")
+            used = 0
+        parts[-1] += character
+        used += cells
+    return parts
 
 
 def cut(text: str, width: int, glyphs: Glyphs = UNICODE) -> str:

@@ -35,7 +35,7 @@ def test_a_rule_that_a_case_misses(project: Path) -> None:
     assert tested.returncode == 1
     found = [json.loads(line) for line in tested.stdout.splitlines()]
     assert [line["case"] for line in found if not line.get("ok") and "case" in line] == [
-        "one of 200.01 waits",
+        "one of 500.01 waits",
         "for finance too",
     ]
     assert found[-1]["failed"] == 2

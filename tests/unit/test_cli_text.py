@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -117,6 +117,7 @@ def test_exact_loses_nothing_and_needs_no_cleaning(text: str) -> None:
 
 
 @given(st.text(max_size=200), st.integers(10, 60))
+@example("🏻", 10)
 def test_wrapped_lines_fit_and_do_not_begin_anew(text: str, width: int) -> None:
     lines = wrap(exact(text), width, "a: ", " | ")
     assert all(cell_len(line) <= width for line in lines)
