@@ -11,7 +11,7 @@ from core.action import authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
-from core.gates import Gated
+from core.gates import Gated, denial
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.plan import (
@@ -308,6 +308,8 @@ class Course:
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
     ) -> list[Move] | None:
         """Return what the policy makes of an action that must not be done now; None where it may be."""
+        if instance.denied:
+            return [self._healer(instance).fail(denial(self.state.gates[instance.denied]))]
         ruling = self.rules.rule(instance.step, contract, arguments)
         why = "; ".join(reason.text for reason in ruling.reasons)
         if ruling.outcome == "refuse":

@@ -392,10 +392,12 @@ def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed)
     state = evolve(state, gates={**state.gates, body.gate: evolve(gate, closed=body)})
     for item in gate.opened.items:
         instance = state.instances[item.step]
-        approved = instance.approved
+        approved, denied = instance.approved, instance.denied
         if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
             approved = approved | {item.binding}
-        state = _put(state, evolve(instance, gate="", approved=approved))
+        elif body.outcome != event_pb2.GATE_OUTCOME_VOID:
+            denied = body.gate
+        state = _put(state, evolve(instance, gate="", approved=approved, denied=denied))
     return state
 
 

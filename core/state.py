@@ -159,6 +159,8 @@ class Instance:
     # The gate at which it waits, and the bindings of the actions that were approved.
     gate: str = ""
     approved: frozenset[str] = frozenset()
+    # The gate at which it was denied, or at which nobody decided in time.
+    denied: str = ""
     output: plan_pb2.Value | None = None
     failure: event_pb2.Failure | None = None
     reason: str = ""
