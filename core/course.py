@@ -11,7 +11,7 @@ from core.action import action_key, authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
-from core.gates import Gated
+from core.gates import Gated, denial
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.permits import Grounds
@@ -184,7 +184,7 @@ class Course:
 
     def _next(self, instance: Instance) -> list[Move]:
         if instance.settled == "in_doubt" and not instance.gate:
-            self._raise_doubt(instance)
+            return self._meet_doubt(instance)
         if instance.settled or instance.count is not None:
             return []
         if instance.gate:
@@ -200,8 +200,11 @@ class Course:
             return self._after_proposal(instance, attempt)
         return self._after_action(instance, attempt)
 
-    def _raise_doubt(self, instance: Instance) -> None:
-        """Have somebody asked about what is in doubt."""
+    def _meet_doubt(self, instance: Instance) -> list[Move]:
+        """Have somebody asked about what is in doubt; where the answer was no, give it up."""
+        denied = self.state.gates.get(instance.denied)
+        if denied is not None and denied.opened.kind == event_pb2.GATE_KIND_DOUBT:
+            return [note("step_failed", event_pb2.StepFailed(step=instance.id, failure=denial(denied)))]
         attempt = instance.doubtful or instance.current
         if attempt is not None and not attempt.is_act:
             attempt = self._healer(instance).read_back_of(attempt)
@@ -210,6 +213,7 @@ class Course:
             # What may have happened is what was asked for.
             arguments = self.scope.loaded(attempt.action.arguments)
             self.doubts.append(self.rules.doubt(instance, contract, arguments))
+        return []
 
     def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
         """Start an instance whose turn has come; `previous` was taken back, or left behind by its chain."""
@@ -339,6 +343,8 @@ class Course:
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
     ) -> Grounds | list[Move]:
         """Return why an action may be done now, or what the policy makes of one that must not be."""
+        if instance.denied:
+            return [self._healer(instance).fail(denial(self.state.gates[instance.denied]))]
         ruling, version = self.rules.rule(instance, contract, arguments), self.rules.policy.version
         if ruling.outcome == "refuse":
             return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why(ruling)}")

@@ -15,7 +15,7 @@ from core import failures, values
 from core.moves import Arm, Decide, Move, note
 from core.policy import Request, Ruling
 from core.shape import shape_of
-from core.state import Decision, Gate, RunState
+from core.state import Gate, RunState
 from handrail.v1 import event_pb2
 
 LIFE_NS = 24 * 3_600 * 1_000_000_000
@@ -30,6 +30,8 @@ CHOICES: Mapping[int, frozenset[int]] = {
     ),
 }
 """What can be said at a gate of each kind."""
+REFUSED = frozenset((event_pb2.GATE_OUTCOME_DENIED, event_pb2.GATE_OUTCOME_EXPIRED))
+"""What becomes of a gate where the answer is no."""
 _SETTLED: Mapping[int, event_pb2.GateOutcome.ValueType] = {
     event_pb2.GATE_CHOICE_HAPPENED: event_pb2.GATE_OUTCOME_HAPPENED,
     event_pb2.GATE_CHOICE_REPEAT: event_pb2.GATE_OUTCOME_REPEAT,
@@ -118,20 +120,23 @@ def judge(
         return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the doubt has been cleared up")]
     if not is_doubt and opened.policy != version:
         return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the policy has changed")]
+    if not is_doubt and all(state.instances[found.step].settled for found in opened.items):
+        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="an earlier attempt was answered after all")]
     approvers: list[str] = []
     for decision in gate.decisions:
         if decision.time_ns >= expires_ns or may_decide(decision.message.approver).outcome != "allow":
             continue
         if decision.message.choice == event_pb2.GATE_CHOICE_DENY:
-            return _deny(state, gate, decision)
+            said = decision.message
+            return [close(gate, event_pb2.GATE_OUTCOME_DENIED, [said.approver], reason=said.reason)]
         if is_doubt:
             return [_settle(gate, decision.message)]
         approvers.append(decision.message.approver)
         if len(approvers) >= opened.quorum:
             return [close(gate, event_pb2.GATE_OUTCOME_APPROVED, approvers)]
     if now_ns >= expires_ns:
-        cause = failures.permanent(failures.GATE_EXPIRED, f"nobody decided at gate {opened.gate} in time")
-        return [close(gate, event_pb2.GATE_OUTCOME_EXPIRED, reason=cause.message), *_fail(state, gate, cause)]
+        reason = f"nobody decided at gate {opened.gate} in time"
+        return [close(gate, event_pb2.GATE_OUTCOME_EXPIRED, reason=reason)]
     return [Arm(f"gate-{opened.gate}", expires_ns)]
 
 
@@ -152,26 +157,14 @@ def _settle(gate: Gate, said: event_pb2.Decide) -> Decide:
     return closed
 
 
-def _deny(state: RunState, gate: Gate, decision: Decision) -> list[Move]:
-    said = decision.message
-    why = f": {said.reason}" if said.reason else ""
-    cause = failures.permanent(failures.DENIED, f"{said.approver} denied it at gate {gate.opened.gate}{why}")
-    closed = close(gate, event_pb2.GATE_OUTCOME_DENIED, [said.approver], reason=said.reason)
-    return [closed, *_fail(state, gate, cause)]
-
-
-def _fail(state: RunState, gate: Gate, cause: event_pb2.Failure) -> list[Move]:
-    """Give the steps up that waited; where an earlier effect of one is in doubt, it stays in doubt."""
-    moves: list[Move] = []
-    for found in gate.opened.items:
-        instance = state.instances[found.step]
-        doubtful = instance.doubtful
-        if doubtful is not None and instance.settled != "in_doubt":
-            body = event_pb2.InDoubt(step=instance.id, attempt=doubtful.id, why=cause.message)
-            moves.append(note("in_doubt", body))
-        else:
-            moves.append(note("step_failed", event_pb2.StepFailed(step=instance.id, failure=cause)))
-    return moves
+def denial(gate: Gate) -> event_pb2.Failure:
+    """Say why what waited at a gate is given up; it is, when it would be done and not before."""
+    closed = gate.closed or event_pb2.GateClosed()
+    if closed.outcome == event_pb2.GATE_OUTCOME_EXPIRED:
+        return failures.permanent(failures.GATE_EXPIRED, closed.reason)
+    why = f": {closed.reason}" if closed.reason else ""
+    who = ", ".join(closed.approvers)
+    return failures.permanent(failures.DENIED, f"{who} denied it at gate {gate.opened.gate}{why}")
 
 
 def arguments_of(item: event_pb2.GateItem, contents: Mapping[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from core import failures
 from core.chain import took_what_counts
-from core.gates import CHOICES
+from core.gates import CHOICES, REFUSED
 from core.healing import RETRY_SAME_KEY
 from core.plan import instance as instance_id
 from core.ports import Address, Record, RunKey
@@ -398,10 +398,12 @@ def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed)
     state = evolve(state, gates={**state.gates, body.gate: evolve(gate, closed=body)})
     for item in gate.opened.items:
         instance = state.instances[item.step]
-        approved = instance.approved
+        approved, denied = instance.approved, instance.denied
         if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
             approved = {**approved, item.binding: body.gate}
-        instance = evolve(instance, gate="", approved=approved)
+        elif body.outcome in REFUSED:
+            denied = body.gate
+        instance = evolve(instance, gate="", approved=approved, denied=denied)
         if instance.settled == "in_doubt":
             state = _clear_up(state, record, instance, body)
         else:
@@ -416,7 +418,7 @@ def _clear_up(state: RunState, record: Record, instance: Instance, body: event_p
     current = instance.current
     if body.outcome == event_pb2.GATE_OUTCOME_REPEAT and current is not None:
         heal = Heal(RETRY_SAME_KEY, current.id, record.time_ns)
-        return _put(state, evolve(instance, settled="", reason="", heal=heal))
+        return _put(state, evolve(instance, settled="", reason="", heal=heal, denied=""))
     return _put(state, instance)
 
 

@@ -165,6 +165,8 @@ class Instance:
     # The gate at which it waits, and the actions that were approved: where, by binding.
     gate: str = ""
     approved: Mapping[str, str] = field(default_factory=dict)
+    # The gate at which it was denied, or at which nobody decided in time.
+    denied: str = ""
     output: plan_pb2.Value | None = None
     failure: event_pb2.Failure | None = None
     reason: str = ""

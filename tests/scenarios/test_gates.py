@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core import failures
+from core.ahead import decide_ahead
+from core.moves import Decide
 from core.policy import ALLOWED, Request, Ruling
 from core.run import fold
 from handrail.v1 import event_pb2, tool_pb2
@@ -359,3 +361,59 @@ def test_what_may_have_happened_is_spent() -> None:
     play.submit(*steps).intent("p0-a1").intent("p1-a1").orphan("p0-a1", seen_dead=True).tick()
     # The repetition of the first is asked about with what the other may have come to.
     assert seen[-1] == {"SEK": 5}
+
+
+def asked_again(*others: dict[str, object]) -> Play:
+    """A payment that was approved and went silent; by the policy of now it has to be approved again."""
+    policy = asking("pay")
+    play = Play(contract("look"), write("pay", **KEYED), contract("tell"), policy=policy)
+    play.submit(LOOK, PAY, *others).done("look-a1", {"amount": 5}).decide("bob").intent("pay-a1")
+    policy.version = "v2"
+    return play.orphan("pay-a1", seen_dead=True).tick()
+
+
+def test_a_gate_for_what_turns_out_to_be_done_is_void() -> None:
+    play = asked_again({"id": "tell", "tool": "tell"})
+    assert outcomes(play) == ["approved", ""]
+    # Whoever claimed it was not dead, and says that it is done.
+    play.done("pay-a1")
+    assert outcomes(play) == ["approved", "void"]
+    play.done("tell-a1")
+    assert play.status == "done"
+
+
+def test_a_denial_that_comes_after_the_answer_denies_nothing() -> None:
+    play = asked_again().output("pay-a1", 1).decide("ann", gate="g2", deny=True)
+    assert outcomes(play) == ["approved", "denied"]
+    play.verdict("pay-a1")
+    assert play.status == "done"
+
+
+def test_a_denial_holds_for_what_the_verifier_refutes_later() -> None:
+    play = asked_again().output("pay-a1", 1).decide("ann", gate="g2", deny=True)
+    for round in (1, 2):
+        play.verdict("pay-a1", event_pb2.OUTCOME_REFUTED, happened=event_pb2.HAPPENED_NO, round=round).tick()
+    assert play.status == "failed"
+    assert play.state.instances["pay"].failure.code == failures.DENIED  # type: ignore[union-attr]
+    assert outcomes(play) == ["approved", "denied"]
+    assert acts(play) == ["pay-a1"]
+
+
+def test_a_denial_of_which_only_a_part_is_written_is_no_new_question() -> None:
+    policy = asking("pay")
+    play = Play(contract("look"), write("pay", **KEYED), policy=policy)
+    step = {"id": "pay", "tool": "pay", "each": "$look", "with": {"amount": "$each"}}
+    play.submit(LOOK, step).done("look-a1", [1, 2]).decide("bob").intent("pay-0-a1").intent("pay-1-a1")
+    policy.version = "v2"
+    play.orphan("pay-0-a1", seen_dead=True).orphan("pay-1-a1", seen_dead=True).tick(5)
+    play.decide("bob", gate="g2", deny=True)
+    assert [i.settled for i in play.state.instances.values()] == ["done", "", "in_doubt", "in_doubt"]
+    # The decider dies between the two doubts: each is an event of its own.
+    doubts = [
+        n for n, record in enumerate(play.records) if record.event and record.event.HasField("in_doubt")
+    ]
+    before = fold(KEY, play.records[: doubts[1]])
+    said = [m.body for m in decide_ahead(before, play.now_ns, play.catalogue) if isinstance(m, Decide)]
+    assert [body.step for body in said if isinstance(body, event_pb2.InDoubt)] == ["pay-1"]
+    opened = [body for body in said if isinstance(body, event_pb2.GateOpened)]
+    assert [(body.kind, body.items[0].step) for body in opened] == [(event_pb2.GATE_KIND_DOUBT, "pay-0")]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from core import permits, run, values
-from core.decide import decide
+from core.decide import Catalogue, decide
 from core.moves import Arm
 from core.plan import parse_reference, resolve
 from core.ports import Record
 from core.state import Instance
 from handrail.v1 import event_pb2, tool_pb2
-from tests.simulation.tools import CATALOGUE, CONTRACTS
+from tests.simulation import approvals
+from tests.simulation.tools import CONTRACTS
 from tests.simulation.watch import EffectInvariant, RunWatch, Watch
 from tests.simulation.world import Effect
 
@@ -56,9 +57,20 @@ def the_ended_is_over(effect: Effect, watch: RunWatch | None, all: Watch) -> Ite
         yield "an effect after its run has ended"
 
 
+def effects_are_allowed(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
+    """Nothing happens that the policy refuses which authorised it, or that had to be approved and was not."""
+    yield from approvals.effects_are_allowed(effect, watch)
+
+
 EFFECT_INVARIANTS: dict[str, EffectInvariant] = {
     invariant.__name__: invariant
-    for invariant in (effects_are_claimed, effects_are_permitted, effects_happen_once, the_ended_is_over)
+    for invariant in (
+        effects_are_claimed,
+        effects_are_permitted,
+        effects_are_allowed,
+        effects_happen_once,
+        the_ended_is_over,
+    )
 }
 
 
@@ -69,11 +81,23 @@ def runs_come_to_an_end(watch: RunWatch) -> Iterator[str]:
         yield f"nothing will ever happen again, and the run is {event_pb2.RunStatus.Name(status)}"
 
 
-def nothing_is_missing(watch: RunWatch, now_ns: int) -> Iterator[str]:
+def nothing_is_missing(watch: RunWatch, now_ns: int, catalogue: Catalogue) -> Iterator[str]:
     """Who reads the whole log afresh wants to do nothing more, and waits for no time that is past."""
-    for move in decide(watch.state, now_ns, CATALOGUE, {}):
+    for move in decide(watch.state, now_ns, catalogue, {}):
         if not isinstance(move, Arm) or move.due_ns <= now_ns:
             yield f"a fresh decider would still want {type(move).__name__}"
+
+
+def gates_come_to_an_end(watch: RunWatch) -> Iterator[str]:
+    """When nothing is left to happen, a run waits at no gate: somebody has decided, or its time was over.
+
+    A run that was left paused, or that has ended, has no time.
+    """
+    state = watch.state
+    if state.finished is None and not state.paused:
+        for name, gate in watch.gates.items():
+            if not gate.closings:
+                yield f"nothing will ever happen again, and the gate {name} is open"
 
 
 def folding_is_one(watch: RunWatch, records: list[Record]) -> Iterator[str]:
