@@ -20,6 +20,12 @@ from tests.simulation.watch import Closing, GateWatch, Invariant, Look, RunWatch
 from tests.simulation.world import Effect
 
 APPROVED, DENIED = event_pb2.GATE_OUTCOME_APPROVED, event_pb2.GATE_OUTCOME_DENIED
+DOUBT = event_pb2.GATE_KIND_DOUBT
+# What is an answer at a gate of each kind.
+_CHOICES = {
+    event_pb2.GATE_KIND_ACTION: (event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY),
+    DOUBT: (event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT, event_pb2.GATE_CHOICE_DENY),
+}
 EXPIRED, VOID = event_pb2.GATE_OUTCOME_EXPIRED, event_pb2.GATE_OUTCOME_VOID
 _Arguments = Mapping[str, plan_pb2.Value]
 
@@ -78,7 +84,7 @@ def standing(
         body = one.body
         if one.sequence < gate.sequence or (body.gate, body.binding) != (opened.gate, opened.binding):
             continue
-        if not body.choice or not body.approver or body.approver in heard:
+        if body.choice not in _CHOICES[opened.kind] or not body.approver or body.approver in heard:
             continue
         heard.add(body.approver)
         if one.time_ns >= opened.expires.ToNanoseconds() or not _may(state, gate, body.approver, policy):
@@ -185,13 +191,16 @@ def gates_close_for_a_reason(look: Look) -> Iterator[str]:
     said = [one for one in look.run.said if one.sequence < look.record.sequence]
     outcome, who = standing(look.before, gate, said, policy)
     if closed.outcome in (APPROVED, DENIED):
-        if gate.opened.policy != policy.version:
+        if gate.opened.policy != policy.version and gate.opened.kind != DOUBT:
             yield f"{closed.gate} is decided under {policy.version}, and is of {gate.opened.policy}"
         if (closed.outcome, list(closed.approvers)) != (outcome, who):
             yield f"{closed.gate} is closed as {_said(closed)}, and what was said there is {outcome} by {who}"
     elif closed.outcome == EXPIRED:
         if outcome is not None or look.record.time_ns < gate.opened.expires.ToNanoseconds():
             yield f"{closed.gate} has expired before its time, or though {who} had decided"
+    elif gate.opened.kind == DOUBT:
+        if any(look.before.instances[item.step].settled == "in_doubt" for item in gate.opened.items):
+            yield f"{closed.gate} is void, and the doubt is there"
     elif gate.opened.policy == policy.version and not _is_moot(look, gate):
         yield f"{closed.gate} is void, and nothing has changed"
 
@@ -214,6 +223,9 @@ def gates_are_bound(look: Look) -> Iterator[str]:
         yield f"{opened.gate} is bound to something else than its items"
     if len({item.binding for item in opened.items}) != len(opened.items):
         yield f"{opened.gate} has two items that cannot be told apart"
+    if opened.kind == DOUBT:
+        yield from _doubts_are_shown(opened, state)
+        return
     if opened.policy != policy.version or not isinstance(policy, DrawnPolicy):
         yield f"{opened.gate} is of the policy {opened.policy}, and {policy.version} was asked"
         return
@@ -223,9 +235,22 @@ def gates_are_bound(look: Look) -> Iterator[str]:
             yield f"{opened.gate} asks {opened.quorum} about {item.step}, and the policy says {ruling}"
 
 
+def _doubts_are_shown(opened: event_pb2.GateOpened, state: RunState) -> Iterator[str]:
+    """A doubt is asked about where there is one, and with the action that may have happened."""
+    for item in opened.items:
+        instance = state.instances[item.step]
+        acted = [a.action for a in instance.attempts if a.is_act and a.action is not None]
+        if len(opened.items) != 1 or instance.settled != "in_doubt":
+            yield f"{opened.gate} asks about a doubt of {item.step}, which has none of its own"
+        elif not any(a.tool == item.tool and dict(a.arguments) == dict(item.arguments) for a in acted):
+            yield f"{opened.gate} shows {item.tool}, which {item.step} has not tried"
+
+
 def denials_are_final(look: Look) -> Iterator[str]:
     """What somebody denied, or nobody approved in time, is neither done nor asked about again."""
     if look.arm == "gate_opened":
+        if look.event.gate_opened.kind == DOUBT:
+            return
         wanted = {item.step for item in look.event.gate_opened.items}
     elif look.arm == "action" and look.event.action.kind == event_pb2.ACTION_KIND_ACT:
         wanted = {look.event.action.step}

@@ -60,6 +60,9 @@ class Humans:
 
     def _plan(self, key: RunKey, opened: event_pb2.GateOpened) -> None:
         chance = self._random
+        if opened.kind == event_pb2.GATE_KIND_DOUBT:
+            self._plan_doubt(key, opened)
+            return
         people = chance.sample(APPROVERS, len(APPROVERS))
         asked = {(key.run, item.step) for item in opened.items}
         again = not asked.isdisjoint(self._asked)
@@ -87,6 +90,14 @@ class Humans:
             self._err(key, opened, people[0], at_s)
         if chance.random() < 0.12 and not self.calm:
             self._interfere(key, at_s)
+
+    def _plan_doubt(self, key: RunKey, opened: event_pb2.GateOpened) -> None:
+        """Give it up, say what is no answer, or nothing: nobody here can see the world."""
+        mood = self._random.choice(("gives up", "is silent", "is silent", "approves a doubt"))
+        self.counts[f"humans: {mood}"] += 1
+        if mood != "is silent":
+            choice = DENY if mood == "gives up" else APPROVE
+            self._say(self._random.uniform(0.1, 6.0), key, opened, self._random.choice(APPROVERS), choice)
 
     def _moment(self, opened: event_pb2.GateOpened, *, slow: bool) -> float:
         """Return in how many seconds somebody decides: soon, later, or just at the end of the gate."""

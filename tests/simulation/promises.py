@@ -91,12 +91,12 @@ def nothing_is_missing(watch: RunWatch, now_ns: int, catalogue: Catalogue) -> It
 def gates_come_to_an_end(watch: RunWatch) -> Iterator[str]:
     """When nothing is left to happen, a run waits at no gate: somebody has decided, or its time was over.
 
-    A run that was left paused, or that has ended, has no time.
+    A run that was left paused, or that has ended, has no time; a doubt may wait for longer than a seed lasts.
     """
     state = watch.state
     if state.finished is None and not state.paused:
         for name, gate in watch.gates.items():
-            if not gate.closings:
+            if not gate.closings and gate.opened.kind != event_pb2.GATE_KIND_DOUBT:
                 yield f"nothing will ever happen again, and the gate {name} is open"
 
 
