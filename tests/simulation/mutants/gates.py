@@ -11,6 +11,7 @@ from unittest.mock import patch
 from core import gates, run
 from core.course import Course
 from core.moves import Decide
+from core.permits import Grounds
 from core.policy import ALLOWED
 from core.rules import Rules
 from core.state import Decision, RunState, evolve
@@ -40,24 +41,24 @@ def _decided(change: Callable[[RunState, Any, event_pb2.Decide], Any]) -> Patch:
 
 def _held(change: Callable[[Any, Any], Any]) -> Patch:
     """Hold an action back as if its instance were another."""
-    hold = Course._hold
+    hold = Course._ask_policy
 
     def held(self: Any, instance: Any, *rest: Any) -> Any:
         return hold(self, change(self.state, instance), *rest)
 
-    return patch.object(Course, "_hold", held)
+    return patch.object(Course, "_ask_policy", held)
 
 
 @planted(within=150)
 def gates_are_for_first_attempts() -> Patch:
     """What is tried again needs no approval, whatever has changed since."""
-    hold = Course._hold
+    hold = Course._ask_policy
 
     def lax(self: Any, instance: Any, *rest: Any) -> Any:
         tried = any(attempt.action is not None for attempt in instance.attempts)
-        return None if tried else hold(self, instance, *rest)
+        return Grounds() if tried else hold(self, instance, *rest)
 
-    return patch.object(Course, "_hold", lax)
+    return patch.object(Course, "_ask_policy", lax)
 
 
 @planted(within=150)
@@ -189,14 +190,14 @@ def silence_is_consent() -> Patch:
 @planted(within=150)
 def void_is_approved() -> Patch:
     """What waited at a gate that is void may be done."""
-    gated = Rules.gated
+    ask = Course._ask_policy
 
     def easy(self: Any, instance: Any, *rest: Any) -> Any:
         closed = [gate for gate in self.state.gates.values() if gate.closed and gate.closed.outcome == VOID]
         voided = any(item.step == instance.id for gate in closed for item in gate.opened.items)
-        return None if voided else gated(self, instance, *rest)
+        return Grounds() if voided else ask(self, instance, *rest)
 
-    return patch.object(Rules, "gated", easy)
+    return patch.object(Course, "_ask_policy", easy)
 
 
 def _bound_without(field: str) -> Patch:
@@ -224,7 +225,7 @@ def approvals_are_shared() -> Patch:
     """What was approved for one step is approved for every other that does the same."""
 
     def shared(state: RunState, instance: Any) -> Any:
-        all_of_them = frozenset[str]().union(*(one.approved for one in state.instances.values()))
+        all_of_them = {b: gate for one in state.instances.values() for b, gate in one.approved.items()}
         return replace(instance, approved=all_of_them)
 
     @contextmanager
