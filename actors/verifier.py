@@ -15,7 +15,8 @@ from typing import Any
 from actors.agent import Answer
 from actors.answers import answer, load, load_all, poisoned
 from bus import consumers
-from core import conditions, failures, judgement, run, values
+from core import conditions, failures, judgement, permits, run, values
+from core.permits import Checker
 from core.ports import Consumer, Log, Record, RunKey
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
 from handrail.tool import Tool, ToolError
@@ -27,14 +28,31 @@ MAX_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
+class _Ask:
+    """What workers of a pool were asked for at once, and why it is not the decider's, if it is not."""
+
+    actions: tuple[event_pb2.Action, ...]
+    pool: str
+    foreign: event_pb2.Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One action of an ask."""
+
+    action: event_pb2.Action
+    ask: _Ask
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
-    """What is to be judged: a result, the action behind it, and the one whose effect it tells of."""
+    """What is to be judged: a result, what was asked for, and that whose effect it tells of."""
 
     result: event_pb2.Result
     result_id: str
     round: int
-    action: event_pb2.Action
-    act: event_pb2.Action
+    asked: _Asked
+    original: _Asked
 
 
 class CannotRead(Exception):
@@ -51,12 +69,14 @@ class Verifier:
         tools: Mapping[str, Tool],
         contracts: Mapping[str, tool_pb2.ToolContract],
         *,
+        checker: Checker,
         pool: str,
         instance: str,
     ) -> None:
         # Read tools alone: a verifier cannot act, whatever it is told.
         self._tools = {name: tool for name, tool in tools.items() if not tool.contract.has_effect}
         self._contracts = contracts
+        self._checker = checker
         self._pool = pool
         self._instance = instance
         self._threads = ToolThreads(MAX_THREADS)
@@ -75,7 +95,7 @@ class Verifier:
             begun = time.monotonic()
             try:
                 about = (case.result.attempt, str(case.round))
-                with tracing.within(record.address.key, names.VERIFY, *about, step=case.action.step):
+                with tracing.within(record.address.key, names.VERIFY, *about, step=case.asked.action.step):
                     await self._judge(case, verdict, record.address.key, log)
             except (CannotRead, conditions.ConditionError, values.BadValue) as error:
                 verdict.outcome = event_pb2.OUTCOME_UNKNOWN
@@ -111,45 +131,81 @@ class Verifier:
             wanted = [(part, one) for part, one in _outputs(again) if one.id == ask.result_id]
             found = [await self._open(part, one, ask.round, log, {}) for part, one in wanted]
         else:
-            asked: dict[int, Record | None] = {}
-            found = [await self._open(part, one, 1, log, asked) for part, one in _outputs(record)]
+            asks: dict[int, _Ask | None] = {}
+            found = [await self._open(part, one, 1, log, asks) for part, one in _outputs(record)]
         return [case for case in found if case is not None]
 
     async def _open(
-        self, record: Record, event: event_pb2.Event, round_: int, log: Log, asked: dict[int, Record | None]
+        self, record: Record, event: event_pb2.Event, round_: int, log: Log, asks: dict[int, _Ask | None]
     ) -> _Case | None:
         """Find the action behind a result; None where there is nothing to judge."""
-        shard, result = record.address.key.shard, event.result
-        if result.action_sequence not in asked:
-            # The results of a chain have one ask.
-            asked[result.action_sequence] = await log.get(shard, result.action_sequence)
-        action, pool = _action(asked[result.action_sequence], record, result.attempt)
-        if action is None or record.address.topic[1::2] != (pool, result.attempt):
+        result = event.result
+        asked = await self._find(record, result.action_sequence, result.attempt, log, asks)
+        if asked is None or record.address.topic[1::2] != (asked.ask.pool, result.attempt):
             # Not where the worker of that attempt would have written it.
             return None
+        action, original = asked.action, asked
         if result.arguments.keys() != action.pending.keys():
             return None
-        act = action
         if action.kind == event_pb2.ACTION_KIND_READ_BACK:
             if result.happened != event_pb2.HAPPENED_YES:
                 return None
-            original = await log.get(shard, action.original_sequence)
-            found, _ = _action(original, record, action.replaces)
-            if found is None:
+            earlier = await self._find(record, action.original_sequence, action.replaces, log, asks)
+            if earlier is None:
                 return None
-            act = found
-        return _Case(result, event.id, round_, action, act)
+            original = earlier
+        return _Case(result, event.id, round_, asked, original)
+
+    async def _find(
+        self, record: Record, sequence: int, attempt: str, log: Log, asks: dict[int, _Ask | None]
+    ) -> _Asked | None:
+        """Return the action of an attempt, if it is at that place, and a decider would have written there."""
+        key = record.address.key
+        if sequence not in asks:
+            # The results of a chain have one ask.
+            asks[sequence] = self._ask(await log.get(key.shard, sequence), key)
+        ask = asks[sequence]
+        found = (one for one in ask.actions if one.attempt == attempt) if ask is not None else iter(())
+        action = next(found, None)
+        return _Asked(action, ask) if action is not None and ask is not None else None
+
+    def _ask(self, record: Record | None, key: RunKey) -> _Ask | None:
+        if record is None or record.address.key != key or record.address.channel != "dec":
+            return None
+        if record.address.topic[:2] != ("ask", "worker"):
+            return None
+        events = [part.event for part in run.unbundled(record) if part.event is not None]
+        actions = tuple(event.action for event in events if event.HasField("action"))
+        if not actions:
+            return None
+        return _Ask(actions, record.address.topic[2], permits.foreign(actions, self._checker))
+
+    async def _believed(self, asked: _Asked, key: RunKey, log: Log) -> dict[str, Any]:
+        """Return the arguments of an action, if the decider has authorised exactly it."""
+        found, arguments = asked.ask.foreign, dict[str, Any]()
+        if found is None:
+            arguments = await load_all(log, key, asked.action.arguments)
+            # It may have been carried out when its permit was still good.
+            found = permits.refusal(asked.action, key, asked.ask.pool, arguments, now_ns=None)
+        if found is not None:
+            raise CannotRead(f"the action cannot be believed: {found.message}")
+        return arguments
 
     async def _judge(self, case: _Case, verdict: event_pb2.Verdict, key: RunKey, log: Log) -> None:
-        contract, act = self._contracts.get(case.act.tool), case.act
+        arguments = await self._believed(case.asked, key, log)
+        if case.original is not case.asked:
+            arguments = await self._believed(case.original, key, log)
+        act = case.original.action
+        contract = self._contracts.get(act.tool)
         if contract is None:
             raise CannotRead("the verifier does not know the tool: does it have the same project?")
         wanted = [text for text in (contract.post, act.post) if text]
         if wanted:
-            arguments = {**act.arguments, **case.result.arguments} if act is case.action else act.arguments
+            if case.original is case.asked:
+                arguments |= await load_all(log, key, case.result.arguments)
             contents = await load(log, key, [case.result.output])
             scope = {
-                "args": await load_all(log, key, arguments),
+                "args": arguments,
                 "output": values.load(case.result.output, contents),
             }
             reads = await judgement.observe(contract, scope, self._read)
@@ -210,15 +266,3 @@ def _outputs(record: Record) -> list[tuple[Record, event_pb2.Event]]:
         for part in run.unbundled(record)
         if part.event is not None and part.event.HasField("result") and part.event.result.HasField("output")
     ]
-
-
-def _action(asked: Record | None, record: Record, attempt: str) -> tuple[event_pb2.Action | None, str]:
-    """Return the decider's action of an attempt, if it is among what was found, and its pool."""
-    if asked is None or asked.address.key != record.address.key:
-        return None, ""
-    for part in run.unbundled(asked):
-        on_channel = part.address.channel == "dec" and part.address.topic[:2] == ("ask", "worker")
-        event = part.event if on_channel else None
-        if event is not None and event.HasField("action") and event.action.attempt == attempt:
-            return event.action, part.address.topic[2]
-    return None, ""

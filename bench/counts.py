@@ -27,6 +27,7 @@ from core.contracts import to_proto
 from core.decide import Catalogue
 from core.plan_form import plan_from_form
 from core.ports import Address, Fence, Record, RunKey
+from handrail.keys import PrivateKey, PublicKeys
 from handrail.tool import Tool, collect
 from handrail.v1 import event_pb2
 from orchestrator.decider import Decider
@@ -92,12 +93,18 @@ async def records(tool: str, steps: int) -> list[Record]:
 async def _run_plan(broker: CountingBroker, tool: str, steps: int) -> list[Record]:
     tools = {one.contract.name: one for one in _tools()}
     contracts = {name: to_proto(one.contract) for name, one in tools.items()}
-    log = MemoryLog(broker)
-    decider = Decider(MemoryLog(broker), Catalogue(contracts=contracts), instance="bench")
+    log, key = MemoryLog(broker), PrivateKey.generate()
+    checker = PublicKeys.parse(key.public, "bench")
+    decider = Decider(MemoryLog(broker), Catalogue(contracts=contracts), signer=key, instance="bench")
     worker = Worker(
-        MemoryLog(broker), tools, toolbox="steps", instance=Instance("bench", 1, "steps_0", 1), concurrency=8
+        MemoryLog(broker),
+        tools,
+        toolbox="steps",
+        instance=Instance("bench", 1, "steps_0", 1),
+        checker=checker,
+        concurrency=8,
     )
-    verifier = Verifier(tools, contracts, pool="main", instance="bench")
+    verifier = Verifier(tools, contracts, checker=checker, pool="main", instance="bench")
     loop = AgentLoop(verifier, MemoryLog(broker), pool="main", instance="bench", concurrency=8)
     tasks = [asyncio.create_task(work) for work in (decider.serve(), worker.serve(), loop.run())]
     try:

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from bench.drive import Lines, round_async
+from core import failures
 from handrail.client import Client
 from handrail.v1 import event_pb2, run_service_pb2
 
@@ -72,6 +73,8 @@ async def step_latencies_ms(client: Client, run: str) -> list[float]:
 
 def _was_called(attempt: run_service_pb2.Attempt) -> bool:
     """Whether its tool was called: what a chain left behind when it stopped was not."""
+    if attempt.failure.code == failures.LEFT_BEHIND:
+        return False
     return bool(attempt.outcome) or attempt.HasField("failure")
 
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from bench import rivals, stack
 from bench.ledger import Ledger
-from handrail.client import SyncClient
 from handrail.errors import ClientError
+from handrail.sync_client import SyncClient
 from handrail.v1 import event_pb2
 
 AT_A_TIME = 10

@@ -1,22 +1,28 @@
-"""An authorised action: everything that it may do is in it, and its permit is bound to that."""
+"""An authorised action: everything that it may do is in it, and its permit is bound to that.
+
+The permit is signed where the action is written, and not here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from core import values
+from core import permits, values
+from core.permits import Grounds
 from core.plan import attempt_id
 from core.state import Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 PERMIT_LIFE_NS = 600_000_000_000
+"""By the broker's clock. A worker compares with its own: one that is ahead has that much less of it, one that
+is behind that much more; that an effect happens once is the claim's doing, and no clock's."""
 MIN_TIMEOUT_NS = 100_000_000
 
 
-def digest(arguments: Mapping[str, Any], pending: Mapping[str, plan_pb2.Argument]) -> str:
-    """Return what a permit is bound to: the arguments, and the references of those that are pending."""
-    return values.arguments_digest({**arguments, **{name: held.reference for name, held in pending.items()}})
+def action_key(state: RunState, instance: Instance) -> str:
+    """Return the idempotency key of an instance, the same for every attempt at it."""
+    return f"{state.key.run}:{instance.id}"
 
 
 def authorise(
@@ -27,6 +33,7 @@ def authorise(
     arguments: Mapping[str, Any],
     now_ns: int,
     *,
+    grounds: Grounds,
     pending: Mapping[str, plan_pb2.Argument] | None = None,
     kind: event_pb2.ActionKind.ValueType = event_pb2.ACTION_KIND_ACT,
     replaces: str = "",
@@ -40,7 +47,7 @@ def authorise(
         step=instance.id,
         kind=kind,
         tool=contract.name,
-        key=f"{state.key.run}:{instance.id}",
+        key=action_key(state, instance),
         replaces=replaces,
         post=step.post,
         original_sequence=original,
@@ -52,10 +59,7 @@ def authorise(
     for name, argument in (pending or {}).items():
         body.pending[name].CopyFrom(argument)
     body.timeout.FromNanoseconds(_timeout_ns(state, step, contract, now_ns))
-    permit = body.permit
-    permit.run, permit.step, permit.attempt, permit.tool = state.key.run, instance.id, attempt, contract.name
-    permit.arguments_sha256 = digest(arguments, pending or {})
-    permit.expires.FromNanoseconds(now_ns + PERMIT_LIFE_NS)
+    permits.bind(body, state.key, contract.toolbox, arguments, grounds, now_ns + PERMIT_LIFE_NS)
     return body
 
 

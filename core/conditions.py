@@ -128,6 +128,15 @@ def fields(expression: str, variable: str) -> frozenset[str]:
     return frozenset(m.field for m in mentions if m.name == variable and m.field and not m.bound)
 
 
+def selections(expression: str) -> frozenset[tuple[str, str]]:
+    """Return each variable that an expression uses, with the field that is selected from it, or ""."""
+    try:
+        mentions = _compile(expression).mentions
+    except ConditionError:
+        return frozenset()
+    return frozenset((m.name, m.field) for m in mentions if not m.bound)
+
+
 def holds(expression: str, scope: Mapping[str, Any]) -> bool:
     """Return whether a condition holds; anything but true and false is an error."""
     result = _execute(expression, scope)

@@ -1,7 +1,8 @@
 """Tool contracts: their two forms, and the ways in which one contradicts itself or the others.
 
 Codes of the violations: duplicate_tool, bad_schema, key_missing, key_unused, key_unknown, key_exposed,
-unknown_tool, bad_undo, bad_readback, bad_read, bad_condition, unknown_critical, unsafe_repeat, bad_effect,
+unknown_tool, bad_undo, bad_readback, bad_read, bad_condition, unknown_critical, unknown_endorsed,
+unsafe_endorsement, unsafe_repeat, bad_effect,
 permission_too_low, settle_unused, bad_timeout. Fields are written "tool.attribute".
 """
 
@@ -16,10 +17,12 @@ from pydantic import ValidationError
 
 from core import conditions, schemas, spelling, values
 from core.errors import HandrailError
+from core.labels import split_endorsed
 from handrail.tool import MAX_TOOL_TIMEOUT_S, Contract, ReadCall, Tool
 from handrail.v1 import plan_pb2, tool_pb2
 
 MAX_READS = 16
+MAX_ENDORSED = 64
 MAX_CONTRACT_VIOLATIONS = 100
 
 _LEAST_PERMISSION = {"read": 1, "draft": 2, "write": 4, "irreversible": 4}
@@ -45,6 +48,7 @@ def to_proto(contract: Contract) -> tool_pb2.ToolContract:
         idempotency=tool_pb2.Idempotency.Value(f"IDEMPOTENCY_{contract.idempotency.upper()}"),
         reads=[tool_pb2.ReadCall(name=r.name, tool=r.tool, arguments=r.arguments) for r in contract.reads],
         critical=contract.critical,
+        endorses=contract.endorses,
     )
 
 
@@ -62,6 +66,7 @@ def from_proto(message: tool_pb2.ToolContract) -> Contract:
                 ReadCall(name=r.name, tool=r.tool, arguments=dict(r.arguments)) for r in message.reads
             ),
             critical=tuple(message.critical),
+            endorses=tuple(message.endorses),
         )
     except (ValidationError, ValueError, values.BadValue) as error:
         raise BadContract(f"the contract of {message.name!r:.80} cannot be read: {error}") from None
@@ -97,6 +102,7 @@ def check_tools(tools: Sequence[Tool]) -> list[plan_pb2.Violation]:
 def _check(contract: Contract, known: Mapping[str, Contract]) -> Iterator[plan_pb2.Violation]:
     for field, code, message in (
         *_check_schemas(contract),
+        *_check_endorsed(contract),
         *_check_effect(contract),
         *_check_key(contract),
         *_check_others(contract, known),
@@ -118,6 +124,25 @@ def _check_schemas(contract: Contract) -> _Found:
         if name not in _parameters(contract):
             hint = spelling.hint(name, _parameters(contract))
             yield "critical", "unknown_critical", f"there is no argument '{name}'{hint}"
+
+
+def _check_endorsed(contract: Contract) -> _Found:
+    output = schemas.Schema(contract.output_schema).nodes
+    for text in contract.endorses[:MAX_ENDORSED]:
+        nodes: tuple[schemas.Node, ...] | None = output
+        for part in split_endorsed(text):
+            nodes = schemas.descend(nodes, 0 if part == "[]" else part) if nodes else nodes
+        if not text or nodes == ():
+            hint = spelling.hint(text, schemas.names(output))
+            yield "endorses", "unknown_endorsed", f"the output has no '{text}'{hint}"
+        elif nodes is None or not schemas.is_closed(nodes):
+            message = (
+                f"'{text}' can hold free text, which nobody can answer for: endorse integers, booleans, "
+                "enumerations, dates, and texts of a closed pattern"
+            )
+            yield "endorses", "unsafe_endorsement", message
+    if len(contract.endorses) > MAX_ENDORSED:
+        yield "endorses", "unsafe_endorsement", f"a tool endorses at most {MAX_ENDORSED} fields"
 
 
 def _check_effect(contract: Contract) -> _Found:

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from core import conditions, conformance, failures, values
-from core.action import authorise
+from core.action import action_key, authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
+from core.gates import Gated, denial
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
+from core.permits import Grounds
 from core.plan import (
     DEFAULT_EACH_LIMIT,
     BadReference,
@@ -21,11 +23,13 @@ from core.plan import (
     canonical_route,
     references,
 )
+from core.rules import Rules, why
 from core.scope import Scope
 from core.shape import shape_of
 from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
+_NO_TIME = "the run is ending, and somebody would have to approve it"
 MIND_POOL = "main"
 MAX_IN_FLIGHT = 64
 DEFAULT_MAX_ACTIONS = 4_000
@@ -45,10 +49,17 @@ def deadline_failure() -> event_pb2.Failure:
 class Course:
     """One look at a run that has a plan."""
 
-    def __init__(self, state: RunState, now_ns: int, contents: Mapping[str, str]) -> None:
+    def __init__(self, state: RunState, now_ns: int, contents: Mapping[str, str], rules: Rules) -> None:
         assert state.plan is not None
         self.state = state
         self.now_ns = now_ns
+        self.contents = contents
+        self.rules = rules
+        self.ending: Decide | None = None
+        # By step, what must not be done before somebody has approved it.
+        self.gated: dict[str, list[Gated]] = {}
+        # What may or may not have happened, and nobody has been asked about yet.
+        self.doubts: list[Gated] = []
         self.shape = shape = shape_of(state.plan)
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
@@ -61,17 +72,22 @@ class Course:
         state = self.state
         if state.goal.dry_run:
             return [finish(event_pb2.RUN_STATUS_DONE)]
-        ending = self._ending()
+        self.ending = ending = self._ending()
         if ending is not None:
             return self._wind_down(ending)
         if not state.open:
             return [finish(event_pb2.RUN_STATUS_DONE)]
         moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
         if state.paused:
-            return moves + self._take_back("paused") + self._resolve_only()
+            return moves + self._take_back("paused") + self._resolve_only() + self._open_gates()
+        for gate in state.open_gates:
+            moves += self.rules.judge(gate, self.contents)
         for instance_id in self._order():
             moves += self._look(state.instances[instance_id])
-        return moves
+        return moves + self._open_gates()
+
+    def _open_gates(self) -> list[Move]:
+        return self.rules.open(self.gated, self.doubts)
 
     def _order(self) -> list[str]:
         """Return the open instances in the plan's order."""
@@ -167,8 +183,12 @@ class Course:
         return moves
 
     def _next(self, instance: Instance) -> list[Move]:
+        if instance.settled == "in_doubt" and not instance.gate:
+            return self._meet_doubt(instance)
         if instance.settled or instance.count is not None:
             return []
+        if instance.gate:
+            return self._fail(instance, failures.FORBIDDEN, _NO_TIME) if self.ending else []
         if instance.heal is not None:
             return self._carry_out_heal(instance)
         attempt = instance.current
@@ -179,6 +199,21 @@ class Course:
         if attempt.action is None:
             return self._after_proposal(instance, attempt)
         return self._after_action(instance, attempt)
+
+    def _meet_doubt(self, instance: Instance) -> list[Move]:
+        """Have somebody asked about what is in doubt; where the answer was no, give it up."""
+        denied = self.state.gates.get(instance.denied)
+        if denied is not None and denied.opened.kind == event_pb2.GATE_KIND_DOUBT:
+            return [note("step_failed", event_pb2.StepFailed(step=instance.id, failure=denial(denied)))]
+        attempt = instance.doubtful or instance.current
+        if attempt is not None and not attempt.is_act:
+            attempt = self._healer(instance).read_back_of(attempt)
+        if attempt is not None and attempt.action is not None:
+            contract = self.state.contracts[attempt.action.tool]
+            # What may have happened is what was asked for.
+            arguments = self.scope.loaded(attempt.action.arguments)
+            self.doubts.append(self.rules.doubt(instance, contract, arguments))
+        return []
 
     def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
         """Start an instance whose turn has come; `previous` was taken back, or left behind by its chain."""
@@ -226,24 +261,33 @@ class Course:
         """Ask for the instance's next attempt, of an executor or of a worker."""
         if self.room <= 0:
             return []
-        step = self.steps[instance.step]
+        step, acted = self.steps[instance.step], previous is not None and previous.action is not None
         try:
-            if previous is not None and previous.action is not None:
-                arguments = self._arguments_of(instance, previous.action)
-                return self._act(instance, previous.action.tool, arguments, replaces=previous.id)
-            arguments = self.scope.arguments(step.arguments, instance)
+            planned = self._planned(instance) if acted or not _chooses(step) else None
+            if planned is None:
+                return self._propose(instance, step, self.scope.arguments(step.arguments, instance))
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
-        if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
-            return self._propose(instance, step, arguments)
-        return self._act(instance, step.tool, arguments)
+        tool, arguments = planned
+        return self._act(instance, tool, arguments, replaces=previous.id if acted and previous else "")
 
-    def _arguments_of(self, instance: Instance, action: event_pb2.Action) -> dict[str, Any]:
-        """Return what an action was called with; what it took from its chain is resolved anew."""
-        found = self.scope.loaded(action.arguments)
-        if action.pending:
-            found |= self.scope.arguments(action.pending, instance)
-        return found
+    def _planned(self, instance: Instance) -> tuple[str, dict[str, Any]] | None:
+        """Return the tool and arguments of an instance; None where an executor has yet to choose.
+
+        They come from the plan and from what was decided, and never from an action in the log: whoever could
+        write one there would have it authorised.
+        """
+        step = self.steps[instance.step]
+        tool, arguments = step.tool, self.scope.arguments(step.arguments, instance)
+        if _chooses(step):
+            proposals = (a.proposal for a in reversed(instance.attempts) if a.proposal and not a.refused)
+            choice = next((one.choice for one in proposals if one.HasField("choice")), None)
+            if choice is None or check_choice(choice, step.rules, arguments):
+                return None
+            chosen = self.scope.arguments(step.rules[choice.rule].arguments, instance, arguments)
+            tool, arguments = choice.tool, chosen
+        stand_ins = (heal.tool for heal in reversed(instance.heals) if heal.strategy == ALTERNATIVE)
+        return next(stand_ins, tool), arguments
 
     def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:
         self.room -= 1
@@ -273,6 +317,12 @@ class Course:
         limit = self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         if self.actions >= limit:
             return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
+        grounds = Grounds()
+        if kind == event_pb2.ACTION_KIND_ACT:
+            ruled = self._ask_policy(instance, contract, arguments)
+            if not isinstance(ruled, Grounds):
+                return ruled
+            grounds = ruled
         self.actions += 1
         self.room -= 1
         body = authorise(
@@ -282,19 +332,40 @@ class Course:
             contract,
             arguments,
             self.now_ns,
+            grounds=grounds,
             kind=kind,
             replaces=replaces,
             original=original,
         )
         return [ask("worker", contract.toolbox, "action", body)]
 
+    def _ask_policy(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> Grounds | list[Move]:
+        """Return why an action may be done now, or what the policy makes of one that must not be."""
+        if instance.denied:
+            return [self._healer(instance).fail(denial(self.state.gates[instance.denied]))]
+        ruling, version = self.rules.rule(instance, contract, arguments), self.rules.policy.version
+        if ruling.outcome == "refuse":
+            return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why(ruling)}")
+        if ruling.outcome == "allow":
+            return Grounds(version)
+        gated = self.rules.gated(instance, contract, arguments, ruling)
+        binding = gated.item.binding
+        if binding in instance.approved:
+            return Grounds(version, instance.approved[binding], binding)
+        if self.ending is not None:
+            return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why(ruling)}")
+        self.gated.setdefault(instance.step, []).append(gated)
+        return []
+
     def _lengthen(self, instance: Instance, moves: list[Move]) -> list[Move]:
-        """Ask for a read together with those that wait for it alone."""
+        """Ask for a read together with those that wait for it alone; a doubt is cleared up by itself."""
         first = moves[0] if len(moves) == 1 else None
         if not isinstance(first, Decide) or not isinstance(first.body, event_pb2.Action):
             return moves
         contract = self.state.contracts[first.body.tool]
-        if contract.effect != tool_pb2.EFFECT_READ:
+        if contract.effect != tool_pb2.EFFECT_READ or first.body.resolves or instance.index is not None:
             return moves
         chain, said, limit = [instance.step], [first], self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < limit:
@@ -319,6 +390,10 @@ class Course:
         except (Unresolved, BadReference, values.BadValue):
             return None
         contract = self.state.contracts[step.tool]
+        ruling = self.rules.rule(instance, contract, arguments, frozenset(open_arguments))
+        if ruling.outcome != "allow" or ruling.open:
+            # Asked when what it rests on is known.
+            return None
         current = instance.current
         body = authorise(
             self.state,
@@ -327,6 +402,7 @@ class Course:
             contract,
             arguments,
             self.now_ns,
+            grounds=Grounds(self.rules.policy.version),
             pending=open_arguments,
             replaces=current.id if current is not None else "",
             follows=last.attempt,
@@ -345,14 +421,14 @@ class Course:
             cause = permanent(failures.PROPOSAL, "; ".join(v.message for v in attempt.refused))
             may = healer.tries < healer.max_attempts
             return self._start(instance, None) if may else [healer.fail(cause)]
-        choice, rules = attempt.proposal.choice, self.steps[instance.step].rules
-        inputs = self.scope.loaded(attempt.proposal_ask.inputs) if attempt.proposal_ask else {}
-        found = check_choice(choice, rules, inputs)
-        if found:
-            body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
-            return [note("proposal_refused", body)]
+        choice, step = attempt.proposal.choice, self.steps[instance.step]
         try:
-            arguments = self.scope.arguments(rules[choice.rule].arguments, instance, inputs)
+            inputs = self.scope.arguments(step.arguments, instance)
+            found = check_choice(choice, step.rules, inputs)
+            if found:
+                body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
+                return [note("proposal_refused", body)]
+            arguments = self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
         if self.room <= 0:
@@ -409,6 +485,9 @@ class Course:
         if attempt.action is None:
             return self._start(instance, None)
         healer = self._healer(instance)
+        if heal.strategy == RETRY and healer.costs_nothing(attempt):
+            # As if it had never been said: its step may not even have come to its turn.
+            return self._begin(instance, attempt)
         act = attempt if attempt.is_act else healer.read_back_of(attempt)
         assert act.action is not None
         if heal.strategy == READ_BACK:
@@ -416,15 +495,22 @@ class Course:
             return self._act(
                 instance,
                 readback,
-                {"key": act.action.key},
+                {"key": action_key(self.state, instance)},
                 kind=event_pb2.ACTION_KIND_READ_BACK,
                 replaces=act.id,
                 original=act.sequence,
             )
-        tool = heal.tool if heal.strategy == ALTERNATIVE else act.action.tool
         try:
-            arguments = self._arguments_of(instance, act.action)
+            planned = self._planned(instance)
         except (Unresolved, BadReference):
             # What it takes from its chain is not settled yet.
             return []
-        return self._act(instance, tool, arguments, replaces=attempt.id)
+        if planned is None:
+            return self._start(instance, None)
+        tool, arguments = planned
+        # What its chain left behind when it failed goes with it again.
+        return self._lengthen(instance, self._act(instance, tool, arguments, replaces=attempt.id))
+
+
+def _chooses(step: plan_pb2.Step) -> bool:
+    return canonical_route(step) == plan_pb2.ROUTE_CHOOSE

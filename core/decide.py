@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from core import conformance, failures, values
+from core import conformance, failures, gates, values
 from core.course import MIND_POOL, Course, deadline_failure, finish
 from core.failures import permanent
 from core.moves import Arm, Decide, Load, Move, ask, note
+from core.policy import NoRules, Policy
+from core.rules import Call, Rules, calls, forbidden, outlook
 from core.run import plan_attempt
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
@@ -23,10 +25,15 @@ MAX_PLAN_ASKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What the decider knows beyond the run's log: consulted to accept a plan, and never after."""
+    """What the decider knows beyond the run's log.
+
+    The contracts and limits are consulted to accept a plan, and never after; the policy at every action.
+    """
 
     contracts: Mapping[str, tool_pb2.ToolContract] = field(default_factory=dict)
     limits: conformance.Limits = field(default_factory=conformance.Limits)
+    policy: Policy = field(default_factory=NoRules)
+    gate_life_ns: int = gates.LIFE_NS
 
 
 def decide(
@@ -38,7 +45,8 @@ def decide(
     try:
         if state.plan is None:
             return _plan(state, now_ns, catalogue)
-        return Course(state, now_ns, contents or {}).moves()
+        rules = Rules(state, catalogue.policy, now_ns, catalogue.gate_life_ns)
+        return Course(state, now_ns, contents or {}, rules).moves()
     except values.NotLoaded as missing:
         return [Load(missing.blob)]
 
@@ -54,13 +62,13 @@ def _plan(state: RunState, now_ns: int, catalogue: Catalogue) -> list[Move]:
     if state.violations:
         return [finish(event_pb2.RUN_STATUS_REFUSED, _rejection(state.violations))]
     if state.goal.HasField("plan"):
-        return _accept(state, state.goal.plan, catalogue)
+        return _accept(state, state.goal.plan, catalogue, now_ns)
     moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
     if state.paused:
         return moves
     answer = state.plan_answer
     if answer is not None:
-        return _on_answer(state, answer, catalogue)
+        return _on_answer(state, answer, catalogue, now_ns)
     if state.plan_asks == 0:
         moves.append(_ask_plan(state))
     return moves
@@ -73,10 +81,12 @@ def _ask_plan(state: RunState) -> Decide:
     return ask("planner", MIND_POOL, "plan_ask", body)
 
 
-def _on_answer(state: RunState, answer: event_pb2.PlanAnswer, catalogue: Catalogue) -> list[Move]:
+def _on_answer(
+    state: RunState, answer: event_pb2.PlanAnswer, catalogue: Catalogue, now_ns: int
+) -> list[Move]:
     kind = answer.WhichOneof("answer")
     if kind == "plan":
-        return _accept(state, answer.plan, catalogue)
+        return _accept(state, answer.plan, catalogue, now_ns)
     if kind == "no_plan":
         nearest = "; nearest: " + " | ".join(answer.no_plan.nearest) if answer.no_plan.nearest else ""
         failure = permanent(failures.NO_PLAN, answer.no_plan.reason + nearest)
@@ -87,12 +97,23 @@ def _on_answer(state: RunState, answer: event_pb2.PlanAnswer, catalogue: Catalog
     return [finish(event_pb2.RUN_STATUS_FAILED, answer.failure)]
 
 
-def _accept(state: RunState, plan: plan_pb2.Plan, catalogue: Catalogue) -> list[Move]:
+def _accept(state: RunState, plan: plan_pb2.Plan, catalogue: Catalogue, now_ns: int) -> list[Move]:
     found = conformance.check_plan(plan, catalogue.contracts, goal=state.goal, limits=catalogue.limits)
+    asked: list[Call] = []
+    if not found:
+        asked = calls(
+            plan,
+            catalogue.contracts,
+            catalogue.policy,
+            goal=state.goal,
+            tenant=state.key.tenant,
+            now_ns=now_ns,
+        )
+        found = forbidden(asked)
     if found:
         rejected = event_pb2.PlanRejected(violations=found)
         return [note("plan_rejected", rejected)]
-    body = event_pb2.PlanAccepted(plan=plan)
+    body = event_pb2.PlanAccepted(plan=plan, outlook=outlook(asked) if state.goal.dry_run else [])
     for name, contract in sorted(conformance.tools_of(plan, catalogue.contracts).items()):
         body.contracts[name].CopyFrom(contract)
     return [note("plan_accepted", body)]

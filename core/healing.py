@@ -28,23 +28,14 @@ READ_BACK = "read_back"
 REREAD = "reread"
 ALTERNATIVE = "alternative"
 
+_REPEATABLE = frozenset((tool_pb2.IDEMPOTENCY_KEYED, tool_pb2.IDEMPOTENCY_NATURAL))
+
 
 def backoff_ns(seed: str, tries: int) -> int:
     """Return a delay that doubles with each try, with jitter that the seed decides (0.5 to 1.5)."""
     jitter = int.from_bytes(hashlib.sha256(f"{seed}/{tries}".encode()).digest()[:4], "big") / 2**32
     base = min(BACKOFF_FIRST_NS * 2 ** min(max(tries - 1, 0), 20), BACKOFF_LIMIT_NS)
     return int(base * (0.5 + jitter))
-
-
-def _costs_nothing(state: RunState, attempt: Attempt) -> bool:
-    """Whether an attempt is no try: taken back, left behind, or its permit expired before anybody had it."""
-    failure = attempt.result.message.failure if attempt.result is not None else event_pb2.Failure()
-    expired = failure.code == failures.PERMIT and not attempt.claimer
-    return (
-        attempt.revoked
-        or (bool(attempt.follows) and not state.stands(attempt.follows))
-        or (expired and failures.failure_class(failure) == event_pb2.FAILURE_CLASS_TRANSIENT)
-    )
 
 
 class Healer:
@@ -64,9 +55,21 @@ class Healer:
     def tries(self) -> int:
         """How many times the instance was tried: taken-back attempts and read-backs do not count."""
         return sum(
-            1
-            for a in self.instance.attempts
-            if (a.is_act or a.proposal_ask) and not _costs_nothing(self.state, a)
+            1 for a in self.instance.attempts if (a.is_act or a.proposal_ask) and not self.costs_nothing(a)
+        )
+
+    def costs_nothing(self, attempt: Attempt) -> bool:
+        """Whether an attempt is no try: taken back, left behind, or its permit refused and nobody claimed it.
+
+        A permit that expired, or that the decider did not sign, is refused for the time being.
+        """
+        failure = attempt.result.message.failure if attempt.result is not None else event_pb2.Failure()
+        refused = failure.code == failures.PERMIT and not attempt.claimer
+        return (
+            attempt.revoked
+            or (bool(attempt.follows) and not self.state.stands(attempt.follows))
+            or attempt.was_left_behind
+            or (refused and failures.failure_class(failure) == event_pb2.FAILURE_CLASS_TRANSIENT)
         )
 
     def contract(self, attempt: Attempt) -> tool_pb2.ToolContract:
@@ -124,12 +127,15 @@ class Healer:
         kind = failures.failure_class(cause)
         if kind == event_pb2.FAILURE_CLASS_IN_DOUBT and attempt.action is not None:
             return self.resolve(attempt, cause)
-        if kind == event_pb2.FAILURE_CLASS_TRANSIENT and self.tries < self.max_attempts:
+        doubtful = self.instance.doubtful
+        sound = doubtful is None or self.contract(doubtful).idempotency in _REPEATABLE
+        if kind == event_pb2.FAILURE_CLASS_TRANSIENT and self.tries < self.max_attempts and sound:
             return self.retry(attempt, RETRY, cause)
-        if self.instance.doubtful is not None:
-            return self.resolve(self.instance.doubtful, cause)
+        if doubtful is not None:
+            return self.resolve(doubtful, cause)
         happened = attempt.result is not None and attempt.result.message.happened == event_pb2.HAPPENED_YES
-        tool = "" if happened else self.alternative(attempt)
+        # What is not what was authorised says nothing about the tool.
+        tool = "" if happened or cause.code == failures.PERMIT else self.alternative(attempt)
         if tool:
             return self.heal(attempt, ALTERNATIVE, cause, 0, tool)
         return self.fail(cause)
@@ -153,9 +159,8 @@ class Healer:
     def resolve(self, attempt: Attempt, cause: event_pb2.Failure) -> Decide:
         """Nobody knows whether the effect happened: find out, or repeat where that is sound."""
         contract = self.contract(attempt)
-        repeatable = contract.idempotency in (tool_pb2.IDEMPOTENCY_KEYED, tool_pb2.IDEMPOTENCY_NATURAL)
         current = self.instance.current or attempt
-        if repeatable and self.tries < self.max_attempts:
+        if contract.idempotency in _REPEATABLE and self.tries < self.max_attempts:
             return self.retry(current, RETRY_SAME_KEY, cause)
         asked = any(
             a.action and a.action.kind == event_pb2.ACTION_KIND_READ_BACK for a in self.instance.attempts
@@ -210,10 +215,11 @@ class Healer:
     def repeats(self, attempt: Attempt) -> bool:
         """Whether an earlier attempt was the same action with the same outcome."""
 
-        def outcome(a: Attempt) -> tuple[str, str, bytes] | None:
+        def outcome(a: Attempt) -> tuple[str, str, bytes, bytes] | None:
             if a.action is None or a.result is None or not a.is_act:
                 return None
             output = a.result.message.output.SerializeToString(deterministic=True)
-            return a.action.tool, a.action.permit.arguments_sha256, output
+            permit = a.action.permit
+            return a.action.tool, permit.arguments_sha256, permit.pending_sha256, output
 
         return any(outcome(a) == outcome(attempt) for a in self.instance.attempts if a.id != attempt.id)

@@ -19,6 +19,8 @@ DecisionBody = (
     | event_pb2.Healed
     | event_pb2.InDoubt
     | event_pb2.ProposalRefused
+    | event_pb2.GateOpened
+    | event_pb2.GateClosed
     | event_pb2.Finished
 )
 

@@ -14,13 +14,31 @@ from typing import Any
 
 from core import failures
 from core.chain import took_what_counts
+from core.gates import CHOICES, REFUSED
+from core.healing import RETRY_SAME_KEY
 from core.plan import instance as instance_id
-from core.ports import Record, RunKey
-from core.state import Attempt, Heal, Instance, ResultFact, RunState, VerdictFact, evolve
+from core.ports import Address, Record, RunKey
+from core.state import (
+    Attempt,
+    Decision,
+    Gate,
+    Heal,
+    Instance,
+    ResultFact,
+    RunState,
+    VerdictFact,
+    evolve,
+)
 from handrail.v1 import event_pb2
 
-VERSION = 2
-"""The version of the vocabulary that this code writes, and the newest that it reads; 2 brought bundles."""
+VERSION = 3
+"""The version of the vocabulary that this code writes, and the newest that it reads.
+
+2 brought bundles, 3 gates.
+"""
+
+MAX_DECISIONS = 64
+"""Of one gate; whoever may not decide must not fill a run's memory."""
 
 NAMELESS = "nameless"
 """Who claimed without saying who."""
@@ -45,6 +63,7 @@ BUNDLED: frozenset[str] = frozenset(
         "step_failed",
         "healed",
         "proposal_refused",
+        "gate_closed",
         "action",
         "result",
         "verdict",
@@ -98,21 +117,26 @@ def unbundled(record: Record) -> tuple[Record, ...]:
 def _part(record: Record, event: event_pb2.Event) -> Record:
     """Place an event that another carries: the same writer's, so on the same channel, of the same pool."""
     arm = event.WhichOneof("body")
-    nothing = replace(record, event=None)
     if arm not in BUNDLED or event.before:
-        return nothing
+        return _without_event(record)
     channel, *topic = HANDLERS[arm][0]
     own = record.address.topic
     for i, token in enumerate(topic):
         if token == "*":
             if tuple(topic[:i]) != own[:i]:
-                return nothing
+                return _without_event(record)
             is_attempt = channel == "ans" and i == len(topic) - 1
             topic[i] = getattr(event, arm).attempt if is_attempt else own[i]
             own = (*own[:i], topic[i], *own[i + 1 :])
     if channel != record.address.channel:
-        return nothing
-    return replace(record, address=replace(record.address, topic=tuple(topic)), event=event)
+        return _without_event(record)
+    address = Address(record.address.key, record.address.channel, tuple(topic))
+    # Not by `replace`, which costs as much as all the rest.
+    return Record(record.sequence, record.time_ns, address, event, record.trace)
+
+
+def _without_event(record: Record) -> Record:
+    return replace(record, event=None)
 
 
 def apply_part(state: RunState, record: Record) -> RunState:
@@ -218,6 +242,21 @@ def _on_resume(state: RunState, record: Record, body: event_pb2.Resume) -> RunSt
     return evolve(state, paused=False) if state.paused else None
 
 
+def _on_decide(state: RunState, record: Record, body: event_pb2.Decide) -> RunState | None:
+    gate = state.gates.get(body.gate)
+    if gate is None or gate.closed is not None or body.binding != gate.opened.binding:
+        return None
+    if body.choice not in CHOICES.get(gate.opened.kind, ()):
+        return None
+    if not body.approver or len(gate.decisions) >= MAX_DECISIONS:
+        return None
+    if any(body.approver == decision.message.approver for decision in gate.decisions):
+        # Nobody decides twice.
+        return None
+    decided = evolve(gate, decisions=(*gate.decisions, Decision(record.time_ns, body)))
+    return evolve(state, gates={**state.gates, body.gate: decided})
+
+
 # --- dec -------------------------------------------------------------------------------------------
 
 
@@ -233,6 +272,7 @@ def _on_plan_accepted(state: RunState, record: Record, body: event_pb2.PlanAccep
         state,
         plan=body.plan,
         contracts=dict(body.contracts),
+        outlook=tuple(body.outlook),
         instances=instances,
         open=frozenset(instances),
     )
@@ -337,6 +377,51 @@ def _on_proposal_refused(state: RunState, record: Record, body: event_pb2.Propos
     return _change(state, found[0], evolve(found[1], refused=tuple(body.violations)))
 
 
+def _on_gate_opened(state: RunState, record: Record, body: event_pb2.GateOpened) -> RunState | None:
+    waiting = [state.instances.get(item.step) for item in body.items]
+    if not waiting or not body.gate or body.gate in state.gates:
+        return None
+    expected = "in_doubt" if body.kind == event_pb2.GATE_KIND_DOUBT else ""
+    if any(one is None or one.settled != expected or one.gate for one in waiting):
+        return None
+    gate = Gate(sequence=record.sequence, opened_ns=record.time_ns, opened=body)
+    state = evolve(state, gates={**state.gates, body.gate: gate})
+    for item in body.items:
+        state = _put(state, evolve(state.instances[item.step], gate=body.gate))
+    return state
+
+
+def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed) -> RunState | None:
+    gate = state.gates.get(body.gate)
+    if gate is None or gate.closed is not None or not body.outcome:
+        return None
+    state = evolve(state, gates={**state.gates, body.gate: evolve(gate, closed=body)})
+    for item in gate.opened.items:
+        instance = state.instances[item.step]
+        approved, denied = instance.approved, instance.denied
+        if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
+            approved = {**approved, item.binding: body.gate}
+        elif body.outcome in REFUSED:
+            denied = body.gate
+        instance = evolve(instance, gate="", approved=approved, denied=denied)
+        if instance.settled == "in_doubt":
+            state = _clear_up(state, record, instance, body)
+        else:
+            state = _put(state, instance)
+    return state
+
+
+def _clear_up(state: RunState, record: Record, instance: Instance, body: event_pb2.GateClosed) -> RunState:
+    """Take somebody's word about a doubt: it happened, or it is to be done again."""
+    if body.outcome == event_pb2.GATE_OUTCOME_HAPPENED:
+        return _settle(state, evolve(instance, settled="done", reason="", output=body.output))
+    current = instance.current
+    if body.outcome == event_pb2.GATE_OUTCOME_REPEAT and current is not None:
+        heal = Heal(RETRY_SAME_KEY, current.id, record.time_ns)
+        return _put(state, evolve(instance, settled="", reason="", heal=heal, denied=""))
+    return _put(state, instance)
+
+
 def _on_finished(state: RunState, record: Record, body: event_pb2.Finished) -> RunState | None:
     return evolve(state, finished=body, ended_ns=record.time_ns)
 
@@ -409,8 +494,12 @@ def _on_result(state: RunState, record: Record, body: event_pb2.Result) -> RunSt
     event_id = record.event.id if record.event is not None else ""
     result = ResultFact(event_id, record.sequence, record.time_ns, body)
     ended = record.time_ns if body.HasField("failure") else 0
+    answered = evolve(found[1], result=result, ended_ns=ended)
+    if answered.was_left_behind:
+        # Nobody has called it.
+        state = evolve(state, actions=state.actions - 1)
     # It also takes the place of the heal for its silence, if one was decided.
-    return _change(state, evolve(found[0], heal=None), evolve(found[1], result=result, ended_ns=ended))
+    return _change(state, evolve(found[0], heal=None), answered)
 
 
 def _on_orphan(state: RunState, record: Record, body: event_pb2.Orphan) -> RunState | None:
@@ -479,6 +568,7 @@ HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {
     "cancel": (("cmd", "cancel"), _on_cancel),
     "pause": (("cmd", "pause"), _on_pause),
     "resume": (("cmd", "resume"), _on_resume),
+    "decide": (("cmd", "decide"), _on_decide),
     "plan_ask": (("dec", "ask", "planner", "*"), _on_plan_ask),
     "proposal_ask": (("dec", "ask", "executor", "*"), _on_proposal_ask),
     "action": (("dec", "ask", "worker", "*"), _on_action),
@@ -491,6 +581,8 @@ HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {
     "healed": (("dec", "note", "healed"), _on_healed),
     "in_doubt": (("dec", "note", "in_doubt"), _on_in_doubt),
     "proposal_refused": (("dec", "note", "proposal_refused"), _on_proposal_refused),
+    "gate_opened": (("dec", "note", "gate_opened"), _on_gate_opened),
+    "gate_closed": (("dec", "note", "gate_closed"), _on_gate_closed),
     "finished": (("dec", "note", "finished"), _on_finished),
     "revoked": (("dec", "claim", "*", "revoke", "*"), _on_revoked),
     "plan_answer": (("ans", "planner", "*", "plan", "*"), _on_plan_answer),

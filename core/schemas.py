@@ -7,6 +7,7 @@ is an integer: 1.0 is not one, as for the tools themselves.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,6 +19,12 @@ from core.errors import HandrailError
 CACHED_SCHEMAS = 1_024
 MAX_PROBLEMS = 20
 MAX_ALTERNATIVES = 100
+MAX_CLOSED_DEPTH = 16
+_CLOSED_FORMATS = frozenset({"date", "time", "date-time", "uuid"})
+# Anchored, and of a length that the pattern itself bounds, with nothing that stands for any character.
+_CLOSED_PATTERN = re.compile(
+    r"\^(?:[^.*+^$\\|()\[\]{}?]|\\[dw]|\[[^\^\]\\]+\]|\{[0-9]{1,2}(?:,[0-9]{1,2})?\}|\?)+\$"
+)
 _SHOWN_CHARS = 60
 _MESSAGE_CHARS = 300
 _KINDS = {"string": "text", "object": "an object", "array": "a list", "integer": "an integer"}
@@ -112,7 +119,7 @@ def descend(nodes: tuple[Node, ...], part: str | int) -> tuple[Node, ...] | None
     An object with properties and no word on further ones has no further ones: so pydantic writes them.
     """
     found: list[Node] = []
-    for node in _alternatives(nodes):
+    for node in alternatives(nodes):
         child = _child(node.part, part) if node is not None else True
         if child is True:
             return None
@@ -125,10 +132,71 @@ def names(nodes: tuple[Node, ...]) -> set[str]:
     """Return the names of the properties that a value can have, as far as the schema says."""
     found = (
         node.part.get("properties", {})
-        for node in _alternatives(nodes)
+        for node in alternatives(nodes)
         if node and isinstance(node.part, dict)
     )
     return {name for properties in found for name in properties}
+
+
+def is_closed(nodes: tuple[Node, ...], depth: int = MAX_CLOSED_DEPTH) -> bool:
+    """Whether no value of a schema can carry free text: integers, booleans, enumerations, closed patterns."""
+    return depth > 0 and all(node is not None and _is_closed(node, depth) for node in alternatives(nodes))
+
+
+def _is_closed(node: Node, depth: int) -> bool:
+    part = node.part
+    if not isinstance(part, dict):
+        return False
+    if "const" in part or "enum" in part:
+        return True
+    kinds = part.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    return all(_is_closed_kind(kind, node, depth) for kind in kinds)
+
+
+def _is_closed_kind(kind: Any, node: Node, depth: int) -> bool:
+    part: dict[str, Any] = node.part
+    if kind in ("integer", "boolean", "null"):
+        return True
+    if kind == "number":
+        return "minimum" in part and "maximum" in part
+    if kind == "string":
+        return (
+            part.get("format") in _CLOSED_FORMATS
+            or _CLOSED_PATTERN.fullmatch(part.get("pattern", "")) is not None
+        )
+    if kind == "array":
+        return is_closed((Node(part.get("items", True), node.whole),), depth - 1)
+    if kind == "object":
+        held = part.get("properties", {})
+        extra = part.get("additionalProperties", False)
+        return (
+            bool(held)
+            and not extra
+            and all(is_closed((Node(one, node.whole),), depth - 1) for one in held.values())
+        )
+    return False
+
+
+def alternatives(nodes: tuple[Node, ...]) -> Iterator[Node | None]:
+    """Yield what the nodes can stand for, references followed; None where that cannot be told."""
+    pending = list(nodes)
+    for _ in range(MAX_ALTERNATIVES):
+        if not pending:
+            return
+        node = pending.pop()
+        part = node.part
+        if not isinstance(part, dict):
+            yield node
+            continue
+        if "$ref" in part:
+            target = _lookup(node.whole, part["$ref"])
+            pending.append(Node(True if target is None else target, node.whole))
+        elif "anyOf" in part or "oneOf" in part:
+            pending.extend(Node(inner, node.whole) for inner in part.get("anyOf") or part["oneOf"])
+        else:
+            yield node
+    yield None
 
 
 def show(value: Any) -> str:
@@ -189,27 +257,6 @@ def _types(error: Any) -> list[str]:
             return []
         return [kind for inner in error.context for kind in _types(inner)]
     return []
-
-
-def _alternatives(nodes: tuple[Node, ...]) -> Iterator[Node | None]:
-    """Yield what the nodes can stand for, references followed; None where that cannot be told."""
-    pending = list(nodes)
-    for _ in range(MAX_ALTERNATIVES):
-        if not pending:
-            return
-        node = pending.pop()
-        part = node.part
-        if not isinstance(part, dict):
-            yield node
-            continue
-        if "$ref" in part:
-            target = _lookup(node.whole, part["$ref"])
-            pending.append(Node(True if target is None else target, node.whole))
-        elif "anyOf" in part or "oneOf" in part:
-            pending.extend(Node(inner, node.whole) for inner in part.get("anyOf") or part["oneOf"])
-        else:
-            yield node
-    yield None
 
 
 def _child(schema: Any, part: str | int) -> Any:

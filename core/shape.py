@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from core.plan import dependencies
 from handrail.v1 import plan_pb2
@@ -11,7 +13,7 @@ from handrail.v1 import plan_pb2
 MAX_SHAPES = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """What follows from a plan alone."""
 
@@ -21,6 +23,11 @@ class Shape:
     rank: Mapping[str, int]
     # By step, the steps that need it.
     needed_by: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the plan."""
+        return hashlib.sha256(self.plan.SerializeToString(deterministic=True)).hexdigest()
 
 
 _shapes: dict[int, Shape] = {}

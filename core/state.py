@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from core.failures import BEFORE_THE_CALL, failure_class
+from core.failures import BEFORE_THE_CALL, LEFT_BEHIND, failure_class
 from core.ports import RunKey
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 Settled = Literal["", "done", "skipped", "failed", "in_doubt"]
 
-_T = TypeVar("_T", bound="Attempt | Instance | RunState")
+_T = TypeVar("_T", bound="Attempt | Gate | Instance | RunState")
 
 
 def evolve(value: _T, **changes: Any) -> _T:
@@ -48,6 +48,26 @@ class VerdictFact:
 
     time_ns: int
     message: event_pb2.Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody said at a gate."""
+
+    time_ns: int
+    message: event_pb2.Decide
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A point where a human must decide, bound to exact actions."""
+
+    sequence: int
+    opened_ns: int
+    opened: event_pb2.GateOpened
+    # The first of each approver, in the order of the log.
+    decisions: tuple[Decision, ...] = ()
+    closed: event_pb2.GateClosed | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +130,12 @@ class Attempt:
         return bool(self.claimer) and code not in BEFORE_THE_CALL
 
     @property
+    def was_left_behind(self) -> bool:
+        """Whether its chain stopped before it, by its answer, or it was read with what does not count."""
+        code = self.result.message.failure.code if self.result is not None else ""
+        return bool(self.follows) and code == LEFT_BEHIND
+
+    @property
     def can_be_taken_back(self) -> bool:
         """Whether a worker was asked and has neither claimed nor answered, as far as is known."""
         return self.action is not None and not (self.claimer or self.result or self.revoked)
@@ -136,6 +162,11 @@ class Instance:
     attempts: tuple[Attempt, ...] = ()
     heal: Heal | None = None
     heals: tuple[event_pb2.Healed, ...] = ()
+    # The gate at which it waits, and the actions that were approved: where, by binding.
+    gate: str = ""
+    approved: Mapping[str, str] = field(default_factory=dict)
+    # The gate at which it was denied, or at which nobody decided in time.
+    denied: str = ""
     output: plan_pb2.Value | None = None
     failure: event_pb2.Failure | None = None
     reason: str = ""
@@ -189,11 +220,14 @@ class RunState:
     violations: tuple[plan_pb2.Violation, ...] = ()
     plan: plan_pb2.Plan | None = None
     contracts: Mapping[str, tool_pb2.ToolContract] = field(default_factory=dict)
+    # Of a dry run.
+    outlook: tuple[event_pb2.Outlook, ...] = ()
     instances: Mapping[str, Instance] = field(default_factory=dict)
     # The attempt ids of the run and the instances they belong to.
     attempts: Mapping[str, str] = field(default_factory=dict)
     # In chains: an attempt, and the one that comes next.
     followers: Mapping[str, str] = field(default_factory=dict)
+    gates: Mapping[str, Gate] = field(default_factory=dict)
     # Instances that are not settled; settled ones need no second look.
     open: frozenset[str] = frozenset()
     failed: tuple[str, ...] = ()
@@ -235,9 +269,15 @@ class RunState:
             return event_pb2.RUN_STATUS_PAUSED
         if self.plan is None:
             return event_pb2.RUN_STATUS_PLANNING
-        if any(self.instances[i].settled == "in_doubt" for i in self.open) and not self.in_flight:
+        opened = (self.instances[i] for i in self.open)
+        if any(i.gate or i.settled == "in_doubt" for i in opened) and not self.in_flight:
             return event_pb2.RUN_STATUS_WAITING
         return event_pb2.RUN_STATUS_RUNNING
+
+    @property
+    def open_gates(self) -> tuple[Gate, ...]:
+        """The gates at which somebody has yet to decide, in the order in which they were opened."""
+        return tuple(gate for gate in self.gates.values() if gate.closed is None)
 
     @property
     def in_flight(self) -> tuple[Attempt, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.plan import canonical_route
-from core.state import Attempt, Instance, RunState
+from core.state import Attempt, Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 from handrail.v1.run_service_pb2 import StepStatus
 
@@ -33,11 +33,41 @@ def view(state: RunState) -> run_service_pb2.Run:
         run.deadline.CopyFrom(state.goal.deadline)
     if state.finished is not None and state.finished.HasField("failure"):
         run.failure.CopyFrom(state.finished.failure)
+    run.gates.extend(show_gate(state, gate) for gate in state.gates.values())
     if state.plan is not None:
         run.plan.CopyFrom(state.plan)
         for step in state.plan.steps:
             _add_step(run, state, step)
     return run
+
+
+def show_gate(state: RunState, gate: Gate) -> run_service_pb2.Gate:
+    """Return what somebody who is to decide may see of a gate."""
+    seen = run_service_pb2.Gate(
+        id=gate_id(state.key.run, gate.opened.gate),
+        run=state.key.run,
+        goal=state.goal.text,
+        submitter=state.goal.submitter,
+        what=gate.opened,
+        closed=gate.closed,
+    )
+    if gate.closed is None and state.finished is not None:
+        seen.closed.CopyFrom(left_open(gate.opened.gate))
+    seen.opened.FromNanoseconds(gate.opened_ns)
+    approvals = (d.message for d in gate.decisions if d.message.choice == event_pb2.GATE_CHOICE_APPROVE)
+    seen.approved_by.extend(decided.approver for decided in approvals)
+    return seen
+
+
+def left_open(gate: str) -> event_pb2.GateClosed:
+    """Return what becomes of a gate at which nobody has decided when its run ends."""
+    reason = "the run ended before anybody decided"
+    return event_pb2.GateClosed(gate=gate, outcome=event_pb2.GATE_OUTCOME_VOID, reason=reason)
+
+
+def gate_id(run: str, gate: str) -> str:
+    """Name a gate of a run to others: "r0-01k9x3...-g1"."""
+    return f"{run}-{gate}"
 
 
 def _add_step(run: run_service_pb2.Run, state: RunState, step: plan_pb2.Step) -> None:
@@ -67,6 +97,9 @@ def _step(state: RunState, instance: Instance, step: plan_pb2.Step) -> run_servi
     elif instance.settled == "in_doubt":
         seen.failure.code = "in_doubt"
         seen.failure.message = instance.reason
+    seen.outlook.extend(one for one in state.outlook if one.step == instance.id)
+    if instance.gate:
+        seen.gate = gate_id(state.key.run, instance.gate)
     seen.attempts.extend(_attempt(a) for a in instance.attempts)
     seen.heals.extend(instance.heals)
     return seen
@@ -80,6 +113,8 @@ def _status(state: RunState, instance: Instance) -> StepStatus.ValueType:
         return run_service_pb2.STEP_STATUS_CANCELLED
     if instance.count is not None:
         return run_service_pb2.STEP_STATUS_RUNNING
+    if instance.gate:
+        return run_service_pb2.STEP_STATUS_GATED
     if current is None or current.revoked:
         return run_service_pb2.STEP_STATUS_PENDING
     if instance.heal is not None:

@@ -1,4 +1,4 @@
-"""The Python client of a Handrail server: `Client` for asyncio, `SyncClient` for everybody else.
+"""The Python client of a Handrail server, for asyncio; `handrail.sync_client` is for everybody else.
 
     async with Client("127.0.0.1:7433") as client:
         run = await client.run("refund order 1001 and tell the customer")
@@ -16,9 +16,8 @@ import math
 import os
 import random
 import sys
-import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast
@@ -32,6 +31,9 @@ from handrail import errors, goals
 from handrail.goals import sendable
 from handrail.v1 import (
     event_pb2,
+    gate_service_pb2,
+    gate_service_pb2_grpc,
+    plan_pb2,
     run_service_pb2,
     run_service_pb2_grpc,
     tool_pb2,
@@ -88,6 +90,7 @@ class Client:
         options = [*_OPTIONS, *([("grpc.enable_http_proxy", 0)] if _is_local(address) else [])]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._runs = run_service_pb2_grpc.RunServiceStub(self._channel)
+        self._gates = gate_service_pb2_grpc.GateServiceStub(self._channel)
         self._tools = tool_service_pb2_grpc.ToolServiceStub(self._channel)
         self._ids = Ulids(time.time_ns, os.urandom)
 
@@ -262,6 +265,92 @@ class Client:
         """Let a paused run go on."""
         await self._call(self._runs.ResumeRun, run_service_pb2.ResumeRunRequest(run=sendable("run", run)))
 
+    async def gate(self, gate: str) -> run_service_pb2.Gate:
+        """Return a gate: what waits, why, and what has been said."""
+        request = gate_service_pb2.GetGateRequest(gate=sendable("gate", gate))
+        response = await self._call(self._gates.GetGate, request)
+        return response.gate
+
+    async def gates(self) -> AsyncGenerator[run_service_pb2.Gate, None]:
+        """Yield the gates that are open, the oldest first."""
+        request = gate_service_pb2.ListGatesRequest(page_size=PAGE_SIZE)
+        while True:
+            page = await self._call(self._gates.ListGates, request)
+            for gate in page.gates:
+                yield gate
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    async def watch_gates(
+        self, *, outage_s: float | None = DEFAULT_OUTAGE_S
+    ) -> AsyncGenerator[run_service_pb2.Gate, None]:
+        """Yield every open gate, then each that opens or closes, without end.
+
+        A lost server is looked for again, until there has been none for `outage_s`; what is open comes anew.
+        """
+        patience = _Patience(None, outage_s)
+        while True:
+            call = self._gates.WatchGates(gate_service_pb2.WatchGatesRequest())
+            try:
+                async for response in call:
+                    patience.renew()
+                    yield response.gate
+            except grpc.aio.AioRpcError as error:
+                if not patience.covers(error):
+                    raise errors.of_rpc(patience.cause(error), self.address) from None
+            finally:
+                call.cancel()
+            await patience.pause()
+
+    async def decide(
+        self, gate: str, *, approve: bool, approver: str, binding: str = "", reason: str = ""
+    ) -> bool:
+        """Approve or deny what waits at a gate; return whether the same had been decided before.
+
+        `binding` is that of the gate as it was shown; without one, whatever the gate is for now is decided.
+        """
+        choice = event_pb2.GATE_CHOICE_APPROVE if approve else event_pb2.GATE_CHOICE_DENY
+        return await self._decide(gate, choice, approver, binding, reason)
+
+    async def settle(
+        self,
+        gate: str,
+        *,
+        happened: bool,
+        approver: str,
+        output: Any = None,
+        binding: str = "",
+        reason: str = "",
+    ) -> bool:
+        """Settle a doubt: the effect happened (and returned `output`), or it is to be done again.
+
+        To give it up, deny it. Returns whether the same had been decided before.
+        """
+        choice = event_pb2.GATE_CHOICE_HAPPENED if happened else event_pb2.GATE_CHOICE_REPEAT
+        value = None if output is None else goals.value("output", output)
+        return await self._decide(gate, choice, approver, binding, reason, value)
+
+    async def _decide(
+        self,
+        gate: str,
+        choice: event_pb2.GateChoice.ValueType,
+        approver: str,
+        binding: str,
+        reason: str,
+        output: plan_pb2.Value | None = None,
+    ) -> bool:
+        request = gate_service_pb2.DecideGateRequest(
+            gate=sendable("gate", gate),
+            choice=choice,
+            binding=sendable("binding", binding) or (await self.gate(gate)).what.binding,
+            approver=sendable("approver", approver),
+            reason=sendable("reason", reason),
+            output=output,
+        )
+        response = await self._call(self._gates.DecideGate, request)
+        return response.existed
+
     async def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
         """Return the contracts of all tools, by name."""
         found: list[tool_pb2.ToolContract] = []
@@ -289,121 +378,6 @@ class Client:
                 if not patience.covers(error):
                     raise errors.of_rpc(patience.cause(error), self.address) from None
             await patience.pause()
-
-
-class SyncClient:
-    """The same calls without asyncio; they run on an event loop in a thread of this client's own."""
-
-    def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="handrail-client", daemon=True)
-        self._thread.start()
-        self._client = self._run(_connect(address, timeout_s))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Disconnect and end the thread."""
-        if self._loop.is_closed():
-            return
-        self._run(self._client.close())
-        self._run(self._loop.shutdown_asyncgens())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def submit(
-        self, goal: str, *, request_id: str | None = None, **options: Unpack[goals.Options]
-    ) -> Submitted:
-        """See `Client.submit`."""
-        return self._run(self._client.submit(goal, request_id=request_id, **options))
-
-    def run(
-        self,
-        goal: str,
-        *,
-        request_id: str | None = None,
-        timeout_s: float | None = None,
-        **options: Unpack[goals.Options],
-    ) -> run_service_pb2.Run:
-        """See `Client.run`."""
-        return self._run(self._client.run(goal, request_id=request_id, timeout_s=timeout_s, **options))
-
-    def get(self, run: str) -> run_service_pb2.Run:
-        """See `Client.get`."""
-        return self._run(self._client.get(run))
-
-    def list(self, *, status: RunStatus.ValueType | int = 0) -> Iterator[run_service_pb2.RunSummary]:
-        """See `Client.list`."""
-        return self._iterate(self._client.list(status=status))
-
-    def list_page(
-        self, *, status: RunStatus.ValueType | int = 0, page_size: int = 0, page_token: str = ""
-    ) -> RunPage:
-        """See `Client.list_page`."""
-        return self._run(self._client.list_page(status=status, page_size=page_size, page_token=page_token))
-
-    def watch(
-        self,
-        run: str,
-        *,
-        after: str = "",
-        until_now: bool = False,
-        timeout_s: float | None = None,
-        outage_s: float | None = DEFAULT_OUTAGE_S,
-    ) -> Iterator[run_service_pb2.WatchRunResponse]:
-        """See `Client.watch`."""
-        return self._iterate(
-            self._client.watch(run, after=after, until_now=until_now, timeout_s=timeout_s, outage_s=outage_s)
-        )
-
-    def wait(self, run: str, *, timeout_s: float | None = None) -> run_service_pb2.Run:
-        """See `Client.wait`."""
-        return self._run(self._client.wait(run, timeout_s=timeout_s))
-
-    def cancel(self, run: str, *, reason: str = "") -> None:
-        """See `Client.cancel`."""
-        self._run(self._client.cancel(run, reason=reason))
-
-    def pause(self, run: str, *, reason: str = "") -> None:
-        """See `Client.pause`."""
-        self._run(self._client.pause(run, reason=reason))
-
-    def resume(self, run: str) -> None:
-        """See `Client.resume`."""
-        self._run(self._client.resume(run))
-
-    def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
-        """See `Client.tools`."""
-        return self._run(self._client.tools())
-
-    def tool(self, name: str) -> tool_pb2.ToolContract:
-        """See `Client.tool`."""
-        return self._run(self._client.tool(name))
-
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:  # Ctrl-C reaches this thread only
-            future.cancel()
-            raise
-
-    def _iterate(self, items: AsyncGenerator[_T, None]) -> Iterator[_T]:
-        async def advance() -> _T | None:
-            return await anext(items, None)
-
-        try:
-            while (item := self._run(advance())) is not None:
-                yield item
-        finally:
-            self._run(items.aclose())
 
 
 class _Patience:
@@ -452,10 +426,6 @@ def _trace() -> tuple[tuple[str, str], ...]:
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return tuple(carrier.items())
-
-
-async def _connect(address: str, timeout_s: float) -> Client:
-    return Client(address, timeout_s=timeout_s)
 
 
 def _is_local(address: str) -> bool:

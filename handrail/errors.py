@@ -60,7 +60,7 @@ class InvalidArgument(ClientError):
 
 
 class NotFound(ClientError):
-    """There is no such run or tool."""
+    """There is no such run, gate or tool."""
 
 
 class AlreadyExists(ClientError):
@@ -68,7 +68,11 @@ class AlreadyExists(ClientError):
 
 
 class FailedPrecondition(ClientError):
-    """The run is in no state for this; `metadata["status"]` says in which."""
+    """The run or the gate is in no state for this; `metadata` says in which."""
+
+
+class PermissionDenied(ClientError):
+    """The rules do not let whoever asks do this."""
 
 
 class Unavailable(ClientError):
@@ -92,6 +96,7 @@ _CLASSES: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

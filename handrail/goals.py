@@ -82,6 +82,14 @@ def _plan(plan: plan_pb2.Plan | Mapping[str, Any]) -> plan_pb2.Plan:
         raise errors.invalid(f"plan.{error.field}", "bad_form", error.message) from None
 
 
+def value(field: str, held: Any) -> plan_pb2.Value:
+    """Return a JSON value as a message."""
+    try:
+        return plan_pb2.Value(json=encode(held))
+    except (BadValue, TypeError, ValueError) as error:
+        raise errors.invalid(field, "bad_json", f"it must be a JSON value: {error}") from None
+
+
 def _context(context: Mapping[str, Any]) -> str:
     try:
         return encode(dict(context))

@@ -1,13 +1,14 @@
-"""A project: the settings, tools and playbooks in a directory, checked as a whole.
+"""A project: the settings, tools, playbooks and policy in a directory, checked as a whole.
 
 Loading imports the toolboxes' modules; `load_settings` alone does not. What is wrong is told at once, in one
-ProjectError.
+ProjectError; but the rules of the policy are parsed when somebody first asks for them, since few parts do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from core import contracts as contract_rules
 from core.playbook import Playbook
 from core.playbook import check as check_playbook
 from handrail import modules
+from handrail.policy import PolicyFiles, load_policy, read_policy
 from handrail.settings import ProjectError as ProjectError
 from handrail.settings import Settings as Settings
 from handrail.settings import explain, read_text
@@ -24,6 +26,7 @@ from handrail.tool import Contract, Tool, collect
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from core.cedar import CedarPolicy
     from handrail.v1.tool_pb2 import ToolContract
 
 MAX_PLAYBOOKS = 500
@@ -40,15 +43,22 @@ class Project:
     contracts: dict[str, Contract]
     protos: dict[str, ToolContract]
     playbooks: tuple[Playbook, ...]
+    policy_files: PolicyFiles
+
+    @cached_property
+    def policy(self) -> CedarPolicy:
+        """The rules, parsed and checked; raises ProjectError with everything that is wrong with them."""
+        return load_policy(self.directory, self.policy_files, self.protos.values())
 
 
-def load(directory: Path) -> Project:
-    """Load a project; raises ProjectError with everything that is wrong with it."""
+def load(directory: Path, *, rules: bool = False) -> Project:
+    """Load a project, with `rules` those of its policy too; raises ProjectError with everything wrong."""
     directory = directory.resolve()
     settings = load_settings(directory)
     problems: list[str] = []
     tools = _load_tools(directory, settings, problems)
     playbooks = _load_playbooks(directory, settings, problems)
+    policy_files = read_policy(directory, problems)
     problems += [f"{v.field}: {v.message}" for v in contract_rules.check_tools(tools)]
     protos: dict[str, ToolContract] = {}
     if not problems:
@@ -58,14 +68,18 @@ def load(directory: Path) -> Project:
     if problems:
         raise ProjectError(directory, problems)
     by_name = {tool.contract.name: tool for tool in tools}
-    return Project(
+    project = Project(
         directory=directory,
         settings=settings,
         tools=by_name,
         contracts={name: tool.contract for name, tool in by_name.items()},
         protos=protos,
         playbooks=tuple(playbook for _, playbook in playbooks),
+        policy_files=policy_files,
     )
+    if rules:
+        _ = project.policy
+    return project
 
 
 def _load_tools(directory: Path, settings: Settings, problems: list[str]) -> list[Tool]:

@@ -99,6 +99,12 @@ class LimitsSettings(_Section):
     max_steps: Annotated[int, Field(ge=1, le=10_000)] = 1_000
 
 
+class GatesSettings(_Section):
+    """[gates]: how long a gate is open before nobody's answer is a no."""
+
+    life_s: Annotated[int, Field(ge=1, le=30 * 24 * 3_600)] = 24 * 3_600
+
+
 class BrokerSettings(_Section):
     """[broker]: `sync` "relaxed" is faster and can lose the last moments when the machine loses power.
 
@@ -110,6 +116,16 @@ class BrokerSettings(_Section):
     shards: Annotated[int, Field(ge=1, le=64)] = 4
     url: str = ""
     credentials: str = ""
+
+
+class PermitsSettings(_Section):
+    """[permits]: `key` is a file with the decider's private key; without it the data directory has one.
+
+    `trusted` are files with public keys of other deciders, which workers and verifiers believe too.
+    """
+
+    key: str = ""
+    trusted: Annotated[list[str], Field(max_length=64)] = []
 
 
 class GatewaySettings(_Section):
@@ -126,7 +142,9 @@ class Settings(_Section):
     pools: PoolsSettings = PoolsSettings()
     playbooks: PlaybooksSettings = PlaybooksSettings()
     limits: LimitsSettings = LimitsSettings()
+    gates: GatesSettings = GatesSettings()
     broker: BrokerSettings = BrokerSettings()
+    permits: PermitsSettings = PermitsSettings()
     gateway: GatewaySettings = GatewaySettings()
 
 

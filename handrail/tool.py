@@ -86,6 +86,7 @@ class Contract(BaseModel):
     pre: str = ""
     post: str = ""
     critical: tuple[str, ...] = ()
+    endorses: tuple[str, ...] = ()
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TOOL_TIMEOUT_S)] = DEFAULT_TOOL_TIMEOUT_S
     retry: RetryName = "permanent"
     capability: str = ""
@@ -130,6 +131,7 @@ def tool(
     pre: str = "",
     post: str = "",
     critical: Sequence[str] = (),
+    endorses: Sequence[str] = (),
     timeout_s: float = DEFAULT_TOOL_TIMEOUT_S,
     retry: RetryName = "permanent",
     capability: str = "",
@@ -139,7 +141,9 @@ def tool(
     """Make a typed function a tool.
 
     `key` names the parameter that receives the idempotency key; it is hidden from plans. `pre` and `post`
-    are CEL over `args`, `reads` and (post) `output`. Permission defaults to the least that fits the effect.
+    are CEL over `args`, `reads` and (post) `output`. `critical` names the arguments that decide whom or what
+    a call strikes, `endorses` the fields of the output that nobody outside can write ("id", "orders[].id").
+    Permission defaults to the least that fits the effect.
     """
 
     def decorate(function: _F) -> _F:
@@ -164,6 +168,7 @@ def tool(
             pre=pre,
             post=post,
             critical=tuple(critical),
+            endorses=tuple(endorses),
             timeout_s=timeout_s,
             retry=retry,
             capability=capability,

@@ -141,7 +141,7 @@ class AttemptTeller(Teller):
                 **common,
                 names.GENAI_TOOL_NAME: proposal.choice.tool,
                 names.RULE: proposal.choice.rule if proposal.HasField("choice") else None,
-                **self.content({names.REASON: proposal.choice.reason}),
+                **self.content(lambda: {names.REASON: proposal.choice.reason}),
                 **messaging(found.ask, "process"),
             },
             fate=fate,
@@ -157,10 +157,13 @@ class AttemptTeller(Teller):
         failure = failure_of(result)
         if answer is not None:
             end_ns = self._ends.get((names.EXECUTE_TOOL, attempt.id, 0), answer.time_ns)
-        content = {
-            names.GENAI_TOOL_ARGUMENTS: arguments_of({**action.arguments, **result.arguments}),
-            names.GENAI_TOOL_RESULT: text_of(result.output),
-        }
+
+        def content() -> dict[str, str]:
+            return {
+                names.GENAI_TOOL_ARGUMENTS: arguments_of({**action.arguments, **result.arguments}),
+                names.GENAI_TOOL_RESULT: text_of(result.output),
+            }
+
         self.tell(
             names.EXECUTE_TOOL,
             (attempt.id,),

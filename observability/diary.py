@@ -63,6 +63,15 @@ class StepDiary:
     doubts: list[Record] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class GateDiary:
+    """What was said at a gate, and when."""
+
+    opened: Record
+    decisions: list[Record] = field(default_factory=list)
+    closed: Record | None = None
+
+
 class Diary:
     """A run's records, told apart by what they are about."""
 
@@ -76,6 +85,7 @@ class Diary:
         self.plans: list[PlanTry] = []
         self.steps: dict[str, StepDiary] = {}
         self.tries: dict[str, Try] = {}
+        self.gates: dict[str, GateDiary] = {}
         # What the whole run met: commands, plans accepted and rejected.
         self.notes: list[Record] = []
         self.last_ns = 0
@@ -172,6 +182,20 @@ class Diary:
     def _revoke(self, part: Record, body: Any) -> None:
         self.tries[body.attempt].revoked = part
 
+    def _open_gate(self, part: Record, body: Any) -> None:
+        self.gates[body.gate] = GateDiary(part)
+
+    def _decide(self, part: Record, body: Any) -> None:
+        self.gates[body.gate].decisions.append(part)
+
+    def _close_gate(self, part: Record, body: Any) -> None:
+        gate = self.gates[body.gate]
+        gate.closed = part
+        for item in gate.opened.event.gate_opened.items if gate.opened.event is not None else ():
+            # Somebody's word that it happened settles a doubt.
+            if item.step in self.steps and self.state.instances[item.step].settled == "done":
+                self.steps[item.step].settled = part
+
     def _judge(self, part: Record, body: Any) -> None:
         self.tries[body.attempt].verdicts.append(part)
 
@@ -199,6 +223,7 @@ _KEEPERS: dict[str, Callable[[Diary, Record, Any], None]] = {
     "cancel": Diary._note,
     "pause": Diary._note,
     "resume": Diary._note,
+    "decide": Diary._decide,
     "plan_ask": Diary._ask_plan,
     "proposal_ask": Diary._ask,
     "action": Diary._ask,
@@ -211,6 +236,8 @@ _KEEPERS: dict[str, Callable[[Diary, Record, Any], None]] = {
     "healed": Diary._heal,
     "in_doubt": Diary._doubt,
     "proposal_refused": Diary._refuse,
+    "gate_opened": Diary._open_gate,
+    "gate_closed": Diary._close_gate,
     "finished": Diary._finish,
     "revoked": Diary._revoke,
     "plan_answer": Diary._answer_plan,

@@ -1,6 +1,7 @@
 """The spans of a run: a pure function of its log, whole however often its processes were killed.
 
     SubmitGoal > invoke_workflow > plan > make_plan
+                                 > gate
                                  > step > attempt > choose | execute_tool, verify
                                         > heal
                                         > step (an item of a fan-out)
@@ -18,16 +19,23 @@ from collections.abc import Iterable
 from core import failures
 from core.plan import canonical_route
 from core.ports import Record, RunKey
-from core.shape import shape_of
 from core.state import Instance
 from handrail.v1 import event_pb2, plan_pb2
 from observability import names
 from observability.attempts import AttemptTeller
-from observability.diary import Diary, PlanTry, StepDiary, parent_of
+from observability.diary import Diary, GateDiary, PlanTry, StepDiary, parent_of
 from observability.span import Link, Span, SpanEvent
 from observability.teller import UNANSWERED, body_of, cut, failure_of, messaging, said, start_ns, word
 
 _PLAYBOOK = "playbook:"
+_NO_ERROR = frozenset(
+    {
+        event_pb2.GATE_OUTCOME_UNSPECIFIED,
+        event_pb2.GATE_OUTCOME_APPROVED,
+        event_pb2.GATE_OUTCOME_HAPPENED,
+        event_pb2.GATE_OUTCOME_REPEAT,
+    }
+)
 
 
 def spans_of(key: RunKey, records: Iterable[Record], *, with_content: bool = False) -> list[Span]:
@@ -38,6 +46,11 @@ def spans_of(key: RunKey, records: Iterable[Record], *, with_content: bool = Fal
 class _RunTeller(AttemptTeller):
     """Tells of the whole run."""
 
+    def __init__(self, diary: Diary, *, with_content: bool) -> None:
+        super().__init__(diary, with_content=with_content)
+        plan = self.state.plan
+        self._steps = {step.id: step for step in plan.steps} if plan is not None else {}
+
     def spans(self) -> list[Span]:
         """Return all of its spans."""
         submit = self.diary.submit
@@ -46,6 +59,8 @@ class _RunTeller(AttemptTeller):
             run = self._tell_run(submit)
             for plan in self.diary.plans:
                 self._tell_plan(run, plan)
+            for name, gate in self.diary.gates.items():
+                self._tell_gate(run, name, gate)
             for step, diary in self.diary.steps.items():
                 self._tell_step(run, self.state.instances[step], diary)
         return self.made
@@ -74,8 +89,8 @@ class _RunTeller(AttemptTeller):
         origin = state.plan.origin if state.plan is not None else ""
         # A plan of the client's own has no name of which there are few.
         workflow = origin.removeprefix(_PLAYBOOK) if origin.startswith(_PLAYBOOK) else ""
-        waiting = state.status == event_pb2.RUN_STATUS_WAITING
-        messages = [{"role": "user", "parts": [{"type": "text", "content": cut(state.goal.text)}]}]
+        doubtful = any(one.settled == "in_doubt" for one in state.instances.values())
+        waiting = doubtful and state.status == event_pb2.RUN_STATUS_WAITING
         return self.tell(
             names.INVOKE_WORKFLOW,
             (),
@@ -98,13 +113,13 @@ class _RunTeller(AttemptTeller):
                 names.STRAYS: state.strays or None,
                 names.PLAN_ORIGIN: origin,
                 names.PLAN_STEPS: len(state.plan.steps) if state.plan is not None else None,
-                **self.content({names.GENAI_INPUT_MESSAGES: json.dumps(messages, ensure_ascii=False)}),
+                **self.content(lambda: {names.GENAI_INPUT_MESSAGES: _messages(state.goal.text)}),
             },
         )
 
     def _moment(self, note: Record) -> SpanEvent:
         arm = note.event.WhichOneof("body") if note.event is not None else ""
-        reason = self.content({names.REASON: getattr(body_of(note), "reason", "")})
+        reason = self.content(lambda: {names.REASON: getattr(body_of(note), "reason", "")})
         return SpanEvent(str(arm), note.time_ns, {names.SEQUENCE: note.sequence, **reason})
 
     def _tell_plan(self, run: str, plan: PlanTry) -> None:
@@ -156,13 +171,48 @@ class _RunTeller(AttemptTeller):
             fate=fate,
         )
 
+    def _tell_gate(self, run: str, name: str, gate: GateDiary) -> None:
+        """Tell of a gate, from when it was opened until it was closed."""
+        opened = body_of(gate.opened)
+        closed = body_of(gate.closed) if gate.closed is not None else event_pb2.GateClosed()
+        outcome = word(event_pb2.GateOutcome, "GATE_OUTCOME_", closed.outcome) if gate.closed else ""
+        self.tell(
+            names.GATE,
+            (name,),
+            suffix=opened.step,
+            parent=run,
+            start_ns=gate.opened.time_ns,
+            end_ns=gate.closed.time_ns if gate.closed is not None else self.end_ns,
+            role="decider",
+            writer=gate.opened,
+            error="" if closed.outcome in _NO_ERROR else outcome,
+            fate="" if gate.closed is not None or self.ended else "open",
+            events=tuple(self._decided(decision) for decision in gate.decisions),
+            attributes=said(
+                {
+                    names.GATE_ID: name,
+                    names.STEP_ID: opened.step,
+                    names.GATE_OUTCOME: outcome,
+                    names.GATE_QUORUM: opened.quorum,
+                    names.GATE_ITEMS: len(opened.items),
+                    names.GATE_RULES: tuple(reason.rule for reason in opened.reasons),
+                    names.GATE_POLICY: opened.policy,
+                    names.SEQUENCE: gate.opened.sequence,
+                    **self.content(lambda: {names.REASON: closed.reason}),
+                }
+            ),
+        )
+
+    def _decided(self, decision: Record) -> SpanEvent:
+        who = self.content(lambda: {names.APPROVERS: body_of(decision).approver})
+        return SpanEvent(names.DECIDED, decision.time_ns, who)
+
     # --- steps ----------------------------------------------------------------------------------------
 
     def _tell_step(self, run: str, instance: Instance, diary: StepDiary) -> None:
         """Tell of an instance, of its attempts, and of its heals."""
-        assert self.state.plan is not None
         fan_out = parent_of(instance)
-        step = shape_of(self.state.plan).steps[instance.step]
+        step = self._steps[instance.step]
         cut_short = not instance.settled and self.ended
         error = failures.CANCELLED if cut_short else ""
         settled = diary.settled if instance.settled else None
@@ -178,15 +228,12 @@ class _RunTeller(AttemptTeller):
             failure=instance.failure,
             error=failures.IN_DOUBT if instance.settled == "in_doubt" else error,
             fate="" if instance.settled or self.ended else "open",
-            events=tuple(
-                SpanEvent(names.IN_DOUBT, doubt.time_ns, self.content({names.MESSAGE: body_of(doubt).why}))
-                for doubt in diary.doubts
-            ),
+            events=tuple(self._doubt(doubt) for doubt in diary.doubts),
             attributes={
                 names.STEP_ID: instance.id,
                 names.STEP_ROUTE: word(plan_pb2.Route, "ROUTE_", canonical_route(step)),
                 names.STEP_STATUS: instance.settled or ("cancelled" if cut_short else "running"),
-                **self.content({names.REASON: instance.reason}),
+                **self.content(lambda: {names.REASON: instance.reason}),
             },
         )
         attempts = {attempt.id: attempt for attempt in instance.attempts}
@@ -194,6 +241,10 @@ class _RunTeller(AttemptTeller):
             self.tell_attempt(parent, instance, attempts[attempt_id], self.diary.tries[attempt_id])
         for number, heal in enumerate(diary.heals, start=1):
             self._tell_heal(parent, instance, number, heal.record, heal.done)
+
+    def _doubt(self, doubt: Record) -> SpanEvent:
+        why = self.content(lambda: {names.MESSAGE: body_of(doubt).why})
+        return SpanEvent(names.IN_DOUBT, doubt.time_ns, why)
 
     def _tell_heal(
         self, parent: str, instance: Instance, number: int, heal: Record, done: Record | None
@@ -219,7 +270,13 @@ class _RunTeller(AttemptTeller):
                     names.HEAL_CAUSE: body.cause.code,
                     names.HEAL_TOOL: body.tool,
                     names.SEQUENCE: heal.sequence,
-                    **self.content({names.MESSAGE: body.cause.message}),
+                    **self.content(lambda: {names.MESSAGE: body.cause.message}),
                 }
             ),
         )
+
+
+def _messages(goal: str) -> str:
+    """Return what the client said, as the conventions have it."""
+    messages = [{"role": "user", "parts": [{"type": "text", "content": cut(goal)}]}]
+    return json.dumps(messages, ensure_ascii=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from bus import subjects
 from core import values
-from core.ports import Address, Record
+from core.ports import Record
 from handrail.v1 import event_pb2, plan_pb2
 from observability import ids, names
 from observability.diary import Diary
@@ -18,6 +19,8 @@ Fate = Literal["", "lost", "open"]
 """Of what has no end of its own: nobody answered, or it goes on."""
 UNANSWERED = "unanswered"
 """The `error.type` of what nobody answered, where no claim was made either."""
+MAX_WORDS = 256
+"""That are kept, and not made again for every span: a log may hold any number."""
 
 
 class Teller:
@@ -60,12 +63,11 @@ class Teller:
         """Make a span and return its id. An error, or else a failure, says what went wrong."""
         if failure is not None and not error:
             error = failure.code or "_OTHER"
-        marks = {
-            names.RUN: self.diary.key.run,
-            names.ERROR_TYPE: error,
-            names.LOST: fate == "lost" or None,
-            names.OPEN: fate == "open" or None,
-        }
+        marks: dict[str, Value] = {names.RUN: self.diary.key.run}
+        if error:
+            marks[names.ERROR_TYPE] = error
+        if fate:
+            marks[names.LOST if fate == "lost" else names.OPEN] = True
         span = Span(
             what=what,
             name=f"{what} {suffix}" if suffix else what,
@@ -77,7 +79,7 @@ class Teller:
             role=role,
             instance=instance or _instance_of(writer),
             kind=kind,
-            attributes=said({**marks, **attributes}),
+            attributes=marks | said(attributes),
             links=links,
             events=events,
             error=error,
@@ -95,11 +97,11 @@ class Teller:
             return ""
         return "lost" if self.ended or given_up else "open"
 
-    def content(self, attributes: Mapping[str, str]) -> dict[str, str]:
-        """Return attributes that hold what somebody wrote, if they are asked for."""
+    def content(self, attributes: Callable[[], Mapping[str, str]]) -> dict[str, str]:
+        """Return attributes that hold what somebody wrote, if they are asked for; else they are not made."""
         if not self._with_content:
             return {}
-        return {name: cut(value) for name, value in attributes.items() if value}
+        return {name: cut(value) for name, value in attributes().items() if value}
 
 
 # --- readings ----------------------------------------------------------------------------------------
@@ -127,6 +129,7 @@ def start_ns(ask: Record, answer: Record | None, end_ns: int, claim: Record | No
     return (claim or ask).time_ns
 
 
+@functools.lru_cache(MAX_WORDS)
 def word(enum: Any, prefix: str, number: int) -> str:
     """Return the name of an enum's value, as the command line writes it."""
     known = enum.Name(number) if number in enum.values() else str(number)
@@ -160,13 +163,12 @@ def said(attributes: Mapping[str, Any]) -> dict[str, Value]:
 def messaging(record: Record, operation: str) -> dict[str, Any]:
     """Say by which message of the bus work was asked for; `operation` is "publish" or "process"."""
     address, event = record.address, record.event
-    shown = Address(address.key, address.channel, address.topic)
     rest = list(address.topic)
     if address.channel == "ans":
         rest[-1] = "{attempt}"
     return {
         names.MESSAGING_SYSTEM: "nats",
-        names.MESSAGING_DESTINATION: subjects.build(shown),
+        names.MESSAGING_DESTINATION: subjects.build(address),
         names.MESSAGING_TEMPLATE: ".".join(("ev.{shard}.{tenant}.{run}", address.channel, *rest)),
         names.MESSAGING_OPERATION: operation,
         names.MESSAGING_OPERATION_TYPE: "send" if operation == "publish" else operation,

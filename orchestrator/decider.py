@@ -16,11 +16,12 @@ import structlog
 
 from bus import consumers, subjects
 from bus.spilling import spill
-from core import run
+from core import permits, run
 from core.ahead import decide_ahead, is_note
 from core.decide import Catalogue
 from core.errors import HandrailError
 from core.moves import Arm, Decide, Load, Move, Revoke
+from core.permits import Signer
 from core.ports import (
     Address,
     Consumer,
@@ -35,6 +36,7 @@ from core.ports import (
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2
 from observability import ids, logs, tracing
+from orchestrator.reads import Reads
 
 MAX_UNANSWERED = 2_000
 MAX_CACHED_RUNS = 10_000
@@ -66,6 +68,8 @@ class _Entry:
     busy: bool = False
     # Something was delivered out of order: read the run again before going on.
     stale: bool = False
+    # The broker's time of the last tick that it was read for.
+    ticked_ns: int = 0
     # The id of the run's trace, once its submission has been read.
     trace: str = ""
     # All that could be decided is on its way; what was decided, and claims, change nothing about that.
@@ -75,9 +79,11 @@ class _Entry:
 class Decider:
     """Sees every run of the shards that are pinned to it through to its end."""
 
-    def __init__(self, log: Log, catalogue: Catalogue, *, instance: str) -> None:
+    def __init__(self, log: Log, catalogue: Catalogue, *, signer: Signer, instance: str) -> None:
         self._log = log
+        self._reads = Reads(log)
         self._catalogue = catalogue
+        self._signer = signer
         self._writer = f"decider/{instance}"
         self._runs: dict[RunKey, _Entry] = {}
         # The next sequence that each shard's consumer will deliver, if nothing is missed.
@@ -98,6 +104,7 @@ class Decider:
         finally:
             for task in self._tasks:
                 task.cancel()
+            self._reads.close()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _consume(self, consumer: Consumer) -> None:
@@ -182,16 +189,20 @@ class Decider:
 
     async def _fold(self, entry: _Entry, batch: list[Delivery]) -> None:
         entry.now_ns = max(entry.now_ns, *(d.time_ns for d in batch))
-        # A tick may come to a decider that no longer hears the run's events.
-        ticked = any(delivery.record is None for delivery in batch)
+        # A tick may come to a decider that no longer hears the run's events. Where many are due at once, some
+        # come again before they are answered: what was read for a tick is not read for it once more.
+        ticks = [delivery for delivery in batch if delivery.record is None]
+        ticked = any(tick.deliveries == 1 or tick.time_ns != entry.ticked_ns for tick in ticks)
         if entry.state is None and not entry.stale and not ticked and _is_first(batch):
             entry.state = run.initial(entry.key)
         if entry.state is None or entry.stale or ticked:
             entry.stale = entry.at_rest = False
             # A timer that has fired is armed no more, whether its time had come or not.
             entry.armed.clear()
-            records = await self._log.read(entry.key)
+            # Together with others, where many are due at once.
+            records = await self._reads.read(entry.key)
             entry.state = run.fold(entry.key, records)
+            entry.ticked_ns = ticks[-1].time_ns if ticks else 0
             if records:
                 entry.now_ns = max(entry.now_ns, records[-1].time_ns)
             return
@@ -266,6 +277,9 @@ class Decider:
         if sum(event.ByteSize() for _, event in carried) > MAX_CARRIED_BYTES:
             apart = [(one, event) for one, event in carried if is_note(one)]
             carried = [(one, event) for one, event in carried if not is_note(one)]
+        actions = [event.action for _, event in (*carried, last) if event.HasField("action")]
+        if actions:
+            permits.sign(actions, self._signer)
         last[1].before.extend(event for _, event in carried)
         return [(one.topic, event) for one, event in (*apart, last)]
 
@@ -282,6 +296,8 @@ class Decider:
                 found += event.action.arguments.values()
             elif event.HasField("proposal_ask"):
                 found += event.proposal_ask.inputs.values()
+            elif event.HasField("gate_opened"):
+                found += [value for item in event.gate_opened.items for value in item.arguments.values()]
         await spill(self._log, key, found)
 
 

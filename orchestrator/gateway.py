@@ -20,10 +20,13 @@ from grpc_reflection.v1alpha import reflection
 
 from core.conformance import Limits
 from core.errors import HandrailError
+from core.policy import NoRules, Policy
 from core.ports import Log, LogError
-from handrail.v1 import run_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from handrail.v1 import gate_service_pb2_grpc, run_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from orchestrator.gates import GateService
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Supervision
+from orchestrator.runs import Runs
 from orchestrator.services import RunService, ToolService
 from orchestrator.submission import Submissions
 from orchestrator.waits import Waits
@@ -33,6 +36,7 @@ MAX_CONCURRENT_RPCS = 1_000
 PROBE_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 2.0
 RUN_SERVICE = "handrail.v1.RunService"
+GATE_SERVICE = "handrail.v1.GateService"
 TOOL_SERVICE = "handrail.v1.ToolService"
 
 _OPTIONS = (
@@ -55,7 +59,7 @@ class ListenError(HandrailError):
 
 
 class Gateway:
-    """The server: both services, health, reflection, and the projection's feed."""
+    """The server: the services, health, reflection, and the projection's feed."""
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Gateway:
         contracts: Mapping[str, tool_pb2.ToolContract],
         limits: Limits,
         projection: Projection,
+        policy: Policy | None = None,
         tenant: str = "default",
         clock: Callable[[], int] = time.time_ns,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
@@ -81,9 +86,9 @@ class Gateway:
             entropy=entropy,
         )
         self._waits = Waits()
-        self._runs = RunService(
-            log, submissions, projection, self._waits, tenant=tenant, writer=writer, entropy=entropy
-        )
+        runs = Runs(log, tenant=tenant, writer=writer, entropy=entropy)
+        self._runs = RunService(runs, submissions, projection, self._waits)
+        self._gates = GateService(runs, projection, policy or NoRules(), clock=clock)
         self._tools = ToolService(contracts)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._serving: bool | None = None
@@ -97,9 +102,10 @@ class Gateway:
             interceptors=[Supervision()], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS
         )
         run_service_pb2_grpc.add_RunServiceServicer_to_server(self._runs, server)
+        gate_service_pb2_grpc.add_GateServiceServicer_to_server(self._gates, server)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self._tools, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (RUN_SERVICE, TOOL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (RUN_SERVICE, GATE_SERVICE, TOOL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         try:
             port = server.add_insecure_port(listen)
@@ -146,7 +152,7 @@ class Gateway:
         if serving != self._serving:
             _logger.info("gateway.health", serving=serving, why=why)
             self._serving = serving
-            for name in ("", RUN_SERVICE):
+            for name in ("", RUN_SERVICE, GATE_SERVICE):
                 await self._health.set(name, _SERVING if serving else _NOT_SERVING)
 
 

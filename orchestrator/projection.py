@@ -3,8 +3,8 @@
 Rows and checkpoints are committed together, so after a crash the feed goes on where the rows stand. A file
 that is damaged, of another version, or of another log is discarded and read anew. Everything happens on the
 event loop's thread; the statements are short. The states are those of `core.run`, except that a run counts
-as running from when it has a plan, before that is accepted, and as waiting from its first doubt on, even if
-another of its steps is still in flight.
+as running from when it has a plan, before that is accepted, and as waiting from its first doubt on, and while
+a gate is open, even if another of its steps is still in flight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import NoReturn, TypeVar, cast
 
 import grpc
 import structlog
@@ -24,6 +24,8 @@ from core.errors import HandrailError
 from core.ports import Log, LogError, Record, RunKey
 from core.run import ENDED, VERSION
 from handrail.v1 import event_pb2
+from orchestrator import inbox
+from orchestrator.inbox import Inbox
 from orchestrator.rpc_errors import RETRY_S, Refusal
 
 MAX_GOAL_CHARS = 500
@@ -35,31 +37,40 @@ LOCK_WAIT_S = 1.0
 EVERYTHING = "ev.{shard}.>"
 
 _APPLICATION_ID = 0x48524C31
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _FINAL = ", ".join(str(status) for status in sorted({*ENDED, event_pb2.RUN_STATUS_UNREADABLE}))
 _SCHEMA = f"""
 CREATE TABLE checkpoint (shard INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, time_ns INTEGER NOT NULL);
 CREATE TABLE run (
     rank TEXT PRIMARY KEY, run TEXT NOT NULL, tenant TEXT NOT NULL, goal TEXT NOT NULL,
-    submitted_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL DEFAULT 0,
+    submitter TEXT NOT NULL DEFAULT '', submitted_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL DEFAULT 0,
     phase INTEGER NOT NULL DEFAULT {event_pb2.RUN_STATUS_PLANNING},
     paused INTEGER NOT NULL DEFAULT 0, cancelling INTEGER NOT NULL DEFAULT 0,
+    gates INTEGER NOT NULL DEFAULT 0,
     status INTEGER AS (CASE
         WHEN phase IN ({_FINAL}) THEN phase
         WHEN cancelling THEN {event_pb2.RUN_STATUS_CANCELLING}
         WHEN paused THEN {event_pb2.RUN_STATUS_PAUSED}
+        WHEN gates THEN {event_pb2.RUN_STATUS_WAITING}
         ELSE phase END)
 ) WITHOUT ROWID;
 CREATE INDEX run_by_status ON run (tenant, status, rank);
+{inbox.SCHEMA}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
 _CHECKPOINTS = "SELECT shard, sequence, time_ns FROM checkpoint"
 _OPEN = f"phase NOT IN ({_FINAL})"
 _PHASE = f"UPDATE run SET phase = ?, ended_ns = ? WHERE rank = ? AND {_OPEN}"
-_INSERT = "INSERT INTO run (rank, run, tenant, goal, submitted_ns) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO"
+_COLUMNS = "rank, run, tenant, goal, submitter, submitted_ns"
+_INSERT = f"INSERT INTO run ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO"
+_WHOSE = "SELECT goal, submitter FROM run WHERE rank = ?"
+_GATES = "UPDATE run SET gates = max(0, gates + ?) WHERE rank = ?"
 
 _logger = structlog.get_logger(__name__)
+
+
+_T = TypeVar("_T")
 
 
 class ProjectionBroken(HandrailError):
@@ -87,6 +98,7 @@ class Projection:
         self._ready = asyncio.Event()
         self._behind: set[int] = set()
         self._discarded = 0
+        self.inbox = Inbox()
         self._use(_open(self._path))
 
     @property
@@ -113,7 +125,7 @@ class Projection:
             self._discard()
             await asyncio.sleep(RETRY_S)
 
-    def insert(self, key: RunKey, goal: str, submitted_ns: int) -> None:
+    def insert(self, key: RunKey, goal: event_pb2.Goal, submitted_ns: int) -> None:
         """Enter a run that was just submitted, ahead of the feed; the log stays the truth."""
         try:
             self._db.execute(f"{_INSERT} NOTHING", _entry(key, goal, submitted_ns))
@@ -127,10 +139,22 @@ class Projection:
         sql += " AND status = :status" if status else ""
         sql += " AND rank < :below" if below else ""
         values = {"tenant": tenant, "status": status, "below": below, "limit": limit}
+
+        def look() -> list[Row]:
+            return [Row(*row) for row in self._db.execute(f"{sql} ORDER BY rank DESC LIMIT :limit", values)]
+
+        return await self._read(look)
+
+    async def gates(self, tenant: str, *, limit: int, above: str) -> inbox.Page:
+        """Return open gates, the oldest first, above a rank ("" for the first)."""
+        return await self._read(lambda: self.inbox.page(self._db, tenant, limit=limit, above=above))
+
+    async def _read(self, look: Callable[[], _T]) -> _T:
+        """Look when the listing is as far as the log."""
         try:
             async with asyncio.timeout(READY_WAIT_S):
                 await self._ready.wait()
-            return [Row(*row) for row in self._db.execute(f"{sql} ORDER BY rank DESC LIMIT :limit", values)]
+            return look()
         except TimeoutError:
             pass
         except sqlite3.Error as error:
@@ -191,7 +215,7 @@ class Projection:
                 self._db.execute(_PHASE, (event_pb2.RUN_STATUS_UNREADABLE, 0, _rank(key)))
         elif arm == "submit":
             sql = f"{_INSERT} UPDATE SET submitted_ns = excluded.submitted_ns"
-            self._db.execute(sql, _entry(key, event.submit.goal.text, record.time_ns))
+            self._db.execute(sql, _entry(key, event.submit.goal, record.time_ns))
             if event.submit.goal.HasField("plan"):
                 self._db.execute(_PHASE, (event_pb2.RUN_STATUS_RUNNING, 0, _rank(key)))
         elif arm == "cancel":
@@ -205,8 +229,15 @@ class Projection:
             self._db.execute(_PHASE, (event_pb2.RUN_STATUS_WAITING, 0, _rank(key)))
         elif arm == "finished":
             self._db.execute(_PHASE, (event.finished.status, record.time_ns, _rank(key)))
+        change = self.inbox.apply(self._db, record, self._whose, tell=self.ready)
+        if change:
+            self._db.execute(_GATES, (change, _rank(key)))
         self._checkpoints[shard] = (record.sequence, record.time_ns)
         self._pending += 1
+
+    def _whose(self, key: RunKey) -> tuple[str, str]:
+        found = self._db.execute(_WHOSE, (_rank(key),)).fetchone()
+        return found if found is not None else ("", "")
 
     def _commit(self) -> None:
         self._db.executemany(
@@ -237,6 +268,7 @@ class Projection:
         self._broken.clear()
 
     def _discard(self) -> None:
+        self.inbox.begin_anew()
         self._db.close()
         self._discarded += 1
         self._use(_connect(":memory:") if self._discarded > MAX_DISCARDS else _begin(self._path))
@@ -247,9 +279,10 @@ def _rank(key: RunKey) -> str:
     return f"{key.run.partition('-')[2]}-{key.shard}"
 
 
-def _entry(key: RunKey, goal: str, submitted_ns: int) -> tuple[str, str, str, str, int]:
-    shown = goal if len(goal) <= MAX_GOAL_CHARS else goal[: MAX_GOAL_CHARS - 1] + "…"
-    return _rank(key), key.run, key.tenant, shown, submitted_ns
+def _entry(key: RunKey, goal: event_pb2.Goal, submitted_ns: int) -> tuple[str, str, str, str, str, int]:
+    text = goal.text
+    shown = text if len(text) <= MAX_GOAL_CHARS else text[: MAX_GOAL_CHARS - 1] + "…"
+    return _rank(key), key.run, key.tenant, shown, goal.submitter, submitted_ns
 
 
 async def _end(log: Log, shard: int) -> int:

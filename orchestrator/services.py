@@ -15,8 +15,7 @@ import grpc
 
 from bus import subjects
 from core import spelling
-from core.ports import Address, Log, Record, RunKey
-from core.run import ENDED, VERSION, fold
+from core.ports import Address, Record, RunKey
 from core.state import RunState
 from core.view import view
 from handrail.v1 import (
@@ -32,13 +31,13 @@ from observability import ids
 from orchestrator import pages
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
+from orchestrator.runs import Runs, no_run
 from orchestrator.submission import Submissions, check_text
 from orchestrator.waits import Waits, settled
 
 MAX_WATCHERS = 500
 MAX_REASON_BYTES = 1_024
 MAX_CURSOR_CHARS = 19
-MAX_FOLDED_INLINE = 500
 MAX_WAIT_S = 60.0
 
 
@@ -47,22 +46,16 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
 
     def __init__(
         self,
-        log: Log,
+        runs: Runs,
         submissions: Submissions,
         projection: Projection,
         waits: Waits,
-        *,
-        tenant: str,
-        writer: str,
-        entropy: Callable[[int], bytes],
     ) -> None:
-        self._log = log
+        self._log = runs.log
+        self._runs = runs
         self._submissions = submissions
         self._projection = projection
         self._waits = waits
-        self._tenant = tenant
-        self._writer = writer
-        self._entropy = entropy
         self._watchers: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -74,7 +67,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             request, traceparent=_traceparent(context), expect=self._expect
         )
         key = submitted.key
-        self._projection.insert(key, request.goal.text, submitted.time_ns)
+        self._projection.insert(key, request.goal, submitted.time_ns)
         response = run_service_pb2.SubmitGoalResponse(run=key.run, existed=submitted.existed)
         if submitted.existed:
             # Its beginning was not heard.
@@ -92,9 +85,9 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         self, request: run_service_pb2.GetRunRequest, context: Any
     ) -> run_service_pb2.GetRunResponse:
         """Fold the run's log, at once or when nothing goes on without a human."""
-        key, wait_s = self._key(request.run), request.wait.ToNanoseconds() / 1e9
+        key, wait_s = self._runs.key(request.run), request.wait.ToNanoseconds() / 1e9
         if wait_s <= 0:
-            return run_service_pb2.GetRunResponse(run=view(await self._state(key)))
+            return run_service_pb2.GetRunResponse(run=view(await self._runs.state(key)))
         return run_service_pb2.GetRunResponse(run=await self._wait(key, wait_s))
 
     async def _wait(self, key: RunKey, wait_s: float) -> run_service_pb2.Run:
@@ -104,7 +97,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         with self._watching():
             state = await settled(self._log, self._waits, key, min(wait_s, MAX_WAIT_S))
         if state.submit is None and not state.unreadable:
-            state = await self._state(key)
+            state = await self._runs.state(key)
         return view(state)
 
     async def ListRuns(
@@ -116,10 +109,10 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             known = ", ".join(RunStatus.keys())
             message = f"{int(request.status)} is no RunStatus; there are {known}"
             raise invalid_field("BAD_FILTER", "status", "unknown_enum", message)
-        scope = f"runs/{self._tenant}/{int(request.status)}"
+        scope = f"runs/{self._runs.tenant}/{int(request.status)}"
         below = pages.position(scope, request.page_token)
         rows = await self._projection.page(
-            self._tenant, status=int(request.status), limit=size + 1, below=below
+            self._runs.tenant, status=int(request.status), limit=size + 1, below=below
         )
         response = run_service_pb2.ListRunsResponse()
         for row in rows[:size]:
@@ -137,11 +130,11 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         self, request: run_service_pb2.WatchRunRequest, context: Any
     ) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
         """Send what there is after the cursor, then what comes, until the run has ended."""
-        key, after = self._key(request.run), _cursor(request.after)
+        key, after = self._runs.key(request.run), _cursor(request.after)
         with self._watching():
             last = await self._log.last(key.shard, subjects.run_filter(key))
             if last is None:
-                raise _no_run(key)
+                raise no_run(key)
             if after > last.sequence:
                 message = (
                     f"{after} is ahead of this run's log, which ends at {last.sequence}; begin without one"
@@ -214,41 +207,13 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         finally:
             self._watchers.discard(task)
 
-    def _key(self, run: str) -> RunKey:
-        if subjects.RUN_ID.fullmatch(run) is None:
-            message = f"{run[:80]!a} is not a run id; they look like r0-01k9x3..."
-            raise invalid_field("BAD_RUN_ID", "run", "bad_run_id", message)
-        key = subjects.run_key(run, self._tenant)
-        if key.shard not in self._log.shards:
-            raise _no_run(key)
-        return key
-
-    async def _state(self, key: RunKey) -> RunState:
-        records = await self._log.read(key)
-        if len(records) > MAX_FOLDED_INLINE:
-            state = await asyncio.to_thread(fold, key, records)
-        else:
-            state = fold(key, records)
-        if state.submit is None and not state.unreadable:
-            raise _no_run(key)
-        return state
-
     async def _command(
         self, run: str, event: event_pb2.Event, *, satisfied: Callable[[RunState], bool]
     ) -> None:
         """Append a command, unless the run is already where it leads (`satisfied`) or has ended."""
-        key = self._key(run)
-        state = await self._state(key)
-        if satisfied(state):
-            return
-        arm = str(event.WhichOneof("body"))
-        if not _is_open(state):
-            word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
-            message = f"run {key.run} has ended ({word}), so it cannot be asked to {arm}"
-            metadata = {"status": RunStatus.Name(state.status)}
-            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "RUN_ENDED", message, metadata=metadata)
-        event.id, event.version, event.writer = self._entropy(16).hex(), VERSION, self._writer
-        await self._log.append(Address(key, "cmd", (arm,)), event)
+        state = await self._runs.state(self._runs.key(run))
+        if not satisfied(state):
+            await self._runs.command(state, event)
 
 
 class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
@@ -302,20 +267,12 @@ def _check_reason(reason: str) -> None:
         raise invalid("BAD_REASON", found)
 
 
-def _no_run(key: RunKey) -> Refusal:
-    return not_found("RUN_NOT_FOUND", f"there is no run {key.run}")
-
-
 def _shown(record: Record) -> run_service_pb2.WatchRunResponse:
     response = run_service_pb2.WatchRunResponse(
         cursor=str(record.sequence), subject=subjects.build(record.address), event=record.event
     )
     response.time.FromNanoseconds(record.time_ns)
     return response
-
-
-def _is_open(state: RunState) -> bool:
-    return state.status not in ENDED
 
 
 def _is_end(record: Record) -> bool:

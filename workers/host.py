@@ -17,6 +17,7 @@ import structlog
 from bus import consumers, subjects
 from bus.spilling import spill
 from core import failures, run, values
+from core.permits import Checker
 from core.plan import BadReference, Unresolved, parse_reference, resolve
 from core.ports import (
     Address,
@@ -57,12 +58,13 @@ class Worker:
         *,
         toolbox: str,
         instance: Instance,
+        checker: Checker,
         concurrency: int,
         ended: Ended = nobody,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._log = log
-        self._toolbox = Toolbox(toolbox, tools, concurrency=concurrency, now_ns=now_ns)
+        self._toolbox = Toolbox(toolbox, tools, checker=checker, concurrency=concurrency, now_ns=now_ns)
         self._pool = toolbox
         self._instance = instance
         self._ended = ended
@@ -119,13 +121,31 @@ class Worker:
             return
         self._running.add(running)
         try:
-            if len(actions) > 1:
+            foreign = self._toolbox.foreign(delivery.key, actions)
+            if foreign is not None:
+                if await self._refuse(delivery, record, actions, foreign):
+                    await delivery.ack()
+            elif len(actions) > 1:
                 await self._carry_out_chain(delivery, record, actions)
                 await delivery.ack()
             elif await self._carry_out(delivery, record, actions[0]):
                 await delivery.ack()
         finally:
             self._running.discard(running)
+
+    async def _refuse(
+        self, delivery: Delivery, record: Record, actions: list[event_pb2.Action], why: event_pb2.Failure
+    ) -> bool:
+        """Carry nothing out of what the decider has not signed; return whether the delivery is done with."""
+        started, refused = time.monotonic(), []
+        for action in actions:
+            refused.append(event_pb2.Result(failure=why, happened=event_pb2.HAPPENED_NO))
+            _complete(refused[-1], record, action, started)
+        if len(refused) > 1:
+            await self._append_results(delivery.key, refused)
+        elif not await self._append_refusal(delivery.key, refused[0]):
+            return await self._report_lost_claim(delivery, actions[0].attempt)
+        return True
 
     async def _carry_out(self, delivery: Delivery, record: Record, action: event_pb2.Action) -> bool:
         """Return whether the delivery is done with."""

@@ -6,14 +6,14 @@ Nothing here knows of the log: arguments go in, a failure or a result comes out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
-from core import conditions, failures, judgement, values
-from core.action import digest
+from core import conditions, failures, judgement, permits, values
 from core.contracts import to_proto
+from core.permits import Checker
 from core.ports import RunKey
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
 from handrail.tool import Tool, ToolError
@@ -32,12 +32,14 @@ class Toolbox:
         name: str,
         tools: Mapping[str, Tool],
         *,
+        checker: Checker,
         concurrency: int,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.name = name
         self._tools = tools
         self._contracts = {name: to_proto(tool.contract) for name, tool in tools.items()}
+        self._checker = checker
         self._now_ns = now_ns
         # Twice as many threads as actions: one that outlived its timeout must not starve the others.
         self._threads = ToolThreads(2 * concurrency)
@@ -46,6 +48,13 @@ class Toolbox:
         """Let the threads end."""
         self._threads.shutdown(wait=False)
 
+    def foreign(self, key: RunKey, actions: Sequence[event_pb2.Action]) -> event_pb2.Failure | None:
+        """Check the signature: the actions of an event must be the decider's."""
+        found = permits.foreign(actions, self._checker)
+        if found is not None:
+            _logger.warning("permit refused", run=key.run, attempt=actions[-1].attempt, reason=found.message)
+        return found
+
     def refusal(
         self, key: RunKey, action: event_pb2.Action, arguments: Mapping[str, Any]
     ) -> event_pb2.Failure | None:
@@ -53,16 +62,13 @@ class Toolbox:
 
         `arguments` are those that the action came with, without what is pending.
         """
-        permit = action.permit
-        named = (permit.run, permit.step, permit.attempt, permit.tool)
-        if named != (key.run, action.step, action.attempt, action.tool):
-            return failures.permanent(failures.PERMIT, "the permit is for another action")
-        if permit.arguments_sha256 != digest(arguments, action.pending):
-            return failures.permanent(failures.PERMIT, "the arguments are not those that were permitted")
-        if permit.expires.ToNanoseconds() <= self._now_ns():
-            return failures.transient(failures.PERMIT, "the permit has expired")
+        found = permits.refusal(action, key, self.name, arguments, now_ns=self._now_ns())
+        if found is not None:
+            _logger.warning("permit refused", run=key.run, attempt=action.attempt, reason=found.message)
+            return found
         if action.tool not in self._tools:
-            return failures.permanent(failures.PERMIT, f"toolbox {self.name} has no tool {action.tool}")
+            message = f"toolbox {self.name} has no tool {action.tool}: does the worker have the same project?"
+            return failures.permanent(failures.UNKNOWN_TOOL, message)
         return None
 
     async def unmet(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Failure | None:

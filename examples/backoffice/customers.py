@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import database
 from faults import injectable
-from records import MAX_LISTED, Customer, Customers, Line, Note, Notes, Text
+from records import CUSTOMER, MAX_LISTED, NOTE, Customer, Customers, Line, Note, Notes, Text, of_each
 
 from handrail.tool import call, tool
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("customers", CUSTOMER))
 @injectable
 def find_customers(text: Line) -> Customers:
     """Find customers by a part of their name or e-mail address."""
@@ -21,7 +21,7 @@ def find_customers(text: Line) -> Customers:
         return Customers(customers=[Customer(**row) for row in rows])
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=CUSTOMER)
 @injectable
 def get_customer(customer_id: int) -> Customer:
     """Look a customer up by id."""
@@ -29,7 +29,7 @@ def get_customer(customer_id: int) -> Customer:
         return Customer(**database.get(db, "customer", "SELECT * FROM customers WHERE id = ?", customer_id))
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("notes", NOTE))
 @injectable
 def list_notes(customer_id: int) -> Notes:
     """List the latest notes on a customer's account, the last first."""
@@ -47,6 +47,7 @@ def list_notes(customer_id: int) -> Notes:
     doubt=True,
     reads={"account": call("list_notes", customer_id="args.customer_id")},
     post="reads.account.notes.exists(n, n.id == output.id && n.text == args.text)",
+    endorses=NOTE,
 )
 @injectable
 def add_note(customer_id: int, text: Text) -> Note:

@@ -6,7 +6,7 @@ import sqlite3
 
 import database
 from faults import injectable
-from records import Invoice, Line, Queue
+from records import INVOICE, Invoice, Line, Queue
 
 from handrail.tool import Money, call, tool
 
@@ -17,7 +17,7 @@ _INVOICES = """
 """
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=INVOICE)
 @injectable
 def get_invoice(invoice_id: int) -> Invoice:
     """Look an invoice up, and whether the same one came before."""
@@ -30,6 +30,7 @@ def get_invoice(invoice_id: int) -> Invoice:
     idempotency="natural",
     reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
     post="reads.invoice.status == 'routed' && reads.invoice.queue == args.queue",
+    endorses=INVOICE,
 )
 @injectable
 def route_invoice(invoice_id: int, queue: Queue) -> Invoice:
@@ -42,6 +43,7 @@ def route_invoice(invoice_id: int, queue: Queue) -> Invoice:
     idempotency="natural",
     reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
     post="reads.invoice.status == 'held' && reads.invoice.reason == args.reason",
+    endorses=INVOICE,
 )
 @injectable
 def hold_invoice(invoice_id: int, reason: Line) -> Invoice:
@@ -57,6 +59,7 @@ def hold_invoice(invoice_id: int, reason: Line) -> Invoice:
     pre="!reads.invoice.duplicate",
     post="reads.invoice.status == 'approved'",
     critical=["invoice_id"],
+    endorses=INVOICE,
 )
 @injectable
 def approve_invoice(invoice_id: int) -> Invoice:

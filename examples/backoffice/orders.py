@@ -8,7 +8,18 @@ from typing import Annotated
 import database
 from faults import injectable
 from pydantic import Field
-from records import MAX_LISTED, AddressCheck, Line, Order, OrderLine, Orders, OrderStatus
+from records import (
+    ADDRESS_CHECK,
+    MAX_LISTED,
+    ORDER,
+    AddressCheck,
+    Line,
+    Order,
+    OrderLine,
+    Orders,
+    OrderStatus,
+    of_each,
+)
 
 from handrail.tool import Money, call, tool
 
@@ -22,7 +33,7 @@ _ORDERS = """
 """
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=ORDER)
 @injectable
 def get_order(order_id: int) -> Order:
     """Look an order up: its lines, its address, what was paid and what can still be refunded."""
@@ -30,7 +41,7 @@ def get_order(order_id: int) -> Order:
         return _order(db, database.get(db, "order", f"{_ORDERS} WHERE o.id = ?", order_id))
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("orders", ORDER))
 @injectable
 def list_orders(
     customer_id: int | None = None,
@@ -47,7 +58,7 @@ def list_orders(
         return Orders(orders=[_order(db, row) for row in rows])
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("orders", ORDER))
 @injectable
 def list_late_orders(limit: Annotated[int, Field(ge=1, le=MAX_LISTED)] = 50) -> Orders:
     """List orders that are paid, not shipped by the promised day, and not apologised for."""
@@ -60,7 +71,7 @@ def list_late_orders(limit: Annotated[int, Field(ge=1, le=MAX_LISTED)] = 50) -> 
         return Orders(orders=[_order(db, row) for row in rows])
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=ADDRESS_CHECK)
 @injectable
 def check_address(order_id: int, address: Line) -> AddressCheck:
     """Say whether the address of an order can still be changed, and whether it is this one already."""
@@ -79,6 +90,7 @@ def check_address(order_id: int, address: Line) -> AddressCheck:
     reads={"order": call("get_order", order_id="args.order_id")},
     post="reads.order.address == args.address",
     critical=["order_id", "address"],
+    endorses=ORDER,
 )
 @injectable
 def change_address(order_id: int, address: Line) -> Order:
@@ -97,6 +109,7 @@ def change_address(order_id: int, address: Line) -> Order:
     reads={"order": call("get_order", order_id="args.order_id")},
     pre="reads.order.late",
     post="reads.order.apologised",
+    endorses=ORDER,
 )
 @injectable
 def record_apology(order_id: int) -> Order:

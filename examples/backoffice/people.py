@@ -10,7 +10,9 @@ from datetime import date, timedelta
 import database
 from faults import injectable
 from records import (
+    EMPLOYEE,
     MAX_LISTED,
+    TASK,
     Checklist,
     ChecklistItem,
     Day,
@@ -20,6 +22,7 @@ from records import (
     Role,
     Task,
     Tasks,
+    of_each,
 )
 
 from handrail.tool import ToolError, call, tool
@@ -27,7 +30,7 @@ from handrail.tool import ToolError, call, tool
 _TASK = "id, employee_id, title, owner, due_on, status"
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=["found", *of_each("employees", EMPLOYEE)])
 @injectable
 def find_employee(name: Line) -> EmployeeSearch:
     """Find out whether somebody of that name works here."""
@@ -37,7 +40,7 @@ def find_employee(name: Line) -> EmployeeSearch:
         return EmployeeSearch(found=bool(employees), employees=employees)
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=EMPLOYEE)
 @injectable
 def employee_by_key(key: str) -> Employee | None:
     """Look up who was employed under a key; nothing where nobody was."""
@@ -68,7 +71,7 @@ def get_checklist(role: Role, starts_on: Day) -> Checklist:
         )
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("tasks", TASK))
 @injectable
 def list_tasks(employee_id: int) -> Tasks:
     """List what there is to do for an employee, the last first."""
@@ -88,6 +91,7 @@ def list_tasks(employee_id: int) -> Tasks:
     reads={"search": call("find_employee", name="args.name")},
     post="reads.search.employees.exists(e, e.id == output.id && e.role == args.role)",
     critical=["name", "role"],
+    endorses=EMPLOYEE,
 )
 @injectable
 def create_employee(name: Line, role: Role, starts_on: Day, key: str) -> Employee:
@@ -110,6 +114,7 @@ def create_employee(name: Line, role: Role, starts_on: Day, key: str) -> Employe
     key="key",
     reads={"list": call("list_tasks", employee_id="args.employee_id")},
     post="reads.list.tasks.exists(t, t.id == output.id && t.title == args.title && t.owner == args.owner)",
+    endorses=TASK,
 )
 @injectable
 def create_task(employee_id: int, title: Line, owner: Line, due_on: Day, key: str) -> Task:

@@ -23,6 +23,24 @@ Priority = Literal["low", "normal", "high"]
 Role = Literal["support", "warehouse", "finance", "engineering"]
 Queue = Literal["payables", "purchasing", "finance_lead"]
 
+# What of each record nobody but this office writes: numbers, states and dates, never words.
+CUSTOMER = ("id",)
+NOTE = ("id", "customer_id")
+ORDER = ("id", "customer_id", "status", "late", "apologised", "total", "paid", "refunded", "refundable")
+ADDRESS_CHECK = ("order_id", "changeable", "same")
+REFUND = ("id", "order_id", "amount", "status")
+RESERVATION = ("id", "order_id", "quantity", "status")
+TICKET = ("id", "customer_id", "status", "priority", "age_days", "idle_days")
+INVOICE = ("id", "amount", "status", "duplicate")
+SLOT = ("id", "status")
+EMPLOYEE = ("id", "role")
+TASK = ("id", "employee_id", "status")
+
+
+def of_each(name: str, fields: tuple[str, ...]) -> list[str]:
+    """Return the paths to these fields of every record in a list."""
+    return [f"{name}[].{field}" for field in fields]
+
 
 class Record(BaseModel):
     """What all of them are: complete, and not to be changed."""

@@ -6,14 +6,14 @@ import sqlite3
 
 import database
 from faults import injectable
-from records import MAX_LISTED, Line, Refund, Refunds
+from records import MAX_LISTED, REFUND, Line, Refund, Refunds, of_each
 
 from handrail.tool import Money, call, tool
 
 _BY_ID = "SELECT * FROM refunds WHERE id = ?"
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=REFUND)
 @injectable
 def get_refund(refund_id: int) -> Refund | None:
     """Look a refund up by id; nothing where there is none."""
@@ -21,7 +21,7 @@ def get_refund(refund_id: int) -> Refund | None:
         return _refund(db.execute(_BY_ID, (refund_id,)).fetchone())
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=REFUND)
 @injectable
 def refund_by_key(key: str) -> Refund | None:
     """Look a refund up by the key under which it was made; nothing where there is none."""
@@ -29,7 +29,7 @@ def refund_by_key(key: str) -> Refund | None:
         return _refund(db.execute("SELECT * FROM refunds WHERE key = ?", (key,)).fetchone())
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("refunds", REFUND))
 @injectable
 def list_refunds(order_id: int) -> Refunds:
     """List the refunds of an order, cancelled ones too, the last first."""
@@ -57,6 +57,7 @@ def list_refunds(order_id: int) -> Refunds:
     " && reads.refund.amount == args.amount && reads.refund.status == 'refunded'"
     " && reads.order.refunded.minor >= args.amount.minor",
     critical=["order_id", "amount"],
+    endorses=REFUND,
 )
 @injectable
 def refund_order(order_id: int, amount: Money, key: str, reason: Line = "on request") -> Refund:
@@ -82,6 +83,7 @@ def refund_order(order_id: int, amount: Money, key: str, reason: Line = "on requ
     pre="reads.refund != null",
     post="reads.refund != null && reads.refund.status == 'cancelled'",
     critical=["refund_id"],
+    endorses=REFUND,
 )
 @injectable
 def cancel_refund(refund_id: int) -> Refund:

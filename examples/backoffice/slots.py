@@ -13,7 +13,7 @@ from typing import Annotated
 import database
 from faults import injectable
 from pydantic import Field
-from records import Attendee, Day, Line, Moment, MoveCheck, Slot, Slots
+from records import SLOT, Attendee, Day, Line, Moment, MoveCheck, Slot, Slots, of_each
 
 from handrail.tool import ToolError, call, tool
 
@@ -22,7 +22,7 @@ MAX_ATTENDEES = 50
 Minutes = Annotated[int, Field(ge=5, le=480)]
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("slots", SLOT))
 @injectable
 def list_calendar(room: Line, day: Day) -> Slots:
     """List what is booked in a room on a day."""
@@ -35,7 +35,7 @@ def list_calendar(room: Line, day: Day) -> Slots:
         return Slots(slots=[_slot(db, row) for row in rows])
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=SLOT)
 @injectable
 def get_slot(slot_id: int) -> Slot:
     """Look a booked or cancelled slot up by id."""
@@ -43,7 +43,7 @@ def get_slot(slot_id: int) -> Slot:
         return _slot(db, _row(db, slot_id))
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=SLOT)
 @injectable
 def slot_by_reference(key: str) -> Slot | None:
     """Look a slot up by the reference under which it was booked; nothing where there is none."""
@@ -52,7 +52,7 @@ def slot_by_reference(key: str) -> Slot | None:
         return None if row is None else _slot(db, row)
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=["free", "same"])
 @injectable
 def check_move(slot_id: int, starts_at: Moment) -> MoveCheck:
     """Say whether a slot could start at another time, and whether it does already."""
@@ -74,6 +74,7 @@ def check_move(slot_id: int, starts_at: Moment) -> MoveCheck:
     undo="cancel_slot",
     reads={"calendar": call("list_calendar", room="args.room", day="output.day")},
     post="reads.calendar.slots.exists(s, s.id == output.id && s.starts_at == args.starts_at)",
+    endorses=SLOT,
 )
 @injectable
 def book_slot(
@@ -107,6 +108,7 @@ def book_slot(
     idempotency="natural",
     reads={"slot": call("get_slot", slot_id="args.slot_id")},
     post="reads.slot.starts_at == args.starts_at && reads.slot.status == 'booked'",
+    endorses=SLOT,
 )
 @injectable
 def move_slot(slot_id: int, starts_at: Moment) -> Slot:
@@ -129,6 +131,7 @@ def move_slot(slot_id: int, starts_at: Moment) -> Slot:
     idempotency="natural",
     reads={"slot": call("get_slot", slot_id="args.slot_id")},
     post="reads.slot.status == 'cancelled'",
+    endorses=SLOT,
 )
 @injectable
 def cancel_slot(slot_id: int) -> Slot:

@@ -6,14 +6,24 @@ import sqlite3
 
 import database
 from faults import injectable
-from records import MAX_LISTED, Line, OrderLine, OrderLines, Reservation, Reservations, Stock
+from records import (
+    MAX_LISTED,
+    RESERVATION,
+    Line,
+    OrderLine,
+    OrderLines,
+    Reservation,
+    Reservations,
+    Stock,
+    of_each,
+)
 
 from handrail.tool import call, tool
 
 _RESERVATION = "SELECT id, order_id, sku, quantity, status FROM reservations"
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=["on_hand", "reserved", "available"])
 @injectable
 def check_stock(sku: Line) -> Stock:
     """Say how much of a product there is, and how much of that is free."""
@@ -28,7 +38,7 @@ def check_stock(sku: Line) -> Stock:
         return Stock(**row)
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=["order_id", "lines[].quantity"])
 @injectable
 def list_open_lines(order_id: int) -> OrderLines:
     """List the lines of an order for which nothing is reserved yet."""
@@ -43,7 +53,7 @@ def list_open_lines(order_id: int) -> OrderLines:
         return OrderLines(order_id=order_id, lines=[OrderLine(**row) for row in rows])
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("reservations", RESERVATION))
 @injectable
 def list_reservations(order_id: int) -> Reservations:
     """List what is or was reserved for an order, the last first."""
@@ -54,7 +64,7 @@ def list_reservations(order_id: int) -> Reservations:
         return Reservations(reservations=[Reservation(**row) for row in rows])
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=RESERVATION)
 @injectable
 def get_reservation(reservation_id: int) -> Reservation | None:
     """Look a reservation up by id; nothing where there is none."""
@@ -77,6 +87,7 @@ def get_reservation(reservation_id: int) -> Reservation | None:
     " && reads.made.quantity == args.quantity && reads.made.status == 'reserved'"
     " && reads.stock.reserved >= args.quantity",
     critical=["order_id", "sku", "quantity"],
+    endorses=RESERVATION,
 )
 @injectable
 def reserve_stock(order_id: int, sku: Line, quantity: int, key: str) -> Reservation:
@@ -102,6 +113,7 @@ def reserve_stock(order_id: int, sku: Line, quantity: int, key: str) -> Reservat
     reads={"made": call("get_reservation", reservation_id="args.reservation_id")},
     pre="reads.made != null",
     post="reads.made != null && reads.made.status == 'released'",
+    endorses=RESERVATION,
 )
 @injectable
 def release_stock(reservation_id: int) -> Reservation:

@@ -10,6 +10,7 @@ from faults import injectable
 from records import (
     MAX_LISTED,
     MAX_TEXT,
+    TICKET,
     Line,
     Priority,
     Replies,
@@ -18,6 +19,7 @@ from records import (
     Ticket,
     Tickets,
     TicketStatus,
+    of_each,
 )
 
 from handrail.tool import call, tool
@@ -25,7 +27,7 @@ from handrail.tool import call, tool
 _BY_ID = "SELECT * FROM tickets WHERE id = ?"
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=TICKET)
 @injectable
 def get_ticket(ticket_id: int) -> Ticket:
     """Look a ticket up by id."""
@@ -33,7 +35,7 @@ def get_ticket(ticket_id: int) -> Ticket:
         return _ticket(db, database.get(db, "ticket", _BY_ID, ticket_id))
 
 
-@tool(effect="read")
+@tool(effect="read", endorses=of_each("tickets", TICKET))
 @injectable
 def find_tickets(
     text: str = "", status: TicketStatus | None = None, customer_id: int | None = None, idle_days: int = 0
@@ -79,6 +81,7 @@ def list_replies(ticket_id: int) -> Replies:
     undo="close_ticket",
     reads={"found": call("find_tickets", customer_id="args.customer_id")},
     post="reads.found.tickets.exists(t, t.id == output.id && t.subject == args.subject)",
+    endorses=TICKET,
 )
 @injectable
 def open_ticket(
@@ -105,6 +108,7 @@ def open_ticket(
     idempotency="natural",
     reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
     post="reads.ticket.priority == args.priority && reads.ticket.assignee == args.assignee",
+    endorses=TICKET,
 )
 @injectable
 def update_ticket(ticket_id: int, priority: Priority, assignee: str) -> Ticket:
@@ -158,6 +162,7 @@ def reply_to_ticket(ticket_id: int, body: Text, key: str) -> Reply:
     undo="reopen_ticket",
     reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
     post="reads.ticket.status == 'closed' && reads.ticket.resolution == args.resolution",
+    endorses=TICKET,
 )
 @injectable
 def close_ticket(ticket_id: int, resolution: Line) -> Ticket:
@@ -170,6 +175,7 @@ def close_ticket(ticket_id: int, resolution: Line) -> Ticket:
     idempotency="natural",
     reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
     post="reads.ticket.status != 'closed'",
+    endorses=TICKET,
 )
 @injectable
 def reopen_ticket(ticket_id: int) -> Ticket:

@@ -44,6 +44,8 @@ def taken(step: run_service_pb2.StepState, pen: Pen) -> Iterator[Node]:
         else:
             yield Node(_attempt(attempt, number, pen), evidence)
         yield from (Node(_heal(heal, pen)) for heal in step.heals if heal.attempt == attempt.id)
+    if step.gate and step.status == run_service_pb2.STEP_STATUS_GATED:
+        yield Node(Text(f"waits for you at {clean(step.gate)}", style="magenta"))
     if step.HasField("output") and step.status == run_service_pb2.STEP_STATUS_DONE:
         yield Node(Text(f"{pen.glyphs.output} {value(step.output)}", style=DIM))
     told = {attempt.failure.message for attempt in step.attempts if attempt.HasField("failure")}

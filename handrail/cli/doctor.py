@@ -80,6 +80,7 @@ def findings(project: Path, place: Path, server: str | None, data: Path | None) 
     yield from check_data(place)
     yield check_clock(place)
     yield check_project(project)
+    yield from check_keys(project, place)
     target = find(server, project, data)
     yield _checked("server", check_server, target)
     yield _checked("broker", check_broker, target)
@@ -211,7 +212,7 @@ def check_clock(place: Path, now: Callable[[], float] = time.time) -> Finding:
 
 
 def check_project(project: Path) -> Finding:
-    """Whether the project loads: settings, tools and their contracts, playbooks."""
+    """Whether the project loads: settings, tools and their contracts, playbooks, rules."""
     from handrail.project import ProjectError, load
     from handrail.settings import SETTINGS_FILE
 
@@ -220,10 +221,42 @@ def check_project(project: Path) -> Finding:
         return Finding("project", "warn", f"there is no {SETTINGS_FILE} in {project.absolute()}", todo)
     try:
         loaded = load(project)
+        rules = len(loaded.policy.rules)
     except ProjectError as error:
         return Finding("project", "fail", "\n".join(error.problems), "Mend what is named above.")
     name = loaded.settings.project.name or loaded.directory.name
-    return Finding("project", "ok", f"{name}: {len(loaded.tools)} tools, {len(loaded.playbooks)} playbooks")
+    counted = f"{len(loaded.tools)} tools, {len(loaded.playbooks)} playbooks, {rules} rules"
+    return Finding("project", "ok", f"{name}: {counted}")
+
+
+def check_keys(project: Path, data: Path) -> Iterator[Finding]:
+    """Whose key signs permits, and whether it is a secret; nothing where the settings cannot be read."""
+    import stat
+
+    from handrail.keys import BadKey, PrivateKey, PublicKeys, place
+    from handrail.settings import ProjectError, load_settings
+
+    try:
+        settings = load_settings(project).permits
+    except ProjectError:
+        return
+    path = place(settings.key, project, data)
+    if not settings.key and not path.exists():
+        yield Finding("permits", "ok", "the key that signs them will be made at the first start")
+        return
+    try:
+        key = PrivateKey.read(path)
+        others = PublicKeys.read([project / one for one in settings.trusted], key.public).key_ids
+    except BadKey as error:
+        what, _, todo = str(error).partition(". ")
+        yield Finding("permits", "fail", what, todo)
+        return
+    believed = f", and believed of {len(others) - 1} more" if len(others) > 1 else ""
+    found = f"they are signed by key {key.key_id}{believed}"
+    if stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        yield Finding("permits", "warn", f"{found}, which others can read", f"`chmod 600 {path}`")
+    else:
+        yield Finding("permits", "ok", found)
 
 
 def _checked(name: str, check: Callable[[Target], Coroutine[Any, Any, Finding]], target: Target) -> Finding:

@@ -27,7 +27,7 @@ KIND_CELLS = 19
 
 _CHANNEL_STYLES = {"cmd": "magenta", "dec": "cyan", "ans": "green"}
 _BAD_KINDS = frozenset({"step_failed", "plan_rejected", "proposal_refused", "in_doubt", "orphan"})
-_HEAL_KINDS = frozenset({"healed", "revoked", "verify_ask"})
+_HEAL_KINDS = frozenset({"healed", "revoked", "verify_ask", "gate_opened"})
 
 
 def event_line(response: run_service_pb2.WatchRunResponse) -> Text:
@@ -174,6 +174,37 @@ def _verdict(body: event_pb2.Verdict) -> str:
     return f"{clean(body.attempt)}: {outcome}{failed}" + (f"; {evidence}" if evidence else "")
 
 
+_SAID: Mapping[int, str] = {
+    event_pb2.GATE_CHOICE_APPROVE: "approves",
+    event_pb2.GATE_CHOICE_DENY: "denies",
+    event_pb2.GATE_CHOICE_HAPPENED: "says that it happened",
+    event_pb2.GATE_CHOICE_REPEAT: "wants it done again",
+}
+
+
+def _decide(body: event_pb2.Decide) -> str:
+    verb = _SAID.get(body.choice, "decides")
+    why = f": {clean(body.reason)}" if body.reason else ""
+    return f"{clean(body.approver)} {verb} at gate {clean(body.gate)}{why}"
+
+
+def _gate_opened(body: event_pb2.GateOpened) -> str:
+    first = body.items[0] if body.items else event_pb2.GateItem()
+    call = f"{clean(first.tool)}({_values(first.arguments)})"
+    more = f" and {len(body.items) - 1} more" if len(body.items) > 1 else ""
+    who = "a human" if body.quorum <= 1 else f"{body.quorum} humans"
+    why = "; ".join(clean(reason.text) for reason in body.reasons)
+    what = "may have happened, which is" if body.kind == event_pb2.GATE_KIND_DOUBT else "waits"
+    return f"{clean(body.step)}: gate {clean(body.gate)}: {call}{more} {what} for {who}: {why}"
+
+
+def _gate_closed(body: event_pb2.GateClosed) -> str:
+    outcome = event_pb2.GateOutcome.Name(body.outcome).removeprefix("GATE_OUTCOME_").lower()
+    by = f" by {', '.join(map(clean, body.approvers))}" if body.approvers else ""
+    why = f": {clean(body.reason)}" if body.reason else ""
+    return f"gate {clean(body.gate)}: {outcome}{by}{why}"
+
+
 def _values(arguments: Mapping[str, plan_pb2.Value]) -> str:
     shown: Iterable[str] = (
         f"{clean(name)}={cut(value(held), MAX_VALUE_CHARS)}" for name, held in sorted(arguments.items())
@@ -186,6 +217,7 @@ DESCRIPTIONS: Mapping[str, Callable[[Any], str]] = {
     "cancel": _reason("cancel"),
     "pause": _reason("pause"),
     "resume": lambda body: "resume",
+    "decide": _decide,
     "plan_ask": _plan_ask,
     "proposal_ask": _proposal_ask,
     "action": _action,
@@ -198,6 +230,8 @@ DESCRIPTIONS: Mapping[str, Callable[[Any], str]] = {
     "healed": _healed,
     "in_doubt": lambda body: f"{clean(body.step)}: in doubt, {clean(body.why)}",
     "proposal_refused": lambda body: f"{clean(body.attempt)}: refused: {_violations(body)}",
+    "gate_opened": _gate_opened,
+    "gate_closed": _gate_closed,
     "finished": _finished,
     "revoked": lambda body: f"{clean(body.attempt)}: taken back: {clean(body.reason)}",
     "plan_answer": _plan_answer,

@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.DONE: "done: the command, or the run, did what was asked",
     ExitCode.FAILED: "failed, or cancelled",
-    ExitCode.USAGE: "usage: bad arguments, a bad project, or no such run or tool",
+    ExitCode.USAGE: "usage: bad arguments, a bad project, or no such run, tool or gate",
     ExitCode.WAITING: "waiting for a human",
     ExitCode.REFUSED: "refused: no plan could be made of the goal, or the plan does not conform",
     ExitCode.UNAVAILABLE: "unavailable: the server or the broker cannot be reached or used",
@@ -107,7 +107,10 @@ def explain(error: BaseException) -> Trouble | None:
 
 
 _DOCTOR = "`handrail doctor` says what is missing, unreachable or not writable."
-_LIST = "`handrail list` shows the runs there are, `handrail tools list` the tools."
+_LIST = (
+    "`handrail list` shows the runs there are, `handrail gates` the open gates, "
+    "`handrail tools list` the tools."
+)
 
 
 def _explain_own(error: HandrailError) -> Trouble:
@@ -128,6 +131,11 @@ def _explain_own(error: HandrailError) -> Trouble:
     advice: list[tuple[type[HandrailError], ExitCode, str]] = [
         (errors.NotFound, ExitCode.USAGE, _LIST),
         (errors.AlreadyExists, ExitCode.USAGE, "Use another --request-id for another goal."),
+        (
+            errors.PermissionDenied,
+            ExitCode.FAILED,
+            "The rules are in the project's policy/; somebody else may have to.",
+        ),
         (errors.FailedPrecondition, ExitCode.FAILED, "`handrail show RUN` says where the run stands."),
         (errors.Unavailable, ExitCode.UNAVAILABLE, _DOCTOR),
         (errors.DeadlineExceeded, ExitCode.UNAVAILABLE, _DOCTOR),

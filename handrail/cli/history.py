@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -106,18 +107,29 @@ def replay(
     full: Annotated[
         bool, typer.Option("--full", help="Every item, all evidence, the plan's arguments.")
     ] = False,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", metavar="DIR", help="Say what the rules in DIR would decide.")
+    ] = None,
     project: options.Project = None,
     server: options.Server = None,
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Fold the log of a run and show its state at any point."""
+    """Fold the log of a run and show its state at any point.
+
+    With --policy it says instead what other rules would have decided about each action.
+    """
     from handrail.cli.output import Output
     from handrail.cli.summary import draw_run
     from handrail.cli.watching import fold_log
 
     output = Output(as_json=json)
     target = find(server, project, data)
+    if policy is not None:
+        from handrail.cli.hindsight import hold_to
+
+        hold_to(run, policy, target, project, output)
+        return
     watched = with_client(target, lambda client: fold_log(client, run, upto=at))
     if watched.state is None:
         raise CommandError(

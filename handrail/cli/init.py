@@ -12,6 +12,8 @@ from handrail.cli import options
 from handrail.cli.exits import CommandError, ExitCode
 
 TEMPLATE = Path(__file__).parent / "template"
+# What holds without a policy of one's own is what a new project begins with.
+POLICY = Path(__file__).parents[1] / "default_policy"
 # Names that a package cannot carry as they are.
 RENAMED = {"gitignore": ".gitignore"}
 GOAL = "lend the drill to Ada"
@@ -45,6 +47,7 @@ def create(directory: Path) -> list[Path]:
     """Copy the template into a directory, overwriting nothing; return what was made."""
     files = sorted(path for path in TEMPLATE.rglob("*") if path.is_file() and path.suffix != ".pyc")
     targets = {_target(path.relative_to(TEMPLATE)): path for path in files}
+    targets |= {Path("policy") / path.name: path for path in sorted(POLICY.iterdir()) if path.is_file()}
     taken = [str(target) for target in targets if (directory / target).exists()]
     if directory.exists() and not directory.is_dir():
         raise CommandError(f"{directory} is not a directory.", next="Name another.")

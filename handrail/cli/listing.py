@@ -90,6 +90,7 @@ def _attributes(contract: tool_pb2.ToolContract) -> Iterator[tuple[str, str]]:
     yield "pre", contract.pre
     yield "post", contract.post
     yield "critical", ", ".join(contract.critical)
+    yield "endorses", ", ".join(contract.endorses)
     yield "timeout", f"{contract.timeout_s:g} s"
     yield "retry", contract.retry
     yield "capability", contract.capability

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from handrail.cli import doctor, history, init, options, runs, tools, trace, up
+from handrail.cli import doctor, gates, history, init, options, policy, runs, tools, trace, up
 from handrail.cli.exits import EPILOG, CommandError, ExitCode, debugging, explain
 
 JSON_FLAG = "--json"
@@ -64,7 +64,11 @@ app.command("trace")(trace.trace)
 app.command("cancel")(runs.cancel)
 app.command("pause")(runs.pause)
 app.command("resume")(runs.resume)
+app.add_typer(gates.app, name="gates")
+app.command("approve")(gates.approve)
+app.command("deny")(gates.deny)
 app.add_typer(tools.app, name="tools")
+app.add_typer(policy.app, name="policy")
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("_child", hidden=True)(up.child)

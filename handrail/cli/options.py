@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -46,6 +48,10 @@ Data = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON, one object a line; errors too.")]
+GateId = Annotated[
+    str, typer.Argument(metavar="GATE", help="The gate's id, or that of a run with one open gate.")
+]
+As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="Who you are; else your user name.")]
 Host = Annotated[HostKind, typer.Option("--host", help="Where the minds live.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the log.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan and check only; nothing is done.")]
@@ -65,6 +71,27 @@ RequestId = Annotated[
     str | None,
     typer.Option("--request-id", metavar="ID", help="Submitting twice under one id is submitting once."),
 ]
+
+
+def whoami() -> str:
+    """Return the operating system's name for whoever runs this; one with a number where it has none."""
+    try:
+        name = getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        name = ""
+    # A name from the environment may hold bytes that are no text.
+    name = name.encode(errors="replace").decode().strip()
+    return name or f"uid-{os.getuid()}"
+
+
+def read_name(text: str | None) -> str:
+    """Read a name; without one, that of whoever runs this."""
+    if text is None:
+        return whoami()
+    name = text.strip()
+    if not name:
+        raise CommandError("--as names nobody.", next="Write a name, or leave it out to use your user name.")
+    return name
 
 
 def read_deadline(text: str | None) -> datetime | timedelta | None:

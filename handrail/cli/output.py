@@ -102,8 +102,8 @@ def tell(trouble: Trouble, *, as_json: bool) -> None:
     console.print(Text(f"{glyphs.failed} ", style="red").append(clean(first), style="bold"), soft_wrap=True)
     for line in rest:
         console.print(Text(f"  {_safe(line)}"), soft_wrap=True)
-    if trouble.why:
-        console.print(Text(f"  {_safe(trouble.why)}"), soft_wrap=True)
+    for line in trouble.why.splitlines():
+        console.print(Text(f"  {_safe(line)}"), soft_wrap=True)
     for field, code, message in trouble.violations:
         bullet = Text(f"  {glyphs.dot} ").append(clean(field), style="bold")
         bullet.append(f"{': ' if field else ''}{clean(message)}")

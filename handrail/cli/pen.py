@@ -28,6 +28,7 @@ STEP_STYLES: dict[int, tuple[str, str, str]] = {
     _S.STEP_STATUS_FAILED: ("failed", "failed", "red"),
     _S.STEP_STATUS_IN_DOUBT: ("in_doubt", "in doubt", "magenta"),
     _S.STEP_STATUS_CANCELLED: ("cancelled", "cancelled", "dim"),
+    _S.STEP_STATUS_GATED: ("gated", "waiting for you", "magenta"),
 }
 """Of each state of a step: the name of its sign, its words, its style."""
 

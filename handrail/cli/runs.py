@@ -1,4 +1,7 @@
-"""The commands that carry runs on: run, submit, watch, cancel, pause, resume."""
+"""The commands that carry runs on: run, submit, watch, cancel, pause, resume.
+
+`see_through` is what all of them do that show a run until it ends or waits.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,10 @@ def run(
     plan: options.Plan = None,
     deadline: options.Deadline = None,
     request_id: options.RequestId = None,
+    name: options.As = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Approve every gate of the run as yourself, unasked.")
+    ] = False,
     server: options.Server = None,
     data: options.Data = None,
     json: options.Json = False,
@@ -43,7 +50,9 @@ def run(
 
     output = Output(as_json=json)
     target = find(server, project, data)
-    given = _given(context, plan, deadline, request_id, dry_run)
+    given = _given(context, plan, deadline, request_id, dry_run, name)
+    if approve:
+        output.note(f"--approve: {given['submitter']} approves every gate of this run, unasked")
 
     if host is HostKind.RAY and target.kind != "own":
         output.note("a stack is up already; its minds live where it says, whatever --host says")
@@ -54,9 +63,17 @@ def run(
                 connection = Connection(stack, target, host=host)
                 client = await connection.open(new=True)
                 submitted = await client.submit(goal, **given)
-            return await _watch(client, submitted.run, connection, output, goal=goal)
+            return await see_through(
+                client,
+                submitted.run,
+                connection,
+                output,
+                goal=goal,
+                name=given["submitter"],
+                approve=approve,
+            )
 
-    _finish(asyncio.run(work()))
+    finish(asyncio.run(work()))
 
 
 def submit(
@@ -66,6 +83,7 @@ def submit(
     plan: options.Plan = None,
     deadline: options.Deadline = None,
     request_id: options.RequestId = None,
+    name: options.As = None,
     project: options.Project = None,
     server: options.Server = None,
     data: options.Data = None,
@@ -83,7 +101,7 @@ def submit(
             next="Start one with `handrail up`, name one with --server, or use `handrail run`.",
             code=ExitCode.UNAVAILABLE,
         )
-    given = _given(context, plan, deadline, request_id, dry_run)
+    given = _given(context, plan, deadline, request_id, dry_run, name)
 
     async def work() -> None:
         async with connect(target) as client:
@@ -101,23 +119,29 @@ def watch(
     after: Annotated[
         int, typer.Option("--after", metavar="SEQ", min=0, help="Show only events after this sequence.")
     ] = 0,
+    name: options.As = None,
     project: options.Project = None,
     server: options.Server = None,
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Show a run live until it has ended."""
+    """Show a run live until it has ended.
+
+    On a terminal you are asked at its gates.
+    """
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
     target = find(server, project, data)
+    decider = options.read_name(name)
 
     async def work() -> ExitCode:
         async with AsyncExitStack() as stack:
             connection = Connection(stack, target)
-            return await _watch(await connection.open(), run, connection, output, after=after)
+            client = await connection.open()
+            return await see_through(client, run, connection, output, name=decider, after=after)
 
-    _finish(asyncio.run(work()))
+    finish(asyncio.run(work()))
 
 
 def cancel(
@@ -176,7 +200,12 @@ def _steer(
 
 
 def _given(
-    context: str | None, plan: Path | None, deadline: str | None, request_id: str | None, dry_run: bool
+    context: str | None,
+    plan: Path | None,
+    deadline: str | None,
+    request_id: str | None,
+    dry_run: bool,
+    name: str | None,
 ) -> dict[str, Any]:
     """Return what goes with a goal, as `Client.submit` takes it."""
     return {
@@ -185,20 +214,38 @@ def _given(
         "deadline": options.read_deadline(deadline),
         "request_id": request_id,
         "dry_run": dry_run,
+        "submitter": options.read_name(name),
     }
 
 
-async def _watch(
-    client: Client, run: str, connection: Connection, output: Output, *, after: int = 0, goal: str = ""
+async def see_through(
+    client: Client,
+    run: str,
+    connection: Connection,
+    output: Output,
+    *,
+    name: str,
+    approve: bool = False,
+    after: int = 0,
+    goal: str = "",
 ) -> ExitCode:
-    """Watch a run to its end, show how it ended, and return what that means."""
+    """Watch a run to its end, show how it ended, and return what that means.
+
+    At a gate `name` is asked on a terminal, or approves unasked.
+    """
+    from handrail.cli.gatekeeper import Gatekeeper
     from handrail.cli.summary import draw_run, exit_code
+    from handrail.cli.terminal import can_ask, on_terminal
     from handrail.cli.watching import Watch
 
     note = "cancelling: what is in flight finishes first; Ctrl-C again leaves at once"
     polite = connection.target.kind == "own"
     again = None if connection.target.kind == "server" else connection.again
-    watching = Watch(client, run, output, polite=polite, note=note, goal=goal, again=again)
+    keeper = None
+    ask = on_terminal(output) if can_ask(output) else None
+    if approve or ask is not None:
+        keeper = Gatekeeper(output, name, lambda: connection.target, approve=approve, ask=ask)
+    watching = Watch(client, run, output, polite=polite, note=note, goal=goal, again=again, gatekeeper=keeper)
     seen = await watching.follow(after=after)
     target = connection.target
     # On a pipe the events have told it all, but for the plan that a dry run is for.
@@ -211,6 +258,7 @@ async def _watch(
     return ExitCode.INTERRUPTED if watching.left else exit_code(seen)
 
 
-def _finish(code: ExitCode) -> None:
+def finish(code: ExitCode) -> None:
+    """End the command with a code."""
     if code is not ExitCode.DONE:
         raise typer.Exit(code)

@@ -10,6 +10,8 @@ from rich.text import Text
 from handrail.cli.details import failure
 from handrail.cli.events import message_object
 from handrail.cli.exits import ExitCode
+from handrail.cli.gate_text import closed_line, open_lines
+from handrail.cli.outlook import needs
 from handrail.cli.output import Output
 from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Pen
 from handrail.cli.server import Target
@@ -18,6 +20,8 @@ from handrail.cli.tree import counts, draw, elapsed_ns
 from handrail.v1 import event_pb2, run_service_pb2
 
 MAX_STEPS_NAMED = 5
+MAX_GATES_NAMED = 20
+MAX_GATES_OFFERED = 3
 _NEAREST = "; nearest: "
 
 _E = event_pb2
@@ -47,7 +51,7 @@ def ending(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]
         figures.append(duration(took_ns))
     line = pen.sign(name, style).append(f" {words}", style=f"bold {style}")
     yield line.append(f"  {', '.join(figures)}  {clean(run.id)}", style=DIM)
-    for text in (*_happened(run), *_next(run, target)):
+    for text in (*_happened(run), *needs(run), *_decided(run, pen), *_next(run, target, pen)):
         yield Text("  ").append_text(text)
 
 
@@ -87,7 +91,27 @@ def _happened(run: run_service_pb2.Run) -> Iterator[Text]:
         yield Text(f"and {plural(len(troubled) - MAX_STEPS_NAMED, 'more step')}", style=DIM)
 
 
-def _next(run: run_service_pb2.Run, target: Target) -> Iterator[Text]:
+def _decided(run: run_service_pb2.Run, pen: Pen) -> Iterator[Text]:
+    """Say what became of the gates."""
+    over = [gate for gate in run.gates if gate.HasField("closed")]
+    for gate in over[:MAX_GATES_NAMED]:
+        yield closed_line(gate, pen)
+    if len(over) > MAX_GATES_NAMED:
+        yield Text(f"and {plural(len(over) - MAX_GATES_NAMED, 'more gate')}", style=DIM)
+
+
+def _waiting(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
+    """Say at which gates a run waits, and how to decide."""
+    found = [gate for gate in run.gates if not gate.HasField("closed")]
+    for gate in found[:MAX_GATES_OFFERED]:
+        yield from open_lines(gate, target, pen)
+    if len(found) > MAX_GATES_OFFERED:
+        more = plural(len(found) - MAX_GATES_OFFERED, "more gate")
+        yield Text(f"and {more}; `{target.command('gates')}` shows them", style="cyan")
+
+
+def _next(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
+    yield from _waiting(run, target, pen)
     log = f"`{target.command('log', clean(run.id))}`"
     advice = {
         _E.RUN_STATUS_FAILED: f"{log} shows every event",
@@ -98,5 +122,6 @@ def _next(run: run_service_pb2.Run, target: Target) -> Iterator[Text]:
         _E.RUN_STATUS_PAUSED: f"`{target.command('resume', clean(run.id))}` lets it go on",
     }
     text = advice.get(run.status, "")
-    if text:
+    in_doubt = any(step.status == run_service_pb2.STEP_STATUS_IN_DOUBT for step in run.steps)
+    if text and (run.status != _E.RUN_STATUS_WAITING or in_doubt):
         yield Text(text, style="cyan")

@@ -20,6 +20,13 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,4096}(?:\x07|
 _SPACES = re.compile(r"\s+")
 # Other than control and format characters: what breaks a line, or is half a character.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# What is not seen, or is seen as something else: also spaces other than the space, and what has no glyph.
+_UNSEEN_CATEGORIES = _UNSAFE_CATEGORIES | {"Zs", "Cn", "Co"}
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+MAX_MARKS = 2
+"""Of one letter; more of them reach into the lines around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class Glyphs:
     skipped: str = "–"
     failed: str = "✗"
     in_doubt: str = "?"
+    gated: str = "◆"
     cancelled: str = "⊘"
     warning: str = "!"
     output: str = "→"
@@ -56,6 +64,7 @@ ASCII = Glyphs(
     skipped="-",
     failed="x",
     in_doubt="?",
+    gated="#",
     cancelled="/",
     output="->",
     ellipsis="...",
@@ -70,7 +79,7 @@ ASCII = Glyphs(
 def glyphs_for(stream: IO[str]) -> Glyphs:
     """Return the signs that a stream's encoding can carry."""
     try:
-        "✓●◐↻○✗⊘→…×·├└│".encode(getattr(stream, "encoding", None) or "ascii")
+        "✓●◐↻○✗⊘◆→…×·├└│".encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
         return ASCII
     return UNICODE
@@ -87,6 +96,46 @@ def clean(text: str) -> str:
 def clean_lines(text: str) -> str:
     """Clean a text that may have several lines, and keep them."""
     return "\n".join(clean(line) for line in text.splitlines())
+
+
+def exact(text: str) -> str:
+    """Return one line that hides nothing: every character that would not be seen is written as JSON does.
+
+    Where `clean` leaves such a character out, this shows that it is there; for what somebody must decide on.
+    """
+    marks = 0
+    shown = []
+    for c in text:
+        category = unicodedata.category(c)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        unseen = c != " " and (category in _UNSEEN_CATEGORIES or _UNSEEN.match(c) or marks > MAX_MARKS)
+        shown.append(_escape(c) if unseen else c)
+    return "".join(shown)
+
+
+def _escape(character: str) -> str:
+    r"""Write a character as \uXXXX, or as the two halves of its pair."""
+    code = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{code[i : i + 4]}" for i in range(0, len(code), 4))
+
+
+def wrap(text: str, width: int, first: str, rest: str) -> list[str]:
+    """Break a text into lines of `width` cells; `rest` stands before those that go on."""
+    lines = _chop(text, max(1, width - cell_len(first)))
+    return [f"{rest if number else first}{line}" for number, line in enumerate(lines)]
+
+
+def _chop(text: str, width: int) -> list[str]:
+    """Break a text into parts of `width` cells. Rich's own drops what it takes for a part of a character."""
+    parts, used = [""], 0
+    for character in text:
+        cells = cell_len(character)
+        if used + cells > width and parts[-1]:
+            parts.append("")
+            used = 0
+        parts[-1] += character
+        used += cells
+    return parts
 
 
 def cut(text: str, width: int, glyphs: Glyphs = UNICODE) -> str:

@@ -63,7 +63,7 @@ def show_tool(
 
 @app.command("check")
 def check_tools(project: options.Project = None, json: options.Json = False) -> None:
-    """Check a project: settings, contracts, playbooks.
+    """Check a project: settings, contracts, playbooks, rules.
 
     What contradicts itself is named, with what to do about it.
     """
@@ -72,9 +72,10 @@ def check_tools(project: options.Project = None, json: options.Json = False) -> 
 
     output = Output(as_json=json)
     found = load(project or Path())
-    tools, playbooks = len(found.tools), len(found.playbooks)
-    output.json({"ok": True, "tools": tools, "playbooks": playbooks})
-    output.line(f"{output.glyphs.done} {tools} tools and {playbooks} playbooks: no contradictions")
+    tools, playbooks, rules = len(found.tools), len(found.playbooks), len(found.policy.rules)
+    output.json({"ok": True, "tools": tools, "playbooks": playbooks, "rules": rules})
+    counted = f"{tools} tools, {playbooks} playbooks and {rules} rules"
+    output.line(f"{output.glyphs.done} {counted}: no contradictions")
 
 
 def _contracts(server: str | None, project: Path | None) -> Sequence[tool_pb2.ToolContract]:

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from handrail.cli.details import planned, taken, took_ns
+from handrail.cli.outlook import foreseen
 from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Node, Pen, hang
 from handrail.cli.text import clean, cut, duration, pad, plural
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
@@ -34,6 +35,7 @@ _URGENCY = {
         (
             _S.STEP_STATUS_FAILED,
             _S.STEP_STATUS_IN_DOUBT,
+            _S.STEP_STATUS_GATED,
             _S.STEP_STATUS_HEALING,
             _S.STEP_STATUS_VERIFYING,
             _S.STEP_STATUS_RUNNING,
@@ -41,6 +43,8 @@ _URGENCY = {
     )
 }
 _QUIET = (_S.STEP_STATUS_DONE, _S.STEP_STATUS_SKIPPED)
+# What the sign says, or the line below.
+_WORDLESS = (_S.STEP_STATUS_DONE, _S.STEP_STATUS_PENDING, _S.STEP_STATUS_GATED)
 _FOLDABLE = (*_QUIET, _S.STEP_STATUS_PENDING, _S.STEP_STATUS_CANCELLED)
 
 
@@ -143,6 +147,7 @@ def _below(
 ) -> Iterator[Node]:
     if plan is not None and (dry_run or pen.detail == Detail.FULL):
         yield from planned(plan, pen)
+    yield from foreseen(step, pen)
     if items:
         yield from _items(items, pen)
     elif pen.detail >= Detail.NORMAL or step.status not in _QUIET:
@@ -178,7 +183,7 @@ class Columns:
             line.append("  " + pad(cut(_tool(step, pen), self.tool, pen.glyphs), self.tool), style=DIM)
         spent_ns = took_ns((a for each in items or (step,) for a in each.attempts), pen.now_ns)
         line.append("  " + (duration(spent_ns) if spent_ns else "").rjust(TIME_CELLS), style=DIM)
-        notes = [] if step.status in (_S.STEP_STATUS_DONE, _S.STEP_STATUS_PENDING) else [words]
+        notes = [] if step.status in _WORDLESS else [words]
         if items:
             notes = [_tally(items)]
         if step.skip_reason:

@@ -1,7 +1,8 @@
 """Watching a run: its events are folded here, as the decider folds them, and shown as they come.
 
 A live tree on a terminal, a line an event on a pipe, an object an event with `--json`. A watch ends when the
-run has ended, when nothing goes on without a human, or when somebody leaves.
+run has ended, when nothing goes on without a human, or when somebody leaves. Who has a gatekeeper is asked at
+every gate that opens meanwhile.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ from typing import TYPE_CHECKING, Protocol, Self
 from bus.subjects import BadSubject, build, parse
 from core.ports import Record
 from core.run import apply, initial, unbundled
-from core.state import RunState
+from core.state import Gate, RunState
 from core.view import view
 from handrail.cli.events import event_line, event_object
+from handrail.cli.gatekeeper import Gatekeeper, Meetings, is_decided
 from handrail.cli.output import Output
 from handrail.cli.pen import Pen
 from handrail.v1 import event_pb2, run_service_pb2
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.live import Live
 
     from handrail.client import Client
 
 SETTLED_AFTER_S = 1.0
 OUTAGE_S = 60.0
 LOOK_AGAIN_AFTER_S = 2.0
+DECIDED_AFTER_S = 10.0
+"""How long a decision at a gate may take to count; one that the rules do not count is never heard of."""
 FRAMES_PER_S = 8
 _NEEDS_HUMAN = frozenset({event_pb2.RUN_STATUS_WAITING, event_pb2.RUN_STATUS_UNREADABLE})
 
@@ -66,6 +71,11 @@ class Watched:
             self._viewed = self.state
             self._view = view(self.state) if self.state is not None else self._view
         return self._view
+
+    @property
+    def open_gates(self) -> tuple[Gate, ...]:
+        """The gates at which somebody has yet to decide, or whose decision has yet to count."""
+        return self.state.open_gates if self.state is not None else ()
 
     @property
     def status(self) -> int:
@@ -149,26 +159,29 @@ class Tree:
     """The run's tree, drawn over again; what is left on the screen at the end is for the caller to draw."""
 
     def __init__(self, output: Output, watched: Watched) -> None:
-        from rich.live import Live
-
         self._output = output
         self._watched = watched
         self._note = ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        from rich.live import Live
+
+        # One that is begun again would erase what has been written since it ended.
         self._live = Live(
             get_renderable=self._draw,
-            console=output.console,
+            console=self._output.console,
             refresh_per_second=FRAMES_PER_S,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-
-    def __enter__(self) -> Self:
         self._live.start(refresh=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def show(self, response: run_service_pb2.WatchRunResponse) -> None:
         """Leave it to the next frame: events come faster than anybody reads."""
@@ -202,6 +215,7 @@ class Watch:
         note: str,
         goal: str = "",
         again: Callable[[], Awaitable[Client | None]] | None = None,
+        gatekeeper: Gatekeeper | None = None,
     ) -> None:
         self._client = client
         self._run = run
@@ -211,12 +225,21 @@ class Watch:
         self._note = note
         # Finds the server anew when it is lost.
         self._again = again
+        self._settling: asyncio.TimerHandle | None = None
         self._pressed = False
         self._display: Display = Lines(output)
         self._cancelling: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self.left = False
         self.watched = Watched(run, goal)
+        self._meetings = Meetings(
+            self.watched,
+            gatekeeper,
+            output,
+            client=lambda: self._client,
+            aside=self._aside,
+            over=self._go_on,
+        )
 
     async def follow(self, *, after: int = 0) -> run_service_pb2.Run:
         """Show the events after a sequence until the watch ends; return the run as it stands then."""
@@ -230,10 +253,15 @@ class Watch:
             try:
                 await self._reader
             except asyncio.CancelledError:
+                if self._meetings.defect is not None:
+                    raise self._meetings.defect from None
                 if not self.left and not self._needs_human:
                     raise
             finally:
                 self._reader.cancel()
+                if self._settling is not None:
+                    self._settling.cancel()
+                await self._meetings.end()
                 if self._cancelling is not None:
                     await asyncio.gather(self._cancelling, return_exceptions=True)
         return self.watched.run
@@ -263,22 +291,47 @@ class Watch:
                 self._client = client
 
     async def _read_from(self, cursor: str, after: int) -> None:
-        settling: asyncio.TimerHandle | None = None
-        loop = asyncio.get_running_loop()
         outage_s = OUTAGE_S if self._again is None else LOOK_AGAIN_AFTER_S
         async with aclosing(self._client.watch(self._run, after=cursor, outage_s=outage_s)) as events:
             async for response in events:
-                if settling is not None:
-                    settling.cancel()
                 self.watched.add(response)
                 if sequence_of(response) > after:
                     self._display.show(response)
-                # Between two events of one decision a run may seem to wait.
-                if self._needs_human and self._reader is not None:
-                    settling = loop.call_later(SETTLED_AFTER_S, self._reader.cancel)
+                self._meetings.look()
+                self._settle()
+
+    def _settle(self) -> None:
+        """End the watch in a while, if nothing goes on without a human and nobody is being asked.
+
+        Between two events of one decision a run may seem to wait.
+        """
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        if self._needs_human and self._reader is not None and not self._meetings.going_on:
+            decided = any(is_decided(gate) for gate in self.watched.open_gates)
+            after_s = DECIDED_AFTER_S if decided else SETTLED_AFTER_S
+            self._settling = asyncio.get_running_loop().call_later(after_s, self._reader.cancel)
+
+    def _go_on(self) -> None:
+        """Carry on when nobody is being asked any more."""
+        if self._meetings.defect is not None and self._reader is not None:
+            self._reader.cancel()
+        self._settle()
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Make room on the screen for something else than the run."""
+        self._display.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            if not self.left:
+                self._display.__enter__()
 
     def _interrupt(self) -> None:
-        if not self._polite or self._pressed:
+        # Whoever is asked at a gate leaves it open.
+        if not self._polite or self._pressed or self._meetings.asking:
             self._leave()
             return
         self._pressed = True

@@ -84,9 +84,11 @@ async def _gateway(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> No
 
 
 async def _decider(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
+    # Before the tools are imported: nothing of theirs is to find the key.
+    signer = parts.signer()
     project = load(project_dir)
     log = await parts.ways()["decider"].open()
-    await _until(stop, parts.decider(log, project, _instance()).serve())
+    await _until(stop, parts.decider(log, project, signer, _instance()).serve())
     await log.close()
 
 
@@ -100,7 +102,7 @@ async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbo
         box, _, number = slot.rpartition("_")
         return last_ended(data_dir, f"worker-{box}-{number}")
 
-    worker = parts.worker(log, project, toolbox, instance, ended)
+    worker = parts.worker(log, project, toolbox, parts.checker(), instance, ended)
     # When the tools are there: they may have seen to their own traces.
     tracing.configure(f"worker-{toolbox}", str(instance))
     await _until(stop, worker.serve())
@@ -122,7 +124,7 @@ async def _tracer(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> Non
 
 async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_kind: str) -> None:
     settings = load_settings(project_dir)
-    specs = parts.mind_specs(settings, project_dir, parts.ways())
+    specs = parts.mind_specs(settings, project_dir, parts.ways(), parts.checker())
     host: Host
     if host_kind == "inline":
         host = InProcessHost(parts.build_agent)

@@ -73,11 +73,12 @@ async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> Async
     directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
     try:
         # Loaded here once, so that a broken project is told at once and not by a crash loop.
-        settings = load(project_dir).settings
+        settings = load(project_dir, rules=True).settings
+        keys = parts.keys_of(settings, directory, project_dir)
         broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()
         try:
-            async with _served(directory, broker, settings, project_dir, host) as cluster:
+            async with _served(directory, broker, settings, project_dir, host, keys) as cluster:
                 yield cluster
         finally:
             await broker.stop()
@@ -87,10 +88,16 @@ async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> Async
 
 @asynccontextmanager
 async def _served(
-    directory: DataDirectory, broker: parts.Broker, settings: Settings, project_dir: Path, host: HostKind
+    directory: DataDirectory,
+    broker: parts.Broker,
+    settings: Settings,
+    project_dir: Path,
+    host: HostKind,
+    keys: parts.Keys,
 ) -> AsyncIterator[Cluster]:
     admin = await parts.prepare(broker, directory, settings)
-    supervisor = Supervisor(_children(directory, broker, settings, project_dir, host), directory.path)
+    children = _children(directory, broker, settings, project_dir, host, keys)
+    supervisor = Supervisor(children, directory.path)
     try:
         async with (
             background(_keep_broker(broker)),
@@ -116,7 +123,12 @@ async def _served(
 
 
 def _children(
-    directory: DataDirectory, broker: parts.Broker, settings: Settings, project_dir: Path, host: HostKind
+    directory: DataDirectory,
+    broker: parts.Broker,
+    settings: Settings,
+    project_dir: Path,
+    host: HostKind,
+    keys: parts.Keys,
 ) -> list[ChildSpec]:
     """Return the children in the order in which they start."""
     data = directory.path
@@ -150,14 +162,17 @@ def _children(
         )
 
     minds = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}
+    # The decider alone is given what it signs with.
+    signing = {parts.PERMIT_KEY_ENV: keys.signer.dump()}
+    checking = {parts.TRUSTED_KEYS_ENV: keys.checker.dump()}
     children = [
-        spec("decider", "decider", {"decider": parts.way(broker, settings, "decider")}),
+        spec("decider", "decider", {"decider": parts.way(broker, settings, "decider")}, env=signing),
         *(
             spec(
                 f"worker-{toolbox}-{slot}",
                 f"worker:{toolbox}:{slot}",
                 {"worker": parts.way(broker, settings, "worker", toolbox)},
-                env=_unset(settings.toolboxes[toolbox].env),
+                env={**_unset(settings.toolboxes[toolbox].env), **checking},
             )
             for toolbox in settings.toolboxes
             for slot in range(settings.toolboxes[toolbox].workers)
@@ -173,9 +188,9 @@ def _children(
             {**head.env(), "PYTHONPATH": os.pathsep.join(sys.path)},
             ready=head.ready,
         )
-        minds_child = spec("minds", "minds:ray", minds, data / MINDS_FILE, head.env())
+        minds_child = spec("minds", "minds:ray", minds, data / MINDS_FILE, {**head.env(), **checking})
         return [ray, *children, minds_child, *tracers]
-    return [*children, spec("minds", "minds:inline", minds, data / MINDS_FILE), *tracers]
+    return [*children, spec("minds", "minds:inline", minds, data / MINDS_FILE, checking), *tracers]
 
 
 def _unset(env: Mapping[str, str]) -> dict[str, str]:

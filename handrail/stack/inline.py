@@ -51,7 +51,8 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         settings = load_settings(project_dir)
         # Before the tools are imported: they may look at their environment at once.
         parts.set_environment(settings, settings.toolboxes)
-        project = load(project_dir)
+        project = load(project_dir, rules=True)
+        keys = parts.keys_of(settings, directory, project_dir)
         broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()
         stack.push_async_callback(broker.stop)
@@ -60,7 +61,7 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         await stack.enter_async_context(background(save_heads(admin, directory)))
         await stack.enter_async_context(background(_keep_broker(broker)))
         await stack.enter_async_context(background(broker.mend()))
-        address = await _start_parts(stack, project, project_dir, directory, broker)
+        address = await _start_parts(stack, project, project_dir, directory, broker, keys)
         endpoint = Endpoint(
             gateway=address,
             broker_url=broker.url,
@@ -79,6 +80,7 @@ async def _start_parts(
     project_dir: Path,
     directory: DataDirectory,
     broker: parts.Broker,
+    keys: parts.Keys,
 ) -> str:
     settings = project.settings
     if parts.wants_tracer():
@@ -91,16 +93,16 @@ async def _start_parts(
     log = await parts.way(broker, settings, "decider").open()
     stack.push_async_callback(log.close)
     await stack.enter_async_context(
-        background(_keep_serving(parts.decider(log, project, f"{directory.epoch}").serve))
+        background(_keep_serving(parts.decider(log, project, keys.signer, f"{directory.epoch}").serve))
     )
     host = InProcessHost(parts.build_agent)
-    await host.ensure(parts.mind_specs(settings, project_dir, ways))
+    await host.ensure(parts.mind_specs(settings, project_dir, ways, keys.checker))
     stack.push_async_callback(host.stop, DRAIN_S)
     for toolbox in settings.toolboxes:
         log = await parts.way(broker, settings, "worker", toolbox).open()
         stack.push_async_callback(log.close)
         instance = Instance(site_of(directory.path), directory.epoch, f"{toolbox}_0", 1)
-        worker = parts.worker(log, project, toolbox, instance)
+        worker = parts.worker(log, project, toolbox, keys.checker, instance)
         await stack.enter_async_context(_working(worker))
     log = await parts.way(broker, settings, "gateway").open()
     stack.push_async_callback(log.close)

@@ -18,7 +18,7 @@ from actors.pool import AgentSpec, PoolSpec
 from actors.verifier import Verifier
 from bus import consumers, streams
 from bus.broker import Credentials, EmbeddedBroker
-from bus.directory import DataDirectory
+from bus.directory import DataDirectory, usable
 from bus.foreign import ForeignBroker
 from bus.heads import heads
 from bus.link import Link
@@ -26,6 +26,7 @@ from bus.log import NatsLog
 from core.conformance import Limits
 from core.course import MIND_POOL
 from core.decide import Catalogue
+from core.permits import Checker, Signer
 from core.ports import Consumer, Log
 from handrail.project import Project, Settings, load_settings
 from handrail.project import load as load_project
@@ -38,11 +39,14 @@ from workers.host import Worker
 from workers.instance import Ended, Instance, nobody
 
 if TYPE_CHECKING:
+    from handrail.keys import PrivateKey, PublicKeys
     from orchestrator.gateway import Gateway
 
 Broker = EmbeddedBroker | ForeignBroker
 MIND_ROLES = ("planner", "executor", "verifier")
 CREDENTIALS_ENV = "HANDRAIL_CREDENTIALS"
+PERMIT_KEY_ENV = "HANDRAIL_PERMIT_KEY"
+TRUSTED_KEYS_ENV = "HANDRAIL_TRUSTED_KEYS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,41 @@ def ways() -> dict[str, Way]:
     """Return the ways that this child was given."""
     text = os.environ.get(CREDENTIALS_ENV, "{}")
     return {role: Way.parse(one) for role, one in json.loads(text).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Who signs permits, and who is believed."""
+
+    signer: PrivateKey
+    checker: PublicKeys
+
+
+def keys_of(settings: Settings, directory: DataDirectory, project_dir: Path) -> Keys:
+    """Return the keys of a stack; the data directory's is made at its first start."""
+    # Here and below, since it brings the cryptography: the other processes start without it.
+    from handrail.keys import PrivateKey, PublicKeys, ensure, place
+
+    named = settings.permits.key
+    path = place(named, project_dir, directory.path)
+    with usable(directory.path):
+        signer = PrivateKey.read(path) if named else ensure(path)
+    trusted = [project_dir / path for path in settings.permits.trusted]
+    return Keys(signer, PublicKeys.read(trusted, signer.public))
+
+
+def signer() -> PrivateKey:
+    """Return the key that this child was given, and leave it to no child of its own."""
+    from handrail.keys import PrivateKey
+
+    return PrivateKey.parse(os.environ.pop(PERMIT_KEY_ENV, ""), PERMIT_KEY_ENV)
+
+
+def checker() -> PublicKeys:
+    """Return the keys that this child was told to believe."""
+    from handrail.keys import PublicKeys
+
+    return PublicKeys.parse(os.environ.get(TRUSTED_KEYS_ENV, ""), TRUSTED_KEYS_ENV)
 
 
 def shards_of(settings: Settings) -> tuple[int, ...]:
@@ -149,13 +188,19 @@ def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
         contracts=project.protos,
         limits=limits_of(project.settings),
         projection=Projection(data),
+        policy=project.policy,
     )
 
 
-def decider(log: Log, project: Project, instance: str) -> Decider:
+def decider(log: Log, project: Project, signer: Signer, instance: str) -> Decider:
     """Build a decider."""
-    catalogue = Catalogue(contracts=project.protos, limits=limits_of(project.settings))
-    return Decider(log, catalogue, instance=instance)
+    catalogue = Catalogue(
+        contracts=project.protos,
+        limits=limits_of(project.settings),
+        policy=project.policy,
+        gate_life_ns=project.settings.gates.life_s * 1_000_000_000,
+    )
+    return Decider(log, catalogue, signer=signer, instance=instance)
 
 
 def wants_tracer() -> bool:
@@ -174,12 +219,26 @@ def tracer(
     return made, exporter, counted
 
 
-def worker(log: Log, project: Project, toolbox: str, instance: Instance, ended: Ended = nobody) -> Worker:
+def worker(
+    log: Log,
+    project: Project,
+    toolbox: str,
+    checker: Checker,
+    instance: Instance,
+    ended: Ended = nobody,
+) -> Worker:
     """Build a worker, in the environment that its toolbox asks for."""
     settings = project.settings.toolboxes[toolbox]
     own = {name: tool for name, tool in project.tools.items() if tool.contract.toolbox == toolbox}
-    slots = settings.concurrency
-    return Worker(log, own, toolbox=toolbox, instance=instance, concurrency=slots, ended=ended)
+    return Worker(
+        log,
+        own,
+        toolbox=toolbox,
+        instance=instance,
+        checker=checker,
+        concurrency=settings.concurrency,
+        ended=ended,
+    )
 
 
 def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
@@ -189,16 +248,18 @@ def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
             os.environ.setdefault(name, value)
 
 
-def mind(role: str, project: Project, pool: str, instance: str) -> Agent:
+def mind(role: str, project: Project, checker: Checker, pool: str, instance: str) -> Agent:
     """Build a planner, an executor or a verifier."""
     if role == "planner":
         return Planner(PlaybookPlans(project.playbooks), pool=pool, instance=instance)
     if role == "executor":
         return Executor(DecisionTable(), pool=pool, instance=instance)
-    return Verifier(project.tools, project.protos, pool=pool, instance=instance)
+    return Verifier(project.tools, project.protos, checker=checker, pool=pool, instance=instance)
 
 
-def mind_specs(settings: Settings, project_dir: Path, ways: Mapping[str, Way]) -> list[AgentSpec]:
+def mind_specs(
+    settings: Settings, project_dir: Path, ways: Mapping[str, Way], checker: PublicKeys
+) -> list[AgentSpec]:
     """Return the slots of the minds' pools."""
     specs: list[AgentSpec] = []
     for role in MIND_ROLES:
@@ -206,7 +267,7 @@ def mind_specs(settings: Settings, project_dir: Path, ways: Mapping[str, Way]) -
         pool = PoolSpec(role, MIND_POOL, configured.actors, configured.concurrency)
         specs += pool.slots(
             broker_url=ways[role].url,
-            credentials={"way": ways[role].dump()},
+            credentials={"way": ways[role].dump(), "trusted": checker.dump()},
             project_dir=str(project_dir),
         )
     return specs
@@ -224,6 +285,9 @@ async def build_agent(spec: AgentSpec) -> tuple[Agent, Log]:
         settings = load_settings(directory)
         set_environment(settings, settings.toolboxes)
         project = _projects[spec.project_dir] = load_project(directory)
+    from handrail.keys import PublicKeys
+
+    checker = PublicKeys.parse(spec.credentials["trusted"], f"what {spec.name} was given")
     tracing.configure(spec.role, spec.name)
     log = await Way.parse(spec.credentials["way"]).open()
-    return mind(spec.role, project, spec.pool, spec.name), log
+    return mind(spec.role, project, checker, spec.pool, spec.name), log

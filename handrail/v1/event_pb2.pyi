@@ -25,6 +25,31 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _GateChoice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateChoice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_CHOICE_UNSPECIFIED: _GateChoice.ValueType  # 0
+    GATE_CHOICE_APPROVE: _GateChoice.ValueType  # 1
+    GATE_CHOICE_DENY: _GateChoice.ValueType  # 2
+    GATE_CHOICE_HAPPENED: _GateChoice.ValueType  # 3
+    """Of a doubt: the effect did happen."""
+    GATE_CHOICE_REPEAT: _GateChoice.ValueType  # 4
+    """Of a doubt: do it again, whatever became of it."""
+
+class GateChoice(_GateChoice, metaclass=_GateChoiceEnumTypeWrapper): ...
+
+GATE_CHOICE_UNSPECIFIED: GateChoice.ValueType  # 0
+GATE_CHOICE_APPROVE: GateChoice.ValueType  # 1
+GATE_CHOICE_DENY: GateChoice.ValueType  # 2
+GATE_CHOICE_HAPPENED: GateChoice.ValueType  # 3
+"""Of a doubt: the effect did happen."""
+GATE_CHOICE_REPEAT: GateChoice.ValueType  # 4
+"""Of a doubt: do it again, whatever became of it."""
+Global___GateChoice: _TypeAlias = GateChoice  # noqa: Y015
+
 class _ActionKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -45,6 +70,85 @@ ACTION_KIND_ACT: ActionKind.ValueType  # 1
 ACTION_KIND_READ_BACK: ActionKind.ValueType  # 2
 """Ask the read-back whether the action of an earlier attempt happened."""
 Global___ActionKind: _TypeAlias = ActionKind  # noqa: Y015
+
+class _RulingOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RulingOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RulingOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RULING_OUTCOME_UNSPECIFIED: _RulingOutcome.ValueType  # 0
+    RULING_OUTCOME_ALLOW: _RulingOutcome.ValueType  # 1
+    RULING_OUTCOME_GATE: _RulingOutcome.ValueType  # 2
+    """A human would have to approve it."""
+    RULING_OUTCOME_REFUSE: _RulingOutcome.ValueType  # 3
+    RULING_OUTCOME_OPEN: _RulingOutcome.ValueType  # 4
+    """It depends on values that are not known before the run."""
+
+class RulingOutcome(_RulingOutcome, metaclass=_RulingOutcomeEnumTypeWrapper): ...
+
+RULING_OUTCOME_UNSPECIFIED: RulingOutcome.ValueType  # 0
+RULING_OUTCOME_ALLOW: RulingOutcome.ValueType  # 1
+RULING_OUTCOME_GATE: RulingOutcome.ValueType  # 2
+"""A human would have to approve it."""
+RULING_OUTCOME_REFUSE: RulingOutcome.ValueType  # 3
+RULING_OUTCOME_OPEN: RulingOutcome.ValueType  # 4
+"""It depends on values that are not known before the run."""
+Global___RulingOutcome: _TypeAlias = RulingOutcome  # noqa: Y015
+
+class _GateKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_KIND_UNSPECIFIED: _GateKind.ValueType  # 0
+    GATE_KIND_ACTION: _GateKind.ValueType  # 1
+    """Actions that somebody must approve before they are done."""
+    GATE_KIND_DOUBT: _GateKind.ValueType  # 2
+    """An action that may or may not have happened."""
+
+class GateKind(_GateKind, metaclass=_GateKindEnumTypeWrapper): ...
+
+GATE_KIND_UNSPECIFIED: GateKind.ValueType  # 0
+GATE_KIND_ACTION: GateKind.ValueType  # 1
+"""Actions that somebody must approve before they are done."""
+GATE_KIND_DOUBT: GateKind.ValueType  # 2
+"""An action that may or may not have happened."""
+Global___GateKind: _TypeAlias = GateKind  # noqa: Y015
+
+class _GateOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_OUTCOME_UNSPECIFIED: _GateOutcome.ValueType  # 0
+    GATE_OUTCOME_APPROVED: _GateOutcome.ValueType  # 1
+    GATE_OUTCOME_DENIED: _GateOutcome.ValueType  # 2
+    GATE_OUTCOME_EXPIRED: _GateOutcome.ValueType  # 3
+    """Nobody decided in time, which denies."""
+    GATE_OUTCOME_VOID: _GateOutcome.ValueType  # 4
+    """What was to be decided on is another by now."""
+    GATE_OUTCOME_HAPPENED: _GateOutcome.ValueType  # 5
+    """Of a doubt: it did happen, and counts."""
+    GATE_OUTCOME_REPEAT: _GateOutcome.ValueType  # 6
+    """Of a doubt: it is done again."""
+
+class GateOutcome(_GateOutcome, metaclass=_GateOutcomeEnumTypeWrapper): ...
+
+GATE_OUTCOME_UNSPECIFIED: GateOutcome.ValueType  # 0
+GATE_OUTCOME_APPROVED: GateOutcome.ValueType  # 1
+GATE_OUTCOME_DENIED: GateOutcome.ValueType  # 2
+GATE_OUTCOME_EXPIRED: GateOutcome.ValueType  # 3
+"""Nobody decided in time, which denies."""
+GATE_OUTCOME_VOID: GateOutcome.ValueType  # 4
+"""What was to be decided on is another by now."""
+GATE_OUTCOME_HAPPENED: GateOutcome.ValueType  # 5
+"""Of a doubt: it did happen, and counts."""
+GATE_OUTCOME_REPEAT: GateOutcome.ValueType  # 6
+"""Of a doubt: it is done again."""
+Global___GateOutcome: _TypeAlias = GateOutcome  # noqa: Y015
 
 class _RunStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -160,6 +264,7 @@ class Event(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     PAUSE_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    DECIDE_FIELD_NUMBER: _builtins.int
     PLAN_ASK_FIELD_NUMBER: _builtins.int
     PROPOSAL_ASK_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
@@ -173,6 +278,8 @@ class Event(_message.Message):
     IN_DOUBT_FIELD_NUMBER: _builtins.int
     PROPOSAL_REFUSED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    GATE_OPENED_FIELD_NUMBER: _builtins.int
+    GATE_CLOSED_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     PLAN_ANSWER_FIELD_NUMBER: _builtins.int
     PROPOSAL_FIELD_NUMBER: _builtins.int
@@ -202,6 +309,8 @@ class Event(_message.Message):
     @_builtins.property
     def resume(self) -> Global___Resume: ...
     @_builtins.property
+    def decide(self) -> Global___Decide: ...
+    @_builtins.property
     def plan_ask(self) -> Global___PlanAsk: ...
     @_builtins.property
     def proposal_ask(self) -> Global___ProposalAsk: ...
@@ -228,6 +337,10 @@ class Event(_message.Message):
     @_builtins.property
     def finished(self) -> Global___Finished: ...
     @_builtins.property
+    def gate_opened(self) -> Global___GateOpened: ...
+    @_builtins.property
+    def gate_closed(self) -> Global___GateClosed: ...
+    @_builtins.property
     def revoked(self) -> Global___Revoked: ...
     @_builtins.property
     def plan_answer(self) -> Global___PlanAnswer: ...
@@ -252,6 +365,7 @@ class Event(_message.Message):
         cancel: Global___Cancel | None = ...,
         pause: Global___Pause | None = ...,
         resume: Global___Resume | None = ...,
+        decide: Global___Decide | None = ...,
         plan_ask: Global___PlanAsk | None = ...,
         proposal_ask: Global___ProposalAsk | None = ...,
         action: Global___Action | None = ...,
@@ -265,6 +379,8 @@ class Event(_message.Message):
         in_doubt: Global___InDoubt | None = ...,
         proposal_refused: Global___ProposalRefused | None = ...,
         finished: Global___Finished | None = ...,
+        gate_opened: Global___GateOpened | None = ...,
+        gate_closed: Global___GateClosed | None = ...,
         revoked: Global___Revoked | None = ...,
         plan_answer: Global___PlanAnswer | None = ...,
         proposal: Global___Proposal | None = ...,
@@ -273,11 +389,11 @@ class Event(_message.Message):
         orphan: Global___Orphan | None = ...,
         verdict: Global___Verdict | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "cancel", b"cancel", "expanded", b"expanded", "finished", b"finished", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "decide", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "gate_opened", "gate_closed", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -424,6 +540,47 @@ class Resume(_message.Message):
 Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
+class Decide(_message.Message):
+    """What a human says at a gate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    gate: _builtins.str
+    """"g1", unique in the run."""
+    choice: Global___GateChoice.ValueType
+    binding: _builtins.str
+    """Of the gate, as whoever decided has seen it."""
+    approver: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def output(self) -> _plan_pb2.Value:
+        """With "it happened": what the tool would have returned, if that is known."""
+
+    def __init__(
+        self,
+        *,
+        gate: _builtins.str = ...,
+        choice: Global___GateChoice.ValueType = ...,
+        binding: _builtins.str = ...,
+        approver: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        output: _plan_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "output", b"output", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decide: _TypeAlias = Decide  # noqa: Y015
+
+@_typing.final
 class PlanAsk(_message.Message):
     """--- dec.ask: written by the decider, answered by minds and workers --------------------------------"""
 
@@ -506,7 +663,7 @@ Global___ProposalAsk: _TypeAlias = ProposalAsk  # noqa: Y015
 
 @_typing.final
 class Permit(_message.Message):
-    """What the decider authorised: bound to the exact tool, arguments, run, step and attempt."""
+    """What the decider authorised: bound to everything that its action says."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -516,12 +673,34 @@ class Permit(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     ARGUMENTS_SHA256_FIELD_NUMBER: _builtins.int
     EXPIRES_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOOLBOX_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    RESOLVES_FIELD_NUMBER: _builtins.int
+    PENDING_SHA256_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     step: _builtins.str
     attempt: _builtins.str
     tool: _builtins.str
     arguments_sha256: _builtins.str
-    """SHA-256 of the canonical JSON of the arguments."""
+    """SHA-256 of the canonical JSON of the arguments, without those that are pending."""
+    tenant: _builtins.str
+    toolbox: _builtins.str
+    kind: Global___ActionKind.ValueType
+    key: _builtins.str
+    """The idempotency key."""
+    resolves: _builtins.bool
+    pending_sha256: _builtins.bytes
+    """SHA-256 of the canonical JSON of the references of the pending arguments; empty where none is."""
+    gate: _builtins.str
+    """The gate at which exactly this was approved, and the binding under which; empty where there was none."""
+    binding: _builtins.str
+    policy: _builtins.str
+    """The version of the policy that allowed it; empty where none was asked."""
     @_builtins.property
     def expires(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -533,10 +712,19 @@ class Permit(_message.Message):
         tool: _builtins.str = ...,
         arguments_sha256: _builtins.str = ...,
         expires: _timestamp_pb2.Timestamp | None = ...,
+        tenant: _builtins.str = ...,
+        toolbox: _builtins.str = ...,
+        kind: Global___ActionKind.ValueType = ...,
+        key: _builtins.str = ...,
+        resolves: _builtins.bool = ...,
+        pending_sha256: _builtins.bytes = ...,
+        gate: _builtins.str = ...,
+        binding: _builtins.str = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_sha256", b"arguments_sha256", "attempt", b"attempt", "expires", b"expires", "run", b"run", "step", b"step", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_sha256", b"arguments_sha256", "attempt", b"attempt", "binding", b"binding", "expires", b"expires", "gate", b"gate", "key", b"key", "kind", b"kind", "pending_sha256", b"pending_sha256", "policy", b"policy", "resolves", b"resolves", "run", b"run", "step", b"step", "tenant", b"tenant", "tool", b"tool", "toolbox", b"toolbox"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,6 +792,8 @@ class Action(_message.Message):
     RESOLVES_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     step: _builtins.str
     """The step's instance: "refund", or "refund-3" in a fan-out."""
@@ -623,6 +813,12 @@ class Action(_message.Message):
     """
     follows: _builtins.str
     """In a chain of reads: the attempt that comes just before, and must have succeeded."""
+    signature: _builtins.bytes
+    """The decider's, over the actions of the event in their order, as core.permits.message encodes them. In a
+    chain the last action has it.
+    """
+    key_id: _builtins.str
+    """Of the key that signed: the first 16 hexadecimal digits of the SHA-256 of the public key."""
     @_builtins.property
     def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
     @_builtins.property
@@ -650,10 +846,12 @@ class Action(_message.Message):
         resolves: _builtins.bool = ...,
         follows: _builtins.str = ...,
         pending: _abc.Mapping[_builtins.str, _plan_pb2.Argument] | None = ...,
+        signature: _builtins.bytes = ...,
+        key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "follows", b"follows", "key", b"key", "kind", b"kind", "original_sequence", b"original_sequence", "pending", b"pending", "permit", b"permit", "post", b"post", "replaces", b"replaces", "resolves", b"resolves", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "follows", b"follows", "key", b"key", "key_id", b"key_id", "kind", b"kind", "original_sequence", b"original_sequence", "pending", b"pending", "permit", b"permit", "post", b"post", "replaces", b"replaces", "resolves", b"resolves", "signature", b"signature", "step", b"step", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -719,25 +917,84 @@ class PlanAccepted(_message.Message):
 
     PLAN_FIELD_NUMBER: _builtins.int
     CONTRACTS_FIELD_NUMBER: _builtins.int
+    OUTLOOK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
     @_builtins.property
     def contracts(self) -> _containers.MessageMap[_builtins.str, _tool_pb2.ToolContract]:
         """The contracts of every tool that the plan can come to use, as they were when it was accepted."""
 
+    @_builtins.property
+    def outlook(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outlook]:
+        """Of a dry run: what would come of each step, in the plan's order."""
+
     def __init__(
         self,
         *,
         plan: _plan_pb2.Plan | None = ...,
         contracts: _abc.Mapping[_builtins.str, _tool_pb2.ToolContract] | None = ...,
+        outlook: _abc.Iterable[Global___Outlook] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contracts", b"contracts", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contracts", b"contracts", "outlook", b"outlook", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanAccepted: _TypeAlias = PlanAccepted  # noqa: Y015
+
+@_typing.final
+class Outlook(_message.Message):
+    """What would come of a step with one of the tools that may carry it out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    RULING_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_FIELD_NUMBER: _builtins.int
+    AT_MOST_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    tool: _builtins.str
+    ruling: Global___RulingOutcome.ValueType
+    quorum: _builtins.int
+    effect: _tool_pb2.Effect.ValueType
+    undo: _builtins.str
+    """The tool that could undo it, if any."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
+    @_builtins.property
+    def untrusted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
+        """The critical arguments that nobody who is trusted has written, and where they come from."""
+
+    @_builtins.property
+    def at_most(self) -> _duration_pb2.Duration:
+        """One call takes no longer."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        ruling: Global___RulingOutcome.ValueType = ...,
+        quorum: _builtins.int = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
+        effect: _tool_pb2.Effect.ValueType = ...,
+        undo: _builtins.str = ...,
+        untrusted: _abc.Iterable[Global___Provenance] | None = ...,
+        at_most: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outlook: _TypeAlias = Outlook  # noqa: Y015
 
 @_typing.final
 class PlanRejected(_message.Message):
@@ -920,6 +1177,213 @@ class ProposalRefused(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProposalRefused: _TypeAlias = ProposalRefused  # noqa: Y015
+
+@_typing.final
+class Reason(_message.Message):
+    """Why a rule says no; `rule` is its id in the policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+@_typing.final
+class GateItem(_message.Message):
+    """One of the actions that a gate is for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's instance."""
+    tool: _builtins.str
+    binding: _builtins.str
+    """SHA-256 of plan, step, tool, arguments, what of them is untrusted, and the policy's version."""
+    @_builtins.property
+    def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
+    @_builtins.property
+    def untrusted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The arguments that nobody who is trusted has written; "$when", "$each" and "$choice" are what decided
+        that the step is taken, how often, and by which tool.
+        """
+
+    @_builtins.property
+    def provenance(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
+        """Where the untrusted ones come from."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
+        binding: _builtins.str = ...,
+        untrusted: _abc.Iterable[_builtins.str] | None = ...,
+        provenance: _abc.Iterable[Global___Provenance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "provenance", b"provenance", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateItem: _TypeAlias = GateItem  # noqa: Y015
+
+@_typing.final
+class Provenance(_message.Message):
+    """The steps whose outputs a value rests on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGUMENT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    argument: _builtins.str
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        argument: _builtins.str = ...,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument", b"argument", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class GateOpened(_message.Message):
+    """A human must decide; nothing of it is done before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    gate: _builtins.str
+    """"g1", unique in the run."""
+    step: _builtins.str
+    """The step of the plan that the items are instances of."""
+    quorum: _builtins.int
+    """How many must approve."""
+    binding: _builtins.str
+    """SHA-256 of the items' bindings."""
+    policy: _builtins.str
+    """The version of the policy that asks for it."""
+    kind: Global___GateKind.ValueType
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateItem]: ...
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
+    @_builtins.property
+    def expires(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        gate: _builtins.str = ...,
+        step: _builtins.str = ...,
+        items: _abc.Iterable[Global___GateItem] | None = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
+        quorum: _builtins.int = ...,
+        expires: _timestamp_pb2.Timestamp | None = ...,
+        binding: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        kind: Global___GateKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "expires", b"expires", "gate", b"gate", "items", b"items", "kind", b"kind", "policy", b"policy", "quorum", b"quorum", "reasons", b"reasons", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateOpened: _TypeAlias = GateOpened  # noqa: Y015
+
+@_typing.final
+class GateClosed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    APPROVERS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    gate: _builtins.str
+    outcome: Global___GateOutcome.ValueType
+    reason: _builtins.str
+    @_builtins.property
+    def approvers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who approved, or denied."""
+
+    @_builtins.property
+    def output(self) -> _plan_pb2.Value:
+        """Where it happened: what counts as the output."""
+
+    def __init__(
+        self,
+        *,
+        gate: _builtins.str = ...,
+        outcome: Global___GateOutcome.ValueType = ...,
+        approvers: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        output: _plan_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "gate", b"gate", "outcome", b"outcome", "output", b"output", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateClosed: _TypeAlias = GateClosed  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):

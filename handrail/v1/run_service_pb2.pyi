@@ -40,6 +40,8 @@ class _StepStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepStatus
     STEP_STATUS_FAILED: _StepStatus.ValueType  # 7
     STEP_STATUS_IN_DOUBT: _StepStatus.ValueType  # 8
     STEP_STATUS_CANCELLED: _StepStatus.ValueType  # 9
+    STEP_STATUS_GATED: _StepStatus.ValueType  # 10
+    """A human must decide at a gate."""
 
 class StepStatus(_StepStatus, metaclass=_StepStatusEnumTypeWrapper): ...
 
@@ -54,6 +56,8 @@ STEP_STATUS_SKIPPED: StepStatus.ValueType  # 6
 STEP_STATUS_FAILED: StepStatus.ValueType  # 7
 STEP_STATUS_IN_DOUBT: StepStatus.ValueType  # 8
 STEP_STATUS_CANCELLED: StepStatus.ValueType  # 9
+STEP_STATUS_GATED: StepStatus.ValueType  # 10
+"""A human must decide at a gate."""
 Global___StepStatus: _TypeAlias = StepStatus  # noqa: Y015
 
 @_typing.final
@@ -118,12 +122,16 @@ class StepState(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     SKIP_REASON_FIELD_NUMBER: _builtins.int
     HEALS_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    OUTLOOK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     title: _builtins.str
     route: _plan_pb2.Route.ValueType
     tool: _builtins.str
     status: Global___StepStatus.ValueType
     skip_reason: _builtins.str
+    gate: _builtins.str
+    """The gate at which it waits, as it is named to others."""
     @_builtins.property
     def output(self) -> _plan_pb2.Value: ...
     @_builtins.property
@@ -132,6 +140,10 @@ class StepState(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]: ...
     @_builtins.property
     def heals(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Healed]: ...
+    @_builtins.property
+    def outlook(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Outlook]:
+        """Of a dry run: what would come of it, by the tools that may carry it out."""
+
     def __init__(
         self,
         *,
@@ -145,10 +157,12 @@ class StepState(_message.Message):
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         skip_reason: _builtins.str = ...,
         heals: _abc.Iterable[_event_pb2.Healed] | None = ...,
+        gate: _builtins.str = ...,
+        outlook: _abc.Iterable[_event_pb2.Outlook] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "failure", b"failure", "heals", b"heals", "id", b"id", "output", b"output", "route", b"route", "skip_reason", b"skip_reason", "status", b"status", "title", b"title", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "failure", b"failure", "gate", b"gate", "heals", b"heals", "id", b"id", "outlook", b"outlook", "output", b"output", "route", b"route", "skip_reason", b"skip_reason", "status", b"status", "title", b"title", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,6 +184,7 @@ class Run(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     goal: _builtins.str
     status: _event_pb2.RunStatus.ValueType
@@ -190,6 +205,8 @@ class Run(_message.Message):
     def ended(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]: ...
     def __init__(
         self,
         *,
@@ -205,14 +222,67 @@ class Run(_message.Message):
         cursor: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        gates: _abc.Iterable[Global___Gate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "plan", b"plan", "submitted", b"submitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Gate(_message.Message):
+    """A gate of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """"<run>-g1": names it to whoever decides."""
+    run: _builtins.str
+    goal: _builtins.str
+    """The goal of the run."""
+    submitter: _builtins.str
+    @_builtins.property
+    def opened(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def what(self) -> _event_pb2.GateOpened: ...
+    @_builtins.property
+    def closed(self) -> _event_pb2.GateClosed:
+        """Unset while it is open."""
+
+    @_builtins.property
+    def approved_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those who have approved so far."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        run: _builtins.str = ...,
+        goal: _builtins.str = ...,
+        submitter: _builtins.str = ...,
+        opened: _timestamp_pb2.Timestamp | None = ...,
+        what: _event_pb2.GateOpened | None = ...,
+        closed: _event_pb2.GateClosed | None = ...,
+        approved_by: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "opened", b"opened", "what", b"what"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "closed", b"closed", "goal", b"goal", "id", b"id", "opened", b"opened", "run", b"run", "submitter", b"submitter", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gate: _TypeAlias = Gate  # noqa: Y015
 
 @_typing.final
 class SubmitGoalRequest(_message.Message):

@@ -166,6 +166,7 @@ class ToolContract(_message.Message):
     RETRY_FIELD_NUMBER: _builtins.int
     CAPABILITY_FIELD_NUMBER: _builtins.int
     DOUBT_FIELD_NUMBER: _builtins.int
+    ENDORSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     toolbox: _builtins.str
     description: _builtins.str
@@ -196,6 +197,10 @@ class ToolContract(_message.Message):
     def reads(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReadCall]: ...
     @_builtins.property
     def critical(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def endorses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of the output that nobody outside can write: "id", "orders[].status". Typed ones only, never text."""
+
     def __init__(
         self,
         *,
@@ -219,10 +224,11 @@ class ToolContract(_message.Message):
         retry: _builtins.str = ...,
         capability: _builtins.str = ...,
         doubt: _builtins.bool = ...,
+        endorses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "critical", b"critical", "description", b"description", "doubt", b"doubt", "effect", b"effect", "idempotency", b"idempotency", "input_schema", b"input_schema", "key_parameter", b"key_parameter", "name", b"name", "output_schema", b"output_schema", "permission", b"permission", "post", b"post", "pre", b"pre", "readback", b"readback", "reads", b"reads", "retry", b"retry", "settle_s", b"settle_s", "timeout_s", b"timeout_s", "toolbox", b"toolbox", "undo", b"undo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "critical", b"critical", "description", b"description", "doubt", b"doubt", "effect", b"effect", "endorses", b"endorses", "idempotency", b"idempotency", "input_schema", b"input_schema", "key_parameter", b"key_parameter", "name", b"name", "output_schema", b"output_schema", "permission", b"permission", "post", b"post", "pre", b"pre", "readback", b"readback", "reads", b"reads", "retry", b"retry", "settle_s", b"settle_s", "timeout_s", b"timeout_s", "toolbox", b"toolbox", "undo", b"undo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

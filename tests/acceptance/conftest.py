@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from handrail.client import SyncClient
+from handrail.sync_client import SyncClient
 from handrail.v1 import event_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,10 +57,21 @@ def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 30.0) -
     raise AssertionError(f"{what} did not come true within {timeout_s:g} s")
 
 
-def copy_sample(target: Path) -> Path:
-    """A fresh copy of the sample project."""
+OPEN_POLICY = """
+@id("everything")
+@reason("these tests are about something else")
+permit (principal, action, resource);
+"""
+
+
+def copy_sample(target: Path, *, gates: bool = False) -> Path:
+    """A fresh copy of the sample project; without its policy, unless a test is about that."""
     ignore = shutil.ignore_patterns("*.db*", "out", ".handrail", "__pycache__")
     shutil.copytree(ROOT / "examples" / "backoffice", target, ignore=ignore)
+    if not gates:
+        shutil.rmtree(target / "policy")
+        (target / "policy").mkdir()
+        (target / "policy" / "open.cedar").write_text(OPEN_POLICY)
     seed = [sys.executable, str(target / "database.py"), "reset"]
     subprocess.run(seed, check=True, env=environment(), timeout=60, stdout=subprocess.DEVNULL)
     return target

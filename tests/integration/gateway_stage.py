@@ -17,6 +17,7 @@ from bus import subjects
 from bus.memory import MemoryBroker, MemoryLog
 from core.conformance import Limits
 from core.contracts import to_proto
+from core.policy import Policy
 from core.ports import Address, RunKey
 from core.run import VERSION
 from handrail import tool as tools
@@ -88,11 +89,12 @@ async def staged(
     path: Path | str = ":memory:",
     listen: str = "127.0.0.1:0",
     shards: tuple[int, ...] = (0, 1),
+    policy: Policy | None = None,
 ) -> AsyncIterator[Stage]:
     """Start a gateway and connect to it."""
     broker = broker or MemoryBroker()
     log = log or MemoryLog(broker, shards)
-    gateway = Gateway(log, contracts=CONTRACTS, limits=Limits(), projection=Projection(path))
+    gateway = Gateway(log, contracts=CONTRACTS, limits=Limits(), projection=Projection(path), policy=policy)
     address = await gateway.start(listen)
     channel = grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
     runs = run_service_pb2_grpc.RunServiceStub(channel)

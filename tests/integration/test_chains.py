@@ -21,6 +21,7 @@ from core.state import RunState
 from handrail.tool import Tool, ToolError, tool
 from handrail.v1 import event_pb2
 from orchestrator.decider import MAX_CARRIED_BYTES, Decider
+from tests.keys import CHECKER, SIGNER
 from workers.host import TOGETHER_S, Worker
 from workers.instance import Instance
 
@@ -36,9 +37,10 @@ class Stage:
         self.log = MemoryLog(self.broker, (0,))
         tools = _tools(functions)
         contracts = {name: to_proto(one.contract) for name, one in tools.items()}
-        self.decider = Decider(MemoryLog(self.broker, (0,)), Catalogue(contracts=contracts), instance="t")
+        catalogue = Catalogue(contracts=contracts)
+        self.decider = Decider(MemoryLog(self.broker, (0,)), catalogue, signer=SIGNER, instance="t")
         self._hands = _tools(hands) if hands else tools
-        self._verifier = Verifier(tools, contracts, pool="main", instance="t")
+        self._verifier = Verifier(tools, contracts, checker=CHECKER, pool="main", instance="t")
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, *parts: str) -> None:
@@ -49,7 +51,9 @@ class Stage:
                 work = self.decider.serve()
             elif part == "worker":
                 own = Instance("here", 1, "box_0", len(self.tasks) + 1)
-                self.worker = Worker(log, self._hands, toolbox="box", instance=own, concurrency=4)
+                self.worker = Worker(
+                    log, self._hands, toolbox="box", instance=own, checker=CHECKER, concurrency=4
+                )
                 work = self.worker.serve()
             else:
                 work = AgentLoop(self._verifier, log, pool="main", instance="t", concurrency=4).run()
@@ -148,6 +152,16 @@ async def test_a_chain_goes_on_where_a_read_failed_for_a_while(stages: list[Stag
     assert state.status == event_pb2.RUN_STATUS_DONE
     assert calls == [0, 1, 2, 2, 3, 4], "what had been read is not read again"
     assert [len(state.instances[f"s{i}"].attempts) for i in range(1, 6)] == [1, 1, 2, 2, 2]
+    assert state.actions == len(calls)
+    assert (await stage.kinds())[2:] == [
+        "result+result+result+result+result",
+        "verdict+verdict",
+        "healed",
+        "action+action+action",
+        "result+result+result",
+        "verdict+verdict+verdict",
+        "finished",
+    ]
 
 
 async def test_a_chain_that_is_slow_tells_what_it_has(stages: list[Stage]) -> None:

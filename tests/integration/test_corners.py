@@ -15,7 +15,7 @@ from actors.host import AgentLoop
 from actors.verifier import Verifier
 from bus import consumers
 from bus.memory import MemoryBroker, MemoryLog
-from core import failures, run, values
+from core import failures, permits, run, values
 from core.contracts import to_proto
 from core.decide import Catalogue
 from core.plan_form import plan_from_form
@@ -25,6 +25,7 @@ from handrail.tool import ToolError, call, tool
 from handrail.v1 import event_pb2 as E
 from orchestrator.decider import Decider
 from tests.integration.test_life import KEY, Stage
+from tests.keys import CHECKER, SIGNER
 from workers.host import Worker
 from workers.instance import Instance
 
@@ -44,10 +45,8 @@ def action(attempt, toolname, args, *, step=None, kind=E.ACTION_KIND_ACT):
     for n, v in args.items():
         b.arguments[n].CopyFrom(values.inline(v))
     b.timeout.FromNanoseconds(5 * 10**9)
-    p = b.permit
-    p.run, p.step, p.attempt, p.tool = KEY.run, b.step, attempt, toolname
-    p.arguments_sha256 = values.arguments_digest(args)
-    p.expires.FromNanoseconds(time.time_ns() + 600 * 10**9)
+    permits.bind(b, KEY, "box", args, permits.Grounds(), time.time_ns() + 600 * 10**9)
+    permits.sign([b], SIGNER)
     return b
 
 
@@ -79,6 +78,7 @@ def worker(broker, *tools, concurrency=2, gen=1, slot="box_0"):
         {x.contract.name: x for x in tools},
         toolbox="box",
         instance=Instance("site", 1, slot, gen),
+        checker=CHECKER,
         concurrency=concurrency,
     )
 
@@ -378,7 +378,9 @@ async def test_a_poisoned_re_read_is_answered():
         return 1
 
     tools = {x.contract.name: x for x in (t(nan), t(act))}
-    v = Verifier(tools, {n: to_proto(x.contract) for n, x in tools.items()}, pool="main", instance="t")
+    v = Verifier(
+        tools, {n: to_proto(x.contract) for n, x in tools.items()}, checker=CHECKER, pool="main", instance="t"
+    )
     seq = await ask(log, action("s-a1", "act", {}))
     r = E.Result(attempt="s-a1", output=values.inline(1), happened=1, action_sequence=seq)
     rs = await log.append(Address(KEY, "ans", ("worker", "box", "result", "s-a1")), ev("result", r, id="res"))
@@ -408,7 +410,7 @@ async def test_a_verdict_is_only_given_on_the_subject_of_the_attempt():
         return 1
 
     tools = {"act": t(act)}
-    v = Verifier(tools, {"act": to_proto(tools["act"].contract)}, pool="main", instance="t")
+    v = Verifier(tools, {"act": to_proto(tools["act"].contract)}, checker=CHECKER, pool="main", instance="t")
     seq = await ask(log, action("s-a1", "act", {}))
     forged = E.Result(attempt="s-a1", output=values.inline(5), happened=1, action_sequence=seq)
     rec = Record(
@@ -433,7 +435,7 @@ async def test_a_tick_for_a_decider_without_the_pin_is_not_lost():
     stage = Stage()
     broker = stage.broker
     log = stage.log
-    a = Decider(MemoryLog(broker, (0,)), stage.decider._catalogue, instance="a")
+    a = Decider(MemoryLog(broker, (0,)), stage.decider._catalogue, signer=SIGNER, instance="a")
     ta = asyncio.create_task(a.serve())
     await log.append(
         Address(KEY, "cmd", ("submit",)), life({"id": "n", "tool": "add", "with": {"a": 1, "b": 2}})
@@ -445,7 +447,7 @@ async def test_a_tick_for_a_decider_without_the_pin_is_not_lost():
     # the pin moves: everything of the shard goes to B from here on (A is alive, and still hears ticks)
     durable = broker.durable(consumers.decider(), 0)
     intake_a = durable._pinned
-    b = Decider(MemoryLog(broker, (0,)), stage.decider._catalogue, instance="b")
+    b = Decider(MemoryLog(broker, (0,)), stage.decider._catalogue, signer=SIGNER, instance="b")
 
     async def only_events():
         await b._consume(consumers.decider())
@@ -527,13 +529,18 @@ async def test_a_step_that_needs_many_large_values_starts():
 
     tools = {x.contract.name: x for x in (t(make_list), t(big), t(length))}
     protos = {n: to_proto(x.contract) for n, x in tools.items()}
-    stage.decider = Decider(MemoryLog(broker, (0,)), Catalogue(contracts=protos), instance="t")
+    stage.decider = Decider(MemoryLog(broker, (0,)), Catalogue(contracts=protos), signer=SIGNER, instance="t")
     stage.worker = Worker(
-        MemoryLog(broker, (0,)), tools, toolbox="box", instance=Instance("site", 1, "box_0", 1), concurrency=8
+        MemoryLog(broker, (0,)),
+        tools,
+        toolbox="box",
+        instance=Instance("site", 1, "box_0", 1),
+        checker=CHECKER,
+        concurrency=8,
     )
     stage.loops = [
         AgentLoop(
-            Verifier(tools, protos, pool="main", instance="t"),
+            Verifier(tools, protos, checker=CHECKER, pool="main", instance="t"),
             MemoryLog(broker, (0,)),
             pool="main",
             instance="t",
@@ -635,7 +642,7 @@ async def test_the_first_delivery_of_a_shard_may_leave_a_hole_behind_it():
         Address(KEY, "cmd", ("submit",)), life({"id": "n", "tool": "add", "with": {"a": 1, "b": 2}})
     )
     acts = await until(lambda: records(log, "action"))
-    a = Decider(MemoryLog(stage.broker, (0,)), stage.decider._catalogue, instance="a")
+    a = Decider(MemoryLog(stage.broker, (0,)), stage.decider._catalogue, signer=SIGNER, instance="a")
     a._take(Handed(KEY, None, acts[0].time_ns))
     await asyncio.sleep(0.05)  # a tick (ticks are not pinned)
     assert KEY in a._runs

@@ -13,7 +13,8 @@ import pytest
 from bus.memory import MemoryBroker
 from handrail import client as client_module
 from handrail import errors
-from handrail.client import Client, SyncClient
+from handrail.client import Client
+from handrail.sync_client import SyncClient
 from handrail.v1 import event_pb2
 from tests.integration.gateway_stage import CONTRACTS, Stage, staged, until
 

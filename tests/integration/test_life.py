@@ -23,6 +23,7 @@ from core.state import RunState
 from handrail.tool import Tool, ToolError, call, tool
 from handrail.v1 import event_pb2
 from orchestrator.decider import Decider
+from tests.keys import CHECKER, SIGNER
 from workers.host import Worker
 from workers.instance import Instance
 
@@ -112,15 +113,20 @@ class Stage:
         self.log: Log = MemoryLog(self.broker, (0,))
         tools = {t.contract.name: t for t in self.world.tools()}
         contracts = {name: to_proto(t.contract) for name, t in tools.items()}
-        self.decider = Decider(self._log(), Catalogue(contracts=contracts), instance="t")
+        self.decider = Decider(self._log(), Catalogue(contracts=contracts), signer=SIGNER, instance="t")
         self.worker = Worker(
-            self._log(), tools, toolbox="box", instance=Instance("here", 1, "box_0", 1), concurrency=4
+            self._log(),
+            tools,
+            toolbox="box",
+            instance=Instance("here", 1, "box_0", 1),
+            checker=CHECKER,
+            concurrency=4,
         )
         self.loops = [
             AgentLoop(agent, self._log(), pool="main", instance="t", concurrency=4)
             for agent in (
                 Executor(DecisionTable(), pool="main", instance="t"),
-                Verifier(tools, contracts, pool="main", instance="t"),
+                Verifier(tools, contracts, checker=CHECKER, pool="main", instance="t"),
             )
         ]
         self.tasks: list[asyncio.Task[None]] = []

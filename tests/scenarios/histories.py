@@ -15,7 +15,7 @@ from bus import subjects
 from core import run
 from core.ports import Record
 from core.view import view
-from handrail.client import SyncClient
+from handrail.sync_client import SyncClient
 from handrail.v1 import event_pb2, run_service_pb2
 
 FOLDER = Path(__file__).parent / "histories"

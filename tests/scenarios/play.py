@@ -19,6 +19,7 @@ from core.decide import Catalogue
 from core.moves import Arm, Decide, Load, Revoke
 from core.plan import Unresolved, parse_reference, resolve
 from core.plan_form import plan_from_form
+from core.policy import NoRules, Policy
 from core.ports import Address, Record, RunKey
 from core.state import Attempt
 from core.view import view
@@ -58,8 +59,12 @@ def write(name: str, **fields: Any) -> tool_pb2.ToolContract:
 class Play:
     """One run, its state, its clock and its transcript."""
 
-    def __init__(self, *contracts: tool_pb2.ToolContract) -> None:
-        self.catalogue = Catalogue(contracts={c.name: c for c in contracts})
+    def __init__(self, *contracts: tool_pb2.ToolContract, policy: Policy | None = None) -> None:
+        self.catalogue = Catalogue(
+            contracts={c.name: c for c in contracts},
+            policy=policy or NoRules(),
+            gate_life_ns=3_600_000_000_000,
+        )
         self.state = run.initial(KEY)
         self.records: list[Record] = []
         self.lines: list[str] = []
@@ -81,6 +86,27 @@ class Play:
     def command(self, kind: str, body: Any) -> Play:
         """Somebody steers the run."""
         return self.fact((kind,), kind, body, channel="cmd")
+
+    def decide(
+        self,
+        approver: str,
+        *,
+        gate: str = "g1",
+        deny: bool = False,
+        choice: event_pb2.GateChoice.ValueType = event_pb2.GATE_CHOICE_APPROVE,
+        binding: str = "",
+        **said: Any,
+    ) -> Play:
+        """Somebody decides at a gate, as they see it unless told what they have seen."""
+        opened = self.state.gates[gate].opened if gate in self.state.gates else event_pb2.GateOpened()
+        body = event_pb2.Decide(
+            gate=gate,
+            choice=event_pb2.GATE_CHOICE_DENY if deny else choice,
+            binding=binding or opened.binding,
+            approver=approver,
+            **said,
+        )
+        return self.command("decide", body)
 
     def cancel(self) -> Play:
         return self.command("cancel", event_pb2.Cancel(reason="enough"))
@@ -296,22 +322,31 @@ def describe(topic: tuple[str, ...], body: Any) -> str:
             "rules",
             "result_id",
             "action_sequence",
+            "binding",
+            "signature",
+            "key_id",
         ):
+            continue
+        if field.name == "items":
+            calls = (f"{i.step}: {i.tool}({_values(i.arguments)})" for i in value)
+            said.append(f"items=[{'; '.join(calls)}]")
+            continue
+        if field.name == "reasons":
+            said.append("reasons=[" + "; ".join(f"{reason.rule}: {reason.text}" for reason in value) + "]")
             continue
         if field.name in ("failure", "cause"):
             said.append(f"{field.name}={value.code}")
-        elif field.name == "not_before":
+        elif field.name in ("not_before", "expires"):
             continue
         elif field.name == "timeout":
             said.append(f"timeout={value.ToMilliseconds()}ms")
         elif field.message_type and field.message_type.GetOptions().map_entry:
-            shown = ", ".join(f"{k}: {_shown(v)}" for k, v in sorted(value.items()))
-            said.append(f"{field.name}={{{shown}}}")
+            said.append(f"{field.name}={{{_values(value)}}}")
         elif field.name == "output":
             said.append(f"output={value.json}")
         elif field.name == "violations":
             said.append("violations=[" + "; ".join(f"{v.field} {v.code}" for v in value) + "]")
-        elif field.name == "choice":
+        elif field.name == "choice" and field.message_type:
             said.append(f"rule={value.rule} tool={value.tool}")
         elif field.enum_type:
             said.append(f"{field.name}={field.enum_type.values_by_number[value].name.lower()}")
@@ -320,6 +355,10 @@ def describe(topic: tuple[str, ...], body: Any) -> str:
         else:
             said.append(f"{field.name}={value}")
     return " ".join([".".join(topic), *said])
+
+
+def _values(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {_shown(value)}" for name, value in sorted(found.items()))
 
 
 def _shown(value: plan_pb2.Value | plan_pb2.Argument) -> str:

@@ -48,15 +48,54 @@ def test_verdicts_may_come_in_any_order() -> None:
     assert play.status == "done"
 
 
-def test_what_did_not_run_is_asked_for_anew() -> None:
-    play = chain().output("one-a1", {"id": 1}).failed("two-a1", failures.transient).verdict("one-a1")
-    play.tick()
-    assert asked(play) == [["one-a1", "two-a1", "three-a1"], ["two-a2"]]
-    play.done("two-a2", {"id": 2})
-    assert asked(play)[-1] == ["three-a2"]
-    play.done("three-a2", {"id": 3}).check("chain_broken")
+def left(code: str, message: str) -> event_pb2.Failure:
+    """What a worker says of a read that it did not make, because one before it failed."""
+    return failures.transient(failures.LEFT_BEHIND, message)
+
+
+def test_what_did_not_run_is_asked_for_anew_with_what_failed() -> None:
+    play = chain().output("one-a1", {"id": 1}).failed("two-a1", failures.transient).failed("three-a1", left)
+    play.verdict("one-a1").tick()
+    assert asked(play) == [["one-a1", "two-a1", "three-a1"], ["two-a2", "three-a2"]]
+    play.output("two-a2", {"id": 2}).output("three-a2", {"id": 3}).verdict("two-a2").verdict("three-a2")
+    play.check("chain_broken")
     assert play.status == "done"
-    assert play.state.instances["three"].attempts[1].action.arguments["x"].json == "2"
+    assert play.state.instances["three"].attempts[1].action.pending["x"].reference == "$two.id"
+
+
+def test_a_read_that_was_left_behind_is_no_try() -> None:
+    """Nobody has called it yet, however often the one before it failed."""
+    play = chain().output("one-a1", {"id": 1}).verdict("one-a1")
+    for n in range(1, 4):
+        play.failed(f"two-a{n}", failures.transient).failed(f"three-a{n}", left).tick()
+    play.done("two-a4", {"id": 2}).failed("three-a4", failures.transient).tick()
+    assert asked(play)[1:] == [*([f"two-a{n}", f"three-a{n}"] for n in range(2, 5)), ["three-a5"]]
+    play.done("three-a5", {"id": 3})
+    assert play.status == "done"
+
+
+def test_a_read_that_was_left_behind_though_the_one_before_it_counts_is_no_try() -> None:
+    """Another worker had read two and died; the next one failed there, and left three behind."""
+    play = Play(contract("look")).submit(ONE, TWO, {**THREE, "max_attempts": 1})
+    play.output("one-a1", {"id": 1}).output("two-a1", {"id": 2}).failed("three-a1", left)
+    play.verdict("one-a1").verdict("two-a1").tick().done("three-a2", {"id": 3})
+    assert play.status == "done"
+
+
+def test_a_read_that_was_left_behind_is_no_action_of_the_budget() -> None:
+    play = Play(contract("look")).submit(ONE, TWO, THREE, budget={"max_actions": 4})
+    play.failed("one-a1", failures.transient).failed("two-a1", left).failed("three-a1", left).tick()
+    assert asked(play)[-1] == ["one-a2", "two-a2", "three-a2"]
+    play.done("one-a2", {"id": 1}).done("two-a2", {"id": 2}).done("three-a2", {"id": 3})
+    assert (play.status, play.state.actions) == ("done", 4)
+
+
+def test_a_paused_run_does_not_go_on_with_its_chain() -> None:
+    play = chain().output("one-a1", {"id": 1}).failed("two-a1", failures.transient).failed("three-a1", left)
+    play.verdict("one-a1").pause().tick()
+    assert len(asked(play)) == 1
+    play.resume()
+    assert asked(play)[-1] == ["two-a2", "three-a2"]
 
 
 def test_what_rests_on_a_refuted_read_does_not_count() -> None:
@@ -64,10 +103,10 @@ def test_what_rests_on_a_refuted_read_does_not_count() -> None:
     play.verdict("two-a1").verdict("three-a1").verdict("one-a1", REFUTED).tick()
     play.verdict("one-a1", REFUTED, round=2).tick().done("one-a2", {"id": 10})
     assert play.state.instances["two"].settled == ""
-    assert asked(play)[-1] == ["two-a2", "three-a2"]
+    assert asked(play)[-1] == ["one-a2", "two-a2", "three-a2"]
     play.done("two-a2", {"id": 20}).done("three-a2", {"id": 30})
     assert play.status == "done"
-    assert play.state.instances["two"].attempts[1].action.arguments["x"].json == "10"
+    assert play.state.instances["two"].attempts[1].result.message.arguments["x"].json == "10"
 
 
 def test_a_read_that_is_confirmed_at_the_second_look_brings_a_new_chain() -> None:

@@ -109,7 +109,7 @@ def attempts_follow_each_other(look: Look) -> Iterator[str]:
             yield "a planner is asked while another is"
     elif look.arm in ("action", "proposal_ask"):
         step = getattr(look.event, look.arm).step
-        if not any(_may_begin(view, view.instances.get(step)) for view in look.views):
+        if not any(_may_begin(view, view.instances.get(step)) for view in (*look.views, *look.imagined)):
             yield f"{step} has another attempt while one is in flight"
     elif look.arm == "verify_ask":
         step = look.before.attempts.get(look.event.verify_ask.attempt, "")

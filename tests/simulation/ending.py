@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bus import consumers, subjects
 from core.ports import Record, RunKey
+from core.view import gate_id
 from handrail.v1 import event_pb2
+from orchestrator.inbox import SCHEMA, Inbox
 from tests.simulation import promises
 from tests.simulation.broker import SimBroker, SimStream, records_on
 from tests.simulation.log import SimIntake
+from tests.simulation.parts import TENANT
 from tests.simulation.processes import Process
 
 if TYPE_CHECKING:
     from tests.simulation.seed import Simulation
+
+PAGE = 3
 
 
 def broken(simulation: Simulation) -> Iterator[tuple[str, str]]:
@@ -66,6 +72,29 @@ def records(broker: SimBroker, key: RunKey) -> list[Record]:
     return records_on(stream, subjects.run_filter(key))
 
 
+def inbox_is_as_the_log(simulation: Simulation) -> Iterator[str]:
+    """The inbox, fed with the log, has the open gates of runs that have not ended, and no others."""
+    db, inbox = sqlite3.connect(":memory:"), Inbox()
+    shown, rank = set[str](), ""
+    db.executescript(SCHEMA)
+    for shard in simulation.shards:
+        stream = simulation.broker.stream(subjects.ev_stream(shard))
+        assert isinstance(stream, SimStream)
+        for record in filter(None, stream.records):
+            inbox.apply(db, record, lambda key: ("", ""), tell=False)
+    reading = True
+    while reading:
+        page = inbox.page(db, TENANT, limit=PAGE, above=rank)
+        shown |= {gate.id for gate in page.gates}
+        rank, reading = page.more, bool(page.more)
+    runs = [watch for watch in simulation.watch.runs.values() if watch.state.finished is None]
+    wanted = {
+        gate_id(watch.key.run, name) for watch in runs for name, g in watch.gates.items() if not g.closings
+    }
+    if shown != wanted:
+        yield f"the inbox has {sorted(shown - wanted)} too many, and lacks {sorted(wanted - shown)}"
+
+
 def digest(broker: SimBroker) -> str:
     """Return a digest of all that was stored, when, and in which order."""
     sha256 = hashlib.sha256()
@@ -84,6 +113,7 @@ def digest(broker: SimBroker) -> str:
 def counts(simulation: Simulation) -> Counter[str]:
     """Return how often everything has happened."""
     found = simulation.watch.counts + simulation.weather.counts + simulation.faults.counts
+    found += simulation.humans.counts
     found.update({f"tool: {name}": n for name, n in simulation.world.troubles.items()})
     found.update({f"refused: {reason}": n for reason, n in Counter(simulation.client.refused).items()})
     for watch in simulation.watch.runs.values():

@@ -15,6 +15,7 @@ from tests.simulation.weather import Weather
 
 DAY_NS = 86_400_000_000_000
 MAX_FAULTS = 18
+SILENT_SHARE = 0.35
 _KINDS = ("kill", "kill", "kill", "stop", "stop", "partition", "away", "full", "clock", "tick", "everything")
 
 
@@ -36,6 +37,7 @@ class Faults:
         self._loop, self._broker, self._supervisor = loop, broker, supervisor
         self._parts, self._weather, self._watch, self._note = parts, weather, watch, note
         self._random = random.Random(f"{seed}/faults")
+        self._silence = random.Random(f"{seed}/silence")
         self.counts: Counter[str] = Counter()
         self._over = False
         self._kinds = self._random.sample(_KINDS, self._random.randint(2, len(_KINDS)))
@@ -57,6 +59,15 @@ class Faults:
             self.kill(victim)
         else:
             self.stop(victim, self._random.choice((0.5, 3.0, 6.0, 12.0)))
+
+    def hush(self, claimer: Process | None) -> None:
+        """Let a claim go silent, now and then: what is done again is approved by the policy of then."""
+        if self._over or claimer is None or self._silence.random() >= SILENT_SHARE:
+            return
+        if self._silence.random() < 0.7:
+            self.stop(claimer, self._silence.choice((5.0, 7.0, 9.0, 14.0)))
+        else:
+            self.kill(claimer)
 
     def kill(self, process: Process) -> None:
         """Kill a process; its successor comes in a while."""

@@ -1,7 +1,8 @@
 """Every promise that is looked at while a seed is lived through."""
 
+from tests.simulation.approvals import APPROVALS
 from tests.simulation.claims import CLAIMS
 from tests.simulation.decisions import DECISIONS
 
-INVARIANTS = {**DECISIONS, **CLAIMS}
+INVARIANTS = {**DECISIONS, **CLAIMS, **APPROVALS}
 """After each event."""

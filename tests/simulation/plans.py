@@ -30,11 +30,13 @@ class Draft:
     deadline_s: float = 0.0
     commands: list[tuple[float, Command]] = field(default_factory=list)
     max_heals: int = 0
+    submitter: str = ""
 
     @property
     def goal(self) -> event_pb2.Goal:
         """Return the goal, but for its deadline."""
-        goal = event_pb2.Goal(text=self.label, context=values.inline({"items": [1, 2], "n": 1}))
+        context = values.inline({"items": [1, 2], "n": 1})
+        goal = event_pb2.Goal(text=self.label, context=context, submitter=self.submitter)
         goal.budget.max_heals = self.max_heals
         if not self.planned:
             goal.plan.CopyFrom(self.plan)

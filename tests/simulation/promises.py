@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core import run, values
-from core.decide import decide
+from core import permits, run, values
+from core.decide import Catalogue, decide
 from core.moves import Arm
 from core.plan import parse_reference, resolve
 from core.ports import Record
 from core.state import Instance
 from handrail.v1 import event_pb2, tool_pb2
-from tests.simulation.tools import CATALOGUE, CONTRACTS
+from tests.simulation import approvals
+from tests.simulation.tools import CONTRACTS
 from tests.simulation.watch import EffectInvariant, RunWatch, Watch
 from tests.simulation.world import Effect
 
@@ -26,16 +27,19 @@ def effects_are_claimed(effect: Effect, watch: RunWatch | None, all: Watch) -> I
 
 
 def effects_are_permitted(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
-    """An effect is exactly what was permitted: the tool, the arguments, the key."""
+    """An effect is exactly what the decider has signed: the tool, the arguments, the key."""
     instance = watch.state.instances.get(effect.charge.step) if watch is not None else None
     attempts = instance.attempts if instance is not None else ()
     action = next((a.action for a in attempts if a.id == effect.charge.attempt), None)
     if action is None:
         yield "an effect that nobody asked for"
         return
-    digest = values.arguments_digest({"who": effect.who, "n": effect.n})
-    if action.permit.tool != effect.charge.tool or action.permit.arguments_sha256 != digest:
-        yield f"an effect other than what was permitted: {action.permit}"
+    done, toolbox = {"who": effect.who, "n": effect.n}, CONTRACTS[effect.charge.tool].toolbox
+    refusal = permits.refusal(action, watch.state.key, toolbox, done, now_ns=None)
+    # An effect is in no chain: its signature is its own.
+    refusal = refusal or permits.foreign([action], all.checker)
+    if refusal is not None or action.tool != effect.charge.tool:
+        yield f"an effect other than what was permitted: {action} {refusal}"
     if effect.key and effect.key != action.key:
         yield f"an effect under the key {effect.key!r} instead of {action.key!r}"
 
@@ -53,9 +57,20 @@ def the_ended_is_over(effect: Effect, watch: RunWatch | None, all: Watch) -> Ite
         yield "an effect after its run has ended"
 
 
+def effects_are_allowed(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
+    """Nothing happens that the policy refuses which authorised it, or that had to be approved and was not."""
+    yield from approvals.effects_are_allowed(effect, watch)
+
+
 EFFECT_INVARIANTS: dict[str, EffectInvariant] = {
     invariant.__name__: invariant
-    for invariant in (effects_are_claimed, effects_are_permitted, effects_happen_once, the_ended_is_over)
+    for invariant in (
+        effects_are_claimed,
+        effects_are_permitted,
+        effects_are_allowed,
+        effects_happen_once,
+        the_ended_is_over,
+    )
 }
 
 
@@ -66,11 +81,23 @@ def runs_come_to_an_end(watch: RunWatch) -> Iterator[str]:
         yield f"nothing will ever happen again, and the run is {event_pb2.RunStatus.Name(status)}"
 
 
-def nothing_is_missing(watch: RunWatch, now_ns: int) -> Iterator[str]:
+def nothing_is_missing(watch: RunWatch, now_ns: int, catalogue: Catalogue) -> Iterator[str]:
     """Who reads the whole log afresh wants to do nothing more, and waits for no time that is past."""
-    for move in decide(watch.state, now_ns, CATALOGUE, {}):
+    for move in decide(watch.state, now_ns, catalogue, {}):
         if not isinstance(move, Arm) or move.due_ns <= now_ns:
             yield f"a fresh decider would still want {type(move).__name__}"
+
+
+def gates_come_to_an_end(watch: RunWatch) -> Iterator[str]:
+    """When nothing is left to happen, a run waits at no gate: somebody has decided, or its time was over.
+
+    A run that was left paused, or that has ended, has no time; a doubt may wait for longer than a seed lasts.
+    """
+    state = watch.state
+    if state.finished is None and not state.paused:
+        for name, gate in watch.gates.items():
+            if not gate.closings and gate.opened.kind != event_pb2.GATE_KIND_DOUBT:
+                yield f"nothing will ever happen again, and the gate {name} is open"
 
 
 def folding_is_one(watch: RunWatch, records: list[Record]) -> Iterator[str]:

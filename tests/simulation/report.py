@@ -23,6 +23,7 @@ _FAULTS = {
     "tick: ": ("late", "early", "twice"),
     "heal: ": ("retry", "retry_same_key", "read_back", "reread", "alternative"),
     "run: ": ("done", "failed", "refused", "cancelled"),
+    "gate: ": ("approved", "denied", "expired", "void"),
 }
 EXPECTED = tuple(f"{group}{name}" for group, names in _FAULTS.items() for name in names)
 """What happens in every few hundred seeds: where it does not, the simulation is broken."""
@@ -30,6 +31,8 @@ EXPECTED_WITHIN = 300
 _GROUPS = (
     "run",
     "at rest",
+    "gate",
+    "humans",
     "heal",
     "kill",
     "stop",

@@ -23,12 +23,15 @@ from core.ports import Address, Record
 from core.run import VERSION
 from core.state import RunState
 from handrail.v1 import event_pb2
-from tests.simulation import ending, invariants, plans, promises, tools
+from tests.simulation import ending, invariants, plans, policies, promises, tools
 from tests.simulation.broker import SimBroker
+from tests.simulation.clients import Client
 from tests.simulation.faults import Faults
+from tests.simulation.humans import Humans
+from tests.simulation.keys import SeedKey
 from tests.simulation.loop import PROCESS, SimLoop, seeded
 from tests.simulation.outcome import Outcome, Violation
-from tests.simulation.parts import Client, Parts
+from tests.simulation.parts import Parts
 from tests.simulation.plans import Command
 from tests.simulation.processes import Process, Supervisor
 from tests.simulation.report import describe
@@ -56,11 +59,16 @@ class Simulation:
         self.supervisor = Supervisor(self.loop, self.note)
         self.broker = SimBroker(self.loop, self.weather, self._stored)
         self.drafts = plans.draw(seed)
+        key = SeedKey(seed)
+        self.regime = policies.draw(seed)
+        for draft, submitter in zip(self.drafts, self.regime.submitters if self.regime else (), strict=False):
+            draft.submitter = submitter
         self.watch = Watch(
             invariants=invariants.INVARIANTS,
             effect_invariants=promises.EFFECT_INVARIANTS,
             is_dead=self._is_dead,
             slack_ns=self._slack_ns,
+            checker=key,
             fail=self.fail,
         )
         self.parts = Parts(
@@ -71,10 +79,13 @@ class Simulation:
             seed=seed,
             shards=self.shards,
             drafts=self.drafts,
+            regime=self.regime,
             bases=self.watch.bases,
             late=functools.partial(self.fail, "permits_expire"),
+            key=key,
         )
         self.client = Client(self.loop, self.supervisor, self.parts, self.note)
+        self.humans = Humans(self.loop, self.broker, self.client, self.note, seed=seed)
         self.faults = Faults(
             self.loop,
             seed,
@@ -118,7 +129,11 @@ class Simulation:
         if self._trace:
             self.note(f"{stored.sequence:4} {record.address.key.run[-6:]} {describe(record)}")
         self.watch.see(record)
+        self.humans.hear(record)
+        self.parts.hear(record)
         self.faults.strike(self._writer(record))
+        if self.regime is not None and record.event is not None and record.event.HasField("intent"):
+            self.faults.hush(self._writer(record))
 
     def _writer(self, record: Record) -> Process | None:
         """Return the process that wrote a record, if it lives."""
@@ -182,11 +197,17 @@ class Simulation:
         for what in (*self.loop.errors, *self.supervisor.crashes):
             self.fail("nothing_escapes", what)
         self.loop.errors.clear()
+        catalogue = self.parts.catalogue("decider-1")
         for watch in self.watch.runs.values():
-            for what in promises.nothing_is_missing(watch, self.loop.now_ns()):
+            for what in promises.nothing_is_missing(watch, self.loop.now_ns(), catalogue):
                 self.fail("nothing_is_missing", f"{what} (run {watch.key.run})")
+            for what in promises.gates_come_to_an_end(watch):
+                self.fail("gates_come_to_an_end", f"{what} (run {watch.key.run})")
+        for what in ending.inbox_is_as_the_log(self) if self.regime is not None else ():
+            self.fail("inbox_is_as_the_log", what)
 
     def _resume(self) -> None:
+        self.humans.calm = True
         self._steer("resume", lambda state: state.paused)
 
     def _cancel(self) -> None:

@@ -194,7 +194,8 @@ TOOLS: dict[str, Tool] = {
     )
 }
 CONTRACTS = {name: to_proto(t.contract) for name, t in TOOLS.items()}
-CATALOGUE = Catalogue(contracts=CONTRACTS)
+# A doubt comes to its end within a seed.
+CATALOGUE = Catalogue(contracts=CONTRACTS, gate_life_ns=600_000_000_000)
 EFFECTS = tuple(name for name, t in TOOLS.items() if t.contract.has_effect)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from core import run
+from core.permits import Checker
+from core.policy import Policy
 from core.ports import Record, RunKey
 from core.state import Attempt, RunState, evolve
 from handrail.v1 import event_pb2, tool_pb2
@@ -46,6 +48,34 @@ class Basis:
 
     number: int
     applied: int
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What somebody said at a gate, as it lies in the log."""
+
+    sequence: int
+    time_ns: int
+    body: event_pb2.Decide
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How a gate was closed, where that stands in the log, and by which policy."""
+
+    sequence: int
+    body: event_pb2.GateClosed
+    policy: Policy
+
+
+@dataclass(slots=True)
+class GateWatch:
+    """What is known of one gate."""
+
+    sequence: int
+    opened: event_pb2.GateOpened
+    closings: list[Closing] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -66,6 +96,11 @@ class RunWatch:
     keys: dict[str, str] = field(default_factory=dict)
     effects: dict[str, list[Effect]] = field(default_factory=dict)
     doubted: set[str] = field(default_factory=set)
+    gates: dict[str, GateWatch] = field(default_factory=dict)
+    # All that was ever said, whatever came of it.
+    said: list[Said] = field(default_factory=list)
+    # By which policy each attempt was authorised.
+    policies: dict[str, Policy] = field(default_factory=dict)
 
     @property
     def state(self) -> RunState:
@@ -114,6 +149,17 @@ class Look:
         return self.run.since(self.basis.applied) if self.basis is not None else [self.before]
 
     @property
+    def imagined(self) -> list[RunState]:
+        """The same states as whoever decided imagined them: with what was decided just before it."""
+        found = []
+        for view in self.views:
+            if view.applied < self.record.sequence:
+                for part in self.bundled:
+                    view = run.apply(evolve(view, applied=self.record.sequence - 1), part)
+                found.append(view)
+        return found
+
+    @property
     def counts(self) -> bool:
         """Whether it changed anything."""
         return self.after.strays == self.before.strays
@@ -133,12 +179,15 @@ class Watch:
         effect_invariants: dict[str, EffectInvariant],
         is_dead: Callable[[str], bool],
         slack_ns: Callable[[str], int],
+        checker: Checker,
         fail: Callable[[str, str], None],
     ) -> None:
         self._invariants, self._effect_invariants = invariants, effect_invariants
         self._fail = fail
         # Of a worker's name: whether it is dead, and by how much it may be late.
         self.is_dead, self.slack_ns = is_dead, slack_ns
+        # Who knows the decider's signature.
+        self.checker = checker
         self.runs: dict[str, RunWatch] = {}
         # By the ids of decisions that were sent.
         self.bases: dict[str, Basis] = {}
@@ -190,11 +239,31 @@ class Watch:
         elif arm == "action":
             self.counts["chained reads"] += bool(look.event.action.follows)
             run_watch.keys.setdefault(look.event.action.step, look.event.action.key)
+            if look.basis is not None:
+                run_watch.policies[look.event.action.attempt] = look.basis.policy
         elif arm == "healed":
             self.counts[f"heal: {look.event.healed.strategy}"] += 1
         elif arm == "in_doubt":
             self.counts["doubts"] += 1
             run_watch.doubted.add(look.event.in_doubt.step)
+        elif arm == "decide" or "gate" in arm:
+            self._note_gate(look)
+
+    def _note_gate(self, look: Look) -> None:
+        """Remember what was asked and said at gates; what was overtaken has not been asked."""
+        event, gates, record = look.event, look.run.gates, look.record
+        if look.arm == "decide":
+            look.run.said.append(Said(record.sequence, record.time_ns, event.decide))
+        elif look.arm == "gate_opened" and look.counts:
+            gates[event.gate_opened.gate] = GateWatch(record.sequence, event.gate_opened)
+            waiting = [look.before.instances[item.step] for item in event.gate_opened.items]
+            self.counts["gate: of a retry"] += any(instance.current for instance in waiting)
+            self.counts["gate: of a doubt"] += any(instance.doubtful for instance in waiting)
+        elif look.arm == "gate_closed" and look.counts and look.basis is not None:
+            outcome = event_pb2.GateOutcome.Name(event.gate_closed.outcome)
+            self.counts[f"gate: {outcome.removeprefix('GATE_OUTCOME_').lower()}"] += 1
+            closing = Closing(record.sequence, event.gate_closed, look.basis.policy)
+            gates[event.gate_closed.gate].closings.append(closing)
 
     def see_effect(self, effect: Effect) -> None:
         """Look at something that is happening in the world."""

@@ -20,6 +20,8 @@ from handrail.cli.doctor import Finding
 from handrail.cli.init import create
 from handrail.cli.main import app
 from handrail.cli.server import Target
+from handrail.keys import KEY_FILE, ensure
+from tests.keys import STRANGER
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -115,11 +117,42 @@ def test_the_clock(tmp_path: Path) -> None:
 def test_the_project(tmp_path: Path) -> None:
     assert doctor.check_project(tmp_path).status == "warn"
     create(tmp_path)
-    assert doctor.check_project(tmp_path) == Finding("project", "ok", "shed: 4 tools, 2 playbooks")
+    assert doctor.check_project(tmp_path) == Finding("project", "ok", "shed: 4 tools, 2 playbooks, 6 rules")
     (tmp_path / "handrail.toml").write_text("[toolboxs]")
     broken = doctor.check_project(tmp_path)
     assert broken.status == "fail"
     assert "toolboxes" in broken.found
+
+
+def test_who_signs_permits(tmp_path: Path) -> None:
+    project, data = tmp_path / "shed", tmp_path / "data"
+    assert list(doctor.check_keys(project, data)) == []
+    create(project)
+    (made,) = doctor.check_keys(project, data)
+    assert (made.status, "will be made" in made.found) == ("ok", True)
+    data.mkdir()
+    key = ensure(data / KEY_FILE)
+    (found,) = doctor.check_keys(project, data)
+    assert (found.status, found.found) == ("ok", f"they are signed by key {key.key_id}")
+    (data / KEY_FILE).chmod(0o644)
+    (open_,) = doctor.check_keys(project, data)
+    assert (open_.status, open_.todo) == ("warn", f"`chmod 600 {data / KEY_FILE}`")
+    (project / "next.pem").write_text(STRANGER.public)
+    with (project / "handrail.toml").open("a") as settings:
+        settings.write('\n[permits]\ntrusted = ["next.pem"]\n')
+    (both,) = doctor.check_keys(project, data)
+    assert "believed of 1 more" in both.found
+    (data / KEY_FILE).write_text("nothing")
+    (broken,) = doctor.check_keys(project, data)
+    assert (broken.status, "openssl genpkey" in broken.todo) == ("fail", True)
+
+
+def test_the_rules_of_the_project(tmp_path: Path) -> None:
+    create(tmp_path)
+    (tmp_path / "policy" / "rules.cedar").write_text("permit (principal);")
+    broken = doctor.check_project(tmp_path)
+    assert broken.status == "fail"
+    assert "policy/rules.cedar, line 1" in broken.found
 
 
 async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

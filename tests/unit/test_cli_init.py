@@ -17,7 +17,9 @@ def test_the_template_is_a_sound_project(tmp_path: Path) -> None:
     made = create(tmp_path / "shed")
     assert Path(".gitignore") in made
     assert not any("__pycache__" in path.parts for path in made)
-    project = load(tmp_path / "shed")
+    assert Path("policy/rules.cedar") in made
+    project = load(tmp_path / "shed", rules=True)
+    assert not project.policy_files.built_in
     assert set(project.tools) == {"get_item", "loan_by_key", "lend_item", "return_item"}
     assert [playbook.name for playbook in project.playbooks] == ["lend", "swap"]
 

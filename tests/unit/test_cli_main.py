@@ -17,9 +17,20 @@ from handrail.cli.main import app
 
 COMMANDS = [
     *("run", "up", "submit", "watch", "list", "show", "log", "replay", "cancel", "pause", "resume", "tools"),
-    *("trace", "doctor", "init", "version"),
+    *("trace", "gates", "approve", "deny", "policy", "doctor", "init", "version"),
 ]
-HEAVY = ("grpc", "google.protobuf", "pydantic", "rich", "yaml", "nats", "ray", "structlog", "handrail.stack")
+HEAVY = (
+    "cedarpy",
+    "grpc",
+    "google.protobuf",
+    "pydantic",
+    "rich",
+    "yaml",
+    "nats",
+    "ray",
+    "structlog",
+    "handrail.stack",
+)
 runner = CliRunner()
 
 
@@ -56,7 +67,7 @@ def test_help_lists_the_commands_and_the_exit_codes() -> None:
 def test_every_command_has_help(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0
-    if command != "tools":
+    if command not in ("tools", "policy"):
         assert "--json" in result.output
 
 
@@ -177,7 +188,7 @@ def test_tools_of_a_project(tmp_path: Path) -> None:
     assert missing.exit_code == ExitCode.USAGE
     assert "did you mean 'lend_item'?" in missing.stderr
     checked = runner.invoke(app, ["tools", "check", "--json"])
-    assert json.loads(checked.stdout) == {"ok": True, "tools": 4, "playbooks": 2}
+    assert json.loads(checked.stdout) == {"ok": True, "tools": 4, "playbooks": 2, "rules": 6}
 
 
 def test_tools_check_names_every_contradiction(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from handrail.cli.server import Target
 from handrail.cli.summary import ending, exit_code
 from handrail.cli.text import UNICODE
 from handrail.v1 import event_pb2, run_service_pb2
+from tests.unit.gate_samples import RUN, closed, gate
 
 E = event_pb2
 S = run_service_pb2
@@ -111,3 +112,56 @@ def test_a_run_in_a_list_is_one_line_that_fits() -> None:
     assert "5 ms" in line
     assert len(line) <= 100
     assert "\x1b" not in line
+
+
+def test_a_run_at_a_gate_says_what_waits_and_how_to_decide() -> None:
+    made = run(E.RUN_STATUS_WAITING, S.StepState(id="tell", status=S.STEP_STATUS_GATED))
+    made.ClearField("ended")
+    made.gates.append(gate())
+    lines = told(made)
+    assert lines[0].startswith("? waiting for a human")
+    assert lines[1] == '  tell waits for a human: send_email(subject="Your refund", to="ada@example.com")'
+    assert lines[2].startswith(f"    gate {RUN}-g1, until ")
+    assert lines[3:] == [
+        f"    handrail approve {RUN}-g1 --binding 673167316731 --project shop",
+        f"    handrail deny {RUN}-g1 --reason 'why not' --project shop",
+    ]
+
+
+def test_of_many_open_gates_a_few_are_offered() -> None:
+    made = run(E.RUN_STATUS_WAITING)
+    made.ClearField("ended")
+    made.gates.extend(gate(name=f"g{n}") for n in range(5))
+    lines = told(made)
+    assert len(lines) == 1 + 3 * 4 + 1
+    assert lines[-1] == "  and 2 more gates; `handrail gates --project shop` shows them"
+
+
+def test_a_gate_and_a_doubt_are_both_said() -> None:
+    made = run(E.RUN_STATUS_WAITING, S.StepState(id="refund", status=S.STEP_STATUS_IN_DOUBT))
+    made.ClearField("ended")
+    made.gates.append(gate())
+    lines = told(made)
+    assert any("tell waits for a human" in line for line in lines)
+    assert "an effect may have happened: look at the system itself" in lines[-1]
+
+
+def test_what_became_of_each_gate_is_one_line() -> None:
+    made = run(E.RUN_STATUS_FAILED)
+    made.gates.append(closed(E.GATE_OUTCOME_VOID, reason="the policy has changed"))
+    made.gates.append(closed(E.GATE_OUTCOME_DENIED, ["bob"], "not before Friday", name="g2"))
+    made.gates.append(closed(E.GATE_OUTCOME_HAPPENED, ["ann"], name="g3"))
+    lines = told(made)[1:4]
+    for line, words in zip(
+        lines,
+        (
+            f"  ⊘ gate {RUN}-g1 void: the policy has changed  tell: send_email(",
+            f"  ✗ gate {RUN}-g2 denied by bob: not before Friday  tell: send_email(",
+            f"  ✓ gate {RUN}-g3 settled: it happened by ann  tell: send_email(",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(words)
+        assert len(line) <= Pen().width
+    made.gates.extend(closed(E.GATE_OUTCOME_VOID, name=f"h{n}") for n in range(20))
+    assert "  and 3 more gates" in told(made)

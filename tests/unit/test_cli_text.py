@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from handrail.cli.text import ASCII, UNICODE, clean, cut, duration, glyphs_for, pad, size, value
+from handrail.cli.text import ASCII, UNICODE, clean, cut, duration, exact, glyphs_for, pad, size, value, wrap
 from handrail.v1 import plan_pb2
 
 
@@ -86,3 +87,39 @@ def test_glyphs_follow_the_encoding() -> None:
     assert glyphs_for(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) is UNICODE
     assert glyphs_for(io.TextIOWrapper(io.BytesIO(), encoding="ascii")) is ASCII
     assert glyphs_for(io.TextIOWrapper(io.BytesIO(), encoding="latin-1")) is ASCII
+
+
+@pytest.mark.parametrize(
+    ("dirty", "shown"),
+    [
+        ("plain  text", "plain  text"),
+        ("\x1b[31mred\x07\x7f", r"\u001b[31mred\u0007\u007f"),
+        ("a\nb\r\tc", r"a\u000ab\u000d\u0009c"),
+        ("\u202eexe.gnp", r"\u202eexe.gnp"),
+        ("a\u200bb\xa0c\u3000d\u2028", r"a\u200bb\u00a0c\u3000d\u2028"),
+        ("\ud800", r"\ud800"),
+        ("\U000e0041", r"\udb40\udc41"),
+        ("x\u0301\u0302\u0303\u0304", "x\u0301\u0302" + r"\u0303\u0304"),
+        ("\u3164\u2800", r"\u3164\u2800"),
+        ("größe 表 🙂", "größe 表 🙂"),
+    ],
+)
+def test_exact(dirty: str, shown: str) -> None:
+    assert exact(dirty) == shown
+
+
+@given(st.text(max_size=200))
+def test_exact_loses_nothing_and_needs_no_cleaning(text: str) -> None:
+    shown = exact(json.dumps(text, ensure_ascii=False))
+    assert json.loads(shown) == text
+    assert "".join(clean(shown).split()) == "".join(shown.split())
+    assert len(shown.splitlines()) == 1
+
+
+@given(st.text(max_size=200), st.integers(10, 60))
+@example("🏻", 10)
+def test_wrapped_lines_fit_and_do_not_begin_anew(text: str, width: int) -> None:
+    lines = wrap(exact(text), width, "a: ", " | ")
+    assert all(cell_len(line) <= width for line in lines)
+    assert [line[:3] for line in lines] == ["a: ", *[" | "] * (len(lines) - 1)]
+    assert "".join(line[3:] for line in lines) == exact(text)

@@ -321,8 +321,62 @@ def test_the_playbook_of_the_documentation_reads(tmp_path: Path) -> None:
     assert found.slots == {"item": 5, "who": "them"}
 
 
+RULES = 'permit (principal, action in Action::"at_most_execute", resource);'
+PEOPLE = '[users.ada]\nroles = ["support"]\n'
+
+
+def test_the_rules_and_people_of_a_project(tmp_path: Path) -> None:
+    project = load(write(whole(tmp_path), policy__a_cedar=RULES, policy__people_toml=PEOPLE), rules=True)
+    assert not project.policy_files.built_in
+    assert [rule.where for rule in project.policy.rules] == ["policy/a.cedar, line 1"]
+    assert project.policy.people["ada"].roles == {"support"}
+    assert list(project.policy.contracts) == ["get_item"]
+
+
+def test_without_a_folder_the_built_in_policy_holds(tmp_path: Path) -> None:
+    project = load(write(tmp_path, handrail_toml=""), rules=True)
+    assert project.policy_files.built_in
+    assert [rule.id for rule in project.policy.rules][:2] == ["everybody", "owners"]
+    assert project.policy.people == {}
+
+
+def test_rules_are_parsed_when_somebody_asks(tmp_path: Path) -> None:
+    project = load(write(whole(tmp_path), policy__a_cedar="permit (principal);"))
+    with pytest.raises(ProjectError, match=r"policy/a\.cedar, line 1: the rule that begins here"):
+        _ = project.policy
+    with pytest.raises(ProjectError, match=r"policy/a\.cedar, line 1"):
+        load(tmp_path, rules=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"policy__people_toml": PEOPLE}, "policy/: there is no *.cedar file in it"),
+        ({"policy__a_cedar": "x" * 300_000}, "policy/a.cedar cannot be read: it has more than"),
+        ({"policy__a_cedar": RULES, "policy__people_toml": "[users"}, "policy/people.toml is not TOML"),
+        (
+            {"policy__a_cedar": RULES, "policy__people_toml": PEOPLE.replace("roles", "role")},
+            "policy/people.toml: 'role' is not a key of users.ada; did you mean 'roles'?",
+        ),
+        (
+            {"policy__a_cedar": RULES, "policy__people_toml": "[users.ada]\nroles = 'support'"},
+            "policy/people.toml: users.ada.roles: ",
+        ),
+    ],
+)
+def test_mistakes_in_the_files_of_a_policy(tmp_path: Path, files: dict[str, str], says: str) -> None:
+    found = problems(write(whole(tmp_path), **files))
+    assert len(found) == 1
+    assert says in found[0]
+
+
+def test_a_policy_that_is_a_file(tmp_path: Path) -> None:
+    (whole(tmp_path) / "policy").write_text("")
+    assert "policy is a file" in problems(tmp_path)[0]
+
+
 def test_importing_is_cheap() -> None:
-    heavy = ["yaml", "jsonschema", "cel", "rich", "prompt_toolkit", "ray", "grpc", "nats"]
+    heavy = ["yaml", "jsonschema", "cel", "cedarpy", "rich", "prompt_toolkit", "ray", "grpc", "nats"]
     code = f"import sys, handrail.project; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

@@ -282,3 +282,27 @@ def test_untrusted_text_cannot_reach_the_terminal() -> None:
     for bad in ("\x1b", "\u202e", "\u200b", "\r", "\x9b", "\x07"):
         assert bad not in shown
     assert len(shown.splitlines()) == len(draw(made, Pen(width=200)))
+
+
+def test_a_gated_step_says_where_it_waits() -> None:
+    shown = text(
+        run(
+            E.RUN_STATUS_WAITING,
+            done("lookup", "get_order", 10, 22),
+            step("tell", S.STEP_STATUS_GATED, "send_email", gate="r0-01k9x3abcd-g1"),
+        )
+    )
+    assert shown.splitlines()[-2:] == [
+        "└─ ◆ tell    send_email",
+        "   └─ waits for you at r0-01k9x3abcd-g1",
+    ]
+
+
+def test_gated_items_are_counted_and_shown() -> None:
+    items = [
+        step(f"tell-{n}", S.STEP_STATUS_GATED if n < 2 else S.STEP_STATUS_PENDING, "send_email", gate="g")
+        for n in range(20)
+    ]
+    shown = text(run(E.RUN_STATUS_RUNNING, step("tell", S.STEP_STATUS_RUNNING, "send_email"), *items))
+    assert "20 items: 2 waiting for you, 18 pending" in shown
+    assert shown.count("waits for you at g") == 2

@@ -11,19 +11,20 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 from pydantic import BaseModel
 
 from handrail.tool import ToolError, call, tool
 
 PROJECT = Path(__file__).resolve().parent
-FIRST_ITEMS = ("drill", "ladder", "saw", "wheelbarrow")
+Thing = Literal["drill", "ladder", "saw", "wheelbarrow"]
 
 
 class Item(BaseModel):
     """A thing of the shed, and who has it (nobody, if it is in)."""
 
-    name: str
+    name: Thing
     borrower: str | None
 
 
@@ -31,7 +32,7 @@ class Loan(BaseModel):
     """One lending of a thing."""
 
     id: int
-    item: str
+    item: Thing
     borrower: str
 
 
@@ -48,11 +49,13 @@ def shed() -> Iterator[sqlite3.Connection]:
             " (id INTEGER PRIMARY KEY, item TEXT NOT NULL, borrower TEXT NOT NULL, key TEXT NOT NULL UNIQUE)"
         )
         if db.execute("SELECT count(*) FROM items").fetchone()[0] == 0:
-            db.executemany("INSERT INTO items (name) VALUES (?)", [(name,) for name in FIRST_ITEMS])
+            db.executemany("INSERT INTO items (name) VALUES (?)", [(name,) for name in get_args(Thing)])
         yield db
 
 
-@tool(effect="read")
+# What a tool returns is untrusted, but for fields that it endorses: nobody outside can write these. Only what
+# cannot hold free text can be endorsed, and a name out of this list cannot.
+@tool(effect="read", endorses=["name"])
 def get_item(name: str) -> Item:
     """Look a thing up by its name."""
     with shed() as db:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -11,7 +10,7 @@ from core import course, run
 from core.course import Course
 from core.state import RunState, evolve
 from handrail.v1 import event_pb2
-from tests.simulation.mutants.planting import Patch, planted
+from tests.simulation.mutants.planting import Patch, handling, planted
 
 
 @planted(within=20)
@@ -63,11 +62,6 @@ def chains_count_at_once() -> Patch:
     return patch.object(RunState, "stands", lambda self, attempt_id: True)
 
 
-def _handlers(arm: str, handler: Any) -> Patch:
-    changed: Mapping[str, Any] = {**run.HANDLERS, arm: (run.HANDLERS[arm][0], handler)}
-    return patch.object(run, "HANDLERS", changed)
-
-
 @planted(within=2000)
 def verdict_on_any_result() -> Patch:
     """A verdict counts whatever result it names."""
@@ -82,7 +76,7 @@ def verdict_on_any_result() -> Patch:
             body = copy
         return on_verdict(state, record, body)
 
-    return _handlers("verdict", trusting)
+    return handling("verdict", trusting)
 
 
 @planted(within=20)
@@ -97,7 +91,7 @@ def done_by_its_result() -> Patch:
         instance = changed.instances[changed.attempts[body.attempt]]
         return run._settle(changed, replace(instance, settled="done", output=body.output))
 
-    return _handlers("result", trusting)
+    return handling("result", trusting)
 
 
 @planted(within=150)

@@ -72,10 +72,16 @@ def heal_timer_lost() -> Patch:
     return _timers_lost("heal-")
 
 
-@planted(within=400)
+@planted(within=1000)
 def lease_timer_lost() -> Patch:
     """Nobody wakes up when a lease is over."""
     return _timers_lost("lease-")
+
+
+@planted(within=50)
+def gate_timer_lost() -> Patch:
+    """Nobody wakes up when the time of a gate is over."""
+    return _timers_lost("gate-")
 
 
 @planted(within=400)

@@ -11,6 +11,7 @@ from unittest.mock import patch
 from bus import subjects
 from core import run
 from core.ports import LogError
+from orchestrator import decider
 from tests.simulation.mutants.planting import Patch, planted
 from workers import host
 from workers.host import Worker
@@ -82,6 +83,21 @@ def silence_is_death() -> Patch:
 def permits_are_not_checked() -> Patch:
     """A worker acts on any permit, and one that has expired too."""
     return patch.object(Toolbox, "refusal", lambda self, key, action, arguments: None)
+
+
+@planted(within=5)
+def nobody_signs() -> Patch:
+    """A decider signs nothing, and workers do not mind."""
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with (
+            patch.object(decider.permits, "sign", lambda actions, signer: None),
+            patch.object(Toolbox, "foreign", lambda self, key, actions: None),
+        ):
+            yield
+
+    return both()
 
 
 @planted(within=50)

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
+
+from core import run
 
 Patch = AbstractContextManager[Any]
 
@@ -17,6 +20,12 @@ class Mutant:
     plant: Callable[[], Patch]
     # The seeds from 0 on, one of which finds it.
     within: int
+
+
+def handling(arm: str, handler: Any) -> Patch:
+    """Fold a kind of event with another handler."""
+    changed = {**run.HANDLERS, arm: (run.HANDLERS[arm][0], handler)}
+    return patch.object(run, "HANDLERS", changed)
 
 
 MUTANTS: dict[str, Mutant] = {}

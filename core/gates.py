@@ -1,0 +1,172 @@
+"""Gates: what waits for a human, and what becomes of it. Pure, over the state and the policy of the moment.
+
+A gate is for exact actions. What is approved is a binding, and a binding is all that an action is made of; so
+an approval is worth nothing for an action that has changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core import failures, values
+from core.moves import Arm, Decide, Move, note
+from core.policy import Request, Ruling
+from core.shape import shape_of
+from core.state import Gate, RunState
+from handrail.v1 import event_pb2
+
+LIFE_NS = 24 * 3_600 * 1_000_000_000
+MAX_ITEMS = 100
+"""Of one gate; more of a fan-out are other gates."""
+MAX_GATE_BYTES = 512 * 1024
+
+CHOICES: Mapping[int, frozenset[int]] = {
+    event_pb2.GATE_KIND_ACTION: frozenset((event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY)),
+    event_pb2.GATE_KIND_DOUBT: frozenset(
+        (event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT, event_pb2.GATE_CHOICE_DENY)
+    ),
+}
+"""What can be said at a gate of each kind."""
+REFUSED = frozenset((event_pb2.GATE_OUTCOME_DENIED, event_pb2.GATE_OUTCOME_EXPIRED))
+"""What becomes of a gate where the answer is no."""
+_SETTLED: Mapping[int, event_pb2.GateOutcome.ValueType] = {
+    event_pb2.GATE_CHOICE_HAPPENED: event_pb2.GATE_OUTCOME_HAPPENED,
+    event_pb2.GATE_CHOICE_REPEAT: event_pb2.GATE_OUTCOME_REPEAT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """An action about which somebody must decide, and why."""
+
+    item: event_pb2.GateItem
+    ruling: Ruling
+
+
+def item(state: RunState, step: str, request: Request, version: str) -> event_pb2.GateItem:
+    """Return an action as a gate has it, bound to all that it is made of."""
+    assert state.plan is not None
+    made_of = {
+        "plan": shape_of(state.plan).digest,
+        "step": step,
+        "tool": request.contract.name,
+        "arguments": values.arguments_digest(request.arguments),
+        "untrusted": sorted(request.untrusted),
+        "policy": version,
+    }
+    found = event_pb2.GateItem(
+        step=step,
+        tool=request.contract.name,
+        binding=values.digest(values.encode(made_of)),
+        untrusted=sorted(request.untrusted),
+    )
+    for name, value in request.arguments.items():
+        found.arguments[name].CopyFrom(values.inline(value))
+    return found
+
+
+def open_gates(
+    state: RunState,
+    gated: Mapping[str, Sequence[Gated]],
+    doubts: Sequence[Gated],
+    version: str,
+    expires_ns: int,
+) -> list[Move]:
+    """Open a gate for the actions of each step, where they are many several, and one for each doubt."""
+    action, doubt = event_pb2.GATE_KIND_ACTION, event_pb2.GATE_KIND_DOUBT
+    wanted = [(action, step, some) for step, actions in gated.items() for some in _bounded(actions)]
+    wanted += [(doubt, state.instances[one.item.step].step, [one]) for one in doubts]
+    moves: list[Move] = []
+    for number, (kind, step, some) in enumerate(wanted, start=len(state.gates) + 1):
+        body = event_pb2.GateOpened(
+            gate=f"g{number}", kind=kind, step=step, items=[one.item for one in some], policy=version
+        )
+        body.quorum = max(one.ruling.quorum for one in some)
+        # A dictionary, for the order in which they were found.
+        reasons = {(r.rule, r.text): None for one in some for r in one.ruling.reasons}
+        body.reasons.extend(event_pb2.Reason(rule=rule, text=text) for rule, text in reasons)
+        body.binding = hashlib.sha256("".join(i.binding for i in body.items).encode()).hexdigest()
+        body.expires.FromNanoseconds(expires_ns)
+        moves.append(note("gate_opened", body))
+    return moves
+
+
+def _bounded(wanted: Sequence[Gated]) -> list[list[Gated]]:
+    """Split what is too much for one event."""
+    parts: list[list[Gated]] = []
+    size = 0
+    for one in wanted:
+        size += one.item.ByteSize()
+        if not parts or len(parts[-1]) >= MAX_ITEMS or size > MAX_GATE_BYTES:
+            parts.append([])
+            size = one.item.ByteSize()
+        parts[-1].append(one)
+    return parts
+
+
+def judge(
+    state: RunState, gate: Gate, may_decide: Callable[[str], Ruling], version: str, now_ns: int
+) -> list[Move]:
+    """Return what becomes of an open gate: it is closed, or looked at again when its time is over.
+
+    `version` is that of the policy now, and `may_decide` asks it about somebody.
+    """
+    opened, expires_ns = gate.opened, gate.opened.expires.ToNanoseconds()
+    is_doubt = opened.kind == event_pb2.GATE_KIND_DOUBT
+    if is_doubt and state.instances[opened.items[0].step].settled != "in_doubt":
+        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the doubt has been cleared up")]
+    if not is_doubt and opened.policy != version:
+        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the policy has changed")]
+    if not is_doubt and all(state.instances[found.step].settled for found in opened.items):
+        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="an earlier attempt was answered after all")]
+    approvers: list[str] = []
+    for decision in gate.decisions:
+        if decision.time_ns >= expires_ns or may_decide(decision.message.approver).outcome != "allow":
+            continue
+        if decision.message.choice == event_pb2.GATE_CHOICE_DENY:
+            said = decision.message
+            return [close(gate, event_pb2.GATE_OUTCOME_DENIED, [said.approver], reason=said.reason)]
+        if is_doubt:
+            return [_settle(gate, decision.message)]
+        approvers.append(decision.message.approver)
+        if len(approvers) >= opened.quorum:
+            return [close(gate, event_pb2.GATE_OUTCOME_APPROVED, approvers)]
+    if now_ns >= expires_ns:
+        reason = f"nobody decided at gate {opened.gate} in time"
+        return [close(gate, event_pb2.GATE_OUTCOME_EXPIRED, reason=reason)]
+    return [Arm(f"gate-{opened.gate}", expires_ns)]
+
+
+def close(
+    gate: Gate, outcome: event_pb2.GateOutcome.ValueType, by: Sequence[str] = (), *, reason: str = ""
+) -> Decide:
+    """Close a gate."""
+    body = event_pb2.GateClosed(gate=gate.opened.gate, outcome=outcome, approvers=by, reason=reason)
+    return note("gate_closed", body)
+
+
+def _settle(gate: Gate, said: event_pb2.Decide) -> Decide:
+    """Close a doubt as somebody has settled it."""
+    closed = close(gate, _SETTLED[said.choice], [said.approver], reason=said.reason)
+    if said.choice == event_pb2.GATE_CHOICE_HAPPENED:
+        assert isinstance(closed.body, event_pb2.GateClosed)
+        closed.body.output.CopyFrom(said.output if said.HasField("output") else values.inline(None))
+    return closed
+
+
+def denial(gate: Gate) -> event_pb2.Failure:
+    """Say why what waited at a gate is given up; it is, when it would be done and not before."""
+    closed = gate.closed or event_pb2.GateClosed()
+    if closed.outcome == event_pb2.GATE_OUTCOME_EXPIRED:
+        return failures.permanent(failures.GATE_EXPIRED, closed.reason)
+    why = f": {closed.reason}" if closed.reason else ""
+    who = ", ".join(closed.approvers)
+    return failures.permanent(failures.DENIED, f"{who} denied it at gate {gate.opened.gate}{why}")
+
+
+def arguments_of(item: event_pb2.GateItem, contents: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments of a gated action; raises NotLoaded for large ones."""
+    return {name: values.load(value, contents) for name, value in item.arguments.items()}

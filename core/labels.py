@@ -1,0 +1,173 @@
+"""Labels: who has written a value, told from the plan and the contracts alone.
+
+What the user wrote is trusted: the goal's context, and the constants of the plan (whoever planned had seen
+nothing else). What a tool returns is untrusted, but for the fields that its contract endorses, and these only
+where everything that the tool was asked with is trusted: whoever chooses the question chooses the answer.
+A condition on untrusted values taints what it guards. A label is never better than what it rests on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+from core import conditions
+from core.plan import BadReference, canonical_route, parse_reference
+from core.shape import Shape, shape_of
+from handrail.v1 import plan_pb2, tool_pb2
+
+MAX_KEPT = 256
+
+WHEN, EACH, CHOICE = "$when", "$each", "$choice"
+"""What decides that a step is taken, how often, and by which tool: labelled like arguments of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Whether somebody untrusted may have written a value, and the steps whose outputs it rests on."""
+
+    untrusted: bool = False
+    steps: frozenset[str] = frozenset()
+
+    def join(self, other: Label) -> Label:
+        """Return the label of what is made of both."""
+        return Label(self.untrusted or other.untrusted, self.steps | other.steps)
+
+
+TRUSTED = Label()
+
+
+def labels_of(plan: plan_pb2.Plan, contracts: Mapping[str, tool_pb2.ToolContract]) -> Labels:
+    """Return the labels of a plan; kept, since a run asks for them at every action."""
+    kept = _kept.get(id(plan))
+    if kept is not None and kept.plan is plan and kept.contracts is contracts:
+        return kept
+    while len(_kept) >= MAX_KEPT:
+        _kept.pop(next(iter(_kept)))
+    made = _kept[id(plan)] = Labels(plan, contracts)
+    return made
+
+
+class Labels:
+    """The labels of one plan, of which the references form no cycle."""
+
+    def __init__(self, plan: plan_pb2.Plan, contracts: Mapping[str, tool_pb2.ToolContract]) -> None:
+        self.plan = plan
+        self.contracts = contracts
+        self._shape: Shape = shape_of(plan)
+        self._arguments: dict[str, Mapping[str, Label]] = {}
+        self._asked: dict[str, Label] = {}
+
+    def of_action(self, step_id: str) -> Mapping[str, Label]:
+        """Return the labels of a step's arguments, and of what decides that and how it is taken.
+
+        Of a step that chooses, an argument has the label that it would have by the worst of its rules.
+        """
+        if step_id not in self._arguments:
+            step = self._shape.steps[step_id]
+            found = {name: self._argument(step, held) for name, held in step.arguments.items()}
+            if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
+                found = self._chosen(step, found)
+            if step.when:
+                found[WHEN] = self._condition(step.when)
+            if step.each:
+                found[EACH] = self._list(step.each)
+            self._arguments[step_id] = found
+        return self._arguments[step_id]
+
+    def of_output(self, step_id: str, path: tuple[str | int, ...]) -> Label:
+        """Return the label of a part of what a step returns."""
+        step = self._shape.steps.get(step_id)
+        if step is None:
+            return Label(untrusted=True, steps=frozenset((step_id,)))
+        if step.each and path and isinstance(path[0], int):
+            path = path[1:]
+        asked, tools = self._asked_with(step), self._tools(step)
+        endorsed = bool(tools) and all(_endorses(tool, path) for tool in tools)
+        return asked.join(Label(not endorsed, frozenset((step_id,))))
+
+    def _asked_with(self, step: plan_pb2.Step) -> Label:
+        """Return the label of all that a step's tool is asked with."""
+        if step.id not in self._asked:
+            self._asked[step.id] = _join(self.of_action(step.id).values())
+        return self._asked[step.id]
+
+    def _chosen(self, step: plan_pb2.Step, inputs: Mapping[str, Label]) -> dict[str, Label]:
+        found: dict[str, Label] = {}
+        for rule in step.rules:
+            for name, held in rule.arguments.items():
+                found[name] = found.get(name, TRUSTED).join(self._argument(step, held, inputs))
+        seen = {name for rule in step.rules if rule.when for name in conditions.fields(rule.when, "input")}
+        found[CHOICE] = _join(inputs.get(name, TRUSTED) for name in seen)
+        return found
+
+    def _argument(
+        self, step: plan_pb2.Step, held: plan_pb2.Argument, inputs: Mapping[str, Label] | None = None
+    ) -> Label:
+        if held.WhichOneof("form") != "reference":
+            return TRUSTED
+        return self._reference(step, held.reference, inputs or {})
+
+    def _reference(self, step: plan_pb2.Step, text: str, inputs: Mapping[str, Label]) -> Label:
+        try:
+            reference = parse_reference(text)
+        except BadReference:
+            return Label(untrusted=True)
+        if reference.root == "goal":
+            return TRUSTED
+        if reference.root == "input":
+            one = inputs.get(str(reference.path[0])) if reference.path else None
+            return one if one is not None else _join(inputs.values())
+        if reference.root == "each":
+            # The items of a list that is the user's are the user's; of an output, the paths go on in it.
+            source = parse_reference(step.each)
+            if source.root == "goal":
+                return TRUSTED
+            path = source.path if self._is_fan_out(source.root) and not source.path else (*source.path, 0)
+            return self.of_output(source.root, (*path, *reference.path))
+        return self.of_output(reference.root, reference.path)
+
+    def _is_fan_out(self, step_id: str) -> bool:
+        step = self._shape.steps.get(step_id)
+        return step is not None and bool(step.each)
+
+    def _list(self, text: str) -> Label:
+        """Return the label of which items a list has: that of what its step was asked with."""
+        source = parse_reference(text)
+        step = self._shape.steps.get(source.root)
+        return TRUSTED if step is None else self._asked_with(step).join(Label(steps=frozenset((step.id,))))
+
+    def _condition(self, text: str) -> Label:
+        looked_at = (
+            self.of_output(name, (field,) if field else ())
+            for name, field in conditions.selections(text)
+            if name in self._shape.steps
+        )
+        return _join(looked_at)
+
+    def _tools(self, step: plan_pb2.Step) -> list[tool_pb2.ToolContract]:
+        """Return the contracts of whatever may carry the step out, those that stand in included."""
+        named = [step.tool] if step.tool else [rule.tool for rule in step.rules]
+        found = [self.contracts[name] for name in named if name in self.contracts]
+        capabilities = {contract.capability for contract in found if contract.capability}
+        return [*found, *(c for c in self.contracts.values() if c.capability in capabilities)]
+
+
+def _join(labels: Iterable[Label]) -> Label:
+    return reduce(Label.join, labels, TRUSTED)
+
+
+def _endorses(contract: tool_pb2.ToolContract, path: tuple[str | int, ...]) -> bool:
+    """Whether a contract endorses a part of its output, or something that this is a part of."""
+    # "orders[].id" is every item's.
+    parts = tuple("[]" if isinstance(part, int) else part for part in path)
+    return any(parts[: len(held)] == held for held in map(split_endorsed, contract.endorses))
+
+
+def split_endorsed(text: str) -> tuple[str, ...]:
+    """Return the parts of an endorsed path: "orders[].id" is orders, [], id."""
+    return tuple(part for part in text.replace("[]", ".[]").split(".") if part)
+
+
+_kept: dict[int, Labels] = {}

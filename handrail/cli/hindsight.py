@@ -1,0 +1,181 @@
+"""Looking back on what the rules decided in a run: `policy explain`, and `replay --policy`.
+
+The questions are those in the run's log; the answers are asked for again. Nothing is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from core.hindsight import Asked, asked
+from core.policy import Ruling
+from core.ports import Record
+from core.run import fold
+from core.state import Instance, RunState
+from handrail.cli.exits import CommandError, ExitCode
+from handrail.cli.output import Output
+from handrail.cli.server import Target, with_client
+from handrail.cli.text import clean, cut, pad
+from handrail.policy import load_policy, read_folder
+from handrail.policy_cases import told
+from handrail.project import load
+from handrail.settings import ProjectError
+from handrail.v1 import event_pb2
+
+if TYPE_CHECKING:
+    from core.cedar import CedarPolicy
+    from handrail.client import Client
+
+STEP_CELLS = 20
+BECAME_CELLS = 22
+
+
+def explain(run: str, step: str, target: Target, project: Path | None, output: Output) -> None:
+    """Say of each time that the rules were asked about a step what they said, and what became of it."""
+    policy = load(project or Path()).policy
+    state, found = _recall(run, target, policy)
+    about = [one for one in found if step in (one.step, state.instances[one.step].step)]
+    refused = [i for i in state.instances.values() if step in (i.id, i.step) and i.failure is not None]
+    if not about and not refused:
+        raise CommandError(
+            f"The rules were not asked about {step!r:.80} in {run}.",
+            why="A step that never started was never asked about.",
+            next=f"`{target.command('show', run)}` names the steps.",
+        )
+    for one in about:
+        ruling = policy.rule(one.request)
+        output.json(
+            {**_object(one, state), **_ruling_object(ruling), "rules": sorted(policy.matching(one.request))}
+        )
+        output.lines(_explained(one, state, ruling, policy))
+    for instance in refused:
+        failure = instance.failure
+        if failure is not None:
+            output.json({"step": instance.id, "failed": {"code": failure.code, "message": failure.message}})
+            output.line(f"{clean(instance.id)} failed: {clean(failure.code)}: {clean(failure.message)}")
+    if any(gate.opened.policy != policy.version for gate in state.gates.values()):
+        output.note("the rules or people have changed since: these are the answers of now")
+
+
+def hold_to(run: str, folder: Path, target: Target, project: Path | None, output: Output) -> None:
+    """Say what the rules in a folder would have decided about every action of a run."""
+    loaded = load(project or Path())
+    problems: list[str] = []
+    files = read_folder(folder, problems)
+    if problems:
+        raise ProjectError(folder, problems)
+    policy = load_policy(folder, files, loaded.protos.values())
+    state, found = _recall(run, target, policy)
+    if not found:
+        raise CommandError(f"Nothing was authorised in {run}, and nothing waited.", code=ExitCode.USAGE)
+    others = 0
+    for one in _last_of_each(found):
+        ruling = policy.rule(one.request)
+        other = _was(one) != told(ruling).split()[0]
+        others += other
+        output.json({**_object(one, state), **_ruling_object(ruling), "other": other})
+        output.line(_held(one, ruling, other, output))
+    output.line("")
+    count = len(_last_of_each(found))
+    output.line(
+        f"{others} of {count} actions would have been decided otherwise"
+        if others
+        else f"{count} actions, and all of them would have been decided alike"
+    )
+
+
+def _recall(run: str, target: Target, policy: CedarPolicy) -> tuple[RunState, list[Asked]]:
+    """Read a run's log, and the questions in it."""
+    from handrail.cli.watching import record_of
+
+    async def work(client: Client) -> list[Record]:
+        async with aclosing(client.watch(run, until_now=True)) as events:
+            found = [record_of(response) async for response in events]
+        return [record for record in found if record is not None]
+
+    records = with_client(target, work)
+    if not records:
+        raise CommandError(f"The log of {run} is empty.")
+    key = records[0].address.key
+    return fold(key, records), asked(key, records, policy)
+
+
+def _last_of_each(found: Sequence[Asked]) -> list[Asked]:
+    """Return the last question about each instance: that of a retry, or of what had waited."""
+    return list({one.step: one for one in found}.values())
+
+
+def _was(one: Asked) -> str:
+    """Say how it was decided then: allow, or gate, whatever was said there."""
+    return "gate" if one.gate else "allow"
+
+
+def _explained(one: Asked, state: RunState, ruling: Ruling, policy: CedarPolicy) -> Iterator[Text]:
+    request = one.request
+    line = Text(f"{clean(one.step)}: {clean(request.contract.name)}", style="bold")
+    line.append(
+        f", asked for by {clean(request.user) or 'nobody with a name'}, event {one.sequence}: ", style=""
+    )
+    yield line.append(_became(one, state))
+    yield Text(f"  the rules say: {told(ruling)}" + (", as far as is known" if ruling.open else ""))
+    for reason in ruling.reasons:
+        yield Text(f"    because {clean(reason.text)}" + (f" ({clean(reason.rule)})" if reason.rule else ""))
+    by_id = {rule.id: rule for rule in policy.rules}
+    for name in sorted(policy.matching(request)):
+        rule = by_id[name]
+        yield Text(
+            f"  {clean(str(rule.node.effect)):<7} {clean(name)}: {clean(rule.reason)}  ", style=""
+        ).append(f"{clean(rule.where)}", style="dim")
+    if request.untrusted:
+        yield Text(f"  untrusted: {', '.join(sorted(map(clean, request.untrusted)))}")
+
+
+def _became(one: Asked, state: RunState) -> str:
+    if one.became == "gate":
+        gate = state.gates[one.gate]
+        if gate.closed is None:
+            return f"it waits at gate {one.gate}"
+        by = ", ".join(map(clean, gate.closed.approvers))
+        word = event_pb2.GateOutcome.Name(gate.closed.outcome).removeprefix("GATE_OUTCOME_").lower()
+        return f"it waited at gate {one.gate}: {word}" + (f" by {by}" if by else "")
+    return f"authorised, approved at gate {one.gate}" if one.gate else "authorised"
+
+
+def _held(one: Asked, ruling: Ruling, other: bool, output: Output) -> Text:
+    sign = output.glyphs.warning if other else output.glyphs.done
+    step = pad(cut(clean(one.step), STEP_CELLS, output.glyphs), STEP_CELLS)
+    line = Text(f"{sign} ", style="yellow" if other else "green").append(
+        f"{step} {clean(one.request.contract.name)}  "
+    )
+    line.append(f"was {_was(one)}, would be {told(ruling)}", style="bold" if other else "dim")
+    if ruling.open:
+        line.append(", as far as is known", style="dim")
+    why = "; ".join(clean(reason.text) for reason in ruling.reasons)
+    return line.append(f": {why}" if why else "")
+
+
+def _object(one: Asked, state: RunState) -> dict[str, Any]:
+    instance: Instance = state.instances[one.step]
+    return {
+        "step": one.step,
+        "of": instance.step,
+        "tool": one.request.contract.name,
+        "sequence": one.sequence,
+        "became": one.became,
+        "gate": one.gate,
+        "untrusted": sorted(one.request.untrusted),
+    }
+
+
+def _ruling_object(ruling: Ruling) -> dict[str, Any]:
+    return {
+        "ruling": ruling.outcome,
+        "quorum": ruling.quorum,
+        "open": ruling.open,
+        "reasons": [{"rule": reason.rule, "text": reason.text} for reason in ruling.reasons],
+    }

@@ -1,0 +1,72 @@
+"""What a dry run foresees: below each step what would come of it, at the end what the whole would need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from handrail.cli.pen import DIM, Node, Pen
+from handrail.cli.text import clean, duration, plural
+from handrail.v1 import event_pb2, run_service_pb2, tool_pb2
+
+MAX_STEPS_NAMED = 8
+
+_READS = (tool_pb2.EFFECT_UNSPECIFIED, tool_pb2.EFFECT_READ)
+
+
+def foreseen(step: run_service_pb2.StepState, pen: Pen) -> Iterator[Node]:
+    """Say of a step what the rules make of it, whether it can be undone, and whose data it rests on."""
+    for one in step.outlook:
+        tool = f"{clean(one.tool)}: " if len(step.outlook) > 1 else ""
+        found = [*_ruled(one, pen), *_lasting(one, pen)]
+        for sign, text, style in found:
+            yield Node(Text(f"{sign} {tool}{text}", style=style))
+
+
+def _ruled(one: event_pb2.Outlook, pen: Pen) -> Iterator[tuple[str, str, str]]:
+    why = "; ".join(clean(reason.text) for reason in one.reasons)
+    because = f": {why}" if why else ""
+    if one.ruling == event_pb2.RULING_OUTCOME_GATE:
+        who = "a human" if one.quorum <= 1 else f"{one.quorum} humans"
+        yield pen.glyphs.gated, f"would wait for {who}{because}", "magenta"
+    elif one.ruling == event_pb2.RULING_OUTCOME_REFUSE:
+        yield pen.glyphs.failed, f"would be refused{because}", "red"
+    elif one.ruling == event_pb2.RULING_OUTCOME_OPEN:
+        yield pen.glyphs.gated, f"may wait or be refused, by values that are not known yet{because}", "yellow"
+    for found in one.untrusted:
+        steps = ", ".join(map(clean, found.steps))
+        yield pen.glyphs.warning, f"{clean(found.argument)} is untrusted: from {steps}", "yellow"
+
+
+def _lasting(one: event_pb2.Outlook, pen: Pen) -> Iterator[tuple[str, str, str]]:
+    if one.effect == tool_pb2.EFFECT_IRREVERSIBLE:
+        yield pen.glyphs.warning, "cannot be undone: a point of no return", "yellow"
+    elif one.undo:
+        yield pen.glyphs.dot, f"could be undone by {clean(one.undo)}", DIM
+    elif one.effect not in _READS:
+        yield pen.glyphs.dot, "nothing is known to undo it", DIM
+
+
+def needs(run: run_service_pb2.Run) -> Iterator[Text]:
+    """Say what a run would need: gates, points of no return, and how long it could take at most."""
+    waiting, lost, at_most_ns = [], [], 0
+    for step in run.steps:
+        if any(one.ruling != event_pb2.RULING_OUTCOME_ALLOW for one in step.outlook):
+            waiting.append(clean(step.id))
+        if any(one.effect == tool_pb2.EFFECT_IRREVERSIBLE for one in step.outlook):
+            lost.append(clean(step.id))
+        at_most_ns += max((one.at_most.ToNanoseconds() for one in step.outlook), default=0)
+    if waiting:
+        yield Text(f"it would or may wait for a human at {_named(waiting)}", style="magenta")
+    if lost:
+        yield Text(f"no way back after {_named(lost)}", style="yellow")
+    if at_most_ns:
+        effects = sum(any(one.effect not in _READS for one in step.outlook) for step in run.steps)
+        told = f"{plural(effects, 'step')} with an effect; {duration(at_most_ns)} at most, one after another"
+        yield Text(told, style=DIM)
+
+
+def _named(steps: list[str]) -> str:
+    more = f" and {len(steps) - MAX_STEPS_NAMED} more" if len(steps) > MAX_STEPS_NAMED else ""
+    return ", ".join(steps[:MAX_STEPS_NAMED]) + more

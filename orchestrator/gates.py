@@ -1,0 +1,198 @@
+"""What the gateway answers about gates: the inbox, one gate, and what somebody decides.
+
+A decision is checked here so that whoever makes it is told at once; what counts is what the decider makes of
+it, in the order of the log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from core.failures import FORBIDDEN
+from core.gates import CHOICES
+from core.policy import Policy
+from core.rules import Rules
+from core.schemas import compile_schema
+from core.state import Gate, RunState
+from core.values import MAX_INLINE_BYTES, BadValue, NotLoaded, decode, encode
+from core.view import left_open, show_gate
+from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc
+from orchestrator import pages
+from orchestrator.projection import Projection
+from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
+from orchestrator.runs import Runs
+from orchestrator.submission import MAX_SUBMITTER_BYTES, check_text
+
+MAX_WATCHERS = 100
+MAX_REASON_BYTES = 1_024
+
+_NAME = re.compile(r"g[1-9][0-9]{0,5}")
+_FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class GateService(gate_service_pb2_grpc.GateServiceServicer):
+    """Shows gates, and takes decisions in."""
+
+    def __init__(
+        self, runs: Runs, projection: Projection, policy: Policy, *, clock: Callable[[], int]
+    ) -> None:
+        self._runs = runs
+        self._projection = projection
+        self._policy = policy
+        self._clock = clock
+        self._watchers = 0
+
+    async def ListGates(
+        self, request: gate_service_pb2.ListGatesRequest, context: Any
+    ) -> gate_service_pb2.ListGatesResponse:
+        """Answer from the inbox."""
+        size, scope = pages.size(request.page_size), f"gates/{self._runs.tenant}"
+        above = pages.position(scope, request.page_token)
+        page = await self._projection.gates(self._runs.tenant, limit=size, above=above)
+        return gate_service_pb2.ListGatesResponse(
+            gates=page.gates, next_page_token=pages.token(scope, page.more) if page.more else ""
+        )
+
+    async def GetGate(
+        self, request: gate_service_pb2.GetGateRequest, context: Any
+    ) -> gate_service_pb2.GetGateResponse:
+        """Fold the run's log."""
+        state, gate = await self._find(request.gate)
+        return gate_service_pb2.GetGateResponse(gate=show_gate(state, gate))
+
+    async def WatchGates(
+        self, request: gate_service_pb2.WatchGatesRequest, context: Any
+    ) -> AsyncIterator[gate_service_pb2.WatchGatesResponse]:
+        """Send every open gate, then each that opens or closes."""
+        if self._watchers >= MAX_WATCHERS:
+            message = f"{MAX_WATCHERS} watches are open, which is as many as there may be; try again later"
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            raise Refusal(code, "TOO_MANY_WATCHERS", message, retry_s=RETRY_S)
+        self._watchers += 1
+        # Before the first look, so that nothing falls between the two.
+        changes = self._projection.inbox.watch(self._runs.tenant)
+        try:
+            above, sent, reading = "", set[str](), True
+            while reading:
+                page = await self._projection.gates(self._runs.tenant, limit=pages.DEFAULT_SIZE, above=above)
+                for gate in page.gates:
+                    sent.add(gate.id)
+                    yield gate_service_pb2.WatchGatesResponse(gate=gate)
+                above, reading = page.more, bool(page.more)
+            while (change := await changes.next()) is not None:
+                if change.HasField("closed") or change.id not in sent:
+                    yield gate_service_pb2.WatchGatesResponse(gate=change)
+            message = "the inbox is being read again from the log; watch again"
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, "INBOX_NOT_READY", message, retry_s=RETRY_S)
+        finally:
+            self._projection.inbox.forget(changes)
+            self._watchers -= 1
+
+    async def DecideGate(
+        self, request: gate_service_pb2.DecideGateRequest, context: Any
+    ) -> gate_service_pb2.DecideGateResponse:
+        """Append a decision, unless it could not count."""
+        _check(request)
+        state, gate = await self._find(request.gate)
+        for decision in gate.decisions:
+            if decision.message.approver == request.approver:
+                if decision.message.choice == request.choice:
+                    return gate_service_pb2.DecideGateResponse(existed=True)
+                raise self._no("DECIDED_BEFORE", f"{request.approver} has decided here before, otherwise")
+        self._check_open(state, gate, request)
+        _check_choice(state, gate, request)
+        self._check_rules(state, gate, request.approver)
+        body = event_pb2.Decide(
+            gate=gate.opened.gate,
+            choice=request.choice,
+            binding=request.binding,
+            approver=request.approver,
+            reason=request.reason,
+            output=request.output if request.HasField("output") else None,
+        )
+        await self._runs.command(state, event_pb2.Event(decide=body))
+        return gate_service_pb2.DecideGateResponse()
+
+    async def _find(self, name: str) -> tuple[RunState, Gate]:
+        """Return a gate by the name that others know it by."""
+        run, _, gate = name.rpartition("-")
+        if _NAME.fullmatch(gate) is None:
+            message = f"{name[:80]!a} is not a gate; they look like r0-01k9x3...-g1"
+            raise invalid_field("BAD_GATE_ID", "gate", "bad_gate_id", message)
+        state = await self._runs.state(self._runs.key(run, "gate"))
+        found = state.gates.get(gate)
+        if found is None:
+            raise not_found("GATE_NOT_FOUND", f"run {run} has no gate {gate}")
+        return state, found
+
+    def _check_open(self, state: RunState, gate: Gate, request: gate_service_pb2.DecideGateRequest) -> None:
+        if gate.closed is not None or state.finished is not None:
+            closed = gate.closed or left_open(gate.opened.gate)
+            word = event_pb2.GateOutcome.Name(closed.outcome).removeprefix("GATE_OUTCOME_").lower()
+            by = f" by {', '.join(closed.approvers)}" if closed.approvers else ""
+            raise self._no("GATE_CLOSED", f"the gate is closed: {word}{by}", outcome=word)
+        if request.binding != gate.opened.binding:
+            message = "the gate is for something else than was shown; look at it again"
+            raise self._no("GATE_CHANGED", message)
+        if gate.opened.expires.ToNanoseconds() <= self._clock():
+            raise self._no("GATE_EXPIRED", "the time to decide is over, which denies", outcome="expired")
+
+    def _check_rules(self, state: RunState, gate: Gate, approver: str) -> None:
+        rules = Rules(state, self._policy, self._clock(), 0)
+        try:
+            ruling = rules.may_decide(gate, approver, {})
+        except NotLoaded:
+            # The decider, which loads large values, will say.
+            return
+        if ruling.outcome != "allow":
+            why = "; ".join(reason.text for reason in ruling.reasons)
+            message = f"{approver} may not decide here: {why}"
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, FORBIDDEN.upper(), message)
+
+    @staticmethod
+    def _no(reason: str, message: str, **metadata: str) -> Refusal:
+        return Refusal(_FAILED_PRECONDITION, reason, message, metadata=metadata)
+
+
+def _check(request: gate_service_pb2.DecideGateRequest) -> None:
+    if not request.choice or request.choice not in event_pb2.GateChoice.values():
+        raise invalid_field("BAD_CHOICE", "choice", "unknown_enum", "say what you decide")
+    if not request.approver:
+        message = "say who decides: nobody can answer for a decision without a name"
+        raise invalid_field("NO_APPROVER", "approver", "empty", message)
+    if not request.binding:
+        message = "give the binding of the gate as it was shown, so that nothing else is decided"
+        raise invalid_field("NO_BINDING", "binding", "empty", message)
+    found = [
+        *check_text("approver", request.approver, MAX_SUBMITTER_BYTES),
+        *check_text("reason", request.reason, MAX_REASON_BYTES),
+    ]
+    if found:
+        raise invalid("BAD_DECISION", found)
+
+
+def _check_choice(state: RunState, gate: Gate, request: gate_service_pb2.DecideGateRequest) -> None:
+    """Check that a decision answers what the gate asks, and that the tool could have returned its output."""
+    possible = CHOICES.get(gate.opened.kind, frozenset())
+    if request.choice not in possible:
+        words = ", ".join(event_pb2.GateChoice.Name(choice) for choice in sorted(possible))  # type: ignore[arg-type]
+        raise invalid_field("BAD_CHOICE", "choice", "not_asked", f"at this gate one can say: {words}")
+    if not request.HasField("output"):
+        return
+    if request.choice != event_pb2.GATE_CHOICE_HAPPENED:
+        message = "an output goes with GATE_CHOICE_HAPPENED only"
+        raise invalid_field("BAD_OUTPUT", "output", "not_asked", message)
+    contract = state.contracts[gate.opened.items[0].tool]
+    try:
+        if request.output.WhichOneof("kind") != "json" or len(request.output.json) > MAX_INLINE_BYTES:
+            raise BadValue(f"it must be JSON of at most {MAX_INLINE_BYTES} bytes")
+        request.output.json = encode(output := decode(request.output.json))
+        problems = compile_schema(contract.output_schema).problems(output)
+        if problems:
+            raise BadValue(f"{contract.name} could not return that: {problems[0].message}")
+    except BadValue as error:
+        raise invalid_field("BAD_OUTPUT", "output", "bad_output", str(error)) from None

@@ -1,0 +1,65 @@
+"""Runs as the gateway's services name, read and steer them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+
+from bus import subjects
+from core.ports import Address, Log, RunKey
+from core.run import ENDED, VERSION, fold
+from core.state import RunState
+from handrail.v1 import event_pb2
+from handrail.v1.event_pb2 import RunStatus
+from orchestrator.rpc_errors import Refusal, invalid_field, not_found
+
+MAX_FOLDED_INLINE = 500
+
+
+class Runs:
+    """The runs of one tenant."""
+
+    def __init__(self, log: Log, *, tenant: str, writer: str, entropy: Callable[[int], bytes]) -> None:
+        self.log = log
+        self.tenant = tenant
+        self._writer = writer
+        self._entropy = entropy
+
+    def key(self, run: str, field: str = "run") -> RunKey:
+        """Return where a run lives."""
+        if subjects.RUN_ID.fullmatch(run) is None:
+            message = f"{run[:80]!a} is not a run id; they look like r0-01k9x3..."
+            raise invalid_field("BAD_RUN_ID", field, "bad_run_id", message)
+        key = subjects.run_key(run, self.tenant)
+        if key.shard not in self.log.shards:
+            raise no_run(key)
+        return key
+
+    async def state(self, key: RunKey) -> RunState:
+        """Fold a run's log."""
+        records = await self.log.read(key)
+        if len(records) > MAX_FOLDED_INLINE:
+            state = await asyncio.to_thread(fold, key, records)
+        else:
+            state = fold(key, records)
+        if state.submit is None and not state.unreadable:
+            raise no_run(key)
+        return state
+
+    async def command(self, state: RunState, event: event_pb2.Event) -> None:
+        """Append a command to a run that has not ended."""
+        arm = str(event.WhichOneof("body"))
+        if state.status in ENDED:
+            word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
+            message = f"run {state.key.run} has ended ({word}), so it cannot be asked to {arm}"
+            metadata = {"status": RunStatus.Name(state.status)}
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "RUN_ENDED", message, metadata=metadata)
+        event.id, event.version, event.writer = self._entropy(16).hex(), VERSION, self._writer
+        await self.log.append(Address(state.key, "cmd", (arm,)), event)
+
+
+def no_run(key: RunKey) -> Refusal:
+    """Say that there is no such run."""
+    return not_found("RUN_NOT_FOUND", f"there is no run {key.run}")

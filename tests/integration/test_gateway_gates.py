@@ -1,0 +1,291 @@
+"""The gate service with a real decider behind it: what waits is shown, and what is decided becomes so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from bus.memory import MemoryLog
+from core.decide import Catalogue
+from handrail import errors
+from handrail.client import Client
+from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, run_service_pb2
+from orchestrator.decider import Decider
+from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged, until
+from tests.keys import SIGNER
+from tests.policies import FunctionPolicy, asking
+
+WAITING = event_pb2.RUN_STATUS_WAITING
+PLAN = {"steps": [{"id": "refund", "tool": "refund_order", "with": {"order_id": 7, "amount": 5}}]}
+
+
+@dataclass
+class Desk:
+    """A client, and what it works on."""
+
+    stage: Stage
+    client: Client
+    policy: FunctionPolicy
+
+    async def waiting(self) -> run_service_pb2.Gate:
+        """Submit a refund, and return the gate at which it waits."""
+        submitted = await self.client.submit("refund 7", plan=PLAN, submitter="ann")
+        async with asyncio.timeout(10):
+            while not (run := await self.client.get(submitted.run)).gates:
+                await asyncio.sleep(0.01)
+        assert run.status == WAITING
+        return run.gates[0]
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with _desk(tmp_path, asking("refund")) as found:
+        yield found
+
+
+class _desk:
+    def __init__(self, path: Path, policy: FunctionPolicy) -> None:
+        self._staged = staged(path=path / "listing.db", policy=policy)
+        self._policy = policy
+
+    async def __aenter__(self) -> Desk:
+        stage = await self._staged.__aenter__()
+        catalogue = Catalogue(contracts=CONTRACTS, policy=self._policy)
+        decider = Decider(MemoryLog(stage.broker, stage.log.shards), catalogue, signer=SIGNER, instance="t")
+        self._deciding = asyncio.create_task(decider.serve())
+        self._client = Client(stage.address)
+        return Desk(stage, self._client, self._policy)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._deciding.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._deciding
+        await self._client.close()
+        await self._staged.__aexit__(None, None, None)
+
+
+async def test_what_waits_is_shown_with_all_that_it_would_do(desk: Desk) -> None:
+    gate = await desk.waiting()
+    listed = [found async for found in desk.client.gates()]
+    assert [found.id for found in listed] == [gate.id]
+    assert (listed[0].goal, listed[0].submitter) == ("refund 7", "ann")
+    (item,) = (await desk.client.gate(gate.id)).what.items
+    assert {name: value.json for name, value in item.arguments.items()} == {"order_id": "7", "amount": "5"}
+    waiting = [run async for run in desk.client.list(status=WAITING)]
+    assert [run.id for run in waiting] == [gate.run]
+
+
+async def test_an_approval_lets_it_go_on(desk: Desk) -> None:
+    gate = await desk.waiting()
+    assert not await desk.client.decide(gate.id, approve=True, approver="bob", binding=gate.what.binding)
+    seen = await _closed(desk, gate)
+    assert (seen.outcome, list(seen.approvers)) == (event_pb2.GATE_OUTCOME_APPROVED, ["bob"])
+    assert [found async for found in desk.client.gates()] == []
+    run = await desk.client.get(gate.run)
+    assert [a.tool for a in run.steps[0].attempts] == ["refund_order"]
+
+
+async def test_a_denial_ends_it(desk: Desk) -> None:
+    gate = await desk.waiting()
+    await desk.client.decide(gate.id, approve=False, approver="bob", reason="not before Friday")
+    run = await desk.client.wait(gate.run, timeout_s=10)
+    assert run.status == event_pb2.RUN_STATUS_FAILED
+    assert run.failure.code == "denied"
+    assert "bob" in run.failure.message
+    assert "not before Friday" in run.failure.message
+
+
+async def test_deciding_twice_is_deciding_once_and_otherwise_is_refused(desk: Desk, tmp_path: Path) -> None:
+    async with _desk(tmp_path / "..", asking("refund", 2)) as other:
+        gate = await other.waiting()
+        decide = other.client.decide
+        assert not await decide(gate.id, approve=True, approver="bob", binding=gate.what.binding)
+        assert await decide(gate.id, approve=True, approver="bob", binding=gate.what.binding)
+        with pytest.raises(errors.FailedPrecondition) as refused:
+            await decide(gate.id, approve=False, approver="bob", binding=gate.what.binding)
+        assert refused.value.reason == "DECIDED_BEFORE"
+        assert list((await other.client.gate(gate.id)).approved_by) == ["bob"]
+
+
+async def test_two_at_once_have_one_outcome(desk: Desk) -> None:
+    gate = await desk.waiting()
+    await asyncio.gather(
+        desk.client.decide(gate.id, approve=True, approver="bob", binding=gate.what.binding),
+        desk.client.decide(gate.id, approve=False, approver="cat", binding=gate.what.binding),
+        return_exceptions=True,
+    )
+    closed = await _closed(desk, gate)
+    notes = [
+        part
+        async for seen in desk.client.watch(gate.run, until_now=True)
+        for part in (*seen.event.before, seen.event)
+        if part.HasField("gate_closed")
+    ]
+    assert len(notes) == 1
+    run = await desk.client.get(gate.run)
+    assert (closed.outcome == event_pb2.GATE_OUTCOME_APPROVED) == bool(run.steps[0].attempts)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "reason"),
+    [
+        ({"approver": "eve"}, errors.PermissionDenied, "FORBIDDEN"),
+        ({"approver": ""}, errors.InvalidArgument, "NO_APPROVER"),
+        ({"approver": "b\x1bob"}, errors.InvalidArgument, "BAD_DECISION"),
+        ({"binding": "f" * 64}, errors.FailedPrecondition, "GATE_CHANGED"),
+        ({"reason": "x" * 2000}, errors.InvalidArgument, "BAD_DECISION"),
+    ],
+)
+async def test_a_decision_that_could_not_count_is_refused(
+    desk: Desk, change: dict[str, str], kind: type[errors.ClientError], reason: str
+) -> None:
+    gate = await desk.waiting()
+    events = desk.stage.events()
+    given = {"approver": "bob", "binding": gate.what.binding, "reason": "", **change}
+    with pytest.raises(kind) as refused:
+        await desk.client.decide(gate.id, approve=True, **given)
+    assert refused.value.reason == reason
+    assert desk.stage.events() == events
+
+
+@pytest.mark.parametrize("name", ["", "g1", "r0-01k9x3-g1", "{run}-g2", "{run}", "{run}-g0", "{run}-g1-g1"])
+async def test_a_gate_that_there_is_not_is_said_so(desk: Desk, name: str) -> None:
+    gate = await desk.waiting()
+    with pytest.raises((errors.NotFound, errors.InvalidArgument)):
+        await desk.client.gate(name.format(run=gate.run))
+
+
+async def test_a_gate_that_is_closed_cannot_be_decided(desk: Desk) -> None:
+    gate = await desk.waiting()
+    await desk.client.cancel(gate.run)
+    await desk.client.wait(gate.run, timeout_s=10)
+    shown = await desk.client.gate(gate.id)
+    assert shown.closed.outcome == event_pb2.GATE_OUTCOME_VOID
+    with pytest.raises(errors.FailedPrecondition) as refused:
+        await desk.client.decide(gate.id, approve=True, approver="bob", binding=gate.what.binding)
+    assert refused.value.reason == "GATE_CLOSED"
+    async with asyncio.timeout(10):
+        while [found async for found in desk.client.gates()]:
+            await asyncio.sleep(0.01)
+
+
+async def test_whoever_watches_hears_of_what_is_open_and_of_what_changes(desk: Desk) -> None:
+    first = await desk.waiting()
+    heard: list[tuple[str, bool]] = []
+
+    async def watch() -> None:
+        async for gate in desk.client.watch_gates():
+            heard.append((gate.id, gate.HasField("closed")))
+
+    watching = asyncio.create_task(watch())
+    await until(lambda: heard == [(first.id, False)])
+    second = await desk.waiting()
+    await until(lambda: len(heard) == 2)
+    await desk.client.decide(first.id, approve=True, approver="bob", binding=first.what.binding)
+    await until(lambda: len(heard) == 3)
+    assert heard == [(first.id, False), (second.id, False), (first.id, True)]
+    watching.cancel()
+
+
+async def test_the_inbox_survives_a_restart_and_the_loss_of_its_file(tmp_path: Path) -> None:
+    async with _desk(tmp_path, asking("refund")) as desk:
+        gates = [(await desk.waiting()).id for _ in range(3)]
+        broker = desk.stage.broker
+        await desk.client.decide(gates[1], approve=False, approver="bob")
+        await desk.client.wait(gates[1].rpartition("-")[0], timeout_s=10)
+    for lost in (False, True):
+        if lost:
+            (tmp_path / "listing.db").unlink()
+        again = staged(broker, path=tmp_path / "listing.db", policy=asking("refund"))
+        async with again as stage, Client(stage.address) as client:
+            assert [gate.id async for gate in client.gates()] == [gates[0], gates[2]]
+            # Nobody decides on it while no decider is there; it stays.
+            await client.decide(gates[0], approve=True, approver="bob")
+            assert [gate.id async for gate in client.gates()] == [gates[0], gates[2]]
+
+
+async def test_pages_of_the_inbox_go_on_where_they_ended(desk: Desk) -> None:
+    gates = [(await desk.waiting()).id for _ in range(5)]
+    seen, token = [], ""
+    stub = gate_service_pb2_grpc.GateServiceStub(desk.stage.channel)
+    while True:
+        page = await stub.ListGates(gate_service_pb2.ListGatesRequest(page_size=2, page_token=token))
+        seen += [gate.id for gate in page.gates]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == gates
+
+
+async def _closed(desk: Desk, gate: run_service_pb2.Gate) -> event_pb2.GateClosed:
+    """Wait until a gate is closed, and for the inbox to have heard of it."""
+    async with asyncio.timeout(10):
+        while not (found := await desk.client.gate(gate.id)).HasField("closed"):
+            await asyncio.sleep(0.01)
+        while [one async for one in desk.client.gates() if one.id == gate.id]:
+            await asyncio.sleep(0.01)
+    return found.closed
+
+
+# --- doubts ----------------------------------------------------------------------------------------------
+
+
+async def _in_doubt(desk: Desk) -> run_service_pb2.Gate:
+    """Return the gate of a refund whose worker died, and which the tool cannot repeat any more."""
+    submitted = await desk.client.submit("refund 7", plan=PLAN, submitter="ann")
+    key = desk.stage.key(submitted.run)
+    async with asyncio.timeout(10):
+        while not (run := await desk.client.get(submitted.run)).steps or not run.steps[0].attempts:
+            await asyncio.sleep(0.01)
+    await desk.stage.note(
+        key.run, "in_doubt", event_pb2.InDoubt(step="refund", attempt="refund-a1", why="lost")
+    )
+    async with asyncio.timeout(10):
+        while not (run := await desk.client.get(submitted.run)).gates:
+            await asyncio.sleep(0.01)
+    return run.gates[0]
+
+
+async def test_a_doubt_is_settled_by_somebodys_word(tmp_path: Path) -> None:
+    async with _desk(tmp_path, asking("nothing")) as desk:
+        gate = await _in_doubt(desk)
+        assert gate.what.kind == event_pb2.GATE_KIND_DOUBT
+        await desk.client.settle(gate.id, happened=True, output={"refund": 5}, approver="bob")
+        run = await desk.client.wait(gate.run, timeout_s=10)
+        assert run.status == event_pb2.RUN_STATUS_DONE
+        assert run.steps[0].output.json == '{"refund":5}'
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"choice": event_pb2.GATE_CHOICE_APPROVE}, "BAD_CHOICE"),
+        ({"choice": 99}, "BAD_CHOICE"),
+        ({"choice": event_pb2.GATE_CHOICE_REPEAT, "output": "{}"}, "BAD_OUTPUT"),
+        ({"choice": event_pb2.GATE_CHOICE_HAPPENED, "output": "not json"}, "BAD_OUTPUT"),
+        ({"choice": event_pb2.GATE_CHOICE_HAPPENED, "output": '"text"'}, "BAD_OUTPUT"),
+    ],
+)
+async def test_what_is_no_answer_to_a_doubt_is_refused(
+    tmp_path: Path, said: dict[str, object], reason: str
+) -> None:
+    async with _desk(tmp_path, asking("nothing")) as desk:
+        gate = await _in_doubt(desk)
+        stub = gate_service_pb2_grpc.GateServiceStub(desk.stage.channel)
+        request = gate_service_pb2.DecideGateRequest(
+            gate=gate.id,
+            binding=gate.what.binding,
+            approver="bob",
+            choice=said["choice"],  # type: ignore[arg-type]
+        )
+        if "output" in said:
+            request.output.json = str(said["output"])
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.DecideGate(request)
+        assert details(refused.value)[0].reason == reason

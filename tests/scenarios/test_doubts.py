@@ -1,0 +1,142 @@
+"""Doubts: what may or may not have happened waits at a gate, and somebody's word settles it once."""
+
+from __future__ import annotations
+
+import pytest
+
+from core import failures, values
+from core.run import fold
+from handrail.v1 import event_pb2
+from tests.policies import asking
+from tests.scenarios.play import KEY, Play, contract, write
+
+HAPPENED, REPEAT = event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT
+NOTE = {"id": "note", "tool": "note", "with": {"text": "hello"}}
+THEN = {"id": "then", "tool": "look", "with": {"id": "$note.id"}}
+
+
+def doubtful(*more: dict[str, object], **fields: object) -> Play:
+    """A note that nobody can ask for, whose worker died."""
+    play = Play(contract("look"), write("note", doubt=True, **fields)).submit(NOTE, *more)
+    return play.intent("note-a1").orphan("note-a1", seen_dead=True)
+
+
+def outcome(play: Play, gate: str = "g1") -> str:
+    """What became of a gate."""
+    closed = play.state.gates[gate].closed
+    name = event_pb2.GateOutcome.Name(closed.outcome) if closed is not None else ""
+    return name.removeprefix("GATE_OUTCOME_").lower()
+
+
+def test_a_doubt_is_a_gate_that_shows_the_action() -> None:
+    play = doubtful()
+    assert play.status == "waiting"
+    (gate,) = play.view.gates
+    assert gate.what.kind == event_pb2.GATE_KIND_DOUBT
+    assert [(i.tool, i.arguments["text"].json) for i in gate.what.items] == [("note", '"hello"')]
+    assert "died" in gate.what.reasons[0].text
+    assert play.view.steps[0].gate == gate.id
+
+
+def test_it_happened_counts_with_the_output_that_is_known() -> None:
+    play = doubtful(THEN).decide("ann", choice=HAPPENED, output=values.inline({"id": 7}))
+    assert outcome(play) == "happened"
+    play.done("then-a1")
+    assert play.status == "done"
+    play.check("doubt_happened")
+
+
+def test_it_happened_without_an_output_is_enough_where_nobody_needs_one() -> None:
+    play = doubtful().decide("ann", choice=HAPPENED)
+    assert play.status == "done"
+    assert play.view.steps[0].output.json == "null"
+
+
+def test_it_is_done_again_when_somebody_says_so() -> None:
+    play = doubtful().decide("ann", choice=REPEAT)
+    assert outcome(play) == "repeat"
+    keys = {a.action.key for a in play.state.instances["note"].attempts if a.action}
+    assert len(keys) == 1
+    play.intent("note-a2").done("note-a2").check("doubt_repeat")
+    assert play.status == "done"
+
+
+def test_a_repeat_that_is_in_doubt_again_is_another_gate() -> None:
+    play = doubtful().decide("ann", choice=REPEAT)
+    play.intent("note-a2").orphan("note-a2", seen_dead=True)
+    assert (outcome(play), outcome(play, "g2")) == ("repeat", "")
+    play.decide("ann", gate="g2", choice=HAPPENED)
+    assert play.status == "done"
+
+
+def test_giving_it_up_fails_the_step() -> None:
+    play = doubtful().decide("ann", deny=True, reason="nobody knows")
+    assert play.status == "failed"
+    assert play.state.instances["note"].failure.code == failures.DENIED  # type: ignore[union-attr]
+
+
+def test_nobody_in_time_gives_it_up() -> None:
+    play = doubtful().tick()
+    assert play.status == "failed"
+    assert outcome(play) == "expired"
+
+
+def test_a_verdict_that_comes_late_settles_it_first() -> None:
+    play = doubtful(THEN).output("note-a1", {"id": 7}).verdict("note-a1")
+    assert outcome(play) == "void"
+    assert play.decide("ann", choice=REPEAT).done("then-a1").status == "done"
+    assert len(play.state.instances["note"].attempts) == 1
+
+
+def test_a_gate_that_a_run_leaves_open_is_void() -> None:
+    play = doubtful().output("note-a1", {"id": 7}).verdict("note-a1")
+    assert play.status == "done"
+    assert play.view.gates[0].closed.outcome == event_pb2.GATE_OUTCOME_VOID
+
+
+def test_an_approval_is_no_answer_to_a_doubt_nor_the_other_way_round() -> None:
+    assert outcome(doubtful().decide("ann")) == ""
+    play = Play(write("pay"), policy=asking("pay")).submit({"id": "pay", "tool": "pay"})
+    play.decide("ann", choice=HAPPENED).decide("bob", choice=REPEAT)
+    assert outcome(play) == ""
+    assert not play.state.attempts
+
+
+def test_a_cancel_ends_a_run_in_doubt_and_its_gate_is_worth_nothing() -> None:
+    play = doubtful().cancel()
+    assert play.status == "cancelled"
+    play.decide("ann", choice=REPEAT)
+    assert len(play.state.instances["note"].attempts) == 1
+
+
+@pytest.mark.parametrize("pause_first", [True, False])
+def test_a_doubt_of_a_paused_run_is_settled_when_it_goes_on(pause_first: bool) -> None:
+    play = doubtful()
+    if pause_first:
+        play.pause().decide("ann", choice=REPEAT)
+    else:
+        play.decide("ann", choice=REPEAT).pause()
+    play.resume()
+    assert [a.id for a in play.state.instances["note"].attempts if not a.revoked][-1] in (
+        "note-a2",
+        "note-a3",
+    )
+
+
+def test_each_item_of_a_fan_out_is_a_doubt_of_its_own() -> None:
+    play = Play(contract("look"), write("note", doubt=True))
+    step = {"id": "note", "tool": "note", "each": "$look", "with": {"text": "$each"}}
+    play.submit({"id": "look", "tool": "look"}, step).done("look-a1", ["a", "b"])
+    for n in (0, 1):
+        play.intent(f"note-{n}-a1", f"1-box_{n}-1").orphan(
+            f"note-{n}-a1", seen_dead=True, claimer=f"1-box_{n}-1"
+        )
+    play.decide("ann", gate="g1", choice=HAPPENED)
+    assert (outcome(play), outcome(play, "g2")) == ("happened", "")
+    play.decide("ann", gate="g2", choice=HAPPENED)
+    assert play.status == "done"
+
+
+def test_everything_is_in_the_log() -> None:
+    play = doubtful(THEN).decide("ann", choice=HAPPENED, output=values.inline({"id": 7})).done("then-a1")
+    assert fold(KEY, play.records) == play.state

@@ -1,0 +1,296 @@
+"""What must hold of policies and gates: one function for each promise.
+
+All of it is told from the log and from the policy that the decider asked, and nothing from `core.gates` and
+`core.rules`, nor from what the fold makes of decisions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from core import values
+from core.labels import labels_of
+from core.policy import Policy, Request, Ruling
+from core.state import RunState
+from handrail.v1 import event_pb2, plan_pb2
+from tests.simulation.policies import DrawnPolicy
+from tests.simulation.watch import Closing, GateWatch, Invariant, Look, RunWatch, Said
+from tests.simulation.world import Effect
+
+APPROVED, DENIED = event_pb2.GATE_OUTCOME_APPROVED, event_pb2.GATE_OUTCOME_DENIED
+DOUBT = event_pb2.GATE_KIND_DOUBT
+# What is an answer at a gate of each kind.
+_CHOICES = {
+    event_pb2.GATE_KIND_ACTION: (event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY),
+    DOUBT: (event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT, event_pb2.GATE_CHOICE_DENY),
+}
+EXPIRED, VOID = event_pb2.GATE_OUTCOME_EXPIRED, event_pb2.GATE_OUTCOME_VOID
+_Arguments = Mapping[str, plan_pb2.Value]
+
+
+def _loaded(arguments: _Arguments) -> dict[str, Any]:
+    return {name: values.load(value, {}) for name, value in arguments.items()}
+
+
+def _untrusted(state: RunState, step: str) -> frozenset[str]:
+    """Return what of an instance's arguments nobody who is trusted has written."""
+    assert state.plan is not None
+    labels = labels_of(state.plan, state.contracts).of_action(state.instances[step].step)
+    return frozenset(name for name, label in labels.items() if label.untrusted)
+
+
+def _request(
+    state: RunState,
+    tool: str,
+    arguments: Mapping[str, Any],
+    untrusted: Iterable[str],
+    unknown: Iterable[str] = (),
+) -> Request:
+    return Request(
+        user=state.goal.submitter,
+        tenant=state.key.tenant,
+        contract=state.contracts[tool],
+        arguments=arguments,
+        unknown=frozenset(unknown),
+        untrusted=frozenset(untrusted),
+    )
+
+
+def _ruling(look: Look) -> Ruling | None:
+    """Return what the decider's policy says of the action that is being authorised; None of anything else."""
+    if look.arm != "action" or look.event.action.kind != event_pb2.ACTION_KIND_ACT or look.basis is None:
+        return None
+    action, state = look.event.action, look.before
+    if action.step not in state.instances or not isinstance(look.basis.policy, DrawnPolicy):
+        return None
+    untrusted = _untrusted(state, action.step)
+    return look.basis.policy.rule(
+        _request(state, action.tool, _loaded(action.arguments), untrusted, action.pending)
+    )
+
+
+def standing(
+    state: RunState, gate: GateWatch, said: Iterable[Said], policy: Policy
+) -> tuple[event_pb2.GateOutcome.ValueType | None, list[str]]:
+    """Return what so many decisions make of a gate, and who has made it: the first that suffices counts.
+
+    The first word of everybody stands, if it is about this gate as it is, was durable before the gate's end,
+    and the policy lets them decide about each of its actions.
+    """
+    opened, heard, approvers = gate.opened, set[str](), list[str]()
+    for one in said:
+        body = one.body
+        if one.sequence < gate.sequence or (body.gate, body.binding) != (opened.gate, opened.binding):
+            continue
+        if body.choice not in _CHOICES[opened.kind] or not body.approver or body.approver in heard:
+            continue
+        heard.add(body.approver)
+        if one.time_ns >= opened.expires.ToNanoseconds() or not _may(state, gate, body.approver, policy):
+            continue
+        if body.choice == event_pb2.GATE_CHOICE_DENY:
+            return DENIED, [body.approver]
+        approvers.append(body.approver)
+        if len(approvers) >= opened.quorum:
+            return APPROVED, approvers
+    return None, approvers
+
+
+def _may(state: RunState, gate: GateWatch, who: str, policy: Policy) -> bool:
+    requests = (_request(state, i.tool, _loaded(i.arguments), i.untrusted) for i in gate.opened.items)
+    return all(policy.may_decide(who, request).outcome == "allow" for request in requests)
+
+
+def _fits(state: RunState, item: event_pb2.GateItem, action: event_pb2.Action) -> bool:
+    """Whether what was shown at a gate is what an action does, whichever step it is for."""
+    if item.step not in state.instances or item.tool != action.tool:
+        return False
+    untrusted = _untrusted(state, action.step)
+    return _loaded(item.arguments) == _loaded(action.arguments) and set(item.untrusted) == untrusted
+
+
+def _approvals(
+    run: RunWatch, state: RunState, action: event_pb2.Action, ruling: Ruling, policy: Policy
+) -> Iterator[event_pb2.GateItem]:
+    """Yield what was shown at gates that let an action pass."""
+    for gate in run.gates.values():
+        closing = next((c for c in gate.closings if c.body.outcome == APPROVED), None)
+        if closing is None or gate.opened.policy != policy.version:
+            continue
+        outcome, approvers = standing(state, gate, _until(run, closing), closing.policy)
+        if outcome == APPROVED and len(set(approvers)) >= ruling.quorum:
+            yield from (item for item in gate.opened.items if _fits(state, item, action))
+
+
+def _until(run: RunWatch, closing: Closing) -> list[Said]:
+    return [one for one in run.said if one.sequence < closing.sequence]
+
+
+# --- the promises ----------------------------------------------------------------------------------
+
+
+def actions_are_approved(look: Look) -> Iterator[str]:
+    """What needs a human is authorised with enough standing approvals of exactly that, under this policy."""
+    ruling = _ruling(look)
+    if ruling is None or ruling.outcome != "gate" or look.basis is None:
+        return
+    action = look.event.action
+    if not any(_approvals(look.run, look.before, action, ruling, look.basis.policy)):
+        yield f"{action.attempt} is authorised, and {ruling.quorum} had to approve it"
+
+
+def approvals_serve_one(look: Look) -> Iterator[str]:
+    """An approval serves the one instance for which it was given, and its retries."""
+    ruling = _ruling(look)
+    if ruling is None or ruling.outcome != "gate" or look.basis is None:
+        return
+    action = look.event.action
+    served = {i.step for i in _approvals(look.run, look.before, action, ruling, look.basis.policy)}
+    if served and action.step not in served:
+        yield f"{action.attempt} is authorised by what was approved for {', '.join(sorted(served))}"
+
+
+def refusals_hold(look: Look) -> Iterator[str]:
+    """What the policy refuses is not authorised, nor what it cannot say before more is known."""
+    ruling = _ruling(look)
+    if ruling is None:
+        return
+    if ruling.outcome == "refuse":
+        yield f"{look.event.action.attempt} is authorised, and the policy refuses it"
+    elif ruling.open:
+        yield f"{look.event.action.attempt} is authorised before it is known what the policy says of it"
+
+
+def gates_close_once(look: Look) -> Iterator[str]:
+    """A gate is opened once and closed once, and nobody waits at two."""
+    if not look.is_decision or not look.counts:
+        return
+    if look.arm == "gate_closed":
+        gate = look.run.gates.get(look.event.gate_closed.gate)
+        if gate is None or gate.closings:
+            yield f"{look.event.gate_closed.gate} is closed, and {'was before' if gate else 'was never open'}"
+    elif look.arm == "gate_opened":
+        opened = look.event.gate_opened
+        if opened.gate in look.run.gates:
+            yield f"{opened.gate} is opened again"
+        wanted = {item.step for item in opened.items}
+        for name, gate in look.run.gates.items():
+            if not gate.closings and wanted & {item.step for item in gate.opened.items}:
+                yield f"{opened.gate} is for what waits at {name}"
+
+
+def gates_close_for_a_reason(look: Look) -> Iterator[str]:
+    """A gate ends as its decisions, its time and the policy have it, and says who decided."""
+    if look.arm != "gate_closed" or look.basis is None or not look.counts:
+        return
+    closed, policy = look.event.gate_closed, look.basis.policy
+    gate = look.run.gates.get(closed.gate)
+    if gate is None:
+        return
+    said = [one for one in look.run.said if one.sequence < look.record.sequence]
+    outcome, who = standing(look.before, gate, said, policy)
+    if closed.outcome in (APPROVED, DENIED):
+        if gate.opened.policy != policy.version and gate.opened.kind != DOUBT:
+            yield f"{closed.gate} is decided under {policy.version}, and is of {gate.opened.policy}"
+        if (closed.outcome, list(closed.approvers)) != (outcome, who):
+            yield f"{closed.gate} is closed as {_said(closed)}, and what was said there is {outcome} by {who}"
+    elif closed.outcome == EXPIRED:
+        if outcome is not None or look.record.time_ns < gate.opened.expires.ToNanoseconds():
+            yield f"{closed.gate} has expired before its time, or though {who} had decided"
+    elif gate.opened.kind == DOUBT:
+        if any(look.before.instances[item.step].settled == "in_doubt" for item in gate.opened.items):
+            yield f"{closed.gate} is void, and the doubt is there"
+    elif gate.opened.policy == policy.version and not _is_moot(look, gate):
+        yield f"{closed.gate} is void, and nothing has changed"
+
+
+def _said(closed: event_pb2.GateClosed) -> str:
+    return f"{event_pb2.GateOutcome.Name(closed.outcome)[13:].lower()} by {list(closed.approvers)}"
+
+
+def _is_moot(look: Look, gate: GateWatch) -> bool:
+    """Whether nobody waits at a gate any more: an earlier attempt was answered after all."""
+    return any(all(view.instances[item.step].settled for item in gate.opened.items) for view in look.views)
+
+
+def gates_are_bound(look: Look) -> Iterator[str]:
+    """A gate is bound to its items, under the policy that asked, with the quorum that this asks."""
+    if look.arm != "gate_opened" or look.basis is None:
+        return
+    opened, policy, state = look.event.gate_opened, look.basis.policy, look.before
+    if opened.binding != hashlib.sha256("".join(i.binding for i in opened.items).encode()).hexdigest():
+        yield f"{opened.gate} is bound to something else than its items"
+    if len({item.binding for item in opened.items}) != len(opened.items):
+        yield f"{opened.gate} has two items that cannot be told apart"
+    if opened.kind == DOUBT:
+        yield from _doubts_are_shown(opened, state)
+        return
+    if opened.policy != policy.version or not isinstance(policy, DrawnPolicy):
+        yield f"{opened.gate} is of the policy {opened.policy}, and {policy.version} was asked"
+        return
+    for item in opened.items:
+        ruling = policy.rule(_request(state, item.tool, _loaded(item.arguments), item.untrusted))
+        if ruling.outcome != "gate" or not 0 < ruling.quorum <= opened.quorum:
+            yield f"{opened.gate} asks {opened.quorum} about {item.step}, and the policy says {ruling}"
+
+
+def _doubts_are_shown(opened: event_pb2.GateOpened, state: RunState) -> Iterator[str]:
+    """A doubt is asked about where there is one, and with the action that may have happened."""
+    for item in opened.items:
+        instance = state.instances[item.step]
+        acted = [a.action for a in instance.attempts if a.is_act and a.action is not None]
+        if len(opened.items) != 1 or instance.settled != "in_doubt":
+            yield f"{opened.gate} asks about a doubt of {item.step}, which has none of its own"
+        elif not any(a.tool == item.tool and dict(a.arguments) == dict(item.arguments) for a in acted):
+            yield f"{opened.gate} shows {item.tool}, which {item.step} has not tried"
+
+
+def denials_are_final(look: Look) -> Iterator[str]:
+    """What somebody denied, or nobody approved in time, is neither done nor asked about again."""
+    if look.arm == "gate_opened":
+        if look.event.gate_opened.kind == DOUBT:
+            return
+        wanted = {item.step for item in look.event.gate_opened.items}
+    elif look.arm == "action" and look.event.action.kind == event_pb2.ACTION_KIND_ACT:
+        wanted = {look.event.action.step}
+    else:
+        return
+    for name, gate in look.run.gates.items():
+        if any(closing.body.outcome in (DENIED, EXPIRED) for closing in gate.closings):
+            for step in sorted(wanted & {item.step for item in gate.opened.items}):
+                yield f"{look.arm} of {step}, which was refused at {name}"
+
+
+APPROVALS: dict[str, Invariant] = {
+    invariant.__name__: invariant
+    for invariant in (
+        actions_are_approved,
+        approvals_serve_one,
+        refusals_hold,
+        gates_close_once,
+        gates_close_for_a_reason,
+        gates_are_bound,
+        denials_are_final,
+    )
+}
+
+
+def effects_are_allowed(effect: Effect, watch: RunWatch | None) -> Iterator[str]:
+    """Nothing happens that the policy under which it was authorised refuses, or lets nobody do alone."""
+    charge = effect.charge
+    policy = watch.policies.get(charge.attempt) if watch is not None else None
+    if watch is None or not isinstance(policy, DrawnPolicy):
+        return
+    state = watch.state
+    instance = state.instances[charge.step]
+    action = next(a.action for a in instance.attempts if a.id == charge.attempt)
+    assert action is not None
+    done = {"who": effect.who, "n": effect.n}
+    ruling = policy.rule(_request(state, charge.tool, done, _untrusted(state, charge.step)))
+    if ruling.outcome == "refuse":
+        yield f"{charge.tool} of {done} happens, and the policy refuses it"
+    if ruling.outcome == "gate":
+        shown = [_loaded(i.arguments) for i in _approvals(watch, state, action, ruling, policy)]
+        if done not in shown:
+            yield f"{charge.tool} of {done} happens, and nobody has approved that"

@@ -1,0 +1,281 @@
+"""Mistakes about who must approve what, and about what an approval is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from core import gates, run
+from core.course import Course
+from core.moves import Decide
+from core.permits import Grounds
+from core.policy import ALLOWED
+from core.rules import Rules
+from core.state import Decision, RunState, evolve
+from handrail.v1 import event_pb2
+from tests.simulation.mutants.planting import Patch, handling, planted
+
+DENY = event_pb2.GATE_CHOICE_DENY
+VOID = event_pb2.GATE_OUTCOME_VOID
+
+
+def _judged(change: Callable[[Any], Any]) -> Patch:
+    """Judge a gate as if it were another."""
+    judge = gates.judge
+    return patch.object(gates, "judge", lambda state, gate, *rest: judge(state, change(gate), *rest))
+
+
+def _decided(change: Callable[[RunState, Any, event_pb2.Decide], Any]) -> Patch:
+    """Fold a decision as if the run, or what was said, were another; where that is a stray, it stays one."""
+    on_decide = run.HANDLERS["decide"][1]
+
+    def handler(state: Any, record: Any, body: event_pb2.Decide) -> Any:
+        gate = state.gates.get(body.gate)
+        return on_decide(state, record, body) if gate is None else change(state, record, body)
+
+    return handling("decide", handler)
+
+
+def _held(change: Callable[[Any, Any], Any]) -> Patch:
+    """Hold an action back as if its instance were another."""
+    hold = Course._ask_policy
+
+    def held(self: Any, instance: Any, *rest: Any) -> Any:
+        return hold(self, change(self.state, instance), *rest)
+
+    return patch.object(Course, "_ask_policy", held)
+
+
+@planted(within=150)
+def gates_are_for_first_attempts() -> Patch:
+    """What is tried again needs no approval, whatever has changed since."""
+    hold = Course._ask_policy
+
+    def lax(self: Any, instance: Any, *rest: Any) -> Any:
+        tried = any(attempt.action is not None for attempt in instance.attempts)
+        return Grounds() if tried else hold(self, instance, *rest)
+
+    return patch.object(Course, "_ask_policy", lax)
+
+
+@planted(within=150)
+def one_person_is_a_quorum() -> Patch:
+    """Who approves twice counts twice."""
+    on_decide = run.HANDLERS["decide"][1]
+
+    def counting(state: RunState, record: Any, body: event_pb2.Decide) -> Any:
+        gate, changed = state.gates[body.gate], on_decide(state, record, body)
+        again = any(one.message.approver == body.approver for one in gate.decisions)
+        if changed is not None or not again or gate.closed or body.binding != gate.opened.binding:
+            return changed
+        more = evolve(gate, decisions=(*gate.decisions, Decision(record.time_ns, body)))
+        return evolve(state, gates={**state.gates, body.gate: more})
+
+    return _decided(counting)
+
+
+@planted(within=150)
+def any_binding_will_do() -> Patch:
+    """A decision counts whatever it was made about."""
+    on_decide = run.HANDLERS["decide"][1]
+
+    def trusting(state: RunState, record: Any, body: event_pb2.Decide) -> Any:
+        copy = event_pb2.Decide()
+        copy.CopyFrom(body)
+        copy.binding = state.gates[body.gate].opened.binding
+        return on_decide(state, record, copy)
+
+    return _decided(trusting)
+
+
+@planted(within=150)
+def closed_gates_are_decided_again() -> Patch:
+    """A decision that comes after the end of a gate opens it once more."""
+    on_decide = run.HANDLERS["decide"][1]
+
+    def again(state: RunState, record: Any, body: event_pb2.Decide) -> Any:
+        gate = evolve(state.gates[body.gate], closed=None)
+        return on_decide(evolve(state, gates={**state.gates, body.gate: gate}), record, body)
+
+    return _decided(again)
+
+
+@planted(within=150)
+def late_approvals_count() -> Patch:
+    """An approval counts though it came after the end of the gate."""
+    return _judged(
+        lambda gate: evolve(gate, decisions=tuple(replace(one, time_ns=0) for one in gate.decisions))
+    )
+
+
+@planted(within=150)
+def denials_need_to_be_first() -> Patch:
+    """Where one of two has approved, the denial of another is not heard."""
+
+    def deaf(gate: Any) -> Any:
+        first = gate.decisions[:1]
+        kept = tuple(one for one in gate.decisions[1:] if one.message.choice != DENY)
+        return evolve(gate, decisions=(*first, *kept))
+
+    return _judged(deaf)
+
+
+@planted(within=50)
+def quorums_are_of_one() -> Patch:
+    """One approval is enough for everything."""
+
+    def alone(gate: Any) -> Any:
+        opened = event_pb2.GateOpened()
+        opened.CopyFrom(gate.opened)
+        opened.quorum = 1
+        return evolve(gate, opened=opened)
+
+    return _judged(alone)
+
+
+@planted(within=50)
+def anybody_may_approve() -> Patch:
+    """Nobody is asked who may decide."""
+    judge = gates.judge
+
+    def open_to_all(state: Any, gate: Any, may_decide: Any, *rest: Any) -> Any:
+        return judge(state, gate, lambda who: ALLOWED, *rest)
+
+    return patch.object(gates, "judge", open_to_all)
+
+
+@planted(within=400)
+def approvers_of_one_item_approve_all() -> Patch:
+    """Of a fan-out, who may decide about its first item may decide about every other."""
+    may_decide = Rules.may_decide
+
+    def hasty(self: Any, gate: Any, *rest: Any) -> Any:
+        opened = event_pb2.GateOpened()
+        opened.CopyFrom(gate.opened)
+        del opened.items[1:]
+        return may_decide(self, evolve(gate, opened=opened), *rest)
+
+    return patch.object(Rules, "may_decide", hasty)
+
+
+@planted(within=150)
+def policies_do_not_void() -> Patch:
+    """What waits under an older policy is decided under that."""
+    judge = gates.judge
+
+    def faithful(state: Any, gate: Any, may_decide: Any, version: str, now_ns: int) -> Any:
+        return judge(state, gate, may_decide, gate.opened.policy, now_ns)
+
+    return patch.object(gates, "judge", faithful)
+
+
+@planted(within=50)
+def silence_is_consent() -> Patch:
+    """What nobody has decided in time is done."""
+    judge = gates.judge
+
+    def consenting(state: Any, gate: Any, *rest: Any) -> Any:
+        said = judge(state, gate, *rest)
+        expired = any(
+            isinstance(move, Decide) and move.body.outcome == event_pb2.GATE_OUTCOME_EXPIRED for move in said
+        )
+        return [gates.close(gate, event_pb2.GATE_OUTCOME_APPROVED)] if expired else said
+
+    return patch.object(gates, "judge", consenting)
+
+
+@planted(within=150)
+def void_is_approved() -> Patch:
+    """What waited at a gate that is void may be done."""
+    ask = Course._ask_policy
+
+    def easy(self: Any, instance: Any, *rest: Any) -> Any:
+        closed = [gate for gate in self.state.gates.values() if gate.closed and gate.closed.outcome == VOID]
+        voided = any(item.step == instance.id for gate in closed for item in gate.opened.items)
+        return Grounds() if voided else ask(self, instance, *rest)
+
+    return patch.object(Course, "_ask_policy", easy)
+
+
+def _bound_without(field: str) -> Patch:
+    """Bind what is gated to all but one thing."""
+    item = gates.item
+
+    def loose(state: Any, step: str, request: Any, version: str) -> event_pb2.GateItem:
+        found = item(state, step, request, version)
+        parts = {"step": step, "version": version, "request": request}
+        parts[field] = replace(request, arguments={}) if field == "request" else ""
+        found.binding = item(state, parts["step"], parts["request"], parts["version"]).binding
+        return found
+
+    return patch.object(gates, "item", loose)
+
+
+@planted(within=150)
+def approvals_outlive_their_policy() -> Patch:
+    """What was approved under an older policy is approved under every other."""
+    return _bound_without("version")
+
+
+@planted(within=400)
+def approvals_are_shared() -> Patch:
+    """What was approved for one step is approved for every other that does the same."""
+
+    def shared(state: RunState, instance: Any) -> Any:
+        all_of_them = {b: gate for one in state.instances.values() for b, gate in one.approved.items()}
+        return replace(instance, approved=all_of_them)
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with _bound_without("step"), _held(shared):
+            yield
+
+    return both()
+
+
+@planted(within=50)
+def denials_are_forgotten() -> Patch:
+    """What was denied is asked about again."""
+    return _held(lambda state, instance: replace(instance, denied=""))
+
+
+@planted(within=50)
+def refusals_are_ignored() -> Patch:
+    """What the policy refuses is done, if nobody has to approve it."""
+    rule = Rules.rule
+
+    def deaf(self: Any, *rest: Any) -> Any:
+        ruling = rule(self, *rest)
+        return ALLOWED if ruling.outcome == "refuse" else ruling
+
+    return patch.object(Rules, "rule", deaf)
+
+
+@planted(within=400)
+def chains_run_ahead_of_policies() -> Patch:
+    """A read is asked for with its chain though the policy cannot say yet what it says of it."""
+    rule = Rules.rule
+
+    def hasty(self: Any, *rest: Any) -> Any:
+        return replace(rule(self, *rest), open=False)
+
+    return patch.object(Rules, "rule", hasty)
+
+
+@planted(within=150)
+def gates_outlive_a_cancel() -> Patch:
+    """A run that was cancelled goes on where somebody approves."""
+    ending = Course._ending
+
+    def blind(self: Any) -> Any:
+        known = self.state
+        if known.cancel is not None and known.gates:
+            self.state = evolve(known, cancel=None)
+        found = ending(self)
+        self.state = known
+        return found
+
+    return patch.object(Course, "_ending", blind)

@@ -1,0 +1,250 @@
+"""Gates in words: all that must be seen is seen, and nothing that comes from elsewhere can look like ours."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from handrail.cli.gate_text import (
+    MAX_VALUE_CHARS,
+    call,
+    closed_line,
+    commands,
+    gate_lines,
+    inbox_line,
+    left,
+    moment,
+    open_lines,
+    outcome,
+    rough,
+    sentence,
+    state_of,
+)
+from handrail.cli.pen import Pen
+from handrail.cli.text import ASCII, Glyphs, clean
+from handrail.v1 import plan_pb2, run_service_pb2
+from tests.unit.gate_samples import HOUR_NS, NOW_NS, RUN, TARGET, E, closed, gate, item
+
+EVIL = (
+    "\x1b[2J\x1b[1;1H\u202eapproved\u2066\r\nbinding  000000000000\u2028"
+    "  why  It is harmless.\x07\x9b31m\u200b  "
+)
+
+
+def shown(made: run_service_pb2.Gate, **pen: Any) -> list[str]:
+    pen.setdefault("now_ns", NOW_NS)
+    return [line.plain for line in gate_lines(made, TARGET, Pen(**pen))]
+
+
+def test_a_gate_shows_all_that_is_needed_to_decide() -> None:
+    lines = shown(gate())
+    assert lines[:9] == [
+        "◆ send_email waits for a human: it cannot be undone",
+        "  goal      refund order 1001 and tell the customer",
+        f"  for       ada, run {RUN}",
+        "  step      tell",
+        "",
+        "  send_email",
+        '    subject  "Your refund"',
+        '    to       "ada@example.com"',
+        "",
+    ]
+    until = moment(NOW_NS + 23 * HOUR_NS, NOW_NS)
+    assert lines[9:] == [
+        "  why       It cannot be undone.",
+        "  needs     1 approval; nobody has approved yet",
+        f"  until     {until}, in 23 h",
+        f"  gate      {RUN}-g1",
+        "  binding   673167316731",
+        f"  approve   handrail approve {RUN}-g1 --binding 673167316731 --project shop",
+        f"  deny      handrail deny {RUN}-g1 --reason 'why not' --project shop",
+    ]
+
+
+def test_what_is_untrusted_is_said_in_a_word() -> None:
+    lines = shown(gate(item(to="eve@example.com", subject="hi", untrusted=["to"])))
+    assert '    subject             "hi"' in lines
+    assert '    to       untrusted  "eve@example.com"' in lines
+    assert "  untrusted nobody who is trusted has written such a value" in lines
+
+
+def test_quorum_and_who_approved() -> None:
+    lines = shown(gate(quorum=2, approved_by=["bob"], reasons=[]))
+    assert lines[0] == "◆ send_email waits for 2 humans"
+    assert "  why       No reason is given." in lines
+    assert "  needs     2 approvals; so far by bob" in lines
+
+
+def test_every_reason_is_a_sentence_and_told_once() -> None:
+    reasons = [
+        E.Reason(rule=rule, text=text)
+        for rule, text in [("a", "no undo"), ("b", "is it paid?"), ("c", "no undo")]
+    ]
+    lines = shown(gate(reasons=reasons))
+    assert lines[0] == "◆ send_email waits for a human"
+    place = lines.index("  why       No undo.")
+    assert lines[place + 1] == "            Is it paid?"
+    assert "undo" not in lines[place + 2]
+
+
+def test_of_many_actions_what_is_the_same_is_shown_once() -> None:
+    many = [item(f"tell-{n}", to=f"c{n}@example.com", subject="Sorry", untrusted=["to"]) for n in range(100)]
+    lines = shown(gate(*many))
+    assert sum('"Sorry"' in line for line in lines) == 1
+    assert lines[5:7] == ["  in each of 100 actions", '    subject             "Sorry"']
+    for n in range(100):
+        place = lines.index(f"  {n + 1} of 100  send_email  step tell-{n}")
+        assert lines[place + 1] == f'    to       untrusted  "c{n}@example.com"'
+
+
+def test_what_is_the_same_but_not_as_trusted_is_shown_for_each() -> None:
+    lines = shown(gate(item("a-0", to="x", untrusted=["to"]), item("a-1", to="x")))
+    assert '    to  untrusted  "x"' in lines
+    assert '    to             "x"' in lines
+
+
+def test_a_large_value_is_shown_by_size_and_digest() -> None:
+    blob = item()
+    blob.arguments["body"].blob.size_bytes = 1 << 20
+    blob.arguments["body"].blob.sha256 = "ab" * 32
+    lines = shown(gate(blob))
+    assert "    body  1 MiB in the blob stream (sha256 abababababab…)" in lines
+
+
+def test_a_long_value_shows_its_beginning_and_how_much_is_missing() -> None:
+    lines = shown(gate(item(body="x" * 1_000_000)))
+    assert len(lines) < 60
+    assert "… (998,002 more characters)" in "".join(line.strip(" │") for line in lines)
+    assert sum(line.count("x") for line in lines[6:-8]) == MAX_VALUE_CHARS - 1
+
+
+@pytest.mark.parametrize("glyphs", [Glyphs(), ASCII])
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_nothing_hostile_can_fake_the_screen(width: int, glyphs: Glyphs) -> None:
+    evil = item(EVIL, EVIL, to=EVIL, body={"deep": [EVIL * 30]}, **{EVIL: EVIL}, untrusted=["to", EVIL])
+    evil.arguments["raw"].CopyFrom(plan_pb2.Value(json=f"not json {EVIL}" * 30))
+    many = gate(
+        evil,
+        evil,
+        goal=EVIL * 100,
+        submitter=EVIL,
+        approved_by=[EVIL],
+        reasons=[E.Reason(rule=EVIL, text=EVIL), E.Reason(rule=EVIL, text=EVIL * 50)],
+    )
+    lines = shown(many, width=width, glyphs=glyphs)
+    guide = f"{glyphs.line[0]} "
+    # Every line is one of ours, with its words in its own column, or goes on behind the guide.
+    ours = re.compile(
+        r"(  (goal|for|step|why|needs|until|gate|binding|approve|deny|untrusted) *  ?"
+        r"|  [12] of 2  | {4}\S.*? {2,}(untrusted)? {2,}|  in each of 2 actions$| *"
+        + re.escape(guide)
+        + r"| {12}[^ ]|$)"
+    )
+    for line in lines[1:]:
+        assert ours.match(line), line
+        assert all(c.isprintable() for c in line)
+        assert cell_len(line) <= width or line.startswith(("  approve ", "  deny "))
+    for label in ("binding", "approve", "deny", "until", "why"):
+        assert sum(line.startswith(f"  {label} ") for line in lines) == 1
+    assert "  binding   673167316731" in lines
+    # Nothing of a value is left out.
+    assert "".join(lines).count("u202e") > 2
+
+
+@given(st.text(max_size=300), st.integers(40, 120))
+def test_every_character_of_a_value_is_shown(text: str, width: int) -> None:
+    lines = shown(gate(item(a=text)), width=width)
+    rows = lines[lines.index("  send_email") + 1 :]
+    rows = rows[: rows.index("")]
+    value = "".join(row[len("    a  ") :] for row in rows)
+    assert json.loads(value) == text
+    assert rows[0].startswith("    a  ")
+    assert all(row.startswith("     │ ") for row in rows[1:])
+
+
+@given(st.text(max_size=100))
+def test_lines_are_one_line_and_clean(text: str) -> None:
+    made = gate(item(text, text, to=text), goal=text, submitter=text, reasons=[E.Reason(text=text)])
+    made.what.step = text
+    denied = closed(E.GATE_OUTCOME_DENIED, [text], text)
+    for line in (inbox_line(made, Pen()), closed_line(denied, Pen()), *open_lines(made, TARGET, Pen())):
+        assert len(line.plain.splitlines()) == 1
+        assert "".join(clean(line.plain).split()) == "".join(line.plain.split())
+
+
+def test_the_inbox_line() -> None:
+    pen = Pen(width=160, now_ns=NOW_NS)
+    until = moment(NOW_NS + 23 * HOUR_NS, NOW_NS)
+    assert inbox_line(gate(), pen).plain == (
+        f"◆ {RUN}-g1   5 min  tell send_email  1 item, until {until}  it cannot be undone"
+    )
+    two = inbox_line(gate(item(), item(), quorum=3, approved_by=["bob"]), pen).plain
+    assert "2 items, 1 of 3 approved, until" in two
+    over = closed(E.GATE_OUTCOME_DENIED, ["bob"], "not before Friday")
+    assert inbox_line(over, pen).plain.startswith(
+        f"✗ gate {RUN}-g1 denied by bob: not before Friday  tell: send_email("
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "state", "words"),
+    [
+        (gate(), "open", "open"),
+        (closed(E.GATE_OUTCOME_APPROVED, ["ada", "bob"]), "approved", "approved by ada, bob"),
+        (closed(E.GATE_OUTCOME_DENIED, ["bob"], "no"), "denied", "denied by bob: no"),
+        (closed(E.GATE_OUTCOME_EXPIRED, reason="nobody decided"), "expired", "expired: nobody decided"),
+        (
+            closed(E.GATE_OUTCOME_VOID, reason="the policy has changed"),
+            "void",
+            "void: the policy has changed",
+        ),
+    ],
+)
+def test_what_became_of_a_gate(made: run_service_pb2.Gate, state: str, words: str) -> None:
+    assert state_of(made) == state
+    assert outcome(made) == words
+
+
+def test_a_closed_gate_offers_no_decision() -> None:
+    lines = shown(closed(E.GATE_OUTCOME_DENIED, ["bob"], "no"))
+    assert "  closed    denied by bob: no" in lines
+    assert not any("handrail" in line or "until" in line for line in lines)
+
+
+def test_a_call_in_one_line() -> None:
+    assert call(gate()) == 'send_email(subject="Your refund", to="ada@example.com")'
+    assert call(gate(item(to="a"), item(to="b"))) == 'send_email(to="a") and 1 more'
+    assert call(run_service_pb2.Gate()) == "nothing"
+    assert re.fullmatch(r'send_email\(body="x+… \(\d+ more characters\)\)', call(gate(item(body="x" * 500))))
+
+
+def test_the_commands_are_safe_to_paste() -> None:
+    evil = gate()
+    evil.id = f"{RUN}-g1; rm -rf / #"
+    assert commands(evil, TARGET)["approve"].startswith(f"handrail approve '{RUN}-g1; rm -rf / #' --binding ")
+
+
+def test_times() -> None:
+    now = datetime(2026, 3, 4, 18, 20)
+    ns = int(now.timestamp()) * 1_000_000_000
+    hour = 3_600 * 1_000_000_000
+    assert moment(ns, ns) == "today 18:20"
+    assert moment(int((now + timedelta(days=1)).timestamp()) * 1_000_000_000, ns) == "tomorrow 18:20"
+    assert moment(int((now + timedelta(days=2)).timestamp()) * 1_000_000_000, ns) == "2026-03-06 18:20"
+    assert [rough(n * 1_000_000_000) for n in (-5, 5, 119, 120, 7_199, 7_200, 172_800)] == [
+        *("0 s", "5 s", "119 s", "2 min", "119 min", "2 h", "2 d")
+    ]
+    assert left(gate(), NOW_NS + 24 * hour) == "over since 60 min"
+
+
+def test_sentences() -> None:
+    assert sentence("it cannot be undone") == "It cannot be undone."
+    assert sentence("Is it?") == "Is it?"
+    assert sentence("\x1b[2J") == "No reason is given."

@@ -1,0 +1,334 @@
+"""The commands about gates: which gate is meant, what is sent, what comes of it, and the exit codes."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from typer.testing import CliRunner
+
+from handrail import errors
+from handrail.cli import gates, options, runs, server
+from handrail.cli.exits import ExitCode
+from handrail.cli.main import app
+from handrail.v1 import run_service_pb2
+from tests.unit.gate_samples import RUN, E, FakeGates, closed, gate
+
+SERVER = ["--server", "127.0.0.1:1"]
+GATE = f"{RUN}-g1"
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    for name in ("HANDRAIL_SERVER", "HANDRAIL_PROJECT", "HANDRAIL_DATA", "HANDRAIL_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gates, "HEARD_WITHIN_S", 0.05)
+    monkeypatch.setattr(gates, "LOOK_INTERVAL_S", 0.001)
+    monkeypatch.setattr(getpass, "getuser", lambda: "ada")
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, *found: run_service_pb2.Gate, counts: bool = True) -> FakeGates:
+    fake = FakeGates(*found, counts=counts)
+
+    @asynccontextmanager
+    async def connect(*_: object, **__: object) -> AsyncIterator[FakeGates]:
+        yield fake
+
+    for module in (server, runs):
+        monkeypatch.setattr(module, "connect", connect)
+    return fake
+
+
+def call(*arguments: str) -> Any:
+    return runner.invoke(app, [*arguments, *SERVER])
+
+
+# --- the inbox -----------------------------------------------------------------------------------------
+
+
+def test_the_inbox_has_a_line_for_each_open_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, gate(), closed(E.GATE_OUTCOME_DENIED, name="g2"), gate(name="g3"))
+    result = call("gates")
+    assert result.exit_code == 0
+    assert [line.split()[1] for line in result.stdout.splitlines()] == [GATE, f"{RUN}-g3"]
+
+
+def test_the_inbox_as_json_is_one_gate_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, gate(), gate(name="g3"))
+    result = call("gates", "--json")
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["id"] for each in found] == [GATE, f"{RUN}-g3"]
+    assert found[0]["what"]["items"][0]["arguments"]["to"] == {"json": '"ada@example.com"'}
+    assert found[0]["what"]["reasons"] == [{"rule": "no_undo", "text": "it cannot be undone"}]
+    assert len(found[0]["what"]["binding"]) == 64
+
+
+def test_an_empty_inbox_says_so_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch)
+    result = call("gates")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing waits for a human" in result.stderr
+
+
+def test_a_long_inbox_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, *(gate(name=f"g{n}") for n in range(5)))
+    monkeypatch.setattr(gates, "MAX_LISTED", 3)
+    result = call("gates")
+    assert len(result.stdout.splitlines()) == 3
+    assert "there are more than these 3" in result.stderr
+
+
+def test_watching_the_inbox_shows_what_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, gate(), closed(E.GATE_OUTCOME_APPROVED, ["bob"], name="g2"))
+    lines = call("gates", "--watch").stdout.splitlines()
+    assert lines[0].startswith(f"◆ {GATE}")
+    assert lines[1].startswith(f"✓ gate {RUN}-g2 approved by bob")
+
+
+# --- which gate ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [GATE, RUN])
+def test_a_gate_is_shown_by_its_id_and_by_its_run(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    serve(monkeypatch, gate(), closed(E.GATE_OUTCOME_DENIED, name="g2"))
+    result = call("gates", "show", text)
+    assert result.exit_code == 0
+    assert '    to       "ada@example.com"' in result.stdout
+    assert f"handrail approve {GATE} --binding 673167316731 --server 127.0.0.1:1" in result.stdout
+    assert json.loads(call("gates", "show", text, "--json").stdout)["gate"]["id"] == GATE
+
+
+def test_a_closed_gate_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, closed(E.GATE_OUTCOME_DENIED, ["bob"], "no"))
+    result = call("gates", "show", GATE)
+    assert result.exit_code == 0
+    assert "closed    denied by bob: no" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("found", "text", "code", "words"),
+    [
+        ([gate()], "g1", ExitCode.USAGE, "is the id of no gate and of no run"),
+        ([gate()], f"{RUN}-g7", ExitCode.USAGE, "there is no gate"),
+        ([gate()], "r0-01k9x3zzzz", ExitCode.USAGE, "there is no run"),
+        ([], RUN, ExitCode.USAGE, "has no gate"),
+        ([gate(), gate(name="g2")], RUN, ExitCode.USAGE, f"{RUN}-g2 send_email("),
+        ([closed(E.GATE_OUTCOME_VOID, reason="new rules")], RUN, ExitCode.FAILED, "g1 is void: new rules"),
+    ],
+)
+@pytest.mark.parametrize("command", [["gates", "show"], ["approve"], ["deny"]])
+def test_no_such_gate(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], found: list[Any], text: str, code: int, words: str
+) -> None:
+    fake = serve(monkeypatch, *found)
+    result = call(*command, text)
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert result.stdout == ""
+    assert fake.decided == []
+
+
+def test_options_of_the_inbox_are_not_dropped_before_a_subcommand() -> None:
+    result = runner.invoke(app, ["gates", "--json", "show", GATE])
+    assert result.exit_code == ExitCode.USAGE
+    assert "--json stands before `show`" in json.loads(result.stderr)["error"]["what"]
+
+
+# --- deciding ------------------------------------------------------------------------------------------
+
+
+def test_approving_says_what_and_sends_the_binding_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch, gate())
+    result = call("approve", GATE)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        'approving: send_email(subject="Your refund", to="ada@example.com")',
+        f"{GATE} approved by ada",
+    ]
+    assert f"handrail watch {RUN} --server 127.0.0.1:1" in result.stderr
+    assert fake.decided == [
+        {"gate": GATE, "approve": True, "by": "ada", "binding": "6731" * 16, "reason": ""}
+    ]
+
+
+def test_denying_gives_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch, gate())
+    result = call("deny", RUN, "--reason", "not before Friday", "--as", "bob")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].startswith("denying: send_email(")
+    assert result.stdout.splitlines()[1] == f"{GATE} denied by bob: not before Friday"
+    assert fake.decided[0]["approve"] is False
+    assert fake.decided[0]["reason"] == "not before Friday"
+
+
+@pytest.mark.parametrize(
+    ("command", "decision", "state"), [("approve", "approve", "approved"), ("deny", "deny", "denied")]
+)
+def test_a_decision_as_json(monkeypatch: pytest.MonkeyPatch, command: str, decision: str, state: str) -> None:
+    serve(monkeypatch, gate())
+    result = call(command, GATE, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "gate": GATE,
+        "run": RUN,
+        "decision": decision,
+        "approver": "ada",
+        "binding": "6731" * 16,
+        "existed": False,
+        "state": state,
+    }
+
+
+@pytest.mark.parametrize("binding", ["673167316731", "6731" * 16])
+def test_a_binding_that_fits(monkeypatch: pytest.MonkeyPatch, binding: str) -> None:
+    assert serve(monkeypatch, gate()).decided == []
+    assert call("approve", GATE, "--binding", binding).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("binding", "code", "words"),
+    [("6731", ExitCode.USAGE, "too short"), ("0" * 12, ExitCode.FAILED, "is not bound to 000000000000")],
+)
+def test_a_binding_that_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, binding: str, code: int, words: str
+) -> None:
+    fake = serve(monkeypatch, gate())
+    result = call("approve", GATE, "--binding", binding)
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert fake.decided == []
+
+
+def test_a_closed_gate_is_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch, closed(E.GATE_OUTCOME_EXPIRED, reason="nobody decided in time"))
+    result = call("approve", GATE)
+    assert result.exit_code == ExitCode.FAILED
+    assert f"Gate {GATE} is closed: expired: nobody decided in time." in result.stderr
+    assert fake.decided == []
+
+
+@pytest.mark.parametrize("command", ["approve", "deny"])
+def test_saying_it_again_is_no_error(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    serve(monkeypatch, gate())
+    assert call(command, GATE).exit_code == 0
+    again = call(command, GATE)
+    assert again.exit_code == 0
+    assert "you had said so before" in again.stdout
+    assert call(command, GATE, "--as", "bob").exit_code == ExitCode.FAILED
+    assert call("deny" if command == "approve" else "approve", GATE).exit_code == ExitCode.FAILED
+
+
+def test_an_approval_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, gate(quorum=2))
+    first = call("approve", GATE)
+    assert first.exit_code == 0
+    assert "stays open: 1 of 2 have approved" in first.stdout
+    again = call("approve", GATE)
+    assert again.exit_code == 0
+    assert "you had said so before" in again.stdout
+    second = call("approve", GATE, "--as", "bob")
+    assert "approved by ada, bob" in second.stdout
+
+
+@pytest.mark.parametrize("command", ["approve", "deny"])
+def test_a_decision_that_does_not_count_ends_with_1(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    serve(monkeypatch, gate(), counts=False)
+    result = call(command, GATE)
+    assert result.exit_code == ExitCode.FAILED
+    assert "is still open: what ada said has not counted" in result.stdout
+    assert "the rules may not let ada decide here" in result.stderr
+    assert json.loads(call(command, GATE, "--json").stdout)["state"] == "open"
+
+
+def test_a_gate_that_is_closed_otherwise_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch, gate(), counts=False)
+
+    async def decide(gate: str, **_: Any) -> bool:
+        fake.all[gate].closed.outcome = E.GATE_OUTCOME_DENIED
+        return False
+
+    monkeypatch.setattr(fake, "decide", decide)
+    result = call("approve", GATE)
+    assert result.exit_code == ExitCode.FAILED
+    assert "was closed otherwise: denied" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.FailedPrecondition("the gate is closed", code=grpc.StatusCode.FAILED_PRECONDITION), 1),
+        (errors.PermissionDenied("bob may not decide", code=grpc.StatusCode.PERMISSION_DENIED), 1),
+        (errors.NotFound("there is no gate", code=grpc.StatusCode.NOT_FOUND), 2),
+        (errors.Unavailable("gone", code=grpc.StatusCode.UNAVAILABLE), 5),
+    ],
+)
+def test_what_the_server_says_no_to(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    fake = serve(monkeypatch, gate())
+
+    async def decide(*_: Any, **__: Any) -> bool:
+        raise error
+
+    monkeypatch.setattr(fake, "decide", decide)
+    result = call("approve", GATE)
+    assert result.exit_code == code
+    assert str(error) in result.stderr
+
+
+@pytest.mark.parametrize("code", [ExitCode.DONE, ExitCode.FAILED, ExitCode.WAITING])
+def test_on_a_stack_of_its_own_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, code: ExitCode) -> None:
+    fake = serve(monkeypatch, gate())
+    seen: list[Any] = []
+
+    async def see_through(client: Any, run: str, *_: Any, **options: Any) -> ExitCode:
+        seen.append((client, run, options))
+        return code
+
+    monkeypatch.setattr(gates, "see_through", see_through)
+    result = runner.invoke(app, ["approve", GATE, "--as", "bob"])
+    assert result.exit_code == code
+    assert seen == [(fake, RUN, {"name": "bob"})]
+    assert fake.decided[0]["by"] == "bob"
+
+
+# --- who -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "name"), [([], "ada"), (["--as", " bob "], "bob")])
+def test_submit_and_run_say_who_asks(monkeypatch: pytest.MonkeyPatch, given: list[str], name: str) -> None:
+    fake = serve(monkeypatch)
+    seen: list[str] = []
+
+    async def see_through(*_: Any, name: str, **__: Any) -> ExitCode:
+        seen.append(name)
+        return ExitCode.DONE
+
+    monkeypatch.setattr(runs, "see_through", see_through)
+    assert call("submit", "goal", *given).exit_code == 0
+    assert call("run", "goal", *given).exit_code == 0
+    assert [each["submitter"] for each in fake.submitted] == [name, name]
+    assert seen == [name]
+
+
+def test_a_name_that_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, gate())
+    for command in (["run", "goal"], ["submit", "goal"], ["approve", GATE], ["deny", GATE], ["watch", RUN]):
+        assert call(*command, "--as", " ").exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("error", [KeyError("no uid"), OSError("no name"), ImportError("pwd")])
+def test_whoami_never_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr(getpass, "getuser", fail)
+    assert options.whoami().startswith("uid-")
+    monkeypatch.setattr(getpass, "getuser", lambda: "a\udcffb")
+    assert options.whoami() == "a?b"

@@ -1,0 +1,61 @@
+"""What a dry run foresees, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handrail.cli.outlook import foreseen, needs
+from handrail.cli.pen import Pen
+from handrail.v1 import event_pb2, run_service_pb2, tool_pb2
+
+E = event_pb2
+ALLOW, GATE, REFUSE, OPEN = 1, 2, 3, 4
+
+
+def step(id: str, ruling: int = ALLOW, effect: int = tool_pb2.EFFECT_WRITE, **fields: Any) -> Any:
+    one = E.Outlook(step=id, tool=fields.pop("tool", "pay"), ruling=ruling, effect=effect, **fields)  # type: ignore[arg-type]
+    one.at_most.FromSeconds(30)
+    return run_service_pb2.StepState(id=id, outlook=[one])
+
+
+def told(found: Any) -> list[str]:
+    return [node.label.plain for node in foreseen(found, Pen())]
+
+
+def test_a_gate_is_foreseen_with_its_reasons_and_whose_data_it_rests_on() -> None:
+    found = step("tell", GATE, tool_pb2.EFFECT_IRREVERSIBLE, quorum=2)
+    found.outlook[0].reasons.add(rule="lost", text="it cannot be\x1b[2J undone")
+    found.outlook[0].untrusted.add(argument="to", steps=["draft", "order"])
+    assert told(found) == [
+        "◆ would wait for 2 humans: it cannot be undone",
+        "! to is untrusted: from draft, order",
+        "! cannot be undone: a point of no return",
+    ]
+
+
+def test_what_may_be_done_says_how_it_could_be_undone() -> None:
+    assert told(step("pay", undo="unpay")) == ["· could be undone by unpay"]
+    assert told(step("pay")) == ["· nothing is known to undo it"]
+    assert told(step("look", effect=tool_pb2.EFFECT_READ)) == []
+
+
+def test_what_is_not_known_yet_is_said_to_be_so() -> None:
+    assert told(step("pay", OPEN))[0] == "◆ may wait or be refused, by values that are not known yet"
+    assert told(step("pay", REFUSE))[0] == "✗ would be refused"
+
+
+def test_a_choice_is_foreseen_tool_by_tool() -> None:
+    found = step("pick", tool="one")
+    found.outlook.extend(step("pick", GATE, tool="two").outlook)
+    assert [line.partition(":")[0] for line in told(found)] == ["· one", "◆ two", "· two"]
+
+
+def test_the_whole_says_where_it_would_wait_and_what_is_final() -> None:
+    steps = [step("look", effect=tool_pb2.EFFECT_READ), step("pay", OPEN)]
+    steps.append(step("tell", GATE, tool_pb2.EFFECT_IRREVERSIBLE))
+    assert [line.plain for line in needs(run_service_pb2.Run(steps=steps))] == [
+        "it would or may wait for a human at pay, tell",
+        "no way back after tell",
+        "2 steps with an effect; 90.0 s at most, one after another",
+    ]
+    assert list(needs(run_service_pb2.Run(steps=[run_service_pb2.StepState(id="look")]))) == []
