@@ -40,16 +40,18 @@ _OUTCOMES: Mapping[int, tuple[str, str, str]] = {
     event_pb2.GATE_OUTCOME_DENIED: ("failed", "denied", BAD),
     event_pb2.GATE_OUTCOME_EXPIRED: ("failed", "expired", BAD),
     event_pb2.GATE_OUTCOME_VOID: ("cancelled", "void", "yellow"),
-    event_pb2.GATE_OUTCOME_HAPPENED: ("done", "settled: it happened", "green"),
-    event_pb2.GATE_OUTCOME_REPEAT: ("healing", "settled: done again", "yellow"),
+    event_pb2.GATE_OUTCOME_HAPPENED: ("done", "happened", "green"),
+    event_pb2.GATE_OUTCOME_REPEAT: ("healing", "repeat", "yellow"),
 }
 
+
+_SETTLED = {"happened": "settled as having happened", "repeat": "settled, to be done again"}
 
 # --- words ---------------------------------------------------------------------------------------------
 
 
 def state_of(gate: run_service_pb2.Gate) -> str:
-    """Return the one word for where a gate stands: open, approved, denied, expired, void."""
+    """Return the one word for where a gate stands: open, approved, denied, expired, void, happened ..."""
     return _OUTCOMES.get(gate.closed.outcome, ("", "open", ""))[1]
 
 
@@ -62,7 +64,8 @@ def outcome(gate: run_service_pb2.Gate) -> str:
     """Say what became of a gate: how it was closed, by whom, and why."""
     by = f" by {', '.join(map(_word, gate.closed.approvers))}" if gate.closed.approvers else ""
     why = f": {_word(gate.closed.reason)}" if gate.closed.reason else ""
-    return f"{state_of(gate)}{by}{why}"
+    word = state_of(gate)
+    return f"{_SETTLED.get(word, word)}{by}{why}"
 
 
 def call(gate: run_service_pb2.Gate) -> str:

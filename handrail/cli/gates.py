@@ -184,8 +184,8 @@ class Said:
 _STATES = {
     "approve": "approved",
     "deny": "denied",
-    "happened": "settled: it happened",
-    "repeat": "settled: done again",
+    "happened": "happened",
+    "repeat": "repeat",
 }
 _VERBS = {
     "approve": "approving",

@@ -47,7 +47,7 @@ def opened(
 def gate(
     *items: event_pb2.GateItem, name: str = "g1", quorum: int = 1, **fields: Any
 ) -> run_service_pb2.Gate:
-    what = {key: fields.pop(key) for key in ("reasons",) if key in fields}
+    what = {key: fields.pop(key) for key in ("reasons", "kind") if key in fields}
     made = S.Gate(
         id=f"{RUN}-{name}",
         run=RUN,
@@ -115,4 +115,21 @@ class FakeGates:
             )
         elif self.counts and len(found.approved_by) >= found.what.quorum:
             found.closed.MergeFrom(E.GateClosed(outcome=E.GATE_OUTCOME_APPROVED, approvers=found.approved_by))
+        return False
+
+    async def settle(
+        self,
+        gate: str,
+        *,
+        happened: bool,
+        approver: str,
+        output: Any = None,
+        binding: str = "",
+        reason: str = "",
+    ) -> bool:
+        self.decided.append(
+            {"gate": gate, "happened": happened, "by": approver, "binding": binding, "output": output}
+        )
+        outcome = E.GATE_OUTCOME_HAPPENED if happened else E.GATE_OUTCOME_REPEAT
+        self.all[gate].closed.MergeFrom(E.GateClosed(outcome=outcome, approvers=[approver]))
         return False

@@ -159,6 +159,54 @@ def test_approving_says_what_and_sends_the_binding_of_it(monkeypatch: pytest.Mon
     ]
 
 
+@pytest.mark.parametrize(
+    ("flags", "happened", "output", "told"),
+    [
+        (["--happened"], True, None, "settled as having happened by ada"),
+        (["--happened", "--output", '{"id": 7}'], True, {"id": 7}, "settled as having happened by ada"),
+        (["--repeat"], False, None, "settled, to be done again by ada"),
+    ],
+)
+def test_a_doubt_is_settled(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], happened: bool, output: Any, told: str
+) -> None:
+    fake = serve(monkeypatch, gate(kind=E.GATE_KIND_DOUBT))
+    result = call("approve", GATE, *flags)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[1] == f"{GATE} {told}"
+    assert fake.decided == [
+        {"gate": GATE, "happened": happened, "by": "ada", "binding": "6731" * 16, "output": output}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "told"),
+    [
+        (E.GATE_KIND_DOUBT, [], "asks what became of an action"),
+        (E.GATE_KIND_ACTION, ["--happened"], "asks whether something may be done"),
+        (E.GATE_KIND_ACTION, ["--repeat"], "asks whether something may be done"),
+        (E.GATE_KIND_DOUBT, ["--happened", "--repeat"], "say opposite things"),
+        (E.GATE_KIND_DOUBT, ["--repeat", "--output", "1"], "--output goes with --happened"),
+        (E.GATE_KIND_DOUBT, ["--happened", "--output", "{"], "--output is not JSON"),
+    ],
+)
+def test_what_is_no_answer_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, kind: int, flags: list[str], told: str
+) -> None:
+    fake = serve(monkeypatch, gate(kind=kind))
+    result = call("approve", GATE, *flags)
+    assert (result.exit_code, told in result.stderr) == (ExitCode.USAGE, True)
+    assert fake.decided == []
+
+
+def test_a_doubt_shows_how_to_settle_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, gate(kind=E.GATE_KIND_DOUBT))
+    shown = call("gates", "show", GATE).stdout
+    assert "send_email may or may not have happened, and waits for a human" in shown
+    assert f"handrail approve {GATE} --happened --binding 673167316731" in shown
+    assert f"handrail approve {GATE} --repeat --binding 673167316731" in shown
+
+
 def test_denying_gives_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = serve(monkeypatch, gate())
     result = call("deny", RUN, "--reason", "not before Friday", "--as", "bob")

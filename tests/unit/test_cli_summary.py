@@ -157,7 +157,7 @@ def test_what_became_of_each_gate_is_one_line() -> None:
         (
             f"  ⊘ gate {RUN}-g1 void: the policy has changed  tell: send_email(",
             f"  ✗ gate {RUN}-g2 denied by bob: not before Friday  tell: send_email(",
-            f"  ✓ gate {RUN}-g3 settled: it happened by ann  tell: send_email(",
+            f"  ✓ gate {RUN}-g3 settled as having happened by ann  tell: send_email(",
         ),
         strict=True,
     ):
