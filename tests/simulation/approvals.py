@@ -20,13 +20,11 @@ from tests.simulation.watch import Closing, GateWatch, Invariant, Look, RunWatch
 from tests.simulation.world import Effect
 
 APPROVED, DENIED = event_pb2.GATE_OUTCOME_APPROVED, event_pb2.GATE_OUTCOME_DENIED
-DOUBT = event_pb2.GATE_KIND_DOUBT
-# What is an answer at a gate of each kind.
-_CHOICES = {
-    event_pb2.GATE_KIND_ACTION: (event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY),
-    DOUBT: (event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT, event_pb2.GATE_CHOICE_DENY),
-}
 EXPIRED, VOID = event_pb2.GATE_OUTCOME_EXPIRED, event_pb2.GATE_OUTCOME_VOID
+HAPPENED, REPEAT = event_pb2.GATE_OUTCOME_HAPPENED, event_pb2.GATE_OUTCOME_REPEAT
+DOUBT = event_pb2.GATE_KIND_DOUBT
+_DENY = event_pb2.GATE_CHOICE_DENY
+_DOUBTFUL = {event_pb2.GATE_CHOICE_HAPPENED: HAPPENED, event_pb2.GATE_CHOICE_REPEAT: REPEAT, _DENY: DENIED}
 _Arguments = Mapping[str, plan_pb2.Value]
 
 
@@ -84,12 +82,15 @@ def standing(
         body = one.body
         if one.sequence < gate.sequence or (body.gate, body.binding) != (opened.gate, opened.binding):
             continue
-        if body.choice not in _CHOICES[opened.kind] or not body.approver or body.approver in heard:
+        choices = _DOUBTFUL if opened.kind == DOUBT else (event_pb2.GATE_CHOICE_APPROVE, _DENY)
+        if body.choice not in choices or not body.approver or body.approver in heard:
             continue
         heard.add(body.approver)
         if one.time_ns >= opened.expires.ToNanoseconds() or not _may(state, gate, body.approver, policy):
             continue
-        if body.choice == event_pb2.GATE_CHOICE_DENY:
+        if opened.kind == DOUBT:
+            return _DOUBTFUL[body.choice], [body.approver]
+        if body.choice == _DENY:
             return DENIED, [body.approver]
         approvers.append(body.approver)
         if len(approvers) >= opened.quorum:
@@ -112,15 +113,15 @@ def _fits(state: RunState, item: event_pb2.GateItem, action: event_pb2.Action) -
 
 def _approvals(
     run: RunWatch, state: RunState, action: event_pb2.Action, ruling: Ruling, policy: Policy
-) -> Iterator[event_pb2.GateItem]:
-    """Yield what was shown at gates that let an action pass."""
-    for gate in run.gates.values():
+) -> Iterator[tuple[str, event_pb2.GateItem]]:
+    """Yield what was shown at gates that let an action pass, and where."""
+    for name, gate in run.gates.items():
         closing = next((c for c in gate.closings if c.body.outcome == APPROVED), None)
         if closing is None or gate.opened.policy != policy.version:
             continue
         outcome, approvers = standing(state, gate, _until(run, closing), closing.policy)
         if outcome == APPROVED and len(set(approvers)) >= ruling.quorum:
-            yield from (item for item in gate.opened.items if _fits(state, item, action))
+            yield from ((name, item) for item in gate.opened.items if _fits(state, item, action))
 
 
 def _until(run: RunWatch, closing: Closing) -> list[Said]:
@@ -131,13 +132,16 @@ def _until(run: RunWatch, closing: Closing) -> list[Said]:
 
 
 def actions_are_approved(look: Look) -> Iterator[str]:
-    """What needs a human is authorised with enough standing approvals of exactly that, under this policy."""
+    """What needs a human is authorised with enough standing approvals of exactly that; its permit says so."""
     ruling = _ruling(look)
     if ruling is None or ruling.outcome != "gate" or look.basis is None:
         return
     action = look.event.action
-    if not any(_approvals(look.run, look.before, action, ruling, look.basis.policy)):
+    found = list(_approvals(look.run, look.before, action, ruling, look.basis.policy))
+    if not found:
         yield f"{action.attempt} is authorised, and {ruling.quorum} had to approve it"
+    elif (action.permit.gate, action.permit.binding) not in [(gate, item.binding) for gate, item in found]:
+        yield f"{action.attempt} is permitted by {action.permit.gate}, where it was not approved"
 
 
 def approvals_serve_one(look: Look) -> Iterator[str]:
@@ -146,7 +150,7 @@ def approvals_serve_one(look: Look) -> Iterator[str]:
     if ruling is None or ruling.outcome != "gate" or look.basis is None:
         return
     action = look.event.action
-    served = {i.step for i in _approvals(look.run, look.before, action, ruling, look.basis.policy)}
+    served = {i.step for _, i in _approvals(look.run, look.before, action, ruling, look.basis.policy)}
     if served and action.step not in served:
         yield f"{action.attempt} is authorised by what was approved for {', '.join(sorted(served))}"
 
@@ -190,7 +194,7 @@ def gates_close_for_a_reason(look: Look) -> Iterator[str]:
         return
     said = [one for one in look.run.said if one.sequence < look.record.sequence]
     outcome, who = standing(look.before, gate, said, policy)
-    if closed.outcome in (APPROVED, DENIED):
+    if closed.outcome in (APPROVED, DENIED, HAPPENED, REPEAT):
         if gate.opened.policy != policy.version and gate.opened.kind != DOUBT:
             yield f"{closed.gate} is decided under {policy.version}, and is of {gate.opened.policy}"
         if (closed.outcome, list(closed.approvers)) != (outcome, who):
@@ -198,10 +202,7 @@ def gates_close_for_a_reason(look: Look) -> Iterator[str]:
     elif closed.outcome == EXPIRED:
         if outcome is not None or look.record.time_ns < gate.opened.expires.ToNanoseconds():
             yield f"{closed.gate} has expired before its time, or though {who} had decided"
-    elif gate.opened.kind == DOUBT:
-        if any(look.before.instances[item.step].settled == "in_doubt" for item in gate.opened.items):
-            yield f"{closed.gate} is void, and the doubt is there"
-    elif gate.opened.policy == policy.version and not _is_moot(look, gate):
+    elif (gate.opened.policy == policy.version or gate.opened.kind == DOUBT) and not _is_moot(look, gate):
         yield f"{closed.gate} is void, and nothing has changed"
 
 
@@ -211,11 +212,14 @@ def _said(closed: event_pb2.GateClosed) -> str:
 
 def _is_moot(look: Look, gate: GateWatch) -> bool:
     """Whether nobody waits at a gate any more: an earlier attempt was answered after all."""
-    return any(all(view.instances[item.step].settled for item in gate.opened.items) for view in look.views)
+    over = ("done", "failed", "skipped", *(("in_doubt",) if gate.opened.kind != DOUBT else ()))
+    return any(
+        all(view.instances[item.step].settled in over for item in gate.opened.items) for view in look.views
+    )
 
 
 def gates_are_bound(look: Look) -> Iterator[str]:
-    """A gate is bound to its items, under the policy that asked, with the quorum that this asks."""
+    """A gate is bound to its items, and is as the policy asks, or about a doubt."""
     if look.arm != "gate_opened" or look.basis is None:
         return
     opened, policy, state = look.event.gate_opened, look.basis.policy, look.before
@@ -224,7 +228,7 @@ def gates_are_bound(look: Look) -> Iterator[str]:
     if len({item.binding for item in opened.items}) != len(opened.items):
         yield f"{opened.gate} has two items that cannot be told apart"
     if opened.kind == DOUBT:
-        yield from _doubts_are_shown(opened, state)
+        yield from _doubts_are_shown(opened, look)
         return
     if opened.policy != policy.version or not isinstance(policy, DrawnPolicy):
         yield f"{opened.gate} is of the policy {opened.policy}, and {policy.version} was asked"
@@ -235,22 +239,24 @@ def gates_are_bound(look: Look) -> Iterator[str]:
             yield f"{opened.gate} asks {opened.quorum} about {item.step}, and the policy says {ruling}"
 
 
-def _doubts_are_shown(opened: event_pb2.GateOpened, state: RunState) -> Iterator[str]:
+def _doubts_are_shown(opened: event_pb2.GateOpened, look: Look) -> Iterator[str]:
     """A doubt is asked about where there is one, and with the action that may have happened."""
     for item in opened.items:
-        instance = state.instances[item.step]
-        acted = [a.action for a in instance.attempts if a.is_act and a.action is not None]
-        if len(opened.items) != 1 or instance.settled != "in_doubt":
+        acted = [a.action for a in look.before.instances[item.step].attempts if a.is_act and a.action]
+        doubted = any(view.instances[item.step].settled == "in_doubt" for view in look.views)
+        if len(opened.items) != 1 or not doubted:
             yield f"{opened.gate} asks about a doubt of {item.step}, which has none of its own"
         elif not any(a.tool == item.tool and dict(a.arguments) == dict(item.arguments) for a in acted):
             yield f"{opened.gate} shows {item.tool}, which {item.step} has not tried"
 
 
 def denials_are_final(look: Look) -> Iterator[str]:
-    """What somebody denied, or nobody approved in time, is neither done nor asked about again."""
+    """What somebody denied, or nobody approved in time, is neither done nor asked about again.
+
+    Where it had been tried before and its doubt is surfaced, somebody may want it done again after all.
+    """
+    is_doubt = look.arm == "gate_opened" and look.event.gate_opened.kind == DOUBT
     if look.arm == "gate_opened":
-        if look.event.gate_opened.kind == DOUBT:
-            return
         wanted = {item.step for item in look.event.gate_opened.items}
     elif look.arm == "action" and look.event.action.kind == event_pb2.ACTION_KIND_ACT:
         wanted = {look.event.action.step}
@@ -258,7 +264,9 @@ def denials_are_final(look: Look) -> Iterator[str]:
         return
     for name, gate in look.run.gates.items():
         if any(closing.body.outcome in (DENIED, EXPIRED) for closing in gate.closings):
-            for step in sorted(wanted & {item.step for item in gate.opened.items}):
+            if is_doubt and gate.opened.kind != DOUBT:
+                continue
+            for step in sorted((wanted & {item.step for item in gate.opened.items}) - look.run.wanted_again):
                 yield f"{look.arm} of {step}, which was refused at {name}"
 
 
@@ -291,6 +299,6 @@ def effects_are_allowed(effect: Effect, watch: RunWatch | None) -> Iterator[str]
     if ruling.outcome == "refuse":
         yield f"{charge.tool} of {done} happens, and the policy refuses it"
     if ruling.outcome == "gate":
-        shown = [_loaded(i.arguments) for i in _approvals(watch, state, action, ruling, policy)]
+        shown = [_loaded(i.arguments) for _, i in _approvals(watch, state, action, ruling, policy)]
         if done not in shown:
             yield f"{charge.tool} of {done} happens, and nobody has approved that"

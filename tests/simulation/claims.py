@@ -95,7 +95,10 @@ def death_is_certain(look: Look) -> Iterator[str]:
 
 
 def done_is_confirmed(look: Look) -> Iterator[str]:
-    """A step is done only with a confirmed verdict that names its current attempt and its result."""
+    """A step is done only with a confirmed verdict that names its current attempt and its result.
+
+    Or somebody who was asked about its doubt has said that it happened.
+    """
     if look.after.instances is look.before.instances:
         return
     for name, instance in look.after.instances.items():
@@ -109,6 +112,9 @@ def done_is_confirmed(look: Look) -> Iterator[str]:
             continue
         attempt = instance.current
         result_id = attempt.result.event_id if attempt is not None and attempt.result is not None else ""
+        if look.arm == "gate_closed" and look.event.gate_closed.outcome == event_pb2.GATE_OUTCOME_HAPPENED:
+            # `gates_close_for_a_reason` says whether somebody has said so.
+            continue
         if look.arm != "verdict" or attempt is None:
             yield f"{name} is done without a verdict"
             continue

@@ -167,7 +167,7 @@ def keys_stay(look: Look) -> Iterator[str]:
 
 
 def repeats_are_sound(look: Look) -> Iterator[str]:
-    """What is not idempotent is repeated only when it is certain that it has not happened and will not."""
+    """What is not idempotent is repeated only where it certainly has not happened, or somebody wants it."""
     if look.arm != "action" or look.event.action.kind != event_pb2.ACTION_KIND_ACT:
         return
     action = look.event.action
@@ -175,6 +175,8 @@ def repeats_are_sound(look: Look) -> Iterator[str]:
     if contract is None or contract.idempotency != tool_pb2.IDEMPOTENCY_NONE:
         return
     instances = [view.instances.get(action.step) for view in look.views]
+    if action.step in look.run.wanted_again:
+        return
     if not any(instance is not None and instance.doubtful is None for instance in instances):
         yield f"{action.step} is repeated though an earlier attempt is in doubt"
 

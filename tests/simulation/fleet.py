@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from tests.simulation import invariants, promises
+from tests.simulation import invariants, policies, promises
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.outcome import Outcome
 from tests.simulation.report import failure
@@ -96,8 +96,10 @@ def hunt(names: Iterable[str], *, jobs: int) -> Iterator[Catch]:
 
 def find(mutant: str) -> Catch:
     """Try the seeds of a planted bug: one that crashes, or fails without it too, is no proof."""
-    within = MUTANTS[mutant].within
+    within, wanted = MUTANTS[mutant].within, MUTANTS[mutant].policies
     for seed in range(within):
+        if wanted is not None and wanted != (policies.draw(seed) is not None):
+            continue
         with MUTANTS[mutant].plant():
             outcome = simulate(seed)
         if outcome.violations:

@@ -23,6 +23,7 @@ from tests.simulation.plans import Command
 from tests.simulation.policies import APPROVERS, OUTSIDER, SUBMITTERS
 
 APPROVE, DENY = event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY
+HAPPENED, REPEAT = event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT
 RETRY_S = 0.5
 Choice: TypeAlias = event_pb2.GateChoice.ValueType
 
@@ -36,10 +37,13 @@ class Humans:
         broker: SimBroker,
         client: Client,
         note: Callable[[str], None],
+        happened: Callable[[str, str], bool],
         *,
         seed: int | str,
     ) -> None:
         self._loop, self._broker, self._client, self._note = loop, broker, client, note
+        # Whether an instance of a run has had its effect: what somebody sees who looks.
+        self._happened = happened
         self._random = random.Random(f"{seed}/humans")
         self.counts: Counter[str] = Counter()
         # Whether they only decide, and pause nothing any more.
@@ -55,14 +59,14 @@ class Humans:
         if record.address.channel == "dec" and event is not None and event.HasField("gate_opened"):
             opened = event_pb2.GateOpened()
             opened.CopyFrom(event.gate_opened)
-            self._plan(record.address.key, opened)
+            if opened.kind == event_pb2.GATE_KIND_DOUBT:
+                self._look_into(record.address.key, opened)
+            else:
+                self._plan(record.address.key, opened)
             self._shown.setdefault(record.address.key.run, []).append(opened.binding)
 
     def _plan(self, key: RunKey, opened: event_pb2.GateOpened) -> None:
         chance = self._random
-        if opened.kind == event_pb2.GATE_KIND_DOUBT:
-            self._plan_doubt(key, opened)
-            return
         people = chance.sample(APPROVERS, len(APPROVERS))
         asked = {(key.run, item.step) for item in opened.items}
         again = not asked.isdisjoint(self._asked)
@@ -91,13 +95,20 @@ class Humans:
         if chance.random() < 0.12 and not self.calm:
             self._interfere(key, at_s)
 
-    def _plan_doubt(self, key: RunKey, opened: event_pb2.GateOpened) -> None:
-        """Give it up, say what is no answer, or nothing: nobody here can see the world."""
-        mood = self._random.choice(("gives up", "is silent", "is silent", "approves a doubt"))
-        self.counts[f"humans: {mood}"] += 1
-        if mood != "is silent":
-            choice = DENY if mood == "gives up" else APPROVE
-            self._say(self._random.uniform(0.1, 6.0), key, opened, self._random.choice(APPROVERS), choice)
+    def _look_into(self, key: RunKey, opened: event_pb2.GateOpened) -> None:
+        """Plan who looks whether something happened, and says so; at some doubts nobody does."""
+        chance = self._random
+        for who in chance.sample((*APPROVERS, OUTSIDER), chance.choice((0, 1, 1, 2, 3))):
+            at_s = self._moment(opened, slow=chance.random() < 0.5)
+            self._loop.later(at_s, self._tell, key, opened, who, chance.random())
+
+    def _tell(self, key: RunKey, opened: event_pb2.GateOpened, who: str, temper: float) -> None:
+        """Say what became of something: nobody says that it happened who has not seen it."""
+        choice = HAPPENED if self._happened(key.run, opened.items[0].step) else REPEAT
+        if temper < 0.3:
+            choice = DENY if temper < 0.2 else APPROVE
+        self.counts[f"humans: {event_pb2.GateChoice.Name(choice)[12:].lower()}"] += 1
+        self._say(0.0, key, opened, who, choice)
 
     def _moment(self, opened: event_pb2.GateOpened, *, slow: bool) -> float:
         """Return in how many seconds somebody decides: soon, later, or just at the end of the gate."""
@@ -176,6 +187,8 @@ class Humans:
             approver=who,
             reason="as I see it",
         )
+        if choice == HAPPENED and self._random.random() < 0.7:
+            body.output.CopyFrom(opened.items[0].arguments["n"])
         event = event_pb2.Event(id=self._random.randbytes(16).hex(), version=VERSION, decide=body)
         self._loop.later(at_s, self._put, key, event)
 

@@ -45,9 +45,12 @@ def effects_are_permitted(effect: Effect, watch: RunWatch | None, all: Watch) ->
 
 
 def effects_happen_once(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
-    """No step has two effects, whatever tool it used; only what is natural may be done again."""
+    """No step has two effects, whatever tool it used; only what is natural may be done again.
+
+    What somebody wants done again, whatever became of it, is what they have asked for.
+    """
     earlier = watch.effects.get(effect.charge.step, []) if watch is not None else []
-    if earlier:
+    if earlier and watch is not None and effect.charge.step not in watch.wanted_again:
         yield f"a second effect of one step; the first was {earlier[0].charge} by {earlier[0].process}"
 
 
@@ -75,10 +78,10 @@ EFFECT_INVARIANTS: dict[str, EffectInvariant] = {
 
 
 def runs_come_to_an_end(watch: RunWatch) -> Iterator[str]:
-    """Every acknowledged goal ends, or waits with a doubt that was surfaced."""
-    status = watch.state.status
-    if watch.state.finished is None and status != event_pb2.RUN_STATUS_WAITING:
-        yield f"nothing will ever happen again, and the run is {event_pb2.RunStatus.Name(status)}"
+    """Every acknowledged goal ends."""
+    if watch.state.finished is None:
+        status = event_pb2.RunStatus.Name(watch.state.status)
+        yield f"nothing will ever happen again, and the run is {status}"
 
 
 def nothing_is_missing(watch: RunWatch, now_ns: int, catalogue: Catalogue) -> Iterator[str]:
@@ -91,12 +94,12 @@ def nothing_is_missing(watch: RunWatch, now_ns: int, catalogue: Catalogue) -> It
 def gates_come_to_an_end(watch: RunWatch) -> Iterator[str]:
     """When nothing is left to happen, a run waits at no gate: somebody has decided, or its time was over.
 
-    A run that was left paused, or that has ended, has no time; a doubt may wait for longer than a seed lasts.
+    A run that was left paused, or that has ended, has no time.
     """
     state = watch.state
     if state.finished is None and not state.paused:
         for name, gate in watch.gates.items():
-            if not gate.closings and gate.opened.kind != event_pb2.GATE_KIND_DOUBT:
+            if not gate.closings:
                 yield f"nothing will ever happen again, and the gate {name} is open"
 
 
@@ -134,8 +137,10 @@ def values_flow_as_planned(watch: RunWatch) -> Iterator[str]:
         attempt = instance.current
         if step.each or step.rules or instance.settled != "done" or attempt is None or not attempt.is_act:
             continue
+        if attempt.result is None or attempt.result.message.HasField("failure"):
+            # It is done by the word of somebody.
+            continue
         assert attempt.action is not None
-        assert attempt.result is not None
         used = {**attempt.action.arguments, **attempt.result.message.arguments}
         for name, argument in step.arguments.items():
             wanted = (

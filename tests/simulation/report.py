@@ -23,7 +23,7 @@ _FAULTS = {
     "tick: ": ("late", "early", "twice"),
     "heal: ": ("retry", "retry_same_key", "read_back", "reread", "alternative"),
     "run: ": ("done", "failed", "refused", "cancelled"),
-    "gate: ": ("approved", "denied", "expired", "void"),
+    "gate: ": ("approved", "denied", "expired", "void", "happened", "repeat"),
 }
 EXPECTED = tuple(f"{group}{name}" for group, names in _FAULTS.items() for name in names)
 """What happens in every few hundred seeds: where it does not, the simulation is broken."""

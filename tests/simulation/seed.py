@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -21,7 +21,6 @@ from bus import subjects
 from bus.store import Stored
 from core.ports import Address, Record
 from core.run import VERSION
-from core.state import RunState
 from handrail.v1 import event_pb2
 from tests.simulation import ending, invariants, plans, policies, promises, tools
 from tests.simulation.broker import SimBroker
@@ -32,7 +31,6 @@ from tests.simulation.keys import SeedKey
 from tests.simulation.loop import PROCESS, SimLoop, seeded
 from tests.simulation.outcome import Outcome, Violation
 from tests.simulation.parts import Parts
-from tests.simulation.plans import Command
 from tests.simulation.processes import Process, Supervisor
 from tests.simulation.report import describe
 from tests.simulation.watch import Watch
@@ -59,10 +57,10 @@ class Simulation:
         self.supervisor = Supervisor(self.loop, self.note)
         self.broker = SimBroker(self.loop, self.weather, self._stored)
         self.drafts = plans.draw(seed)
-        key = SeedKey(seed)
         self.regime = policies.draw(seed)
         for draft, submitter in zip(self.drafts, self.regime.submitters if self.regime else (), strict=False):
             draft.submitter = submitter
+        key = SeedKey(seed)
         self.watch = Watch(
             invariants=invariants.INVARIANTS,
             effect_invariants=promises.EFFECT_INVARIANTS,
@@ -85,7 +83,7 @@ class Simulation:
             key=key,
         )
         self.client = Client(self.loop, self.supervisor, self.parts, self.note)
-        self.humans = Humans(self.loop, self.broker, self.client, self.note, seed=seed)
+        self.humans = Humans(self.loop, self.broker, self.client, self.note, self._happened, seed=seed)
         self.faults = Faults(
             self.loop,
             seed,
@@ -147,6 +145,9 @@ class Simulation:
         self.note(f"** {effect.charge.tool} happens: {effect.charge.run[-6:]} {effect.charge.attempt}")
         self.watch.see_effect(effect)
 
+    def _happened(self, run: str, step: str) -> bool:
+        return any((e.charge.run, e.charge.step) == (run, step) for e in self.world.ledger)
+
     def _lives_of(self, claimer: str) -> list[Process]:
         return [p for p in self.supervisor.all if "_" in p.place and str(self.parts.instance(p)) == claimer]
 
@@ -181,8 +182,8 @@ class Simulation:
         self.parts.begin()
         for draft in self.drafts:
             self.client.begin(draft)
-        # Those that were left paused go on; those that wait for a human are cancelled by one.
-        for phase in (self._rest, self._resume, self._cancel, self._nudge, self._judge):
+        # Those that were left paused go on.
+        for phase in (self._rest, self._resume, self._nudge, self._judge):
             phase()
             if self.outcome.violations:
                 return
@@ -203,23 +204,15 @@ class Simulation:
                 self.fail("nothing_is_missing", f"{what} (run {watch.key.run})")
             for what in promises.gates_come_to_an_end(watch):
                 self.fail("gates_come_to_an_end", f"{what} (run {watch.key.run})")
-        for what in ending.inbox_is_as_the_log(self) if self.regime is not None else ():
+        for what in ending.inbox_is_as_the_log(self):
             self.fail("inbox_is_as_the_log", what)
 
     def _resume(self) -> None:
         self.humans.calm = True
-        self._steer("resume", lambda state: state.paused)
-
-    def _cancel(self) -> None:
-        self._steer("cancel", lambda state: state.status == event_pb2.RUN_STATUS_WAITING)
-
-    def _steer(self, command: Command, chosen: Callable[[RunState], bool]) -> None:
         for watch in self.watch.runs.values():
-            if watch.state.finished is None and chosen(watch.state):
-                self.outcome.counts[
-                    f"at rest: {event_pb2.RunStatus.Name(watch.state.status)[11:].lower()}"
-                ] += 1
-                self.client.order(watch.key.run, command)
+            if watch.state.finished is None and watch.state.paused:
+                self.outcome.counts["at rest: paused"] += 1
+                self.client.order(watch.key.run, "resume")
         self._rest()
 
     def _nudge(self) -> None:

@@ -96,6 +96,8 @@ class RunWatch:
     keys: dict[str, str] = field(default_factory=dict)
     effects: dict[str, list[Effect]] = field(default_factory=dict)
     doubted: set[str] = field(default_factory=set)
+    # What somebody wants done again, not knowing whether it has happened.
+    wanted_again: set[str] = field(default_factory=set)
     gates: dict[str, GateWatch] = field(default_factory=dict)
     # All that was ever said, whatever came of it.
     said: list[Said] = field(default_factory=list)
@@ -257,11 +259,13 @@ class Watch:
         elif look.arm == "gate_opened" and look.counts:
             gates[event.gate_opened.gate] = GateWatch(record.sequence, event.gate_opened)
             waiting = [look.before.instances[item.step] for item in event.gate_opened.items]
-            self.counts["gate: of a retry"] += any(instance.current for instance in waiting)
-            self.counts["gate: of a doubt"] += any(instance.doubtful for instance in waiting)
+            kind = "doubt" if event.gate_opened.kind == event_pb2.GATE_KIND_DOUBT else "retry"
+            self.counts[f"gate: of a {kind}"] += any(instance.current for instance in waiting)
         elif look.arm == "gate_closed" and look.counts and look.basis is not None:
             outcome = event_pb2.GateOutcome.Name(event.gate_closed.outcome)
             self.counts[f"gate: {outcome.removeprefix('GATE_OUTCOME_').lower()}"] += 1
+            if event.gate_closed.outcome == event_pb2.GATE_OUTCOME_REPEAT:
+                look.run.wanted_again |= {i.step for i in gates[event.gate_closed.gate].opened.items}
             closing = Closing(record.sequence, event.gate_closed, look.basis.policy)
             gates[event.gate_closed.gate].closings.append(closing)
 

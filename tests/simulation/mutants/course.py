@@ -56,13 +56,13 @@ def chains_that_never_break() -> Patch:
     return patch.object(RunState, "left_behind", lambda self, attempt: False)
 
 
-@planted(within=2000)
+@planted(within=2000, policies=False)
 def chains_count_at_once() -> Patch:
     """A read of a chain is done before the one that it rests on."""
     return patch.object(RunState, "stands", lambda self, attempt_id: True)
 
 
-@planted(within=2000)
+@planted(within=2000, policies=False)
 def verdict_on_any_result() -> Patch:
     """A verdict counts whatever result it names."""
     on_verdict = run.HANDLERS["verdict"][1]

@@ -41,27 +41,27 @@ def _decided(change: Callable[[RunState, Any, event_pb2.Decide], Any]) -> Patch:
 
 def _held(change: Callable[[Any, Any], Any]) -> Patch:
     """Hold an action back as if its instance were another."""
-    hold = Course._ask_policy
+    ask_policy = Course._ask_policy
 
     def held(self: Any, instance: Any, *rest: Any) -> Any:
-        return hold(self, change(self.state, instance), *rest)
+        return ask_policy(self, change(self.state, instance), *rest)
 
     return patch.object(Course, "_ask_policy", held)
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def gates_are_for_first_attempts() -> Patch:
     """What is tried again needs no approval, whatever has changed since."""
-    hold = Course._ask_policy
+    ask_policy = Course._ask_policy
 
     def lax(self: Any, instance: Any, *rest: Any) -> Any:
         tried = any(attempt.action is not None for attempt in instance.attempts)
-        return Grounds() if tried else hold(self, instance, *rest)
+        return Grounds(self.rules.policy.version) if tried else ask_policy(self, instance, *rest)
 
     return patch.object(Course, "_ask_policy", lax)
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def one_person_is_a_quorum() -> Patch:
     """Who approves twice counts twice."""
     on_decide = run.HANDLERS["decide"][1]
@@ -77,7 +77,7 @@ def one_person_is_a_quorum() -> Patch:
     return _decided(counting)
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def any_binding_will_do() -> Patch:
     """A decision counts whatever it was made about."""
     on_decide = run.HANDLERS["decide"][1]
@@ -91,7 +91,7 @@ def any_binding_will_do() -> Patch:
     return _decided(trusting)
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def closed_gates_are_decided_again() -> Patch:
     """A decision that comes after the end of a gate opens it once more."""
     on_decide = run.HANDLERS["decide"][1]
@@ -103,7 +103,7 @@ def closed_gates_are_decided_again() -> Patch:
     return _decided(again)
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def late_approvals_count() -> Patch:
     """An approval counts though it came after the end of the gate."""
     return _judged(
@@ -111,7 +111,7 @@ def late_approvals_count() -> Patch:
     )
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def denials_need_to_be_first() -> Patch:
     """Where one of two has approved, the denial of another is not heard."""
 
@@ -123,7 +123,7 @@ def denials_need_to_be_first() -> Patch:
     return _judged(deaf)
 
 
-@planted(within=50)
+@planted(within=50, policies=True)
 def quorums_are_of_one() -> Patch:
     """One approval is enough for everything."""
 
@@ -136,7 +136,7 @@ def quorums_are_of_one() -> Patch:
     return _judged(alone)
 
 
-@planted(within=50)
+@planted(within=50, policies=True)
 def anybody_may_approve() -> Patch:
     """Nobody is asked who may decide."""
     judge = gates.judge
@@ -147,7 +147,7 @@ def anybody_may_approve() -> Patch:
     return patch.object(gates, "judge", open_to_all)
 
 
-@planted(within=400)
+@planted(within=400, policies=True)
 def approvers_of_one_item_approve_all() -> Patch:
     """Of a fan-out, who may decide about its first item may decide about every other."""
     may_decide = Rules.may_decide
@@ -161,7 +161,7 @@ def approvers_of_one_item_approve_all() -> Patch:
     return patch.object(Rules, "may_decide", hasty)
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def policies_do_not_void() -> Patch:
     """What waits under an older policy is decided under that."""
     judge = gates.judge
@@ -172,7 +172,7 @@ def policies_do_not_void() -> Patch:
     return patch.object(gates, "judge", faithful)
 
 
-@planted(within=50)
+@planted(within=50, policies=True)
 def silence_is_consent() -> Patch:
     """What nobody has decided in time is done."""
     judge = gates.judge
@@ -187,17 +187,26 @@ def silence_is_consent() -> Patch:
     return patch.object(gates, "judge", consenting)
 
 
-@planted(within=150)
+class _Everything(dict[str, str]):
+    """All that can be approved, at the first gate."""
+
+    def __contains__(self, binding: object) -> bool:
+        return True
+
+    def __missing__(self, binding: str) -> str:
+        return "g1"
+
+
+@planted(within=150, policies=True)
 def void_is_approved() -> Patch:
     """What waited at a gate that is void may be done."""
-    ask = Course._ask_policy
 
-    def easy(self: Any, instance: Any, *rest: Any) -> Any:
-        closed = [gate for gate in self.state.gates.values() if gate.closed and gate.closed.outcome == VOID]
+    def easy(state: RunState, instance: Any) -> Any:
+        closed = [gate for gate in state.gates.values() if gate.closed and gate.closed.outcome == VOID]
         voided = any(item.step == instance.id for gate in closed for item in gate.opened.items)
-        return Grounds() if voided else ask(self, instance, *rest)
+        return replace(instance, approved=_Everything()) if voided else instance
 
-    return patch.object(Course, "_ask_policy", easy)
+    return _held(easy)
 
 
 def _bound_without(field: str) -> Patch:
@@ -214,13 +223,13 @@ def _bound_without(field: str) -> Patch:
     return patch.object(gates, "item", loose)
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def approvals_outlive_their_policy() -> Patch:
     """What was approved under an older policy is approved under every other."""
     return _bound_without("version")
 
 
-@planted(within=400)
+@planted(within=1000, policies=True)
 def approvals_are_shared() -> Patch:
     """What was approved for one step is approved for every other that does the same."""
 
@@ -236,13 +245,39 @@ def approvals_are_shared() -> Patch:
     return both()
 
 
-@planted(within=50)
+@planted(within=50, policies=True)
 def denials_are_forgotten() -> Patch:
     """What was denied is asked about again."""
     return _held(lambda state, instance: replace(instance, denied=""))
 
 
-@planted(within=50)
+@planted(within=150)
+def doubts_are_asked_about_again() -> Patch:
+    """A doubt that somebody has given up, or that nobody has settled in time, is asked about once more."""
+    meet_doubt = Course._meet_doubt
+
+    def stubborn(self: Any, instance: Any) -> Any:
+        return meet_doubt(self, replace(instance, denied=""))
+
+    return patch.object(Course, "_meet_doubt", stubborn)
+
+
+@planted(within=400)
+def what_happened_is_done_again() -> Patch:
+    """Where somebody says of a doubt that it happened, it is done again."""
+    on_closed = run.HANDLERS["gate_closed"][1]
+
+    def again(state: Any, record: Any, body: event_pb2.GateClosed) -> Any:
+        copy = event_pb2.GateClosed()
+        copy.CopyFrom(body)
+        if body.outcome == event_pb2.GATE_OUTCOME_HAPPENED:
+            copy.outcome = event_pb2.GATE_OUTCOME_REPEAT
+        return on_closed(state, record, copy)
+
+    return handling("gate_closed", again)
+
+
+@planted(within=50, policies=True)
 def refusals_are_ignored() -> Patch:
     """What the policy refuses is done, if nobody has to approve it."""
     rule = Rules.rule
@@ -254,7 +289,7 @@ def refusals_are_ignored() -> Patch:
     return patch.object(Rules, "rule", deaf)
 
 
-@planted(within=400)
+@planted(within=400, policies=True)
 def chains_run_ahead_of_policies() -> Patch:
     """A read is asked for with its chain though the policy cannot say yet what it says of it."""
     rule = Rules.rule
@@ -265,7 +300,7 @@ def chains_run_ahead_of_policies() -> Patch:
     return patch.object(Rules, "rule", hasty)
 
 
-@planted(within=150)
+@planted(within=150, policies=True)
 def gates_outlive_a_cancel() -> Patch:
     """A run that was cancelled goes on where somebody approves."""
     ending = Course._ending

@@ -127,7 +127,7 @@ def ask_is_acked_first() -> Patch:
     return patch.object(Worker, "_act", hasty)
 
 
-@planted(within=1000)
+@planted(within=1000, policies=False)
 def chains_go_on() -> Patch:
     """A worker reads the rest of a chain though a link of it has failed."""
 

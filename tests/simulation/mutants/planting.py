@@ -20,6 +20,8 @@ class Mutant:
     plant: Callable[[], Patch]
     # The seeds from 0 on, one of which finds it.
     within: int
+    # Whether it is looked for where there is a policy, where there is none, or everywhere.
+    policies: bool | None
 
 
 def handling(arm: str, handler: Any) -> Patch:
@@ -31,11 +33,13 @@ def handling(arm: str, handler: Any) -> Patch:
 MUTANTS: dict[str, Mutant] = {}
 
 
-def planted(*, within: int) -> Callable[[Callable[[], Patch]], Callable[[], Patch]]:
+def planted(
+    *, within: int, policies: bool | None = None
+) -> Callable[[Callable[[], Patch]], Callable[[], Patch]]:
     """Register a patch under its name."""
 
     def register(plant: Callable[[], Patch]) -> Callable[[], Patch]:
-        MUTANTS[plant.__name__] = Mutant(plant, within)
+        MUTANTS[plant.__name__] = Mutant(plant, within, policies)
         return plant
 
     return register
