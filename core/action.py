@@ -10,7 +10,7 @@ from typing import Any
 
 from core import permits, values
 from core.permits import Grounds
-from core.plan import attempt_id
+from core.plan import attempt_id, is_compensation
 from core.state import Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -58,13 +58,15 @@ def authorise(
         body.arguments[name].CopyFrom(values.inline(value))
     for name, argument in (pending or {}).items():
         body.pending[name].CopyFrom(argument)
-    body.timeout.FromNanoseconds(_timeout_ns(state, step, contract, now_ns))
+    # An undo is made when the run has ended, however late that is.
+    deadline_ns = 0 if is_compensation(instance.id) else state.deadline_ns
+    body.timeout.FromNanoseconds(_timeout_ns(deadline_ns, step, contract, now_ns))
     permits.bind(body, state.key, contract.toolbox, arguments, grounds, now_ns + PERMIT_LIFE_NS)
     return body
 
 
-def _timeout_ns(state: RunState, step: plan_pb2.Step, contract: tool_pb2.ToolContract, now_ns: int) -> int:
+def _timeout_ns(deadline_ns: int, step: plan_pb2.Step, contract: tool_pb2.ToolContract, now_ns: int) -> int:
     own = step.timeout.ToNanoseconds() if step.HasField("timeout") else int(contract.timeout_s * 1e9)
-    if state.deadline_ns > now_ns:
-        own = min(own, state.deadline_ns - now_ns)
+    if deadline_ns > now_ns:
+        own = min(own, deadline_ns - now_ns)
     return max(own, MIN_TIMEOUT_NS)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core import conditions, schemas, spelling, values
+from core import conditions, judgement, schemas, spelling, values
 from core.errors import HandrailError
 from core.labels import split_endorsed
 from handrail.tool import MAX_TOOL_TIMEOUT_S, Contract, ReadCall, Tool
@@ -49,6 +49,7 @@ def to_proto(contract: Contract) -> tool_pb2.ToolContract:
         reads=[tool_pb2.ReadCall(name=r.name, tool=r.tool, arguments=r.arguments) for r in contract.reads],
         critical=contract.critical,
         endorses=contract.endorses,
+        undo_arguments=contract.undo_arguments,
     )
 
 
@@ -67,6 +68,7 @@ def from_proto(message: tool_pb2.ToolContract) -> Contract:
             ),
             critical=tuple(message.critical),
             endorses=tuple(message.endorses),
+            undo_arguments=dict(message.undo_arguments),
         )
     except (ValidationError, ValueError, values.BadValue) as error:
         raise BadContract(f"the contract of {message.name!r:.80} cannot be read: {error}") from None
@@ -106,6 +108,7 @@ def _check(contract: Contract, known: Mapping[str, Contract]) -> Iterator[plan_p
         *_check_effect(contract),
         *_check_key(contract),
         *_check_others(contract, known),
+        *_check_undo(contract, known),
         *_check_reads(contract, known),
         *_check_conditions(contract),
     ):
@@ -207,11 +210,7 @@ def _check_others(contract: Contract, known: Mapping[str, Contract]) -> _Found:
         name = getattr(contract, field)
         if name and name not in known:
             yield field, "unknown_tool", f"there is no tool '{name}'{spelling.hint(name, known)}"
-    undo, readback = known.get(contract.undo), known.get(contract.readback)
-    if undo is not None and not undo.has_effect:
-        yield "undo", "bad_undo", f"{undo.name} only reads, so it undoes nothing"
-    if undo is not None and undo.name == contract.name:
-        yield "undo", "bad_undo", "a tool cannot undo itself"
+    readback = known.get(contract.readback)
     if readback is not None:
         if readback.has_effect:
             yield (
@@ -225,6 +224,37 @@ def _check_others(contract: Contract, known: Mapping[str, Contract]) -> _Found:
                 "bad_readback",
                 f"{readback.name} must have exactly one required argument, named 'key'",
             )
+
+
+def _check_undo(contract: Contract, known: Mapping[str, Contract]) -> _Found:
+    if contract.effect == "irreversible" and contract.undo:
+        yield "undo", "bad_undo", "what can be undone is not irreversible: say effect='write', or no undo"
+    for name, expression in contract.undo_arguments.items():
+        for wrong in _wrong(expression, contract, {"args", "output", "reads"}):
+            yield f"undo.{name[:64]}", "bad_condition", wrong
+    undo = known.get(contract.undo)
+    if undo is None:
+        return
+    if not undo.has_effect:
+        yield "undo", "bad_undo", f"{undo.name} only reads, so it undoes nothing"
+    for wrong in _misnamed(contract.undo_arguments, undo):
+        yield "undo", "bad_undo", f"{wrong}; write undo=call('{undo.name}', argument='output.id')"
+    used = judgement.needed_to_undo(to_proto(contract))
+    for read in contract.reads:
+        if read.name not in used:
+            continue
+        if any("output" in conditions.variables(text) for text in read.arguments.values()):
+            yield (
+                "undo",
+                "bad_undo",
+                f"reads.{read.name} needs the output, and undo needs it before the action",
+            )
+        target = known.get(read.tool)
+        if target is not None and target.toolbox != contract.toolbox:
+            message = (
+                f"{read.tool} is in toolbox {target.toolbox}: the worker that acts cannot call it before"
+            )
+            yield "undo", "bad_undo", message
 
 
 def _check_reads(contract: Contract, known: Mapping[str, Contract]) -> _Found:
@@ -261,11 +291,15 @@ def _check_reads(contract: Contract, known: Mapping[str, Contract]) -> _Found:
 def _misfits(read: ReadCall, target: Contract) -> Iterator[str]:
     if target.has_effect:
         yield f"{target.name} has an effect ({target.effect}); a read call may only read"
-    for name in read.arguments:
+    yield from _misnamed(read.arguments, target)
+
+
+def _misnamed(arguments: Mapping[str, str], target: Contract) -> Iterator[str]:
+    for name in arguments:
         if name not in _parameters(target):
             yield f"{target.name} has no argument '{name}'{spelling.hint(name, _parameters(target))}"
     for name in target.input_schema.get("required", ()):
-        if name not in read.arguments:
+        if name not in arguments:
             yield f"{target.name} needs the argument '{name}'"
 
 

@@ -65,6 +65,7 @@ class Course:
         self.scope = Scope(state, self.steps, self.needs, contents)
         self.room = MAX_IN_FLIGHT - len(state.in_flight)
         self.actions = state.actions
+        self.max_actions = state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         self.heals = state.heals
 
     def moves(self) -> list[Move]:
@@ -76,8 +77,8 @@ class Course:
         if ending is not None:
             return self._wind_down(ending)
         if not state.open:
-            return [finish(event_pb2.RUN_STATUS_DONE)]
-        moves: list[Move] = [Arm("deadline", state.deadline_ns)] if state.deadline_ns else []
+            return [self._done()]
+        moves = self._deadline()
         if state.paused:
             return moves + self._take_back("paused") + self._resolve_only() + self._open_gates()
         for gate in state.open_gates:
@@ -101,6 +102,13 @@ class Course:
 
     # --- the end ---------------------------------------------------------------------------------
 
+    def _deadline(self) -> list[Move]:
+        return [Arm("deadline", self.state.deadline_ns)] if self.state.deadline_ns else []
+
+    def _done(self) -> Decide:
+        """Return how the run ends when nothing is left to be done."""
+        return finish(event_pb2.RUN_STATUS_DONE)
+
     def _ending(self) -> Decide | None:
         """Return how the run ends early, if it must."""
         state = self.state
@@ -116,9 +124,8 @@ class Course:
 
     def _wind_down(self, ending: Decide) -> list[Move]:
         """Start nothing, take back what has not started, see the rest through, then end."""
-        moves = (
-            self._take_back(ending.body.failure.code) if isinstance(ending.body, event_pb2.Finished) else []
-        )
+        assert isinstance(ending.body, event_pb2.Finished | event_pb2.UndoEnded)
+        moves = self._take_back(ending.body.failure.code)
         moves += self._resolve_only()
         owed = [a for a in self.state.in_flight if a.action is not None]
         return moves if moves or owed else [ending]
@@ -314,9 +321,8 @@ class Course:
         if found:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)
             return self._fail(instance, failures.BAD_ARGUMENTS, f"{tool}: {text}")
-        limit = self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
-        if self.actions >= limit:
-            return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
+        if self.actions >= self.max_actions:
+            return self._fail(instance, failures.BUDGET, f"the run has used its {self.max_actions} actions")
         grounds = Grounds()
         if kind == event_pb2.ACTION_KIND_ACT:
             ruled = self._ask_policy(instance, contract, arguments)
@@ -367,8 +373,8 @@ class Course:
         contract = self.state.contracts[first.body.tool]
         if contract.effect != tool_pb2.EFFECT_READ or first.body.resolves or instance.index is not None:
             return moves
-        chain, said, limit = [instance.step], [first], self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
-        while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < limit:
+        chain, said = [instance.step], [first]
+        while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < self.max_actions:
             found = next_link(self.state, self.shape, chain, chain[-1], contract.toolbox)
             link = self._link(found, chain, said[-1].body) if found is not None else None
             if found is None or link is None:

@@ -15,9 +15,11 @@ from core.course import MIND_POOL, Course, deadline_failure, finish
 from core.failures import permanent
 from core.moves import Arm, Decide, Load, Move, ask, note
 from core.policy import NoRules, Policy
-from core.rules import Call, Rules, calls, forbidden, outlook
+from core.rules import Call, Rules, calls, forbidden, outlook, outlook_of
 from core.run import plan_attempt
-from core.state import RunState
+from core.state import Instance, RunState, Undo, evolve
+from core.undo import plan_undo
+from core.undo_course import UndoCourse
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 MAX_PLAN_ASKS = 3
@@ -40,15 +42,65 @@ def decide(
     state: RunState, now_ns: int, catalogue: Catalogue, contents: Mapping[str, str] | None = None
 ) -> list[Move]:
     """Return what to do next; nothing when the run waits for somebody, or has ended."""
-    if state.submit is None or state.finished is not None or state.unreadable:
+    if state.submit is None or state.over or state.unreadable:
         return []
+    contents = contents or {}
     try:
         if state.plan is None:
             return _plan(state, now_ns, catalogue)
+        if state.undo is not None and state.undoing:
+            return _undo(state, state.undo, now_ns, catalogue, contents)
         rules = Rules(state, catalogue.policy, now_ns, catalogue.gate_life_ns)
-        return Course(state, now_ns, contents or {}, rules).moves()
+        moves = Course(state, now_ns, contents, rules).moves()
+        if state.goal.undo_on_failure and state.undo is None and _is_failure(moves):
+            planned = plan_undo(state, catalogue.contracts, contents, event_pb2.Undo())
+            return [note("undo_planned", planned)]
+        return moves
     except values.NotLoaded as missing:
         return [Load(missing.blob)]
+
+
+# --- undo ----------------------------------------------------------------------------------------------
+
+
+def _is_failure(moves: list[Move]) -> bool:
+    """Whether all that is left to do is to end as failed."""
+    last = moves[-1] if moves else None
+    if not isinstance(last, Decide) or not isinstance(last.body, event_pb2.Finished):
+        return False
+    return last.body.status == event_pb2.RUN_STATUS_FAILED
+
+
+def _undo(
+    state: RunState, undo: Undo, now_ns: int, catalogue: Catalogue, contents: Mapping[str, str]
+) -> list[Move]:
+    if undo.planned is None:
+        planned = plan_undo(state, catalogue.contracts, contents, undo.asked or event_pb2.Undo())
+        if planned.dry_run:
+            _look_ahead(state, planned, now_ns, catalogue, contents)
+        return [note("undo_planned", planned)]
+    if undo.is_dry:
+        return [note("undo_ended", event_pb2.UndoEnded(status=state.standing))]
+    rules = Rules(state, catalogue.policy, now_ns, catalogue.gate_life_ns)
+    return UndoCourse(state, now_ns, contents, rules).moves()
+
+
+def _look_ahead(
+    state: RunState,
+    planned: event_pb2.UndoPlanned,
+    now_ns: int,
+    catalogue: Catalogue,
+    contents: Mapping[str, str],
+) -> None:
+    """Say of each compensation what would come of it."""
+    contracts = {**planned.contracts, **state.contracts}
+    imagined = evolve(state, undo=Undo(planned=planned), contracts=contracts)
+    rules = Rules(imagined, catalogue.policy, now_ns, catalogue.gate_life_ns)
+    for one in planned.compensations:
+        instance, contract = Instance(id=one.step.id, step=one.step.id), contracts[one.step.tool]
+        arguments = {name: values.load(held.constant, contents) for name, held in one.step.arguments.items()}
+        ruling = rules.rule(instance, contract, arguments)
+        planned.outlook.append(outlook_of(one.step, contract, ruling, rules.labels(one.step.id)))
 
 
 # --- until there is a plan ---------------------------------------------------------------------------

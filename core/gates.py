@@ -74,8 +74,12 @@ def open_gates(
     doubts: Sequence[Gated],
     version: str,
     expires_ns: int,
+    submitter: str = "",
 ) -> list[Move]:
-    """Open a gate for the actions of each step, where they are many several, and one for each doubt."""
+    """Open a gate for the actions of each step, where they are many several, and one for each doubt.
+
+    `submitter` is in whose name they are done, where that is not the run's.
+    """
     action, doubt = event_pb2.GATE_KIND_ACTION, event_pb2.GATE_KIND_DOUBT
     wanted = [(action, step, some) for step, actions in gated.items() for some in _bounded(actions)]
     wanted += [(doubt, state.instances[one.item.step].step, [one]) for one in doubts]
@@ -84,6 +88,7 @@ def open_gates(
         body = event_pb2.GateOpened(
             gate=f"g{number}", kind=kind, step=step, items=[one.item for one in some], policy=version
         )
+        body.submitter = submitter
         body.quorum = max(one.ruling.quorum for one in some)
         # A dictionary, for the order in which they were found.
         reasons = {(r.rule, r.text): None for one in some for r in one.ruling.reasons}

@@ -11,6 +11,7 @@ import hashlib
 
 from core import failures
 from core.moves import Decide, note
+from core.plan import is_compensation
 from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, tool_pb2
 
@@ -91,14 +92,16 @@ class Healer:
     # --- moves -----------------------------------------------------------------------------------
 
     def fail(self, failure: event_pb2.Failure) -> Decide:
-        """Give the step up; where an earlier effect is in doubt, a human must look first."""
-        if self.instance.doubtful is not None:
+        """Give the step up; where an earlier effect is in doubt, or an undo is, a human must look first."""
+        is_undo = is_compensation(self.instance.id) and not self.instance.denied
+        if self.instance.doubtful is not None or is_undo:
             return self.surface(self.instance.current or self.instance.doubtful, failure.message)
         return note("step_failed", event_pb2.StepFailed(step=self.instance.id, failure=failure))
 
-    def surface(self, attempt: Attempt, why: str) -> Decide:
-        """Say that the effect is in doubt: a human must look."""
-        return note("in_doubt", event_pb2.InDoubt(step=self.instance.id, attempt=attempt.id, why=why))
+    def surface(self, attempt: Attempt | None, why: str) -> Decide:
+        """Say that the effect is in doubt, or an undo has failed: a human must look."""
+        name = attempt.id if attempt is not None else ""
+        return note("in_doubt", event_pb2.InDoubt(step=self.instance.id, attempt=name, why=why))
 
     def heal(
         self, attempt: Attempt, strategy: str, cause: event_pb2.Failure, delay_ns: int, tool: str = ""

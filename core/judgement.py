@@ -6,7 +6,7 @@ after it (`post`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from core import conditions, values
@@ -19,14 +19,19 @@ CallRead = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 
 async def observe(
-    contract: tool_pb2.ToolContract, scope: Mapping[str, Any], call: CallRead
+    contract: tool_pb2.ToolContract,
+    scope: Mapping[str, Any],
+    call: CallRead,
+    names: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Make the read calls of a contract whose arguments the scope can give; return the outputs by name.
 
-    Before an action there is no output yet: calls that need it are left out.
+    Before an action there is no output yet: calls that need it are left out. With `names` no others are made.
     """
     seen: dict[str, Any] = {}
     for read in contract.reads:
+        if names is not None and read.name not in names:
+            continue
         if "output" not in scope and any(
             "output" in conditions.variables(e) for e in read.arguments.values()
         ):
@@ -34,6 +39,13 @@ async def observe(
         arguments = {name: conditions.evaluate(text, scope) for name, text in read.arguments.items()}
         seen[read.name] = await call(read.tool, arguments)
     return seen
+
+
+def needed_to_undo(contract: tool_pb2.ToolContract) -> frozenset[str]:
+    """Return the names of the reads that the contract's undo needs as they were before the action."""
+    return frozenset(
+        name for text in contract.undo_arguments.values() for name in conditions.fields(text, "reads")
+    )
 
 
 def judge(expressions: list[str], scope: Mapping[str, Any]) -> list[event_pb2.Evidence]:

@@ -21,6 +21,8 @@ DecisionBody = (
     | event_pb2.ProposalRefused
     | event_pb2.GateOpened
     | event_pb2.GateClosed
+    | event_pb2.UndoPlanned
+    | event_pb2.UndoEnded
     | event_pb2.Finished
 )
 

@@ -23,6 +23,7 @@ MAX_REFERENCE_CHARS = 512
 _ROOT = re.compile(r"\$([a-z][a-z0-9_]{0,62})(?![A-Za-z0-9_])")
 _PART = re.compile(r"\.([A-Za-z_][A-Za-z0-9_-]*)|\[(0|[1-9][0-9]{0,8})\]")
 _MAX_NAMES_SHOWN = 8
+_UNDO = "undo-"
 
 
 class BadReference(HandrailError):
@@ -128,6 +129,16 @@ def find_cycle(needs: Mapping[str, Collection[str]]) -> list[str] | None:
 def instance(step_id: str, index: int | None = None) -> str:
     """Name a step's instance: "refund", or "refund-3" in a fan-out."""
     return step_id if index is None else f"{step_id}-{index}"
+
+
+def compensation(instance: str) -> str:
+    """Name the compensation of an instance: "undo-refund-3"."""
+    return f"{_UNDO}{instance}"
+
+
+def is_compensation(instance: str) -> bool:
+    """Whether an instance, or an attempt at one, is a compensation ("undo-3" is an item of a step "undo")."""
+    return instance.startswith(_UNDO) and instance[len(_UNDO) :][:1].isalpha()
 
 
 def attempt_id(instance: str, n: int) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from core import failures, gates, values
+from core import failures, gates, undo, values
 from core.labels import Label, labels_of
 from core.moves import Move
+from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
 from core.spending import spent
 from core.state import Gate, Instance, RunState
@@ -80,13 +81,15 @@ def forbidden(found: Sequence[Call]) -> list[plan_pb2.Violation]:
 
 def outlook(found: Sequence[Call]) -> list[event_pb2.Outlook]:
     """Return what would come of each step of a plan."""
-    return [_outlook(call) for call in found]
+    return [outlook_of(call.step, call.contract, call.ruling, call.labels) for call in found]
 
 
-def _outlook(call: Call) -> event_pb2.Outlook:
-    contract, ruling = call.contract, call.ruling
+def outlook_of(
+    step: plan_pb2.Step, contract: tool_pb2.ToolContract, ruling: Ruling, labels: Mapping[str, Label]
+) -> event_pb2.Outlook:
+    """Return what would come of one call."""
     seen = event_pb2.Outlook(
-        step=call.step.id,
+        step=step.id,
         tool=contract.name,
         ruling=event_pb2.RULING_OUTCOME_OPEN if ruling.open else _OUTCOMES[ruling.outcome],
         quorum=ruling.quorum,
@@ -95,10 +98,10 @@ def _outlook(call: Call) -> event_pb2.Outlook:
         undo=contract.undo,
     )
     for name in contract.critical:
-        label = call.labels.get(name)
+        label = labels.get(name)
         if label is not None and label.untrusted:
             seen.untrusted.add(argument=name, steps=sorted(label.steps))
-    timeout_ns = call.step.timeout.ToNanoseconds() or int(contract.timeout_s * 1e9)
+    timeout_ns = step.timeout.ToNanoseconds() or int(contract.timeout_s * 1e9)
     seen.at_most.FromNanoseconds(timeout_ns)
     return seen
 
@@ -162,6 +165,8 @@ class Rules:
     def labels(self, step: str) -> Mapping[str, Label]:
         """Return who has written what a step is taken with."""
         assert self.state.plan is not None
+        if is_compensation(step):
+            return undo.labels(self.state, step)
         return labels_of(self.state.plan, self.state.contracts).of_action(step)
 
     def gated(
@@ -195,7 +200,9 @@ class Rules:
     def open(self, gated: Mapping[str, Sequence[gates.Gated]], doubts: Sequence[gates.Gated]) -> list[Move]:
         """Open the gates for what was gathered: by step what must be approved, and what is in doubt."""
         expires_ns = self.now_ns + self.gate_life_ns
-        return gates.open_gates(self.state, gated, doubts, self.policy.version, expires_ns)
+        planned = self.state.undo.planned if self.state.undo is not None and self.state.undoing else None
+        submitter = planned.submitter if planned is not None else ""
+        return gates.open_gates(self.state, gated, doubts, self.policy.version, expires_ns, submitter)
 
     def judge(self, gate: Gate, contents: Mapping[str, str]) -> list[Move]:
         """Return what becomes of an open gate."""
@@ -229,7 +236,7 @@ class Rules:
         # What an earlier attempt at the same has come to is not spent twice.
         others = [amounts for held, amounts in self._spent.items() if held != instance_id]
         return Request(
-            user=self.state.goal.submitter,
+            user=self._user(instance_id),
             tenant=self.state.key.tenant,
             contract=contract,
             arguments=arguments,
@@ -239,6 +246,13 @@ class Rules:
             spent=sum(others, Counter[str]()),
             now_ns=self.now_ns,
         )
+
+    def _user(self, instance_id: str) -> str:
+        """Return in whose name an action is done: an undo in that of whoever undoes."""
+        planned = self.state.undo.planned if self.state.undo is not None else None
+        if planned is not None and is_compensation(instance_id):
+            return planned.submitter
+        return self.state.goal.submitter
 
 
 def _untrusted(labels: Mapping[str, Label]) -> frozenset[str]:

@@ -17,6 +17,7 @@ from core.chain import took_what_counts
 from core.gates import CHOICES, REFUSED
 from core.healing import RETRY_SAME_KEY
 from core.plan import instance as instance_id
+from core.plan import is_compensation
 from core.ports import Address, Record, RunKey
 from core.state import (
     Attempt,
@@ -26,15 +27,16 @@ from core.state import (
     Instance,
     ResultFact,
     RunState,
+    Undo,
     VerdictFact,
     evolve,
 )
 from handrail.v1 import event_pb2
 
-VERSION = 3
+VERSION = 4
 """The version of the vocabulary that this code writes, and the newest that it reads.
 
-2 brought bundles, 3 gates.
+2 brought bundles, 3 gates, 4 undo.
 """
 
 MAX_DECISIONS = 64
@@ -51,6 +53,7 @@ ENDED: frozenset[int] = frozenset(
         event_pb2.RUN_STATUS_FAILED,
         event_pb2.RUN_STATUS_REFUSED,
         event_pb2.RUN_STATUS_CANCELLED,
+        event_pb2.RUN_STATUS_UNDONE,
     )
 )
 
@@ -64,6 +67,8 @@ BUNDLED: frozenset[str] = frozenset(
         "healed",
         "proposal_refused",
         "gate_closed",
+        "undo_planned",
+        "undo_ended",
         "action",
         "result",
         "verdict",
@@ -150,14 +155,32 @@ def apply_part(state: RunState, record: Record) -> RunState:
             return evolve(state, unreadable=True)
         return _stray(_on_unreadable(state, record))
     topic, handler = HANDLERS[arm]
-    if not _fits(topic, record) or state.finished is not None:
+    body = getattr(event, arm)
+    if not _fits(topic, record) or not _counts(state, arm, body):
         return _stray(state)
-    changed = handler(state, record, getattr(event, arm))
+    changed = handler(state, record, body)
     return _stray(state) if changed is None else changed
 
 
 def _stray(state: RunState) -> RunState:
     return evolve(state, strays=state.strays + 1)
+
+
+def _counts(state: RunState, arm: str, body: Any) -> bool:
+    """Whether an event counts now: after the end an undo does, and from its plan on only compensations."""
+    if state.over:
+        return arm == "undo"
+    if not state.undoing or state.undo is None:
+        return True
+    if state.undo.planned is None:
+        return arm in ("undo_planned", "cancel")
+    if arm in ("cancel", "pause", "resume", "undo_ended"):
+        return True
+    if arm == "gate_opened":
+        return all(is_compensation(item.step) for item in body.items)
+    if arm in ("gate_closed", "decide"):
+        return body.gate in state.gates and is_compensation(state.gates[body.gate].opened.step)
+    return is_compensation(getattr(body, "step", "") or getattr(body, "attempt", ""))
 
 
 def _fits(topic: tuple[str, ...], record: Record) -> bool:
@@ -231,6 +254,9 @@ def _on_submit(state: RunState, record: Record, body: event_pb2.Submit) -> RunSt
 
 
 def _on_cancel(state: RunState, record: Record, body: event_pb2.Cancel) -> RunState | None:
+    if state.undo is not None and state.undoing:
+        stopped = state.undo.cancel is None
+        return evolve(state, undo=evolve(state.undo, cancel=body)) if stopped else None
     return None if state.cancel is not None else evolve(state, cancel=body)
 
 
@@ -255,6 +281,12 @@ def _on_decide(state: RunState, record: Record, body: event_pb2.Decide) -> RunSt
         return None
     decided = evolve(gate, decisions=(*gate.decisions, Decision(record.time_ns, body)))
     return evolve(state, gates={**state.gates, body.gate: decided})
+
+
+def _on_undo(state: RunState, record: Record, body: event_pb2.Undo) -> RunState | None:
+    if state.finished is None or state.plan is None:
+        return None
+    return evolve(state, undo=Undo(asked=body))
 
 
 # --- dec -------------------------------------------------------------------------------------------
@@ -416,14 +448,48 @@ def _clear_up(state: RunState, record: Record, instance: Instance, body: event_p
     if body.outcome == event_pb2.GATE_OUTCOME_HAPPENED:
         return _settle(state, evolve(instance, settled="done", reason="", output=body.output))
     current = instance.current
-    if body.outcome == event_pb2.GATE_OUTCOME_REPEAT and current is not None:
-        heal = Heal(RETRY_SAME_KEY, current.id, record.time_ns)
+    if body.outcome == event_pb2.GATE_OUTCOME_REPEAT:
+        # A compensation may have been refused before it was ever tried.
+        heal = Heal(RETRY_SAME_KEY, current.id, record.time_ns) if current is not None else None
         return _put(state, evolve(instance, settled="", reason="", heal=heal, denied=""))
     return _put(state, instance)
 
 
+def _on_undo_planned(state: RunState, record: Record, body: event_pb2.UndoPlanned) -> RunState | None:
+    if state.finished is None and state.undo is not None:
+        return None
+    state = evolve(state, undo=evolve(state.undo or Undo(), planned=body))
+    if body.dry_run:
+        return state
+    instances = dict(state.instances)
+    for one in body.compensations:
+        instances[one.step.id] = _compensation(state, one.step.id, record.time_ns)
+    opened = frozenset(one.step.id for one in body.compensations)
+    contracts = {**body.contracts, **state.contracts}
+    # A run that was paused when it was cancelled is not to be undone only after it is resumed.
+    paused = state.paused and state.finished is None
+    return evolve(state, instances=instances, open=opened, contracts=contracts, paused=paused)
+
+
+def _compensation(state: RunState, name: str, now_ns: int) -> Instance:
+    """Return a compensation that is to be made: a new one, or one that was given up and is tried again."""
+    earlier = state.instances.get(name)
+    if earlier is None:
+        return Instance(id=name, step=name)
+    current = earlier.current
+    heal = Heal(RETRY_SAME_KEY, current.id, now_ns) if current is not None else None
+    return evolve(earlier, settled="", heal=heal, gate="", denied="", failure=None, reason="")
+
+
+def _on_undo_ended(state: RunState, record: Record, body: event_pb2.UndoEnded) -> RunState | None:
+    if state.undo is None or state.undo.planned is None:
+        return None
+    standing = body.status or state.standing
+    return evolve(state, undo=evolve(state.undo, ended=body), open=frozenset(), standing=standing)
+
+
 def _on_finished(state: RunState, record: Record, body: event_pb2.Finished) -> RunState | None:
-    return evolve(state, finished=body, ended_ns=record.time_ns)
+    return evolve(state, finished=body, ended_ns=record.time_ns, standing=body.status)
 
 
 def _on_revoked(state: RunState, record: Record, body: event_pb2.Revoked) -> RunState | None:
@@ -465,16 +531,23 @@ def _on_intent(state: RunState, record: Record, body: event_pb2.Intent) -> RunSt
     found = _answered(state, record, body.attempt)
     if found is None or not found[1].is_act or found[1].claimer or found[1].revoked:
         return None
-    changed = evolve(found[1], claimer=body.claimer or NAMELESS, claimed_ns=record.time_ns)
+    changed = evolve(
+        found[1],
+        claimer=body.claimer or NAMELESS,
+        claimed_ns=record.time_ns,
+        before=dict(body.before),
+    )
     return _change(state, found[0], changed)
 
 
 def _on_unreadable(state: RunState, record: Record) -> RunState:
     """A claim that cannot be read is a claim all the same: nobody else can have the attempt."""
-    topic = record.address.topic
-    if not _fits(("ans", "worker", "*", "intent", "*"), record) or state.finished is not None:
+    if not _fits(("ans", "worker", "*", "intent", "*"), record):
         return state
-    claimed = _on_intent(state, record, event_pb2.Intent(attempt=topic[-1], claimer=UNREADABLE))
+    claim = event_pb2.Intent(attempt=record.address.topic[-1], claimer=UNREADABLE)
+    if not _counts(state, "intent", claim):
+        return state
+    claimed = _on_intent(state, record, claim)
     return state if claimed is None else claimed
 
 
@@ -568,6 +641,7 @@ HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {
     "cancel": (("cmd", "cancel"), _on_cancel),
     "pause": (("cmd", "pause"), _on_pause),
     "resume": (("cmd", "resume"), _on_resume),
+    "undo": (("cmd", "undo"), _on_undo),
     "decide": (("cmd", "decide"), _on_decide),
     "plan_ask": (("dec", "ask", "planner", "*"), _on_plan_ask),
     "proposal_ask": (("dec", "ask", "executor", "*"), _on_proposal_ask),
@@ -583,6 +657,8 @@ HANDLERS: Mapping[str, tuple[tuple[str, ...], _Handler]] = {
     "proposal_refused": (("dec", "note", "proposal_refused"), _on_proposal_refused),
     "gate_opened": (("dec", "note", "gate_opened"), _on_gate_opened),
     "gate_closed": (("dec", "note", "gate_closed"), _on_gate_closed),
+    "undo_planned": (("dec", "note", "undo_planned"), _on_undo_planned),
+    "undo_ended": (("dec", "note", "undo_ended"), _on_undo_ended),
     "finished": (("dec", "note", "finished"), _on_finished),
     "revoked": (("dec", "claim", "*", "revoke", "*"), _on_revoked),
     "plan_answer": (("ans", "planner", "*", "plan", "*"), _on_plan_answer),

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from core.failures import BEFORE_THE_CALL, LEFT_BEHIND, failure_class
+from core.plan import is_compensation
 from core.ports import RunKey
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 Settled = Literal["", "done", "skipped", "failed", "in_doubt"]
 
-_T = TypeVar("_T", bound="Attempt | Gate | Instance | RunState")
+_T = TypeVar("_T", bound="Attempt | Gate | Instance | RunState | Undo")
 
 
 def evolve(value: _T, **changes: Any) -> _T:
@@ -81,6 +82,8 @@ class Attempt:
     asked_ns: int
     action: event_pb2.Action | None = None
     proposal_ask: event_pb2.ProposalAsk | None = None
+    # What its claimer read before it acted.
+    before: Mapping[str, plan_pb2.Value] = field(default_factory=dict)
     proposal: event_pb2.Proposal | None = None
     refused: tuple[plan_pb2.Violation, ...] = ()
     claimer: str = ""
@@ -206,6 +209,23 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class Undo:
+    """An undo of the run: asked for, planned, ended."""
+
+    # None where the goal asked for it.
+    asked: event_pb2.Undo | None = None
+    planned: event_pb2.UndoPlanned | None = None
+    cancel: event_pb2.Cancel | None = None
+    ended: event_pb2.UndoEnded | None = None
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether it only says what it would do."""
+        said = self.planned or self.asked
+        return said is not None and said.dry_run
+
+
+@dataclass(frozen=True)
 class RunState:
     """A run as its log tells it up to `applied`."""
 
@@ -237,6 +257,9 @@ class RunState:
     heals: int = 0
     finished: event_pb2.Finished | None = None
     ended_ns: int = 0
+    # The last undo, and where the run has stood since it ended.
+    undo: Undo | None = None
+    standing: event_pb2.RunStatus.ValueType = event_pb2.RUN_STATUS_UNSPECIFIED
     unreadable: bool = False
 
     @property
@@ -261,23 +284,44 @@ class RunState:
         """The one word for where the run stands."""
         if self.unreadable:
             return event_pb2.RUN_STATUS_UNREADABLE
+        if self.undoing and self.undo is not None and not self.undo.is_dry:
+            return event_pb2.RUN_STATUS_WAITING if self._needs_human else event_pb2.RUN_STATUS_UNDOING
         if self.finished is not None:
-            return self.finished.status
+            return self.standing
         if self.cancel is not None:
             return event_pb2.RUN_STATUS_CANCELLING
         if self.paused:
             return event_pb2.RUN_STATUS_PAUSED
         if self.plan is None:
             return event_pb2.RUN_STATUS_PLANNING
+        return event_pb2.RUN_STATUS_WAITING if self._needs_human else event_pb2.RUN_STATUS_RUNNING
+
+    @property
+    def _needs_human(self) -> bool:
         opened = (self.instances[i] for i in self.open)
-        if any(i.gate or i.settled == "in_doubt" for i in opened) and not self.in_flight:
-            return event_pb2.RUN_STATUS_WAITING
-        return event_pb2.RUN_STATUS_RUNNING
+        return any(i.gate or i.settled == "in_doubt" for i in opened) and not self.in_flight
+
+    @property
+    def undoing(self) -> bool:
+        """Whether an undo has been asked for and has not ended."""
+        return self.undo is not None and self.undo.ended is None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is done until somebody asks for it."""
+        return self.finished is not None and not self.undoing
 
     @property
     def open_gates(self) -> tuple[Gate, ...]:
         """The gates at which somebody has yet to decide, in the order in which they were opened."""
-        return tuple(gate for gate in self.gates.values() if gate.closed is None)
+        if self.over:
+            return ()
+        # Nothing waits any more at those that the run had left open before its undo.
+        return tuple(
+            gate
+            for gate in self.gates.values()
+            if gate.closed is None and (not self.undoing or is_compensation(gate.opened.step))
+        )
 
     @property
     def in_flight(self) -> tuple[Attempt, ...]:

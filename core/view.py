@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from core.plan import canonical_route
-from core.state import Attempt, Gate, Instance, RunState
+from core.plan import canonical_route, is_compensation
+from core.state import Attempt, Gate, Instance, RunState, Undo
+from core.undo import is_undone
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 from handrail.v1.run_service_pb2 import StepStatus
 
@@ -38,6 +39,8 @@ def view(state: RunState) -> run_service_pb2.Run:
         run.plan.CopyFrom(state.plan)
         for step in state.plan.steps:
             _add_step(run, state, step)
+    if state.undo is not None:
+        run.undo.CopyFrom(_undo(state, state.undo))
     return run
 
 
@@ -47,11 +50,11 @@ def show_gate(state: RunState, gate: Gate) -> run_service_pb2.Gate:
         id=gate_id(state.key.run, gate.opened.gate),
         run=state.key.run,
         goal=state.goal.text,
-        submitter=state.goal.submitter,
+        submitter=gate.opened.submitter or state.goal.submitter,
         what=gate.opened,
         closed=gate.closed,
     )
-    if gate.closed is None and state.finished is not None:
+    if gate.closed is None and gate not in state.open_gates:
         seen.closed.CopyFrom(left_open(gate.opened.gate))
     seen.opened.FromNanoseconds(gate.opened_ns)
     approvals = (d.message for d in gate.decisions if d.message.choice == event_pb2.GATE_CHOICE_APPROVE)
@@ -77,6 +80,31 @@ def _add_step(run: run_service_pb2.Run, state: RunState, step: plan_pb2.Step) ->
         items = (instance for instance in state.instances.values() if instance.step == step.id)
         indexed = sorted((i for i in items if i.index is not None), key=lambda i: i.index or 0)
         run.steps.extend(_step(state, item, step) for item in indexed)
+
+
+def _undo(state: RunState, undo: Undo) -> run_service_pb2.UndoState:
+    """Return how far an undo is, with every compensation of the run."""
+    asked, planned = undo.asked or event_pb2.Undo(), undo.planned or event_pb2.UndoPlanned()
+    seen = run_service_pb2.UndoState(
+        submitter=planned.submitter or asked.submitter,
+        reason=asked.reason,
+        dry_run=undo.is_dry,
+        step=asked.step,
+        stays=planned.stays,
+        ended=undo.ended is not None,
+    )
+    if undo.ended is not None and undo.ended.HasField("failure"):
+        seen.failure.CopyFrom(undo.ended.failure)
+    steps = {one.step.id: one.step for one in planned.compensations}
+    if undo.is_dry:
+        for name, step in steps.items():
+            seen.steps.append(_step(state, Instance(id=name, step=name), step))
+            seen.steps[-1].outlook.extend(one for one in planned.outlook if one.step == name)
+        return seen
+    for name, instance in state.instances.items():
+        if is_compensation(name):
+            seen.steps.append(_step(state, instance, steps.get(name, plan_pb2.Step(id=name))))
+    return seen
 
 
 def _step(state: RunState, instance: Instance, step: plan_pb2.Step) -> run_service_pb2.StepState:
@@ -106,10 +134,12 @@ def _step(state: RunState, instance: Instance, step: plan_pb2.Step) -> run_servi
 
 
 def _status(state: RunState, instance: Instance) -> StepStatus.ValueType:
+    if is_undone(state, instance.id):
+        return run_service_pb2.STEP_STATUS_UNDONE
     if instance.settled:
         return _SETTLED[instance.settled]
     current = instance.current
-    if state.finished is not None and state.finished.status != event_pb2.RUN_STATUS_DONE:
+    if _is_given_up(state, instance):
         return run_service_pb2.STEP_STATUS_CANCELLED
     if instance.count is not None:
         return run_service_pb2.STEP_STATUS_RUNNING
@@ -122,6 +152,13 @@ def _status(state: RunState, instance: Instance) -> StepStatus.ValueType:
     if current.result is not None and current.result.message.HasField("output"):
         return run_service_pb2.STEP_STATUS_VERIFYING
     return run_service_pb2.STEP_STATUS_RUNNING
+
+
+def _is_given_up(state: RunState, instance: Instance) -> bool:
+    """Whether an instance that is not settled is left as it is, because the run or the undo has ended."""
+    if is_compensation(instance.id):
+        return state.over and state.undo is not None and not state.undo.is_dry
+    return state.finished is not None and state.finished.status != event_pb2.RUN_STATUS_DONE
 
 
 def _attempt(attempt: Attempt) -> run_service_pb2.Attempt:

@@ -82,6 +82,7 @@ class Contract(BaseModel):
     readback: str = ""
     settle_s: Annotated[float, Field(ge=0, le=MAX_TOOL_TIMEOUT_S)] = 0.0
     undo: str = ""
+    undo_arguments: dict[str, str] = Field(default_factory=dict)
     reads: tuple[ReadCall, ...] = ()
     pre: str = ""
     post: str = ""
@@ -114,7 +115,7 @@ class Tool:
 
 
 def call(tool_name: str, /, **arguments: str) -> tuple[str, dict[str, str]]:
-    """Describe a read call for `reads=`: `{"order": call("get_order", order_id="args.order_id")}`."""
+    """Describe a call for `reads=` or `undo=`: `call("get_order", order_id="args.order_id")`."""
     return tool_name, arguments
 
 
@@ -126,7 +127,7 @@ def tool(
     key: str = "",
     readback: str = "",
     settle_s: float = 0.0,
-    undo: str = "",
+    undo: str | tuple[str, dict[str, str]] = "",
     reads: Mapping[str, tuple[str, dict[str, str]]] | None = None,
     pre: str = "",
     post: str = "",
@@ -141,14 +142,16 @@ def tool(
     """Make a typed function a tool.
 
     `key` names the parameter that receives the idempotency key; it is hidden from plans. `pre` and `post`
-    are CEL over `args`, `reads` and (post) `output`. `critical` names the arguments that decide whom or what
-    a call strikes, `endorses` the fields of the output that nobody outside can write ("id", "orders[].id").
-    Permission defaults to the least that fits the effect.
+    are CEL over `args`, `reads` and (post) `output`. `undo` is the call that takes the effect back, each
+    argument CEL over `args`, `output`, and `reads` as they were before. `critical` names the arguments that
+    decide whom or what a call strikes, `endorses` the fields of the output that nobody outside can write
+    ("id", "orders[].id"). Permission defaults to the least that fits the effect.
     """
 
     def decorate(function: _F) -> _F:
         model = _arguments_model(function, hidden=key)
         output: TypeAdapter[Any] = TypeAdapter(_hints(function).get("return", Any))
+        undo_tool, undo_arguments = (undo, {}) if isinstance(undo, str) else undo
         contract = Contract(
             name=name or function.__name__,
             description=inspect.getdoc(function) or "",
@@ -160,7 +163,8 @@ def tool(
             key_parameter=key,
             readback=readback,
             settle_s=settle_s,
-            undo=undo,
+            undo=undo_tool,
+            undo_arguments=undo_arguments,
             reads=tuple(
                 ReadCall(name=bound, tool=target, arguments=arguments)
                 for bound, (target, arguments) in (reads or {}).items()

@@ -50,6 +50,9 @@ class _RunTeller(AttemptTeller):
         super().__init__(diary, with_content=with_content)
         plan = self.state.plan
         self._steps = {step.id: step for step in plan.steps} if plan is not None else {}
+        planned = self.state.undo.planned if self.state.undo is not None else None
+        if planned is not None:
+            self._steps |= {one.step.id: one.step for one in planned.compensations}
 
     def spans(self) -> list[Span]:
         """Return all of its spans."""
@@ -212,7 +215,8 @@ class _RunTeller(AttemptTeller):
     def _tell_step(self, run: str, instance: Instance, diary: StepDiary) -> None:
         """Tell of an instance, of its attempts, and of its heals."""
         fan_out = parent_of(instance)
-        step = self._steps[instance.step]
+        # A compensation of an earlier undo is one of a single tool, as all are.
+        step = self._steps.get(instance.step, plan_pb2.Step())
         cut_short = not instance.settled and self.ended
         error = failures.CANCELLED if cut_short else ""
         settled = diary.settled if instance.settled else None

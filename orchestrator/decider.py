@@ -152,7 +152,7 @@ class Decider:
     def _idle(self, entry: _Entry) -> bool:
         """Whether nothing is on its way: the run can be read again when something happens."""
         state = entry.state
-        if state is None or state.finished is not None or state.unreadable:
+        if state is None or state.over or state.unreadable:
             return True
         planning = state.plan is None and state.plan_asks > 0
         waiting = state.applied < entry.appended or bool(state.in_flight) or planning
@@ -296,6 +296,9 @@ class Decider:
                 found += event.action.arguments.values()
             elif event.HasField("proposal_ask"):
                 found += event.proposal_ask.inputs.values()
+            elif event.HasField("undo_planned"):
+                steps = [one.step for one in event.undo_planned.compensations]
+                found += [held.constant for step in steps for held in step.arguments.values()]
             elif event.HasField("gate_opened"):
                 found += [value for item in event.gate_opened.items for value in item.arguments.values()]
         await spill(self._log, key, found)

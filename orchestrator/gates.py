@@ -130,7 +130,7 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
         return state, found
 
     def _check_open(self, state: RunState, gate: Gate, request: gate_service_pb2.DecideGateRequest) -> None:
-        if gate.closed is not None or state.finished is not None:
+        if gate not in state.open_gates:
             closed = gate.closed or left_open(gate.opened.gate)
             word = event_pb2.GateOutcome.Name(closed.outcome).removeprefix("GATE_OUTCOME_").lower()
             by = f" by {', '.join(closed.approvers)}" if closed.approvers else ""

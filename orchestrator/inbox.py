@@ -26,7 +26,7 @@ CREATE TABLE gate (
 ) WITHOUT ROWID;
 CREATE INDEX gate_by_run ON gate (run);
 """
-_ARMS = frozenset({"gate_opened", "gate_closed", "finished"})
+_ARMS = frozenset({"gate_opened", "gate_closed", "finished", "undo_ended"})
 _INSERT = "INSERT INTO gate (rank, id, tenant, run, content) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PAGE = "SELECT rank, content FROM gate WHERE tenant = ? AND rank > ? ORDER BY rank LIMIT ?"
 
@@ -112,15 +112,16 @@ class Inbox:
             if arm == "gate_opened":
                 goal, submitter = whose(key)
                 name = gate_id(key.run, event.gate_opened.gate)
+                asking = event.gate_opened.submitter or submitter
                 gate = run_service_pb2.Gate(
-                    id=name, run=key.run, goal=goal, submitter=submitter, what=event.gate_opened
+                    id=name, run=key.run, goal=goal, submitter=asking, what=event.gate_opened
                 )
                 gate.opened.FromNanoseconds(record.time_ns)
                 if db.execute(_INSERT, _row(key, gate)).rowcount:
                     yield gate
             elif arm == "gate_closed":
                 yield from _close(db, "id = ?", gate_id(key.run, event.gate_closed.gate), event.gate_closed)
-            elif arm == "finished":
+            elif arm in ("finished", "undo_ended"):
                 yield from _close(db, "run = ?", key.run, left_open(""))
 
     @staticmethod

@@ -37,7 +37,7 @@ LOCK_WAIT_S = 1.0
 EVERYTHING = "ev.{shard}.>"
 
 _APPLICATION_ID = 0x48524C31
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _FINAL = ", ".join(str(status) for status in sorted({*ENDED, event_pb2.RUN_STATUS_UNREADABLE}))
 _SCHEMA = f"""
 CREATE TABLE checkpoint (shard INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, time_ns INTEGER NOT NULL);
@@ -62,6 +62,11 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 _CHECKPOINTS = "SELECT shard, sequence, time_ns FROM checkpoint"
 _OPEN = f"phase NOT IN ({_FINAL})"
 _PHASE = f"UPDATE run SET phase = ?, ended_ns = ? WHERE rank = ? AND {_OPEN}"
+_UNDOING = (
+    f"UPDATE run SET phase = {event_pb2.RUN_STATUS_UNDOING}, cancelling = 0, paused = 0, gates = 0 "
+    f"WHERE rank = ? AND NOT ({_OPEN})"
+)
+_UNDO_ENDED = f"UPDATE run SET phase = ? WHERE rank = ? AND phase = {event_pb2.RUN_STATUS_UNDOING}"
 _COLUMNS = "rank, run, tenant, goal, submitter, submitted_ns"
 _INSERT = f"INSERT INTO run ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO"
 _WHOSE = "SELECT goal, submitter FROM run WHERE rank = ?"
@@ -229,6 +234,10 @@ class Projection:
             self._db.execute(_PHASE, (event_pb2.RUN_STATUS_WAITING, 0, _rank(key)))
         elif arm == "finished":
             self._db.execute(_PHASE, (event.finished.status, record.time_ns, _rank(key)))
+        elif arm == "undo" and not event.undo.dry_run:
+            self._db.execute(_UNDOING, (_rank(key),))
+        elif arm == "undo_ended" and event.undo_ended.status:
+            self._db.execute(_UNDO_ENDED, (event.undo_ended.status, _rank(key)))
         change = self.inbox.apply(self._db, record, self._whose, tell=self.ready)
         if change:
             self._db.execute(_GATES, (change, _rank(key)))

@@ -49,9 +49,9 @@ class Runs:
         return state
 
     async def command(self, state: RunState, event: event_pb2.Event) -> None:
-        """Append a command to a run that has not ended."""
+        """Append a command to a run that has not ended, or an undo to one that has."""
         arm = str(event.WhichOneof("body"))
-        if state.status in ENDED:
+        if state.status in ENDED and arm != "undo":
             word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
             message = f"run {state.key.run} has ended ({word}), so it cannot be asked to {arm}"
             metadata = {"status": RunStatus.Name(state.status)}

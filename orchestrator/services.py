@@ -15,7 +15,8 @@ import grpc
 
 from bus import subjects
 from core import spelling
-from core.ports import Address, Record, RunKey
+from core.plan import is_compensation
+from core.ports import Address, Channel, Record, RunKey
 from core.state import RunState
 from core.view import view
 from handrail.v1 import (
@@ -32,7 +33,7 @@ from orchestrator import pages
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
 from orchestrator.runs import Runs, no_run
-from orchestrator.submission import Submissions, check_text
+from orchestrator.submission import MAX_SUBMITTER_BYTES, Submissions, check_text
 from orchestrator.waits import Waits, settled
 
 MAX_WATCHERS = 500
@@ -140,8 +141,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
                     f"{after} is ahead of this run's log, which ends at {last.sequence}; begin without one"
                 )
                 raise invalid_field("BAD_CURSOR", "after", "ahead", message)
-            end = await self._log.last(key.shard, subjects.build(Address(key, "dec", ("note", "finished"))))
-            if request.until_now or (end is not None and end.sequence <= after):
+            if request.until_now or await self._is_over(key):
                 for record in await self._log.read(key, after=after):
                     yield _shown(record)
                 return
@@ -149,8 +149,21 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             async with contextlib.aclosing(follow) as records:
                 async for record in records:
                     yield _shown(record)
-                    if _is_end(record):
+                    if record.sequence > last.sequence and _is_end(record):
                         return
+
+    async def _is_over(self, key: RunKey) -> bool:
+        """Whether a run has ended, and is not being undone."""
+        ended = await self._last(key, "dec", "note", "finished")
+        if not ended:
+            return False
+        asked = await self._last(key, "cmd", "undo")
+        return asked < max(ended, await self._last(key, "dec", "note", "undo_ended"))
+
+    async def _last(self, key: RunKey, channel: Channel, *topic: str) -> int:
+        """Return where the last event of a kind stands in its shard; 0 where there is none."""
+        found = await self._log.last(key.shard, subjects.build(Address(key, channel, topic)))
+        return found.sequence if found is not None else 0
 
     async def CancelRun(
         self, request: run_service_pb2.CancelRunRequest, context: Any
@@ -168,9 +181,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         """Let the run start nothing new; a paused run stays so."""
         _check_reason(request.reason)
         event = event_pb2.Event(pause=event_pb2.Pause(reason=request.reason))
-        await self._command(
-            request.run, event, satisfied=lambda state: state.paused and state.finished is None
-        )
+        await self._command(request.run, event, satisfied=lambda state: state.paused and not state.over)
         return run_service_pb2.PauseRunResponse()
 
     async def ResumeRun(
@@ -178,10 +189,31 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
     ) -> run_service_pb2.ResumeRunResponse:
         """Let a paused run go on; one that is not paused goes on anyway."""
         event = event_pb2.Event(resume=event_pb2.Resume())
-        await self._command(
-            request.run, event, satisfied=lambda state: not state.paused and state.finished is None
-        )
+        await self._command(request.run, event, satisfied=lambda state: not state.paused and not state.over)
         return run_service_pb2.ResumeRunResponse()
+
+    async def UndoRun(
+        self, request: run_service_pb2.UndoRunRequest, context: Any
+    ) -> run_service_pb2.UndoRunResponse:
+        """Ask for what a run has done to be taken back, unless that is being done."""
+        _check_reason(request.reason)
+        _check_submitter(request.submitter)
+        key, wait_s = self._runs.key(request.run), request.wait.ToNanoseconds() / 1e9
+        state = await self._runs.state(key)
+        _check_can_be_undone(state, request.step)
+        response = run_service_pb2.UndoRunResponse(existed=state.undoing)
+        if not state.undoing:
+            body = event_pb2.Undo(
+                step=request.step,
+                reason=request.reason,
+                submitter=request.submitter or state.goal.submitter,
+                dry_run=request.dry_run,
+            )
+            self._waits.forget(key)
+            await self._runs.command(state, event_pb2.Event(undo=body))
+        if wait_s > 0 and len(self._watchers) < MAX_WATCHERS:
+            response.state.CopyFrom(await self._wait(key, wait_s))
+        return response
 
     def stop_watches(self) -> None:
         """End every stream; the watchers are told to come back with their cursors."""
@@ -267,6 +299,32 @@ def _check_reason(reason: str) -> None:
         raise invalid("BAD_REASON", found)
 
 
+def _check_submitter(submitter: str) -> None:
+    found = list(check_text("submitter", submitter, MAX_SUBMITTER_BYTES))
+    if found:
+        raise invalid("BAD_SUBMITTER", found)
+
+
+def _check_can_be_undone(state: RunState, step: str) -> None:
+    """Check that a run has done something that could be undone, and does nothing any more."""
+    run = state.key.run
+    word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
+    reason, message = "", ""
+    if state.unreadable:
+        reason, message = "RUN_UNREADABLE", f"run {run} was written by a newer version, which can undo it"
+    elif state.finished is None:
+        reason, message = "RUN_NOT_ENDED", f"run {run} has not ended ({word}); cancel it first, then undo it"
+    elif state.plan is None or state.goal.dry_run:
+        reason, message = "NOTHING_DONE", f"run {run} has done nothing ({word}), so there is nothing to undo"
+    if reason:
+        metadata = {"status": RunStatus.Name(state.status)}
+        raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, reason, message, metadata=metadata)
+    known = [name for name in state.instances if not is_compensation(name)]
+    if step and step not in known:
+        message = f"run {run} has no step {step[:80]!a}{spelling.hint(step, known)}"
+        raise invalid_field("BAD_STEP", "step", "unknown_step", message)
+
+
 def _shown(record: Record) -> run_service_pb2.WatchRunResponse:
     response = run_service_pb2.WatchRunResponse(
         cursor=str(record.sequence), subject=subjects.build(record.address), event=record.event
@@ -276,4 +334,7 @@ def _shown(record: Record) -> run_service_pb2.WatchRunResponse:
 
 
 def _is_end(record: Record) -> bool:
-    return record.address.channel == "dec" and record.event is not None and record.event.HasField("finished")
+    if record.address.channel != "dec" or record.event is None:
+        return False
+    # The undo of a run that failed ends before the run does, and says nothing of where the run stands.
+    return record.event.HasField("finished") or bool(record.event.undo_ended.status)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from typing import cast
 
+from bus import subjects
 from core.ports import Log, Record, RunKey
 from core.run import apply, fold, initial
 from core.state import RunState
@@ -49,6 +50,9 @@ class Kept:
             self.give_up()
         elif event is not None and event.HasField("finished") and record.address.channel == "dec":
             self.ended.set()
+        elif event is not None and event.HasField("undo"):
+            # It has ended once, and goes on.
+            self.give_up()
 
     def give_up(self) -> None:
         """Keep it no longer."""
@@ -120,7 +124,9 @@ async def _heard(kept: Kept, key: RunKey, ends_s: float) -> RunState:
 
 async def _followed(log: Log, key: RunKey, ends_s: float) -> RunState:
     """Follow a run in the log, and fold it."""
-    loop, seen, looked_at = asyncio.get_running_loop(), _Seen(key), 0
+    loop, looked_at = asyncio.get_running_loop(), 0
+    last = await log.last(key.shard, subjects.run_filter(key))
+    seen = _Seen(key, last.sequence if last is not None else 0)
     follow = cast(AsyncGenerator[Record, None], log.follow(key))
     reading = asyncio.create_task(seen.fold(follow))
     try:
@@ -141,15 +147,17 @@ async def _followed(log: Log, key: RunKey, ends_s: float) -> RunState:
 class _Seen:
     """A run as far as it has been followed."""
 
-    def __init__(self, key: RunKey) -> None:
+    def __init__(self, key: RunKey, last: int) -> None:
+        """`last` is the end of its log now: a run that has ended may go on after that, to be undone."""
         self.state = initial(key)
+        self._last = last
 
     async def fold(self, follow: AsyncGenerator[Record, None]) -> None:
         """Fold what comes until the run has ended."""
         async with contextlib.aclosing(follow) as records:
             async for record in records:
                 self.state = apply(self.state, record)
-                if self.state.finished is not None:
+                if self.state.over and self.state.applied >= self._last:
                     return
                 if record.sequence % YIELD_EVERY == 0:
                     await asyncio.sleep(0)

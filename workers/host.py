@@ -151,11 +151,11 @@ class Worker:
         """Return whether the delivery is done with."""
         key = delivery.key
         started = time.monotonic()
-        arguments, refusal = await self._admit(delivery, action, {})
+        arguments, before, refusal = await self._admit(delivery, action, {})
         if refusal is not None:
             result = event_pb2.Result(failure=refusal, happened=event_pb2.HAPPENED_NO)
         else:
-            if self._toolbox.has_effect(action.tool) and not await self._claim(key, action.attempt):
+            if self._toolbox.has_effect(action.tool) and not await self._claim(key, action.attempt, before):
                 return await self._report_lost_claim(delivery, action.attempt)
             result = await self._toolbox.call(action, arguments)
             await self._spill(key, result)
@@ -204,7 +204,7 @@ class Worker:
         self, delivery: Delivery, record: Record, action: event_pb2.Action, outputs: dict[str, Any]
     ) -> event_pb2.Result:
         started = time.monotonic()
-        arguments, refusal = await self._admit(delivery, action, outputs)
+        arguments, _, refusal = await self._admit(delivery, action, outputs)
         if refusal is None and self._toolbox.has_effect(action.tool):
             refusal = failures.permanent(failures.PERMIT, f"{action.tool} has an effect: it needs a claim")
         if refusal is not None:
@@ -221,9 +221,10 @@ class Worker:
 
     async def _admit(
         self, delivery: Delivery, action: event_pb2.Action, outputs: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], event_pb2.Failure | None]:
-        """Return the arguments, and why the action must not be carried out, if it must not."""
+    ) -> tuple[dict[str, Any], dict[str, Any], event_pb2.Failure | None]:
+        """Return the arguments, what was seen before, and why it must not be carried out, if it must not."""
         arguments: dict[str, Any] = {}
+        before: dict[str, Any] = {}
         try:
             arguments = await self._load(delivery.key, action)
             refusal = self._toolbox.refusal(delivery.key, action, arguments)
@@ -232,7 +233,7 @@ class Worker:
                     name: resolve(parse_reference(argument.reference), outputs)
                     for name, argument in action.pending.items()
                 }
-                refusal = await self._toolbox.unmet(action, arguments)
+                before, refusal = await self._toolbox.look(action, arguments)
         except LogUnavailable:
             raise
         except (Unresolved, BadReference) as error:
@@ -243,7 +244,7 @@ class Worker:
             refusal = failures.permanent(
                 failures.POISONED, f"handed out {delivery.deliveries} times without an answer"
             )
-        return arguments, refusal
+        return arguments, before, refusal
 
     # --- before ------------------------------------------------------------------------------------
 
@@ -256,8 +257,11 @@ class Worker:
 
     # --- the claim -----------------------------------------------------------------------------------
 
-    async def _claim(self, key: RunKey, attempt: str) -> bool:
+    async def _claim(self, key: RunKey, attempt: str, before: Mapping[str, Any]) -> bool:
         intent = event_pb2.Intent(attempt=attempt, claimer=str(self._instance))
+        for name, value in before.items():
+            intent.before[name].CopyFrom(values.inline(value))
+        await spill(self._log, key, list(intent.before.values()))
         event = self._event()
         event.intent.CopyFrom(intent)
         try:

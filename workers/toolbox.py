@@ -39,6 +39,7 @@ class Toolbox:
         self.name = name
         self._tools = tools
         self._contracts = {name: to_proto(tool.contract) for name, tool in tools.items()}
+        self._kept = {name: judgement.needed_to_undo(made) for name, made in self._contracts.items()}
         self._checker = checker
         self._now_ns = now_ns
         # Twice as many threads as actions: one that outlived its timeout must not starve the others.
@@ -71,32 +72,37 @@ class Toolbox:
             return failures.permanent(failures.UNKNOWN_TOOL, message)
         return None
 
-    async def unmet(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Failure | None:
-        """Check the tool's precondition against the world."""
+    async def look(
+        self, action: event_pb2.Action, arguments: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], event_pb2.Failure | None]:
+        """Look at the world before an action: check the tool's precondition, read what its undo will need.
+
+        What an earlier attempt may have changed already is not looked at again.
+        """
         contract = self._contracts[action.tool]
-        if not contract.pre or action.resolves or action.kind != event_pb2.ACTION_KIND_ACT:
-            return None
+        kept = self._kept[action.tool]
+        if not (contract.pre or kept) or action.resolves or action.kind != event_pb2.ACTION_KIND_ACT:
+            return {}, None
         try:
-            seen = await judgement.observe(contract, {"args": arguments}, self._read)
-            held = conditions.holds(contract.pre, {"args": arguments, "reads": seen})
+            wanted = None if contract.pre else kept
+            seen = await judgement.observe(contract, {"args": arguments}, self._read, wanted)
+            before = {name: seen[name] for name in kept if name in seen}
+            held = not contract.pre or conditions.holds(contract.pre, {"args": arguments, "reads": seen})
             observed = judgement.bounded(seen)
         except conditions.ConditionError as error:
-            return failures.permanent(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
+            return {}, failures.permanent(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
         except ToolError as error:
             make = failures.transient if error.transient else failures.permanent
-            return make(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
+            return {}, make(failures.PRE_REFUTED, f"the world cannot be read before the action: {error}")
         except Exception as error:
             # A read tool is the user's code: whatever it raises, the result says that pre was not judged.
             _logger.warning("pre could not be judged", tool=action.tool, exc_info=True)
-            return failures.transient(
-                failures.PRE_REFUTED, f"pre cannot be judged: {type(error).__name__}: {error}"
-            )
+            message = f"the world cannot be read before the action: {type(error).__name__}: {error}"
+            return {}, failures.transient(failures.PRE_REFUTED, message)
         if held:
-            return None
-        return failures.permanent(
-            failures.PRE_REFUTED,
-            f"{contract.name} must not run now: {contract.pre} does not hold; observed {observed}",
-        )
+            return before, None
+        message = f"{contract.name} must not run now: {contract.pre} does not hold; observed {observed}"
+        return {}, failures.permanent(failures.PRE_REFUTED, message)
 
     async def _read(self, tool: str, arguments: Mapping[str, Any]) -> Any:
         if tool not in self._tools:

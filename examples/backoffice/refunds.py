@@ -47,7 +47,7 @@ def list_refunds(order_id: int) -> Refunds:
     idempotency="keyed",
     key="key",
     readback="refund_by_key",
-    undo="cancel_refund",
+    undo=call("cancel_refund", refund_id="output.id"),
     reads={
         "order": call("get_order", order_id="args.order_id"),
         "refund": call("get_refund", refund_id="output.id"),

@@ -71,7 +71,7 @@ def check_move(slot_id: int, starts_at: Moment) -> MoveCheck:
     readback="slot_by_reference",
     settle_s=1.0,
     timeout_s=3.0,
-    undo="cancel_slot",
+    undo=call("cancel_slot", slot_id="output.id"),
     reads={"calendar": call("list_calendar", room="args.room", day="output.day")},
     post="reads.calendar.slots.exists(s, s.id == output.id && s.starts_at == args.starts_at)",
     endorses=SLOT,

@@ -77,7 +77,7 @@ def get_reservation(reservation_id: int) -> Reservation | None:
     effect="write",
     idempotency="keyed",
     key="key",
-    undo="release_stock",
+    undo=call("release_stock", reservation_id="output.id"),
     reads={
         "made": call("get_reservation", reservation_id="output.id"),
         "stock": call("check_stock", sku="args.sku"),

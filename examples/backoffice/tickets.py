@@ -78,7 +78,7 @@ def list_replies(ticket_id: int) -> Replies:
     idempotency="keyed",
     key="key",
     readback="ticket_by_key",
-    undo="close_ticket",
+    undo=call("close_ticket", ticket_id="output.id", resolution="'opened by mistake'"),
     reads={"found": call("find_tickets", customer_id="args.customer_id")},
     post="reads.found.tickets.exists(t, t.id == output.id && t.subject == args.subject)",
     endorses=TICKET,
@@ -159,7 +159,7 @@ def reply_to_ticket(ticket_id: int, body: Text, key: str) -> Reply:
 @tool(
     effect="write",
     idempotency="natural",
-    undo="reopen_ticket",
+    undo=call("reopen_ticket", ticket_id="args.ticket_id"),
     reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
     post="reads.ticket.status == 'closed' && reads.ticket.resolution == args.resolution",
     endorses=TICKET,

@@ -205,6 +205,23 @@ def _gate_closed(body: event_pb2.GateClosed) -> str:
     return f"gate {clean(body.gate)}: {outcome}{by}{why}"
 
 
+def _undo(body: event_pb2.Undo) -> str:
+    what = clean(body.step) or "everything"
+    dry = ", only to see what would be done" if body.dry_run else ""
+    why = f": {clean(body.reason)}" if body.reason else ""
+    return f"{clean(body.submitter) or 'somebody'} wants {what} undone{dry}{why}"
+
+
+def _undo_planned(body: event_pb2.UndoPlanned) -> str:
+    calls = ", ".join(f"{clean(one.undoes)} by {clean(one.step.tool)}" for one in body.compensations)
+    stays = "; ".join(f"{clean(one.step)} stays: {clean(one.why)}" for one in body.stays)
+    return f"undo {calls or 'nothing'}" + (f"; {stays}" if stays else "")
+
+
+def _undo_ended(body: event_pb2.UndoEnded) -> str:
+    return f"undo ended: {failure(body.failure)}" if body.HasField("failure") else "undo ended"
+
+
 def _values(arguments: Mapping[str, plan_pb2.Value]) -> str:
     shown: Iterable[str] = (
         f"{clean(name)}={cut(value(held), MAX_VALUE_CHARS)}" for name, held in sorted(arguments.items())
@@ -218,6 +235,7 @@ DESCRIPTIONS: Mapping[str, Callable[[Any], str]] = {
     "pause": _reason("pause"),
     "resume": lambda body: "resume",
     "decide": _decide,
+    "undo": _undo,
     "plan_ask": _plan_ask,
     "proposal_ask": _proposal_ask,
     "action": _action,
@@ -232,6 +250,8 @@ DESCRIPTIONS: Mapping[str, Callable[[Any], str]] = {
     "proposal_refused": lambda body: f"{clean(body.attempt)}: refused: {_violations(body)}",
     "gate_opened": _gate_opened,
     "gate_closed": _gate_closed,
+    "undo_planned": _undo_planned,
+    "undo_ended": _undo_ended,
     "finished": _finished,
     "revoked": lambda body: f"{clean(body.attempt)}: taken back: {clean(body.reason)}",
     "plan_answer": _plan_answer,

@@ -169,6 +169,9 @@ class _RunStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunStatus.V
     RUN_STATUS_CANCELLED: _RunStatus.ValueType  # 9
     RUN_STATUS_UNREADABLE: _RunStatus.ValueType  # 10
     """A decider event of an unknown version: only a newer decider can go on."""
+    RUN_STATUS_UNDOING: _RunStatus.ValueType  # 11
+    RUN_STATUS_UNDONE: _RunStatus.ValueType  # 12
+    """It was done, and all that it did has been undone."""
 
 class RunStatus(_RunStatus, metaclass=_RunStatusEnumTypeWrapper): ...
 
@@ -185,6 +188,9 @@ RUN_STATUS_REFUSED: RunStatus.ValueType  # 8
 RUN_STATUS_CANCELLED: RunStatus.ValueType  # 9
 RUN_STATUS_UNREADABLE: RunStatus.ValueType  # 10
 """A decider event of an unknown version: only a newer decider can go on."""
+RUN_STATUS_UNDOING: RunStatus.ValueType  # 11
+RUN_STATUS_UNDONE: RunStatus.ValueType  # 12
+"""It was done, and all that it did has been undone."""
 Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
 
 class _Happened:
@@ -265,6 +271,7 @@ class Event(_message.Message):
     PAUSE_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     DECIDE_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
     PLAN_ASK_FIELD_NUMBER: _builtins.int
     PROPOSAL_ASK_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
@@ -280,6 +287,8 @@ class Event(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     GATE_OPENED_FIELD_NUMBER: _builtins.int
     GATE_CLOSED_FIELD_NUMBER: _builtins.int
+    UNDO_PLANNED_FIELD_NUMBER: _builtins.int
+    UNDO_ENDED_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     PLAN_ANSWER_FIELD_NUMBER: _builtins.int
     PROPOSAL_FIELD_NUMBER: _builtins.int
@@ -311,6 +320,8 @@ class Event(_message.Message):
     @_builtins.property
     def decide(self) -> Global___Decide: ...
     @_builtins.property
+    def undo(self) -> Global___Undo: ...
+    @_builtins.property
     def plan_ask(self) -> Global___PlanAsk: ...
     @_builtins.property
     def proposal_ask(self) -> Global___ProposalAsk: ...
@@ -341,6 +352,10 @@ class Event(_message.Message):
     @_builtins.property
     def gate_closed(self) -> Global___GateClosed: ...
     @_builtins.property
+    def undo_planned(self) -> Global___UndoPlanned: ...
+    @_builtins.property
+    def undo_ended(self) -> Global___UndoEnded: ...
+    @_builtins.property
     def revoked(self) -> Global___Revoked: ...
     @_builtins.property
     def plan_answer(self) -> Global___PlanAnswer: ...
@@ -366,6 +381,7 @@ class Event(_message.Message):
         pause: Global___Pause | None = ...,
         resume: Global___Resume | None = ...,
         decide: Global___Decide | None = ...,
+        undo: Global___Undo | None = ...,
         plan_ask: Global___PlanAsk | None = ...,
         proposal_ask: Global___ProposalAsk | None = ...,
         action: Global___Action | None = ...,
@@ -381,6 +397,8 @@ class Event(_message.Message):
         finished: Global___Finished | None = ...,
         gate_opened: Global___GateOpened | None = ...,
         gate_closed: Global___GateClosed | None = ...,
+        undo_planned: Global___UndoPlanned | None = ...,
+        undo_ended: Global___UndoEnded | None = ...,
         revoked: Global___Revoked | None = ...,
         plan_answer: Global___PlanAnswer | None = ...,
         proposal: Global___Proposal | None = ...,
@@ -389,11 +407,11 @@ class Event(_message.Message):
         orphan: Global___Orphan | None = ...,
         verdict: Global___Verdict | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "decide", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "gate_opened", "gate_closed", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "decide", "undo", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "gate_opened", "gate_closed", "undo_planned", "undo_ended", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -413,12 +431,15 @@ class Goal(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     SUBMITTER_FIELD_NUMBER: _builtins.int
+    UNDO_ON_FAILURE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     ceiling: _tool_pb2.Permission.ValueType
     """Nothing above this permission is done; unspecified means execute."""
     dry_run: _builtins.bool
     """Plan and check only."""
     submitter: _builtins.str
+    undo_on_failure: _builtins.bool
+    """If the run fails, what it has done is undone before it ends."""
     @_builtins.property
     def context(self) -> _plan_pb2.Value:
         """A JSON object; steps refer into it with "$goal.key"."""
@@ -442,10 +463,11 @@ class Goal(_message.Message):
         plan: _plan_pb2.Plan | None = ...,
         dry_run: _builtins.bool = ...,
         submitter: _builtins.str = ...,
+        undo_on_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context", b"context", "deadline", b"deadline", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "ceiling", b"ceiling", "context", b"context", "deadline", b"deadline", "dry_run", b"dry_run", "plan", b"plan", "submitter", b"submitter", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "ceiling", b"ceiling", "context", b"context", "deadline", b"deadline", "dry_run", b"dry_run", "plan", b"plan", "submitter", b"submitter", "text", b"text", "undo_on_failure", b"undo_on_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,6 +601,39 @@ class Decide(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decide: _TypeAlias = Decide  # noqa: Y015
+
+@_typing.final
+class Undo(_message.Message):
+    """Asks for what a run has done to be undone, once it has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """A step or one of its instances, with all that rests on it; empty means everything."""
+    reason: _builtins.str
+    submitter: _builtins.str
+    """In whose name it is done."""
+    dry_run: _builtins.bool
+    """Say what would be done, and do nothing."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        submitter: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "reason", b"reason", "step", b"step", "submitter", b"submitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Undo: _TypeAlias = Undo  # noqa: Y015
 
 @_typing.final
 class PlanAsk(_message.Message):
@@ -1310,6 +1365,7 @@ class GateOpened(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     """"g1", unique in the run."""
     step: _builtins.str
@@ -1321,6 +1377,8 @@ class GateOpened(_message.Message):
     policy: _builtins.str
     """The version of the policy that asks for it."""
     kind: Global___GateKind.ValueType
+    submitter: _builtins.str
+    """In whose name it is done, where that is not the run's submitter."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateItem]: ...
     @_builtins.property
@@ -1339,10 +1397,11 @@ class GateOpened(_message.Message):
         binding: _builtins.str = ...,
         policy: _builtins.str = ...,
         kind: Global___GateKind.ValueType = ...,
+        submitter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "expires", b"expires", "gate", b"gate", "items", b"items", "kind", b"kind", "policy", b"policy", "quorum", b"quorum", "reasons", b"reasons", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "expires", b"expires", "gate", b"gate", "items", b"items", "kind", b"kind", "policy", b"policy", "quorum", b"quorum", "reasons", b"reasons", "step", b"step", "submitter", b"submitter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1384,6 +1443,160 @@ class GateClosed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GateClosed: _TypeAlias = GateClosed  # noqa: Y015
+
+@_typing.final
+class UndoPlanned(_message.Message):
+    """How what a run has done is undone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ContractsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _tool_pb2.ToolContract: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _tool_pb2.ToolContract | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COMPENSATIONS_FIELD_NUMBER: _builtins.int
+    CONTRACTS_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    OUTLOOK_FIELD_NUMBER: _builtins.int
+    submitter: _builtins.str
+    """In whose name."""
+    dry_run: _builtins.bool
+    @_builtins.property
+    def compensations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Compensation]: ...
+    @_builtins.property
+    def contracts(self) -> _containers.MessageMap[_builtins.str, _tool_pb2.ToolContract]:
+        """Of the tools that compensate."""
+
+    @_builtins.property
+    def stays(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stays]:
+        """What cannot be undone."""
+
+    @_builtins.property
+    def outlook(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outlook]:
+        """Of a dry run: what would come of each compensation."""
+
+    def __init__(
+        self,
+        *,
+        compensations: _abc.Iterable[Global___Compensation] | None = ...,
+        contracts: _abc.Mapping[_builtins.str, _tool_pb2.ToolContract] | None = ...,
+        stays: _abc.Iterable[Global___Stays] | None = ...,
+        submitter: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        outlook: _abc.Iterable[Global___Outlook] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensations", b"compensations", "contracts", b"contracts", "dry_run", b"dry_run", "outlook", b"outlook", "stays", b"stays", "submitter", b"submitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoPlanned: _TypeAlias = UndoPlanned  # noqa: Y015
+
+@_typing.final
+class Compensation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNDOES_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    undoes: _builtins.str
+    """The instance whose effect it takes back."""
+    @_builtins.property
+    def step(self) -> _plan_pb2.Step:
+        """"undo-<instance>", with constants."""
+
+    @_builtins.property
+    def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps of the plan whose effects are taken back before."""
+
+    def __init__(
+        self,
+        *,
+        undoes: _builtins.str = ...,
+        step: _plan_pb2.Step | None = ...,
+        after: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "step", b"step", "undoes", b"undoes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Compensation: _TypeAlias = Compensation  # noqa: Y015
+
+@_typing.final
+class Stays(_message.Message):
+    """An effect that cannot be undone, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's instance."""
+    tool: _builtins.str
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "tool", b"tool", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stays: _TypeAlias = Stays  # noqa: Y015
+
+@_typing.final
+class UndoEnded(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    status: Global___RunStatus.ValueType
+    """Where the run stands then."""
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why something is left that was to be undone."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___RunStatus.ValueType = ...,
+        failure: Global___Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoEnded: _TypeAlias = UndoEnded  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
@@ -1566,20 +1779,47 @@ class Intent(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BeforeEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CLAIMER_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     claimer: _builtins.str
     """The worker's instance, "<site>-<epoch>-<slot>-<generation>"."""
+    @_builtins.property
+    def before(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]:
+        """What the reads that the tool's undo needs returned before the effect, by their names."""
+
     def __init__(
         self,
         *,
         attempt: _builtins.str = ...,
         claimer: _builtins.str = ...,
+        before: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "claimer", b"claimer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "before", b"before", "claimer", b"claimer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

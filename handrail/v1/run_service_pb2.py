@@ -28,53 +28,59 @@ from handrail.v1 import event_pb2 as handrail_dot_v1_dot_event__pb2
 from handrail.v1 import plan_pb2 as handrail_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhandrail/v1/run_service.proto\x12\x0bhandrail.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17handrail/v1/event.proto\x1a\x16handrail/v1/plan.proto\"\xa8\x02\n\x07\x41ttempt\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.handrail.v1.ActionKind\x12)\n\x05\x61sked\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x14.handrail.v1.Failure\x12%\n\x07outcome\x18\x07 \x01(\x0e\x32\x14.handrail.v1.Outcome\x12\'\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\x15.handrail.v1.Evidence\x12\x0f\n\x07revoked\x18\t \x01(\x08\"\xe1\x02\n\tStepState\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12!\n\x05route\x18\x03 \x01(\x0e\x32\x12.handrail.v1.Route\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\'\n\x06status\x18\x05 \x01(\x0e\x32\x17.handrail.v1.StepStatus\x12\"\n\x06output\x18\x06 \x01(\x0b\x32\x12.handrail.v1.Value\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.handrail.v1.Failure\x12&\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x14.handrail.v1.Attempt\x12\x13\n\x0bskip_reason\x18\t \x01(\t\x12\"\n\x05heals\x18\n \x03(\x0b\x32\x13.handrail.v1.Healed\x12\x0c\n\x04gate\x18\x0b \x01(\t\x12%\n\x07outlook\x18\x0c \x03(\x0b\x32\x14.handrail.v1.Outlook\"\x91\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04goal\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.handrail.v1.RunStatus\x12%\n\x05steps\x18\x04 \x03(\x0b\x32\x16.handrail.v1.StepState\x12\x1f\n\x04plan\x18\x05 \x01(\x0b\x32\x11.handrail.v1.Plan\x12%\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x14.handrail.v1.Failure\x12-\n\tsubmitted\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06strays\x18\t \x01(\r\x12\x0e\n\x06\x63ursor\x18\n \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x0b \x01(\x08\x12,\n\x08\x64\x65\x61\x64line\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05gates\x18\r \x03(\x0b\x32\x11.handrail.v1.Gate\"\xd1\x01\n\x04Gate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04goal\x18\x03 \x01(\t\x12\x11\n\tsubmitter\x18\x04 \x01(\t\x12*\n\x06opened\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x04what\x18\x06 \x01(\x0b\x32\x17.handrail.v1.GateOpened\x12\'\n\x06\x63losed\x18\x07 \x01(\x0b\x32\x17.handrail.v1.GateClosed\x12\x13\n\x0b\x61pproved_by\x18\x08 \x03(\t\"\x80\x01\n\x11SubmitGoalRequest\x12\x1f\n\x04goal\x18\x01 \x01(\x0b\x32\x11.handrail.v1.Goal\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66irst\x18\x04 \x01(\x08\"S\n\x12SubmitGoalResponse\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x1f\n\x05state\x18\x03 \x01(\x0b\x32\x10.handrail.v1.Run\"E\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"/\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.handrail.v1.Run\"`\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.handrail.v1.RunStatus\"\xa8\x01\n\nRunSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04goal\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.handrail.v1.RunStatus\x12-\n\tsubmitted\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x10ListRunsResponse\x12%\n\x04runs\x18\x01 \x03(\x0b\x32\x17.handrail.v1.RunSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x0fWatchRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\x11\n\tuntil_now\x18\x03 \x01(\x08\"\x80\x01\n\x10WatchRunResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12!\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x12.handrail.v1.Event\"/\n\x10\x43\x61ncelRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x13\n\x11\x43\x61ncelRunResponse\".\n\x0fPauseRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10PauseRunResponse\"\x1f\n\x10ResumeRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x13\n\x11ResumeRunResponse*\xa2\x02\n\nStepStatus\x12\x1b\n\x17STEP_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13STEP_STATUS_PENDING\x10\x01\x12\x17\n\x13STEP_STATUS_RUNNING\x10\x02\x12\x19\n\x15STEP_STATUS_VERIFYING\x10\x03\x12\x17\n\x13STEP_STATUS_HEALING\x10\x04\x12\x14\n\x10STEP_STATUS_DONE\x10\x05\x12\x17\n\x13STEP_STATUS_SKIPPED\x10\x06\x12\x16\n\x12STEP_STATUS_FAILED\x10\x07\x12\x18\n\x14STEP_STATUS_IN_DOUBT\x10\x08\x12\x19\n\x15STEP_STATUS_CANCELLED\x10\t\x12\x15\n\x11STEP_STATUS_GATED\x10\n2\x93\x04\n\nRunService\x12M\n\nSubmitGoal\x12\x1e.handrail.v1.SubmitGoalRequest\x1a\x1f.handrail.v1.SubmitGoalResponse\x12\x41\n\x06GetRun\x12\x1a.handrail.v1.GetRunRequest\x1a\x1b.handrail.v1.GetRunResponse\x12G\n\x08ListRuns\x12\x1c.handrail.v1.ListRunsRequest\x1a\x1d.handrail.v1.ListRunsResponse\x12I\n\x08WatchRun\x12\x1c.handrail.v1.WatchRunRequest\x1a\x1d.handrail.v1.WatchRunResponse0\x01\x12J\n\tCancelRun\x12\x1d.handrail.v1.CancelRunRequest\x1a\x1e.handrail.v1.CancelRunResponse\x12G\n\x08PauseRun\x12\x1c.handrail.v1.PauseRunRequest\x1a\x1d.handrail.v1.PauseRunResponse\x12J\n\tResumeRun\x12\x1d.handrail.v1.ResumeRunRequest\x1a\x1e.handrail.v1.ResumeRunResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhandrail/v1/run_service.proto\x12\x0bhandrail.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17handrail/v1/event.proto\x1a\x16handrail/v1/plan.proto\"\xa8\x02\n\x07\x41ttempt\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.handrail.v1.ActionKind\x12)\n\x05\x61sked\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x14.handrail.v1.Failure\x12%\n\x07outcome\x18\x07 \x01(\x0e\x32\x14.handrail.v1.Outcome\x12\'\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\x15.handrail.v1.Evidence\x12\x0f\n\x07revoked\x18\t \x01(\x08\"\xe1\x02\n\tStepState\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12!\n\x05route\x18\x03 \x01(\x0e\x32\x12.handrail.v1.Route\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\'\n\x06status\x18\x05 \x01(\x0e\x32\x17.handrail.v1.StepStatus\x12\"\n\x06output\x18\x06 \x01(\x0b\x32\x12.handrail.v1.Value\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.handrail.v1.Failure\x12&\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x14.handrail.v1.Attempt\x12\x13\n\x0bskip_reason\x18\t \x01(\t\x12\"\n\x05heals\x18\n \x03(\x0b\x32\x13.handrail.v1.Healed\x12\x0c\n\x04gate\x18\x0b \x01(\t\x12%\n\x07outlook\x18\x0c \x03(\x0b\x32\x14.handrail.v1.Outlook\"\xb7\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04goal\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.handrail.v1.RunStatus\x12%\n\x05steps\x18\x04 \x03(\x0b\x32\x16.handrail.v1.StepState\x12\x1f\n\x04plan\x18\x05 \x01(\x0b\x32\x11.handrail.v1.Plan\x12%\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x14.handrail.v1.Failure\x12-\n\tsubmitted\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06strays\x18\t \x01(\r\x12\x0e\n\x06\x63ursor\x18\n \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x0b \x01(\x08\x12,\n\x08\x64\x65\x61\x64line\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05gates\x18\r \x03(\x0b\x32\x11.handrail.v1.Gate\x12$\n\x04undo\x18\x0e \x01(\x0b\x32\x16.handrail.v1.UndoState\"\xcd\x01\n\tUndoState\x12\x11\n\tsubmitter\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0c\n\x04step\x18\x04 \x01(\t\x12%\n\x05steps\x18\x05 \x03(\x0b\x32\x16.handrail.v1.StepState\x12!\n\x05stays\x18\x06 \x03(\x0b\x32\x12.handrail.v1.Stays\x12\r\n\x05\x65nded\x18\x07 \x01(\x08\x12%\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x14.handrail.v1.Failure\"\xd1\x01\n\x04Gate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04goal\x18\x03 \x01(\t\x12\x11\n\tsubmitter\x18\x04 \x01(\t\x12*\n\x06opened\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x04what\x18\x06 \x01(\x0b\x32\x17.handrail.v1.GateOpened\x12\'\n\x06\x63losed\x18\x07 \x01(\x0b\x32\x17.handrail.v1.GateClosed\x12\x13\n\x0b\x61pproved_by\x18\x08 \x03(\t\"\x80\x01\n\x11SubmitGoalRequest\x12\x1f\n\x04goal\x18\x01 \x01(\x0b\x32\x11.handrail.v1.Goal\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66irst\x18\x04 \x01(\x08\"S\n\x12SubmitGoalResponse\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\x12\x1f\n\x05state\x18\x03 \x01(\x0b\x32\x10.handrail.v1.Run\"E\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"/\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.handrail.v1.Run\"`\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.handrail.v1.RunStatus\"\xa8\x01\n\nRunSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04goal\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.handrail.v1.RunStatus\x12-\n\tsubmitted\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x10ListRunsResponse\x12%\n\x04runs\x18\x01 \x03(\x0b\x32\x17.handrail.v1.RunSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x0fWatchRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\x11\n\tuntil_now\x18\x03 \x01(\x08\"\x80\x01\n\x10WatchRunResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12!\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x12.handrail.v1.Event\"/\n\x10\x43\x61ncelRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x13\n\x11\x43\x61ncelRunResponse\".\n\x0fPauseRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10PauseRunResponse\"\x1f\n\x10ResumeRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x13\n\x11ResumeRunResponse\"\x88\x01\n\x0eUndoRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x11\n\tsubmitter\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\'\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"C\n\x0fUndoRunResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x12\x1f\n\x05state\x18\x02 \x01(\x0b\x32\x10.handrail.v1.Run*\xba\x02\n\nStepStatus\x12\x1b\n\x17STEP_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13STEP_STATUS_PENDING\x10\x01\x12\x17\n\x13STEP_STATUS_RUNNING\x10\x02\x12\x19\n\x15STEP_STATUS_VERIFYING\x10\x03\x12\x17\n\x13STEP_STATUS_HEALING\x10\x04\x12\x14\n\x10STEP_STATUS_DONE\x10\x05\x12\x17\n\x13STEP_STATUS_SKIPPED\x10\x06\x12\x16\n\x12STEP_STATUS_FAILED\x10\x07\x12\x18\n\x14STEP_STATUS_IN_DOUBT\x10\x08\x12\x19\n\x15STEP_STATUS_CANCELLED\x10\t\x12\x15\n\x11STEP_STATUS_GATED\x10\n\x12\x16\n\x12STEP_STATUS_UNDONE\x10\x0b\x32\xd9\x04\n\nRunService\x12M\n\nSubmitGoal\x12\x1e.handrail.v1.SubmitGoalRequest\x1a\x1f.handrail.v1.SubmitGoalResponse\x12\x41\n\x06GetRun\x12\x1a.handrail.v1.GetRunRequest\x1a\x1b.handrail.v1.GetRunResponse\x12G\n\x08ListRuns\x12\x1c.handrail.v1.ListRunsRequest\x1a\x1d.handrail.v1.ListRunsResponse\x12I\n\x08WatchRun\x12\x1c.handrail.v1.WatchRunRequest\x1a\x1d.handrail.v1.WatchRunResponse0\x01\x12J\n\tCancelRun\x12\x1d.handrail.v1.CancelRunRequest\x1a\x1e.handrail.v1.CancelRunResponse\x12G\n\x08PauseRun\x12\x1c.handrail.v1.PauseRunRequest\x1a\x1d.handrail.v1.PauseRunResponse\x12J\n\tResumeRun\x12\x1d.handrail.v1.ResumeRunRequest\x1a\x1e.handrail.v1.ResumeRunResponse\x12\x44\n\x07UndoRun\x12\x1b.handrail.v1.UndoRunRequest\x1a\x1c.handrail.v1.UndoRunResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'handrail.v1.run_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STEPSTATUS']._serialized_start=2510
-  _globals['_STEPSTATUS']._serialized_end=2800
+  _globals['_STEPSTATUS']._serialized_start=2964
+  _globals['_STEPSTATUS']._serialized_end=3278
   _globals['_ATTEMPT']._serialized_start=161
   _globals['_ATTEMPT']._serialized_end=457
   _globals['_STEPSTATE']._serialized_start=460
   _globals['_STEPSTATE']._serialized_end=813
   _globals['_RUN']._serialized_start=816
-  _globals['_RUN']._serialized_end=1217
-  _globals['_GATE']._serialized_start=1220
-  _globals['_GATE']._serialized_end=1429
-  _globals['_SUBMITGOALREQUEST']._serialized_start=1432
-  _globals['_SUBMITGOALREQUEST']._serialized_end=1560
-  _globals['_SUBMITGOALRESPONSE']._serialized_start=1562
-  _globals['_SUBMITGOALRESPONSE']._serialized_end=1645
-  _globals['_GETRUNREQUEST']._serialized_start=1647
-  _globals['_GETRUNREQUEST']._serialized_end=1716
-  _globals['_GETRUNRESPONSE']._serialized_start=1718
-  _globals['_GETRUNRESPONSE']._serialized_end=1765
-  _globals['_LISTRUNSREQUEST']._serialized_start=1767
-  _globals['_LISTRUNSREQUEST']._serialized_end=1863
-  _globals['_RUNSUMMARY']._serialized_start=1866
-  _globals['_RUNSUMMARY']._serialized_end=2034
-  _globals['_LISTRUNSRESPONSE']._serialized_start=2036
-  _globals['_LISTRUNSRESPONSE']._serialized_end=2118
-  _globals['_WATCHRUNREQUEST']._serialized_start=2120
-  _globals['_WATCHRUNREQUEST']._serialized_end=2184
-  _globals['_WATCHRUNRESPONSE']._serialized_start=2187
-  _globals['_WATCHRUNRESPONSE']._serialized_end=2315
-  _globals['_CANCELRUNREQUEST']._serialized_start=2317
-  _globals['_CANCELRUNREQUEST']._serialized_end=2364
-  _globals['_CANCELRUNRESPONSE']._serialized_start=2366
-  _globals['_CANCELRUNRESPONSE']._serialized_end=2385
-  _globals['_PAUSERUNREQUEST']._serialized_start=2387
-  _globals['_PAUSERUNREQUEST']._serialized_end=2433
-  _globals['_PAUSERUNRESPONSE']._serialized_start=2435
-  _globals['_PAUSERUNRESPONSE']._serialized_end=2453
-  _globals['_RESUMERUNREQUEST']._serialized_start=2455
-  _globals['_RESUMERUNREQUEST']._serialized_end=2486
-  _globals['_RESUMERUNRESPONSE']._serialized_start=2488
-  _globals['_RESUMERUNRESPONSE']._serialized_end=2507
-  _globals['_RUNSERVICE']._serialized_start=2803
-  _globals['_RUNSERVICE']._serialized_end=3334
+  _globals['_RUN']._serialized_end=1255
+  _globals['_UNDOSTATE']._serialized_start=1258
+  _globals['_UNDOSTATE']._serialized_end=1463
+  _globals['_GATE']._serialized_start=1466
+  _globals['_GATE']._serialized_end=1675
+  _globals['_SUBMITGOALREQUEST']._serialized_start=1678
+  _globals['_SUBMITGOALREQUEST']._serialized_end=1806
+  _globals['_SUBMITGOALRESPONSE']._serialized_start=1808
+  _globals['_SUBMITGOALRESPONSE']._serialized_end=1891
+  _globals['_GETRUNREQUEST']._serialized_start=1893
+  _globals['_GETRUNREQUEST']._serialized_end=1962
+  _globals['_GETRUNRESPONSE']._serialized_start=1964
+  _globals['_GETRUNRESPONSE']._serialized_end=2011
+  _globals['_LISTRUNSREQUEST']._serialized_start=2013
+  _globals['_LISTRUNSREQUEST']._serialized_end=2109
+  _globals['_RUNSUMMARY']._serialized_start=2112
+  _globals['_RUNSUMMARY']._serialized_end=2280
+  _globals['_LISTRUNSRESPONSE']._serialized_start=2282
+  _globals['_LISTRUNSRESPONSE']._serialized_end=2364
+  _globals['_WATCHRUNREQUEST']._serialized_start=2366
+  _globals['_WATCHRUNREQUEST']._serialized_end=2430
+  _globals['_WATCHRUNRESPONSE']._serialized_start=2433
+  _globals['_WATCHRUNRESPONSE']._serialized_end=2561
+  _globals['_CANCELRUNREQUEST']._serialized_start=2563
+  _globals['_CANCELRUNREQUEST']._serialized_end=2610
+  _globals['_CANCELRUNRESPONSE']._serialized_start=2612
+  _globals['_CANCELRUNRESPONSE']._serialized_end=2631
+  _globals['_PAUSERUNREQUEST']._serialized_start=2633
+  _globals['_PAUSERUNREQUEST']._serialized_end=2679
+  _globals['_PAUSERUNRESPONSE']._serialized_start=2681
+  _globals['_PAUSERUNRESPONSE']._serialized_end=2699
+  _globals['_RESUMERUNREQUEST']._serialized_start=2701
+  _globals['_RESUMERUNREQUEST']._serialized_end=2732
+  _globals['_RESUMERUNRESPONSE']._serialized_start=2734
+  _globals['_RESUMERUNRESPONSE']._serialized_end=2753
+  _globals['_UNDORUNREQUEST']._serialized_start=2756
+  _globals['_UNDORUNREQUEST']._serialized_end=2892
+  _globals['_UNDORUNRESPONSE']._serialized_start=2894
+  _globals['_UNDORUNRESPONSE']._serialized_end=2961
+  _globals['_RUNSERVICE']._serialized_start=3281
+  _globals['_RUNSERVICE']._serialized_end=3882
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,8 @@ class _StepStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepStatus
     STEP_STATUS_CANCELLED: _StepStatus.ValueType  # 9
     STEP_STATUS_GATED: _StepStatus.ValueType  # 10
     """A human must decide at a gate."""
+    STEP_STATUS_UNDONE: _StepStatus.ValueType  # 11
+    """It was done, and has been undone."""
 
 class StepStatus(_StepStatus, metaclass=_StepStatusEnumTypeWrapper): ...
 
@@ -58,6 +60,8 @@ STEP_STATUS_IN_DOUBT: StepStatus.ValueType  # 8
 STEP_STATUS_CANCELLED: StepStatus.ValueType  # 9
 STEP_STATUS_GATED: StepStatus.ValueType  # 10
 """A human must decide at a gate."""
+STEP_STATUS_UNDONE: StepStatus.ValueType  # 11
+"""It was done, and has been undone."""
 Global___StepStatus: _TypeAlias = StepStatus  # noqa: Y015
 
 @_typing.final
@@ -185,6 +189,7 @@ class Run(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     goal: _builtins.str
     status: _event_pb2.RunStatus.ValueType
@@ -207,6 +212,10 @@ class Run(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]: ...
+    @_builtins.property
+    def undo(self) -> Global___UndoState:
+        """The last undo of the run, if any."""
+
     def __init__(
         self,
         *,
@@ -223,14 +232,65 @@ class Run(_message.Message):
         dry_run: _builtins.bool = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         gates: _abc.Iterable[Global___Gate] | None = ...,
+        undo: Global___UndoState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "plan", b"plan", "submitted", b"submitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "plan", b"plan", "submitted", b"submitted", "undo", b"undo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class UndoState(_message.Message):
+    """How far an undo is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    submitter: _builtins.str
+    reason: _builtins.str
+    dry_run: _builtins.bool
+    step: _builtins.str
+    """The step with which it was asked for; empty means everything."""
+    ended: _builtins.bool
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepState]:
+        """The compensations, "undo-<instance>"."""
+
+    @_builtins.property
+    def stays(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Stays]: ...
+    @_builtins.property
+    def failure(self) -> _event_pb2.Failure:
+        """Why something is left that was to be undone."""
+
+    def __init__(
+        self,
+        *,
+        submitter: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        step: _builtins.str = ...,
+        steps: _abc.Iterable[Global___StepState] | None = ...,
+        stays: _abc.Iterable[_event_pb2.Stays] | None = ...,
+        ended: _builtins.bool = ...,
+        failure: _event_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "reason", b"reason", "stays", b"stays", "step", b"step", "steps", b"steps", "submitter", b"submitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoState: _TypeAlias = UndoState  # noqa: Y015
 
 @_typing.final
 class Gate(_message.Message):
@@ -644,3 +704,68 @@ class ResumeRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeRunResponse: _TypeAlias = ResumeRunResponse  # noqa: Y015
+
+@_typing.final
+class UndoRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    step: _builtins.str
+    """A step or one of its instances, with all that rests on it; empty means everything."""
+    reason: _builtins.str
+    submitter: _builtins.str
+    """Until callers are authenticated, whoever the caller says; empty means the run's submitter."""
+    dry_run: _builtins.bool
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """As in SubmitGoalRequest."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        step: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        submitter: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "reason", b"reason", "run", b"run", "step", b"step", "submitter", b"submitter", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoRunRequest: _TypeAlias = UndoRunRequest  # noqa: Y015
+
+@_typing.final
+class UndoRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXISTED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    existed: _builtins.bool
+    """An undo was going on already."""
+    @_builtins.property
+    def state(self) -> Global___Run:
+        """The run as it was when the wait was over. Unset without a wait, or while too many wait already."""
+
+    def __init__(
+        self,
+        *,
+        existed: _builtins.bool = ...,
+        state: Global___Run | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoRunResponse: _TypeAlias = UndoRunResponse  # noqa: Y015

@@ -69,6 +69,11 @@ class RunServiceStub:
                 request_serializer=handrail_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
                 response_deserializer=handrail_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
                 _registered_method=True)
+        self.UndoRun = channel.unary_unary(
+                '/handrail.v1.RunService/UndoRun',
+                request_serializer=handrail_dot_v1_dot_run__service__pb2.UndoRunRequest.SerializeToString,
+                response_deserializer=handrail_dot_v1_dot_run__service__pb2.UndoRunResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -120,6 +125,14 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UndoRun(self, request, context):
+        """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
+        ended. While one undo goes on, no other is begun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +170,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ResumeRun,
                     request_deserializer=handrail_dot_v1_dot_run__service__pb2.ResumeRunRequest.FromString,
                     response_serializer=handrail_dot_v1_dot_run__service__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'UndoRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoRun,
+                    request_deserializer=handrail_dot_v1_dot_run__service__pb2.UndoRunRequest.FromString,
+                    response_serializer=handrail_dot_v1_dot_run__service__pb2.UndoRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -348,6 +366,33 @@ class RunService:
             '/handrail.v1.RunService/ResumeRun',
             handrail_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
             handrail_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/handrail.v1.RunService/UndoRun',
+            handrail_dot_v1_dot_run__service__pb2.UndoRunRequest.SerializeToString,
+            handrail_dot_v1_dot_run__service__pb2.UndoRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

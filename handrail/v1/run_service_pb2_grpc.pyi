@@ -43,6 +43,10 @@ class RunServiceStub:
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
     PauseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
+    UndoRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.UndoRunRequest, _run_service_pb2.UndoRunResponse]
+    """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
+    ended. While one undo goes on, no other is begun.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -59,6 +63,10 @@ class RunServiceAsyncStub(RunServiceStub):
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
     PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]  # type: ignore[assignment]
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    UndoRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.UndoRunRequest, _run_service_pb2.UndoRunResponse]  # type: ignore[assignment]
+    """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
+    ended. While one undo goes on, no other is begun.
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -114,5 +122,15 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ResumeRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ResumeRunResponse, _abc.Awaitable[_run_service_pb2.ResumeRunResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UndoRun(
+        self,
+        request: _run_service_pb2.UndoRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.UndoRunResponse, _abc.Awaitable[_run_service_pb2.UndoRunResponse]]:
+        """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
+        ended. While one undo goes on, no other is begun.
+        """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

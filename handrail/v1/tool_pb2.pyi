@@ -146,6 +146,26 @@ Global___ReadCall: _TypeAlias = ReadCall  # noqa: Y015
 class ToolContract(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class UndoArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     TOOLBOX_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
@@ -167,6 +187,7 @@ class ToolContract(_message.Message):
     CAPABILITY_FIELD_NUMBER: _builtins.int
     DOUBT_FIELD_NUMBER: _builtins.int
     ENDORSES_FIELD_NUMBER: _builtins.int
+    UNDO_ARGUMENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     toolbox: _builtins.str
     description: _builtins.str
@@ -201,6 +222,10 @@ class ToolContract(_message.Message):
     def endorses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Fields of the output that nobody outside can write: "id", "orders[].status". Typed ones only, never text."""
 
+    @_builtins.property
+    def undo_arguments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Argument name of the undo to CEL over `args`, `output`, and `reads` as they were before the action."""
+
     def __init__(
         self,
         *,
@@ -225,10 +250,11 @@ class ToolContract(_message.Message):
         capability: _builtins.str = ...,
         doubt: _builtins.bool = ...,
         endorses: _abc.Iterable[_builtins.str] | None = ...,
+        undo_arguments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "critical", b"critical", "description", b"description", "doubt", b"doubt", "effect", b"effect", "endorses", b"endorses", "idempotency", b"idempotency", "input_schema", b"input_schema", "key_parameter", b"key_parameter", "name", b"name", "output_schema", b"output_schema", "permission", b"permission", "post", b"post", "pre", b"pre", "readback", b"readback", "reads", b"reads", "retry", b"retry", "settle_s", b"settle_s", "timeout_s", b"timeout_s", "toolbox", b"toolbox", "undo", b"undo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "critical", b"critical", "description", b"description", "doubt", b"doubt", "effect", b"effect", "endorses", b"endorses", "idempotency", b"idempotency", "input_schema", b"input_schema", "key_parameter", b"key_parameter", "name", b"name", "output_schema", b"output_schema", "permission", b"permission", "post", b"post", "pre", b"pre", "readback", b"readback", "reads", b"reads", "retry", b"retry", "settle_s", b"settle_s", "timeout_s", b"timeout_s", "toolbox", b"toolbox", "undo", b"undo", "undo_arguments", b"undo_arguments"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -331,6 +331,13 @@ def describe(topic: tuple[str, ...], body: Any) -> str:
             calls = (f"{i.step}: {i.tool}({_values(i.arguments)})" for i in value)
             said.append(f"items=[{'; '.join(calls)}]")
             continue
+        if field.name == "compensations":
+            calls = (
+                f"{c.step.id}: {c.step.tool}({_values(c.step.arguments)}) after {list(c.after)}"
+                for c in value
+            )
+            said.append(f"compensations=[{'; '.join(calls)}]")
+            continue
         if field.name == "reasons":
             said.append("reasons=[" + "; ".join(f"{reason.rule}: {reason.text}" for reason in value) + "]")
             continue
@@ -362,4 +369,6 @@ def _values(found: Mapping[str, Any]) -> str:
 
 
 def _shown(value: plan_pb2.Value | plan_pb2.Argument) -> str:
-    return value.reference if isinstance(value, plan_pb2.Argument) else value.json
+    if isinstance(value, plan_pb2.Argument):
+        return value.reference or value.constant.json
+    return value.json

@@ -12,11 +12,16 @@ from core import cedar_rules, contracts
 from core.cedar import BadPolicy, CedarPolicy, Person
 from core.cedar_rules import Rule
 from core.policy import Request
-from handrail.tool import Money, tool
+from handrail.tool import Money, call, tool
 from handrail.v1 import tool_pb2
 
 
-@tool(effect="write", idempotency="natural", undo="take_back", critical=["order_id", "amount"])
+@tool(
+    effect="write",
+    idempotency="natural",
+    undo=call("take_back", refund_id="output"),
+    critical=["order_id", "amount"],
+)
 def refund(
     order_id: int, amount: Money, reason: str = "on request", note: str | None = None, urgent: bool = False
 ) -> int:

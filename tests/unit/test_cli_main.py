@@ -195,7 +195,7 @@ def test_tools_check_names_every_contradiction(tmp_path: Path) -> None:
     create(tmp_path)
     tools = tmp_path / "tools.py"
     tools.write_text(
-        tools.read_text().replace('undo="return_item"', 'undo="return_itm"').replace('    key="key",\n', "")
+        tools.read_text().replace('call("return_item"', 'call("return_itm"').replace('    key="key",\n', "")
     )
     result = runner.invoke(app, ["tools", "check"])
     assert result.exit_code == ExitCode.USAGE

@@ -29,6 +29,7 @@ CONTRACTS = st.builds(
     readback=TEXT,
     settle_s=st.floats(0, 3600),
     undo=TEXT,
+    undo_arguments=st.dictionaries(TEXT, TEXT, max_size=2),
     reads=st.lists(
         st.builds(ReadCall, name=TEXT, tool=TEXT, arguments=st.dictionaries(TEXT, TEXT, max_size=2)),
         max_size=2,
@@ -96,7 +97,7 @@ def find_refund(key: str) -> bool | None:
     key="key",
     readback="find_refund",
     settle_s=1.0,
-    undo="cancel_refund",
+    undo=call("cancel_refund", order_id="args.order_id"),
     reads={"order": call("get_order", order_id="args.order_id")},
     pre="reads.order.total > args.amount.minor",
     post="output.refunded && reads.order.id == args.order_id",
@@ -148,7 +149,11 @@ def test_sound_contracts_pass() -> None:
         ({"key_parameter": "order_id"}, ("refund_order.key", "key_exposed")),
         ({"undo": "cancel_refnd"}, ("refund_order.undo", "unknown_tool")),
         ({"undo": "get_order"}, ("refund_order.undo", "bad_undo")),
-        ({"undo": "refund_order"}, ("refund_order.undo", "bad_undo")),
+        ({"undo_arguments": {}}, ("refund_order.undo", "bad_undo")),
+        ({"undo_arguments": {"order": "args.order_id"}}, ("refund_order.undo", "bad_undo")),
+        ({"undo_arguments": {"order_id": "args.ordr"}}, ("refund_order.undo.order_id", "bad_condition")),
+        ({"undo_arguments": {"order_id": "reads.ordr.id"}}, ("refund_order.undo.order_id", "bad_condition")),
+        ({"effect": "irreversible"}, ("refund_order.undo", "bad_undo")),
         ({"readback": "nothing"}, ("refund_order.readback", "unknown_tool")),
         ({"readback": "get_order"}, ("refund_order.readback", "bad_readback")),
         ({"readback": "cancel_refund"}, ("refund_order.readback", "bad_readback")),
@@ -213,6 +218,27 @@ def test_contradictions_are_found(changes: dict[str, Any], expected: tuple[str, 
 )
 def test_read_calls_are_checked(read: ReadCall, field: str, code: str) -> None:
     assert (f"refund_order.{field}", code) in codes(reads=(read,))
+
+
+def test_what_undo_reads_can_be_read_before_the_action() -> None:
+    def found(argument: str, toolbox: str = "") -> set[tuple[str, str]]:
+        read = ReadCall(name="order", tool="get_order", arguments={"order_id": argument})
+        known = [contract_of(f) for f in SOUND if f is not refund_order]
+        changed = {"pre": "", "reads": (read,), "undo_arguments": {"order_id": "reads.order.id"}}
+        acting = contract_of(refund_order).model_copy(update={**changed, "toolbox": toolbox})
+        return {(v.field, v.code) for v in check([*known, acting])}
+
+    assert found("args.order_id") == set()
+    assert found("output.id") == {("refund_order.undo", "bad_undo")}
+    assert found("args.order_id", toolbox="far") == {("refund_order.undo", "bad_undo")}
+
+
+def test_a_tool_can_be_its_own_undo() -> None:
+    as_it_was = {
+        "undo": "refund_order",
+        "undo_arguments": {"order_id": "args.order_id", "amount": "args.amount"},
+    }
+    assert codes(**as_it_was) == set()
 
 
 def test_a_doubt_may_be_declared_instead() -> None:

@@ -81,7 +81,7 @@ def loan_by_key(key: str) -> Loan | None:
     idempotency="keyed",
     key="key",
     readback="loan_by_key",
-    undo="return_item",
+    undo=call("return_item", item="args.item"),
     reads={"item": call("get_item", name="args.item")},
     post="reads.item.borrower == args.borrower && output.item == reads.item.name",
     critical=["item", "borrower"],
