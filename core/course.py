@@ -21,6 +21,7 @@ from core.plan import (
     Unresolved,
     attempt_id,
     canonical_route,
+    is_compensation,
     references,
 )
 from core.rules import Rules, why
@@ -325,10 +326,14 @@ class Course:
             return self._fail(instance, failures.BUDGET, f"the run has used its {self.max_actions} actions")
         grounds = Grounds()
         if kind == event_pb2.ACTION_KIND_ACT:
+            over = "" if is_compensation(instance.id) else self.rules.excess(instance, contract, arguments)
+            if over:
+                return self._fail(instance, failures.BUDGET, f"{tool} is not done: with it {over}")
             ruled = self._ask_policy(instance, contract, arguments)
             if not isinstance(ruled, Grounds):
                 return ruled
             grounds = ruled
+            self.rules.count(instance, contract, arguments)
         self.actions += 1
         self.room -= 1
         body = authorise(
@@ -401,6 +406,7 @@ class Course:
             # Asked when what it rests on is known.
             return None
         current = instance.current
+        self.rules.count(instance, contract, arguments)
         body = authorise(
             self.state,
             instance,

@@ -17,7 +17,7 @@ from core.labels import Label, labels_of
 from core.moves import Move
 from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
-from core.spending import spent
+from core.spending import amounts_in, excess, spent
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -128,18 +128,44 @@ def _known(arguments: Mapping[str, plan_pb2.Argument]) -> tuple[dict[str, Any], 
     return known, frozenset(arguments.keys() - known.keys())
 
 
-@dataclass(frozen=True)
 class Rules:
-    """The policy, and the run that it is asked about."""
+    """The policy, and the run that it is asked about, with what this look has authorised already."""
 
-    state: RunState
-    policy: Policy
-    now_ns: int
-    gate_life_ns: int
+    def __init__(self, state: RunState, policy: Policy, now_ns: int, gate_life_ns: int) -> None:
+        self.state = state
+        self.policy = policy
+        self.now_ns = now_ns
+        self.gate_life_ns = gate_life_ns
+        self._actions = state.actions
 
     @cached_property
-    def _spent(self) -> Mapping[str, Counter[str]]:
+    def _spent(self) -> dict[str, Counter[str]]:
         return spent(self.state)
+
+    def count(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> None:
+        """Count an action that was just authorised: the next is asked about with it."""
+        self._actions += 1
+        amounts = amounts_in(contract, arguments)
+        if amounts:
+            self._spent[instance.id] = amounts
+
+    def excess(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> str:
+        """Say in which way an action would spend more than the run may; "" where it would not."""
+        plan = self.state.plan.budget if self.state.plan is not None else plan_pb2.Budget()
+        budgets = [one for one in (self.state.goal.budget, plan) if one.max_spend]
+        amounts = amounts_in(contract, arguments) if budgets else Counter[str]()
+        if not amounts:
+            return ""
+        return excess(self._spent_by_others(instance.id) + amounts, budgets)
+
+    def _spent_by_others(self, instance_id: str) -> Counter[str]:
+        # What an earlier attempt at the same has come to is not spent twice.
+        others = [amounts for held, amounts in self._spent.items() if held != instance_id]
+        return sum(others, Counter[str]())
 
     def rule(
         self,
@@ -233,8 +259,6 @@ class Rules:
         unknown: frozenset[str],
         untrusted: frozenset[str],
     ) -> Request:
-        # What an earlier attempt at the same has come to is not spent twice.
-        others = [amounts for held, amounts in self._spent.items() if held != instance_id]
         return Request(
             user=self._user(instance_id),
             tenant=self.state.key.tenant,
@@ -242,8 +266,8 @@ class Rules:
             arguments=arguments,
             unknown=unknown,
             untrusted=untrusted,
-            actions=self.state.actions,
-            spent=sum(others, Counter[str]()),
+            actions=self._actions,
+            spent=self._spent_by_others(instance_id),
             now_ns=self.now_ns,
         )
 
