@@ -318,6 +318,8 @@ class Course:
     ) -> list[Move]:
         """Authorise an action: everything that it may do is in it."""
         contract = self.state.contracts[tool]
+        if kind == event_pb2.ACTION_KIND_ACT and instance.amended:
+            arguments = {**arguments, **self.scope.loaded(instance.amended)}
         found = conformance.check_arguments(contract, arguments) if kind == event_pb2.ACTION_KIND_ACT else []
         if found:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)
@@ -402,7 +404,7 @@ class Course:
             return None
         contract = self.state.contracts[step.tool]
         ruling = self.rules.rule(instance, contract, arguments, frozenset(open_arguments))
-        if ruling.outcome != "allow" or ruling.open:
+        if ruling.outcome != "allow" or ruling.open or instance.amended:
             # Asked when what it rests on is known.
             return None
         current = instance.current

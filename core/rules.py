@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from core import failures, gates, undo, values
+from core import conformance, failures, gates, undo, values
 from core.labels import Label, labels_of
 from core.moves import Move
 from core.plan import is_compensation
@@ -185,7 +185,8 @@ class Rules:
         unknown: frozenset[str] = frozenset(),
     ) -> Request:
         """Return what the policy is asked about an action."""
-        untrusted = _untrusted(self.labels(instance.step))
+        # What somebody has changed at a gate is theirs.
+        untrusted = _untrusted(self.labels(instance.step)) - instance.amended.keys()
         return self._request(instance.id, contract, arguments, unknown, untrusted)
 
     def labels(self, step: str) -> Mapping[str, Label]:
@@ -232,13 +233,12 @@ class Rules:
 
     def judge(self, gate: Gate, contents: Mapping[str, str]) -> list[Move]:
         """Return what becomes of an open gate."""
-        return gates.judge(
-            self.state,
-            gate,
-            lambda who: self.may_decide(gate, who, contents),
-            self.policy.version,
-            self.now_ns,
-        )
+        return gates.judge(self.state, gate, self, self.policy.version, self.now_ns, contents)
+
+    def may_answer(self, gate: Gate, who: str, contents: Mapping[str, str]) -> Ruling:
+        """Say whether somebody may decide about a gate, in their own right or in somebody's stead."""
+        standing = gates.deputies(self.state, gate, lambda one: self.may_decide(gate, one, contents))
+        return self.may_decide(gate, standing.get(who, who), contents)
 
     def may_decide(self, gate: Gate, approver: str, contents: Mapping[str, str]) -> Ruling:
         """Say whether somebody may decide about every action of a gate; raises NotLoaded for large values."""
@@ -250,6 +250,36 @@ class Rules:
             if ruling.outcome != "allow":
                 return ruling
         return ALLOWED
+
+    def amend(self, gate: Gate, said: event_pb2.Decide, contents: Mapping[str, str]) -> gates.Amendment:
+        """Return what an amendment comes to, if it may be; raises CannotAmend, or NotLoaded."""
+        if len(gate.opened.items) != 1:
+            raise gates.CannotAmend("a gate for several actions cannot be amended; deny it")
+        item = gate.opened.items[0]
+        contract = self.state.contracts[item.tool]
+        changed = {name: values.load(value, contents) for name, value in said.arguments.items()}
+        arguments = gates.arguments_of(item, contents) | changed
+        found = conformance.check_arguments(contract, arguments)
+        if found or not changed:
+            text = "; ".join(f"{v.field}: {v.message}" for v in found) or "nothing is changed"
+            raise gates.CannotAmend(text)
+        instance = self.state.instances[item.step]
+        over = "" if is_compensation(item.step) else self.excess(instance, contract, arguments)
+        if over:
+            raise gates.CannotAmend(f"with it {over}")
+        untrusted = frozenset(item.untrusted) - changed.keys()
+        request = self._request(item.step, contract, arguments, frozenset(), untrusted)
+        ruling = self.policy.rule(request)
+        if ruling.outcome == "refuse":
+            raise gates.CannotAmend(f"{contract.name} is not allowed like this: {why(ruling)}")
+        standing = gates.deputies(self.state, gate, lambda one: self.may_decide(gate, one, contents))
+        by = standing.get(said.approver, said.approver)
+        may = self.policy.may_decide(by, request)
+        if may.outcome != "allow":
+            raise gates.CannotAmend(f"{by} may not decide about it like this: {why(may)}")
+        amended = gates.item(self.state, item.step, request, self.policy.version)
+        kept = {name: amended.arguments[name] for name in changed}
+        return gates.Amendment(kept, amended.binding, ruling)
 
     def _request(
         self,
