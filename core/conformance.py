@@ -8,19 +8,21 @@ too_long, route_unavailable, route_mismatch, unknown_tool, permission_above_ceil
 unknown_argument, mistyped_argument, bad_argument, bad_value, empty_argument, too_many_arguments,
 bad_reference, unknown_step, self_reference, cycle, each_outside, input_outside, unknown_input,
 unknown_context, unknown_path, bad_each, bad_condition, no_rules, too_many_rules, otherwise_not_last,
-bad_timeout, bad_attempts, more.
+bad_timeout, bad_attempts, over_budget, more.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from core import plan, schemas
+from core import plan, schemas, values
 from core.references import Limits as Limits
 from core.references import Surroundings
+from core.spending import amounts_in, excess
 from core.step import StepCheck
 from core.violations import Enough, Found, check_names, check_text, check_value, plain, show
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
@@ -41,6 +43,7 @@ def check_plan(
     with suppress(Enough):
         if _fits(plan, around):
             _check(plan, around)
+            _check_spending(plan, around, goal)
     return found.violations
 
 
@@ -112,6 +115,27 @@ def _check(proposed: plan_pb2.Plan, around: Surroundings) -> None:
         shown = [show(name) for name in cycle[:_SHOWN_STEPS]] + ["..."] * (len(cycle) > _SHOWN_STEPS)
         path = " needs ".join([*shown, show(cycle[0])])
         found.add(f"steps[{index}]", "cycle", f"steps wait for each other: {path}")
+
+
+def _check_spending(proposed: plan_pb2.Plan, around: Surroundings, goal: event_pb2.Goal) -> None:
+    """Refuse what would spend more than it may, as far as that is known before the run."""
+    budgets = [one for one in (goal.budget, proposed.budget) if one.max_spend]
+    total: Counter[str] = Counter()
+    for index, step in enumerate(proposed.steps if budgets else ()):
+        contract = around.contracts.get(step.tool)
+        if contract is None:
+            continue
+        known: dict[str, Any] = {}
+        for name, held in step.arguments.items():
+            with suppress(values.BadValue, values.NotLoaded):
+                known |= {name: values.load(held.constant, {})} if held.HasField("constant") else {}
+        amounts = amounts_in(contract, known)
+        certain = not step.when and not step.each
+        over = excess(total + amounts if certain else amounts, budgets) if amounts else ""
+        if over:
+            around.found.add(f"steps[{index}].arguments", "over_budget", f"with this step {over}")
+            return
+        total += amounts if certain else Counter()
 
 
 def _check_id(where: str, step: plan_pb2.Step, around: Surroundings) -> None:

@@ -21,6 +21,7 @@ from core.plan import (
     Unresolved,
     attempt_id,
     canonical_route,
+    is_compensation,
     references,
 )
 from core.rules import Rules, why
@@ -317,6 +318,8 @@ class Course:
     ) -> list[Move]:
         """Authorise an action: everything that it may do is in it."""
         contract = self.state.contracts[tool]
+        if kind == event_pb2.ACTION_KIND_ACT and instance.amended:
+            arguments = {**arguments, **self.scope.loaded(instance.amended)}
         found = conformance.check_arguments(contract, arguments) if kind == event_pb2.ACTION_KIND_ACT else []
         if found:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)
@@ -325,10 +328,14 @@ class Course:
             return self._fail(instance, failures.BUDGET, f"the run has used its {self.max_actions} actions")
         grounds = Grounds()
         if kind == event_pb2.ACTION_KIND_ACT:
+            over = "" if is_compensation(instance.id) else self.rules.excess(instance, contract, arguments)
+            if over:
+                return self._fail(instance, failures.BUDGET, f"{tool} is not done: with it {over}")
             ruled = self._ask_policy(instance, contract, arguments)
             if not isinstance(ruled, Grounds):
                 return ruled
             grounds = ruled
+            self.rules.count(instance, contract, arguments)
         self.actions += 1
         self.room -= 1
         body = authorise(
@@ -397,10 +404,11 @@ class Course:
             return None
         contract = self.state.contracts[step.tool]
         ruling = self.rules.rule(instance, contract, arguments, frozenset(open_arguments))
-        if ruling.outcome != "allow" or ruling.open:
+        if ruling.outcome != "allow" or ruling.open or instance.amended:
             # Asked when what it rests on is known.
             return None
         current = instance.current
+        self.rules.count(instance, contract, arguments)
         body = authorise(
             self.state,
             instance,

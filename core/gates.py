@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from core import failures, values
+from core.errors import HandrailError
 from core.moves import Arm, Decide, Move, note
 from core.policy import Request, Ruling
 from core.shape import shape_of
 from core.state import Gate, RunState
-from handrail.v1 import event_pb2
+from handrail.v1 import event_pb2, plan_pb2
 
 LIFE_NS = 24 * 3_600 * 1_000_000_000
 MAX_ITEMS = 100
@@ -24,9 +26,21 @@ MAX_ITEMS = 100
 MAX_GATE_BYTES = 512 * 1024
 
 CHOICES: Mapping[int, frozenset[int]] = {
-    event_pb2.GATE_KIND_ACTION: frozenset((event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY)),
+    event_pb2.GATE_KIND_ACTION: frozenset(
+        (
+            event_pb2.GATE_CHOICE_APPROVE,
+            event_pb2.GATE_CHOICE_DENY,
+            event_pb2.GATE_CHOICE_AMEND,
+            event_pb2.GATE_CHOICE_DELEGATE,
+        )
+    ),
     event_pb2.GATE_KIND_DOUBT: frozenset(
-        (event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT, event_pb2.GATE_CHOICE_DENY)
+        (
+            event_pb2.GATE_CHOICE_HAPPENED,
+            event_pb2.GATE_CHOICE_REPEAT,
+            event_pb2.GATE_CHOICE_DENY,
+            event_pb2.GATE_CHOICE_DELEGATE,
+        )
     ),
 }
 """What can be said at a gate of each kind."""
@@ -112,37 +126,106 @@ def _bounded(wanted: Sequence[Gated]) -> list[list[Gated]]:
     return parts
 
 
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """An action as somebody would have it, and what the rules make of it."""
+
+    arguments: Mapping[str, plan_pb2.Value]
+    binding: str
+    ruling: Ruling
+
+
+class CannotAmend(HandrailError):
+    """Why an action cannot be done with the arguments that somebody wants."""
+
+
+class Bench(Protocol):
+    """Who may decide about a gate, as the policy is now."""
+
+    def may_decide(self, gate: Gate, who: str, contents: Mapping[str, str]) -> Ruling:
+        """Say whether somebody may decide about what a gate is for."""
+
+    def amend(self, gate: Gate, said: event_pb2.Decide, contents: Mapping[str, str]) -> Amendment:
+        """Return what an amendment comes to; raises CannotAmend where it may not be."""
+
+
+def requester(state: RunState, gate: Gate) -> str:
+    """Return in whose name that would be done what waits."""
+    return gate.opened.submitter or state.goal.submitter
+
+
+def deputies(state: RunState, gate: Gate, may_decide: Callable[[str], Ruling]) -> dict[str, str]:
+    """Return who may decide in somebody's stead, and in whose."""
+    found: dict[str, str] = {}
+    for decision in gate.decisions:
+        said = decision.message
+        is_in_time = decision.time_ns < gate.opened.expires.ToNanoseconds()
+        if said.choice == event_pb2.GATE_CHOICE_DELEGATE and said.delegate and is_in_time:
+            given_away = said.delegate == requester(state, gate) or said.approver in found
+            if not given_away and may_decide(said.approver).outcome == "allow":
+                found.setdefault(said.delegate, said.approver)
+    return found
+
+
 def judge(
-    state: RunState, gate: Gate, may_decide: Callable[[str], Ruling], version: str, now_ns: int
+    state: RunState, gate: Gate, bench: Bench, version: str, now_ns: int, contents: Mapping[str, str]
 ) -> list[Move]:
     """Return what becomes of an open gate: it is closed, or looked at again when its time is over.
 
-    `version` is that of the policy now, and `may_decide` asks it about somebody.
+    `version` is that of the policy now; raises NotLoaded for large values.
     """
     opened, expires_ns = gate.opened, gate.opened.expires.ToNanoseconds()
-    is_doubt = opened.kind == event_pb2.GATE_KIND_DOUBT
-    if is_doubt and state.instances[opened.items[0].step].settled != "in_doubt":
-        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the doubt has been cleared up")]
-    if not is_doubt and opened.policy != version:
-        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="the policy has changed")]
-    if not is_doubt and all(state.instances[found.step].settled for found in opened.items):
-        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason="an earlier attempt was answered after all")]
+    void = _void(state, gate, version)
+    if void:
+        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason=void)]
+    standing = deputies(state, gate, lambda who: bench.may_decide(gate, who, contents))
     approvers: list[str] = []
     for decision in gate.decisions:
-        if decision.time_ns >= expires_ns or may_decide(decision.message.approver).outcome != "allow":
+        said = decision.message
+        # Whose right it is that is used.
+        by = standing.get(said.approver, said.approver)
+        if said.choice == event_pb2.GATE_CHOICE_DELEGATE or decision.time_ns >= expires_ns:
             continue
-        if decision.message.choice == event_pb2.GATE_CHOICE_DENY:
-            said = decision.message
+        if said.choice == event_pb2.GATE_CHOICE_AMEND:
+            with suppress(CannotAmend):
+                return [_amend(gate, said, bench.amend(gate, said, contents))]
+            continue
+        if bench.may_decide(gate, by, contents).outcome != "allow":
+            continue
+        if said.choice == event_pb2.GATE_CHOICE_DENY:
             return [close(gate, event_pb2.GATE_OUTCOME_DENIED, [said.approver], reason=said.reason)]
-        if is_doubt:
-            return [_settle(gate, decision.message)]
-        approvers.append(decision.message.approver)
+        if opened.kind == event_pb2.GATE_KIND_DOUBT:
+            return [_settle(gate, said)]
+        approvers.append(said.approver)
         if len(approvers) >= opened.quorum:
             return [close(gate, event_pb2.GATE_OUTCOME_APPROVED, approvers)]
     if now_ns >= expires_ns:
         reason = f"nobody decided at gate {opened.gate} in time"
         return [close(gate, event_pb2.GATE_OUTCOME_EXPIRED, reason=reason)]
     return [Arm(f"gate-{opened.gate}", expires_ns)]
+
+
+def _void(state: RunState, gate: Gate, version: str) -> str:
+    """Say why a gate is about nothing any more; "" where it is not."""
+    items = gate.opened.items
+    if gate.opened.kind == event_pb2.GATE_KIND_DOUBT:
+        cleared_up = state.instances[items[0].step].settled != "in_doubt"
+        return "the doubt has been cleared up" if cleared_up else ""
+    if gate.opened.policy != version:
+        return "the policy has changed"
+    settled = all(state.instances[found.step].settled for found in items)
+    return "an earlier attempt was answered after all" if settled else ""
+
+
+def _amend(gate: Gate, said: event_pb2.Decide, amendment: Amendment) -> Decide:
+    """Close a gate with the action as somebody wants it; who amends has approved, if one is enough."""
+    closed = close(gate, event_pb2.GATE_OUTCOME_AMENDED, [said.approver], reason=said.reason)
+    assert isinstance(closed.body, event_pb2.GateClosed)
+    for name, value in amendment.arguments.items():
+        closed.body.arguments[name].CopyFrom(value)
+    if amendment.ruling.outcome == "allow" or amendment.ruling.quorum <= 1:
+        closed.body.binding = amendment.binding
+    return closed
 
 
 def close(

@@ -69,6 +69,7 @@ class PlaybookLimits(_Model):
     max_steps: Annotated[int, Field(ge=0)] = 0
     max_actions: Annotated[int, Field(ge=0)] = 0
     max_heals: Annotated[int, Field(ge=0)] = 0
+    max_spend: dict[Annotated[str, Field(pattern=r"^[A-Z]{3}$")], Annotated[int, Field(ge=0)]] = {}
 
 
 class Playbook(_Model):

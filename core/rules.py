@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from core import failures, gates, undo, values
+from core import conformance, failures, gates, undo, values
 from core.labels import Label, labels_of
 from core.moves import Move
 from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
-from core.spending import spent
+from core.spending import amounts_in, excess, spent
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -128,18 +128,44 @@ def _known(arguments: Mapping[str, plan_pb2.Argument]) -> tuple[dict[str, Any], 
     return known, frozenset(arguments.keys() - known.keys())
 
 
-@dataclass(frozen=True)
 class Rules:
-    """The policy, and the run that it is asked about."""
+    """The policy, and the run that it is asked about, with what this look has authorised already."""
 
-    state: RunState
-    policy: Policy
-    now_ns: int
-    gate_life_ns: int
+    def __init__(self, state: RunState, policy: Policy, now_ns: int, gate_life_ns: int) -> None:
+        self.state = state
+        self.policy = policy
+        self.now_ns = now_ns
+        self.gate_life_ns = gate_life_ns
+        self._actions = state.actions
 
     @cached_property
-    def _spent(self) -> Mapping[str, Counter[str]]:
+    def _spent(self) -> dict[str, Counter[str]]:
         return spent(self.state)
+
+    def count(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> None:
+        """Count an action that was just authorised: the next is asked about with it."""
+        self._actions += 1
+        amounts = amounts_in(contract, arguments)
+        if amounts:
+            self._spent[instance.id] = amounts
+
+    def excess(
+        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> str:
+        """Say in which way an action would spend more than the run may; "" where it would not."""
+        plan = self.state.plan.budget if self.state.plan is not None else plan_pb2.Budget()
+        budgets = [one for one in (self.state.goal.budget, plan) if one.max_spend]
+        amounts = amounts_in(contract, arguments) if budgets else Counter[str]()
+        if not amounts:
+            return ""
+        return excess(self._spent_by_others(instance.id) + amounts, budgets)
+
+    def _spent_by_others(self, instance_id: str) -> Counter[str]:
+        # What an earlier attempt at the same has come to is not spent twice.
+        others = [amounts for held, amounts in self._spent.items() if held != instance_id]
+        return sum(others, Counter[str]())
 
     def rule(
         self,
@@ -159,7 +185,8 @@ class Rules:
         unknown: frozenset[str] = frozenset(),
     ) -> Request:
         """Return what the policy is asked about an action."""
-        untrusted = _untrusted(self.labels(instance.step))
+        # What somebody has changed at a gate is theirs.
+        untrusted = _untrusted(self.labels(instance.step)) - instance.amended.keys()
         return self._request(instance.id, contract, arguments, unknown, untrusted)
 
     def labels(self, step: str) -> Mapping[str, Label]:
@@ -206,13 +233,12 @@ class Rules:
 
     def judge(self, gate: Gate, contents: Mapping[str, str]) -> list[Move]:
         """Return what becomes of an open gate."""
-        return gates.judge(
-            self.state,
-            gate,
-            lambda who: self.may_decide(gate, who, contents),
-            self.policy.version,
-            self.now_ns,
-        )
+        return gates.judge(self.state, gate, self, self.policy.version, self.now_ns, contents)
+
+    def may_answer(self, gate: Gate, who: str, contents: Mapping[str, str]) -> Ruling:
+        """Say whether somebody may decide about a gate, in their own right or in somebody's stead."""
+        standing = gates.deputies(self.state, gate, lambda one: self.may_decide(gate, one, contents))
+        return self.may_decide(gate, standing.get(who, who), contents)
 
     def may_decide(self, gate: Gate, approver: str, contents: Mapping[str, str]) -> Ruling:
         """Say whether somebody may decide about every action of a gate; raises NotLoaded for large values."""
@@ -225,6 +251,36 @@ class Rules:
                 return ruling
         return ALLOWED
 
+    def amend(self, gate: Gate, said: event_pb2.Decide, contents: Mapping[str, str]) -> gates.Amendment:
+        """Return what an amendment comes to, if it may be; raises CannotAmend, or NotLoaded."""
+        if len(gate.opened.items) != 1:
+            raise gates.CannotAmend("a gate for several actions cannot be amended; deny it")
+        item = gate.opened.items[0]
+        contract = self.state.contracts[item.tool]
+        changed = {name: values.load(value, contents) for name, value in said.arguments.items()}
+        arguments = gates.arguments_of(item, contents) | changed
+        found = conformance.check_arguments(contract, arguments)
+        if found or not changed:
+            text = "; ".join(f"{v.field}: {v.message}" for v in found) or "nothing is changed"
+            raise gates.CannotAmend(text)
+        instance = self.state.instances[item.step]
+        over = "" if is_compensation(item.step) else self.excess(instance, contract, arguments)
+        if over:
+            raise gates.CannotAmend(f"with it {over}")
+        untrusted = frozenset(item.untrusted) - changed.keys()
+        request = self._request(item.step, contract, arguments, frozenset(), untrusted)
+        ruling = self.policy.rule(request)
+        if ruling.outcome == "refuse":
+            raise gates.CannotAmend(f"{contract.name} is not allowed like this: {why(ruling)}")
+        standing = gates.deputies(self.state, gate, lambda one: self.may_decide(gate, one, contents))
+        by = standing.get(said.approver, said.approver)
+        may = self.policy.may_decide(by, request)
+        if may.outcome != "allow":
+            raise gates.CannotAmend(f"{by} may not decide about it like this: {why(may)}")
+        amended = gates.item(self.state, item.step, request, self.policy.version)
+        kept = {name: amended.arguments[name] for name in changed}
+        return gates.Amendment(kept, amended.binding, ruling)
+
     def _request(
         self,
         instance_id: str,
@@ -233,8 +289,6 @@ class Rules:
         unknown: frozenset[str],
         untrusted: frozenset[str],
     ) -> Request:
-        # What an earlier attempt at the same has come to is not spent twice.
-        others = [amounts for held, amounts in self._spent.items() if held != instance_id]
         return Request(
             user=self._user(instance_id),
             tenant=self.state.key.tenant,
@@ -242,8 +296,8 @@ class Rules:
             arguments=arguments,
             unknown=unknown,
             untrusted=untrusted,
-            actions=self.state.actions,
-            spent=sum(others, Counter[str]()),
+            actions=self._actions,
+            spent=self._spent_by_others(instance_id),
             now_ns=self.now_ns,
         )
 

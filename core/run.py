@@ -430,12 +430,15 @@ def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed)
     state = evolve(state, gates={**state.gates, body.gate: evolve(gate, closed=body)})
     for item in gate.opened.items:
         instance = state.instances[item.step]
-        approved, denied = instance.approved, instance.denied
+        approved, denied, amended = instance.approved, instance.denied, instance.amended
         if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
             approved = {**approved, item.binding: body.gate}
+        elif body.outcome == event_pb2.GATE_OUTCOME_AMENDED:
+            amended = {**amended, **body.arguments}
+            approved = {**approved, body.binding: body.gate} if body.binding else approved
         elif body.outcome in REFUSED:
             denied = body.gate
-        instance = evolve(instance, gate="", approved=approved, denied=denied)
+        instance = evolve(instance, gate="", approved=approved, denied=denied, amended=amended)
         if instance.settled == "in_doubt":
             state = _clear_up(state, record, instance, body)
         else:

@@ -1,47 +1,60 @@
-"""What a run's effects have come to, by currency: what rules call `spent`.
+"""What a run's effects have come to, by currency: what rules call `spent`, and what a budget bounds.
 
 Every amount of money among the arguments of an action that was authorised counts from then on, once for all
-attempts at its instance, unless it is known that it did not happen. So nothing in flight is forgotten.
+attempts at its instance, unless it is known that it did not happen. So nothing in flight is forgotten. An
+amount below nothing hides none above it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from core import values
 from core.cedar_schema import arguments_of
 from core.state import Attempt, Instance, RunState
-from handrail.v1 import event_pb2, tool_pb2
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 
-def spent(state: RunState) -> Mapping[str, Counter[str]]:
+def spent(state: RunState) -> dict[str, Counter[str]]:
     """Return minor units by currency, for each instance that has spent any."""
-    money = {
-        name: arguments_of(contract.input_schema).money
-        for name, contract in state.contracts.items()
-        if contract.effect != tool_pb2.EFFECT_READ
-    }
-    if not any(money.values()):
+    effects = {n: c for n, c in state.contracts.items() if c.effect != tool_pb2.EFFECT_READ}
+    if not any(arguments_of(contract.input_schema).money for contract in effects.values()):
         return {}
     found: dict[str, Counter[str]] = {}
     for instance in state.instances.values():
         attempt = _that_counts(instance)
-        if attempt is not None and attempt.action is not None:
-            amounts = _amounts(attempt.action, money.get(attempt.action.tool, frozenset()))
+        if attempt is not None and attempt.action is not None and attempt.action.tool in effects:
+            inline = {n: v for n, v in attempt.action.arguments.items() if v.WhichOneof("kind") == "json"}
+            money = arguments_of(effects[attempt.action.tool].input_schema).money
+            arguments = {name: values.load(inline[name], {}) for name in money & inline.keys()}
+            amounts = amounts_in(effects[attempt.action.tool], arguments)
             if amounts:
                 found[instance.id] = amounts
     return found
 
 
-def _amounts(action: event_pb2.Action, names: frozenset[str]) -> Counter[str]:
+def amounts_in(contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]) -> Counter[str]:
+    """Return what an action with an effect comes to, by currency."""
     found: Counter[str] = Counter()
-    for name in names:
-        if name in action.arguments and action.arguments[name].WhichOneof("kind") == "json":
-            amount = values.load(action.arguments[name], {})
-            if amount is not None:
-                found[amount["currency"]] += amount["minor"]
+    if contract.effect == tool_pb2.EFFECT_READ:
+        return found
+    for name in arguments_of(contract.input_schema).money & arguments.keys():
+        amount = arguments[name]
+        if isinstance(amount, Mapping) and isinstance(minor := amount.get("minor"), int) and minor > 0:
+            found[str(amount.get("currency"))] += minor
     return found
+
+
+def excess(total: Mapping[str, int], budgets: Iterable[plan_pb2.Budget]) -> str:
+    """Say in which way what is spent is more than any of the budgets allows; "" where it is not."""
+    for budget in budgets:
+        for currency, minor in sorted(total.items()) if budget.max_spend else ():
+            most = budget.max_spend.get(currency, 0)
+            if minor > most:
+                return f"it comes to {minor} minor units of {currency}, and the budget is {most}"
+    return ""
 
 
 def _that_counts(instance: Instance) -> Attempt | None:

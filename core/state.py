@@ -168,6 +168,8 @@ class Instance:
     # The gate at which it waits, and the actions that were approved: where, by binding.
     gate: str = ""
     approved: Mapping[str, str] = field(default_factory=dict)
+    # The arguments that somebody has changed at a gate.
+    amended: Mapping[str, plan_pb2.Value] = field(default_factory=dict)
     # The gate at which it was denied, or at which nobody decided in time.
     denied: str = ""
     output: plan_pb2.Value | None = None

@@ -76,7 +76,7 @@ class UndoCourse(Course):
         if denied is not None:
             return [note("step_failed", event_pb2.StepFailed(step=instance.id, failure=denial(denied)))]
         step = self.steps[instance.id]
-        arguments = self.scope.arguments(step.arguments, instance)
+        arguments = self.scope.arguments(step.arguments, instance) | self.scope.loaded(instance.amended)
         self.doubts.append(self.rules.doubt(instance, self.state.contracts[step.tool], arguments))
         return []
 

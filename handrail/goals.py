@@ -36,8 +36,8 @@ class Options(TypedDict, total=False):
     dry_run: bool
     # The name of a permission.
     ceiling: str | int | None
-    # Bounds max_steps, max_actions and max_heals.
-    budget: plan_pb2.Budget | Mapping[str, int] | None
+    # Bounds max_steps, max_actions, max_heals, and max_spend: minor units by currency.
+    budget: plan_pb2.Budget | Mapping[str, Any] | None
     submitter: str
     # Take back what was done before it ends as failed.
     undo_on_failure: bool
@@ -123,7 +123,7 @@ def _ceiling(ceiling: str | int) -> Permission.ValueType:
     return Permission.Value(f"PERMISSION_{ceiling.upper()}")
 
 
-def _budget(budget: plan_pb2.Budget | Mapping[str, int]) -> plan_pb2.Budget:
+def _budget(budget: plan_pb2.Budget | Mapping[str, Any]) -> plan_pb2.Budget:
     if isinstance(budget, plan_pb2.Budget):
         return budget
     try:

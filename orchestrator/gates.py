@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from core.failures import FORBIDDEN
-from core.gates import CHOICES
+from core.gates import CHOICES, CannotAmend, requester
 from core.policy import Policy
 from core.rules import Rules
 from core.schemas import compile_schema
@@ -105,7 +105,6 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
                 raise self._no("DECIDED_BEFORE", f"{request.approver} has decided here before, otherwise")
         self._check_open(state, gate, request)
         _check_choice(state, gate, request)
-        self._check_rules(state, gate, request.approver)
         body = event_pb2.Decide(
             gate=gate.opened.gate,
             choice=request.choice,
@@ -113,7 +112,10 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
             approver=request.approver,
             reason=request.reason,
             output=request.output if request.HasField("output") else None,
+            arguments=request.arguments,
+            delegate=request.delegate,
         )
+        self._check_rules(state, gate, body)
         await self._runs.command(state, event_pb2.Event(decide=body))
         return gate_service_pb2.DecideGateResponse()
 
@@ -141,16 +143,25 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
         if gate.opened.expires.ToNanoseconds() <= self._clock():
             raise self._no("GATE_EXPIRED", "the time to decide is over, which denies", outcome="expired")
 
-    def _check_rules(self, state: RunState, gate: Gate, approver: str) -> None:
+    def _check_rules(self, state: RunState, gate: Gate, said: event_pb2.Decide) -> None:
         rules = Rules(state, self._policy, self._clock(), 0)
+        message = ""
         try:
-            ruling = rules.may_decide(gate, approver, {})
+            if said.choice == event_pb2.GATE_CHOICE_AMEND:
+                rules.amend(gate, said, {})
+            else:
+                delegates = said.choice == event_pb2.GATE_CHOICE_DELEGATE
+                # Nobody hands on what was handed to them.
+                asks = rules.may_decide if delegates else rules.may_answer
+                ruling = asks(gate, said.approver, {})
+                why = "; ".join(reason.text for reason in ruling.reasons)
+                message = "" if ruling.outcome == "allow" else f"{said.approver} may not decide here: {why}"
         except NotLoaded:
             # The decider, which loads large values, will say.
             return
-        if ruling.outcome != "allow":
-            why = "; ".join(reason.text for reason in ruling.reasons)
-            message = f"{approver} may not decide here: {why}"
+        except CannotAmend as error:
+            message = f"it cannot be amended so: {error}"
+        if message:
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, FORBIDDEN.upper(), message)
 
     @staticmethod
@@ -181,6 +192,10 @@ def _check_choice(state: RunState, gate: Gate, request: gate_service_pb2.DecideG
     if request.choice not in possible:
         words = ", ".join(event_pb2.GateChoice.Name(choice) for choice in sorted(possible))  # type: ignore[arg-type]
         raise invalid_field("BAD_CHOICE", "choice", "not_asked", f"at this gate one can say: {words}")
+    if request.choice == event_pb2.GATE_CHOICE_AMEND or request.arguments:
+        _check_arguments(request)
+    if request.choice == event_pb2.GATE_CHOICE_DELEGATE or request.delegate:
+        _check_delegate(request, requester(state, gate))
     if not request.HasField("output"):
         return
     if request.choice != event_pb2.GATE_CHOICE_HAPPENED:
@@ -196,3 +211,39 @@ def _check_choice(state: RunState, gate: Gate, request: gate_service_pb2.DecideG
             raise BadValue(f"{contract.name} could not return that: {problems[0].message}")
     except BadValue as error:
         raise invalid_field("BAD_OUTPUT", "output", "bad_output", str(error)) from None
+
+
+def _check_arguments(request: gate_service_pb2.DecideGateRequest) -> None:
+    """Check that an amendment changes something, and make what it changes canonical."""
+    if request.choice != event_pb2.GATE_CHOICE_AMEND:
+        message = "arguments go with GATE_CHOICE_AMEND only"
+        raise invalid_field("BAD_ARGUMENTS", "arguments", "not_asked", message)
+    if not request.arguments:
+        message = "say which arguments are to be others"
+        raise invalid_field("BAD_ARGUMENTS", "arguments", "empty", message)
+    for name, value in request.arguments.items():
+        try:
+            if value.WhichOneof("kind") != "json" or len(value.json) > MAX_INLINE_BYTES:
+                raise BadValue(f"it must be JSON of at most {MAX_INLINE_BYTES} bytes")
+            value.json = encode(decode(value.json))
+        except BadValue as error:
+            field = f"arguments.{name[:64]}"
+            raise invalid_field("BAD_ARGUMENTS", field, "bad_value", str(error)) from None
+
+
+def _check_delegate(request: gate_service_pb2.DecideGateRequest, asking: str) -> None:
+    """Check that a delegation names somebody who could decide."""
+    message = ""
+    if request.choice != event_pb2.GATE_CHOICE_DELEGATE:
+        message = "a delegate goes with GATE_CHOICE_DELEGATE only"
+    elif not request.delegate:
+        message = "say who is to decide"
+    elif request.delegate == request.approver:
+        message = "somebody else is to decide; to decide yourself, approve or deny"
+    elif request.delegate == asking:
+        message = f"{asking} asks for it, and nobody decides about what they ask for"
+    if message:
+        raise invalid_field("BAD_DELEGATE", "delegate", "bad_delegate", message)
+    found = list(check_text("delegate", request.delegate, MAX_SUBMITTER_BYTES))
+    if found:
+        raise invalid("BAD_DELEGATE", found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ MAX_FULLNESS = 0.8
 NEARLY_FULL = 0.6
 """From here on it is looked at before every submission; below, now and then."""
 FULLNESS_AGE_NS = 1_000_000_000
+_CURRENCY = re.compile(r"[A-Z]{3}")
 
 MAX_CHECKED_INLINE_BYTES = 8 * 1024
 MAX_TEXT_BYTES = 16 * 1024
@@ -278,6 +280,13 @@ def _check_budget(budget: plan_pb2.Budget, limits: Limits) -> Iterator[Violation
         if asked > most:
             message = f"{asked} is more than the {most} that a run may have; leave it 0 for the default"
             yield Violation(field=f"goal.budget.{name}", code="above_limit", message=message)
+    for currency, minor in sorted(budget.max_spend.items()):
+        field = f"goal.budget.max_spend.{currency[:8]!a}"
+        if _CURRENCY.fullmatch(currency) is None:
+            message = "a currency has three capital letters: EUR"
+            yield Violation(field=field, code="bad_currency", message=message)
+        elif minor < 0:
+            yield Violation(field=field, code="below_zero", message="nobody can spend less than nothing")
 
 
 def _check_deadline(goal: event_pb2.Goal, now_ns: int) -> Iterator[Violation]:

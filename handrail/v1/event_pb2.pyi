@@ -38,6 +38,10 @@ class _GateChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateChoice
     """Of a doubt: the effect did happen."""
     GATE_CHOICE_REPEAT: _GateChoice.ValueType  # 4
     """Of a doubt: do it again, whatever became of it."""
+    GATE_CHOICE_AMEND: _GateChoice.ValueType  # 5
+    """Approve it with other arguments."""
+    GATE_CHOICE_DELEGATE: _GateChoice.ValueType  # 6
+    """Let somebody else decide in one's stead."""
 
 class GateChoice(_GateChoice, metaclass=_GateChoiceEnumTypeWrapper): ...
 
@@ -48,6 +52,10 @@ GATE_CHOICE_HAPPENED: GateChoice.ValueType  # 3
 """Of a doubt: the effect did happen."""
 GATE_CHOICE_REPEAT: GateChoice.ValueType  # 4
 """Of a doubt: do it again, whatever became of it."""
+GATE_CHOICE_AMEND: GateChoice.ValueType  # 5
+"""Approve it with other arguments."""
+GATE_CHOICE_DELEGATE: GateChoice.ValueType  # 6
+"""Let somebody else decide in one's stead."""
 Global___GateChoice: _TypeAlias = GateChoice  # noqa: Y015
 
 class _ActionKind:
@@ -134,6 +142,8 @@ class _GateOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateOutco
     """Of a doubt: it did happen, and counts."""
     GATE_OUTCOME_REPEAT: _GateOutcome.ValueType  # 6
     """Of a doubt: it is done again."""
+    GATE_OUTCOME_AMENDED: _GateOutcome.ValueType  # 7
+    """It is done with other arguments, or asked about again with them."""
 
 class GateOutcome(_GateOutcome, metaclass=_GateOutcomeEnumTypeWrapper): ...
 
@@ -148,6 +158,8 @@ GATE_OUTCOME_HAPPENED: GateOutcome.ValueType  # 5
 """Of a doubt: it did happen, and counts."""
 GATE_OUTCOME_REPEAT: GateOutcome.ValueType  # 6
 """Of a doubt: it is done again."""
+GATE_OUTCOME_AMENDED: GateOutcome.ValueType  # 7
+"""It is done with other arguments, or asked about again with them."""
 Global___GateOutcome: _TypeAlias = GateOutcome  # noqa: Y015
 
 class _RunStatus:
@@ -567,12 +579,35 @@ class Decide(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     GATE_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     APPROVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    DELEGATE_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     """"g1", unique in the run."""
     choice: Global___GateChoice.ValueType
@@ -580,9 +615,15 @@ class Decide(_message.Message):
     """Of the gate, as whoever decided has seen it."""
     approver: _builtins.str
     reason: _builtins.str
+    delegate: _builtins.str
+    """With a delegation: who is to decide."""
     @_builtins.property
     def output(self) -> _plan_pb2.Value:
         """With "it happened": what the tool would have returned, if that is known."""
+
+    @_builtins.property
+    def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]:
+        """With an amendment: the arguments that are changed."""
 
     def __init__(
         self,
@@ -593,10 +634,12 @@ class Decide(_message.Message):
         approver: _builtins.str = ...,
         reason: _builtins.str = ...,
         output: _plan_pb2.Value | None = ...,
+        arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
+        delegate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "output", b"output", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "arguments", b"arguments", "binding", b"binding", "choice", b"choice", "delegate", b"delegate", "gate", b"gate", "output", b"output", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1411,14 +1454,38 @@ Global___GateOpened: _TypeAlias = GateOpened  # noqa: Y015
 class GateClosed(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     GATE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     APPROVERS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     outcome: Global___GateOutcome.ValueType
     reason: _builtins.str
+    binding: _builtins.str
     @_builtins.property
     def approvers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who approved, or denied."""
@@ -1426,6 +1493,12 @@ class GateClosed(_message.Message):
     @_builtins.property
     def output(self) -> _plan_pb2.Value:
         """Where it happened: what counts as the output."""
+
+    @_builtins.property
+    def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]:
+        """Where it was amended: the arguments that are changed, and the binding of the action with them, if that
+        is approved by it.
+        """
 
     def __init__(
         self,
@@ -1435,10 +1508,12 @@ class GateClosed(_message.Message):
         approvers: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
         output: _plan_pb2.Value | None = ...,
+        arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
+        binding: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "gate", b"gate", "outcome", b"outcome", "output", b"output", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "arguments", b"arguments", "binding", b"binding", "gate", b"gate", "outcome", b"outcome", "output", b"output", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -144,12 +144,35 @@ Global___WatchGatesResponse: _TypeAlias = WatchGatesResponse  # noqa: Y015
 class DecideGateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     GATE_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     APPROVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    DELEGATE_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     choice: _event_pb2.GateChoice.ValueType
     binding: _builtins.str
@@ -157,9 +180,15 @@ class DecideGateRequest(_message.Message):
     approver: _builtins.str
     """Until callers are authenticated, whoever the caller says."""
     reason: _builtins.str
+    delegate: _builtins.str
+    """With GATE_CHOICE_DELEGATE: who is to decide."""
     @_builtins.property
     def output(self) -> _plan_pb2.Value:
         """With GATE_CHOICE_HAPPENED: what the tool would have returned, if that is known."""
+
+    @_builtins.property
+    def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]:
+        """With GATE_CHOICE_AMEND: the arguments that are changed."""
 
     def __init__(
         self,
@@ -170,10 +199,12 @@ class DecideGateRequest(_message.Message):
         approver: _builtins.str = ...,
         reason: _builtins.str = ...,
         output: _plan_pb2.Value | None = ...,
+        arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
+        delegate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "binding", b"binding", "choice", b"choice", "gate", b"gate", "output", b"output", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "arguments", b"arguments", "binding", b"binding", "choice", b"choice", "delegate", b"delegate", "gate", b"gate", "output", b"output", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -320,25 +320,53 @@ class Budget(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MaxSpendEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     MAX_ACTIONS_FIELD_NUMBER: _builtins.int
     MAX_HEALS_FIELD_NUMBER: _builtins.int
+    MAX_SPEND_FIELD_NUMBER: _builtins.int
     max_steps: _builtins.int
     """Steps, the instances of fan-outs included; 1,000 by default."""
     max_actions: _builtins.int
     """Actions of the whole run, retries included; 4,000 by default."""
     max_heals: _builtins.int
     """Heals of the whole run; 200 by default."""
+    @_builtins.property
+    def max_spend(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Minor units by currency ("EUR") that the run's effects may come to; where any currency is named, what is
+        not named may not be spent at all.
+        """
+
     def __init__(
         self,
         *,
         max_steps: _builtins.int = ...,
         max_actions: _builtins.int = ...,
         max_heals: _builtins.int = ...,
+        max_spend: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_actions", b"max_actions", "max_heals", b"max_heals", "max_steps", b"max_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_actions", b"max_actions", "max_heals", b"max_heals", "max_spend", b"max_spend", "max_steps", b"max_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -363,6 +363,60 @@ def test_what_may_have_happened_is_spent() -> None:
     assert seen[-1] == {"SEK": 5}
 
 
+def paying_at_once(*minors: int, policy: FunctionPolicy, **goal: object) -> Play:
+    """Payments that can all be made at once."""
+    play = Play(write("pay", input_schema=MONEY, **KEYED), policy=policy)
+    amounts = [{"minor": minor, "currency": "EUR"} for minor in minors]
+    return play.submit(
+        *({"id": f"p{n}", "tool": "pay", "with": {"amount": held}} for n, held in enumerate(amounts)), **goal
+    )
+
+
+def test_what_is_authorised_at_once_is_spent_too() -> None:
+    def rule(request: Request) -> Ruling:
+        known = request.arguments["amount"]["minor"]
+        return NEVER if request.spent.get("EUR", 0) + known > 10 or request.actions > 1 else ALLOWED
+
+    assert list(paying_at_once(7, 5, policy=FunctionPolicy(rule)).state.attempts) == ["p0-a1"]
+    assert list(paying_at_once(3, 3, 3, policy=FunctionPolicy(rule)).state.attempts) == ["p0-a1", "p1-a1"]
+
+
+def test_an_amount_below_nothing_hides_none_above() -> None:
+    def rule(request: Request) -> Ruling:
+        return NEVER if request.spent.get("EUR", 0) > 10 else ALLOWED
+
+    play = paying_at_once(-100, 20, 1, policy=FunctionPolicy(rule))
+    assert list(play.state.attempts) == ["p0-a1", "p1-a1"]
+
+
+def test_a_budget_of_money_is_kept_however_much_is_done_at_once() -> None:
+    anything = FunctionPolicy(lambda request: ALLOWED)
+    budget = {"max_spend": {"EUR": 10}}
+    play = paying_at_once(7, 5, policy=anything, budget=budget)
+    assert play.status == "refused"
+    assert [v.code for v in play.state.violations] == ["over_budget"]
+    each = {"id": "p", "tool": "pay", "each": "$look", "with": {"amount": "$each"}}
+    play = Play(contract("look"), write("pay", input_schema=MONEY, **KEYED), policy=anything)
+    play.submit({"id": "look", "tool": "look"}, each, budget=budget)
+    play.done("look-a1", [{"minor": 7, "currency": "EUR"}, {"minor": 5, "currency": "EUR"}])
+    assert list(play.state.attempts) == ["look-a1", "p-0-a1"]
+    play.intent("p-0-a1").done("p-0-a1")
+    assert play.status == "failed"
+    failure = play.state.instances["p-1"].failure
+    assert failure is not None
+    assert (failure.code, "12 minor units of EUR, and the budget is 10" in failure.message) == (
+        failures.BUDGET,
+        True,
+    )
+
+
+def test_a_budget_in_one_currency_lets_no_other_be_spent() -> None:
+    play = paying_at_once(
+        7, policy=FunctionPolicy(lambda request: ALLOWED), budget={"max_spend": {"SEK": 99}}
+    )
+    assert play.status == "refused"
+
+
 def asked_again(*others: dict[str, object]) -> Play:
     """A payment that was approved and went silent; by the policy of now it has to be approved again."""
     policy = asking("pay")
