@@ -255,7 +255,7 @@ class Client:
         dry_run: bool = False,
         timeout_s: float | None = None,
     ) -> run_service_pb2.Run:
-        """Take back what an ended run has done, and return it as `wait` does; its `undo` says what came of it.
+        """Take back what an ended run has done; return it as `wait` does: its `undo` says what came of it.
 
         With a step, or one of its instances, only that and what rests on it. With `dry_run` nothing is done:
         the compensations are shown with what the rules say of them, and what stays. To ask twice for the same
@@ -459,7 +459,7 @@ class _Patience:
 
 
 def is_settled(run: run_service_pb2.Run) -> bool:
-    """Whether nothing goes on of a run without a human; while it is asked what an undo would do, that does."""
+    """Whether nothing goes on of a run without a human; looking ahead to an undo is something that does."""
     looking_ahead = run.undo.dry_run and not run.undo.ended
     return run.status in _SETTLED and not looking_ahead
 

@@ -112,9 +112,7 @@ class SyncClient:
         self, run: str, *, step: str = "", reason: str = "", submitter: str = "", dry_run: bool = False
     ) -> bool:
         """See `Client.begin_undo`."""
-        asking = self._client.begin_undo(
-            run, step=step, reason=reason, submitter=submitter, dry_run=dry_run
-        )
+        asking = self._client.begin_undo(run, step=step, reason=reason, submitter=submitter, dry_run=dry_run)
         return self._run(asking)
 
     def cancel(self, run: str, *, reason: str = "") -> None:

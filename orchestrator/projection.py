@@ -68,8 +68,7 @@ _UNDOING = (
     f"WHERE rank = ? AND NOT ({_OPEN})"
 )
 _CANCELLING = (
-    "UPDATE run SET cancelling = 1 "
-    f"WHERE rank = ? AND {_OPEN} AND phase <> {event_pb2.RUN_STATUS_UNDOING}"
+    f"UPDATE run SET cancelling = 1 WHERE rank = ? AND {_OPEN} AND phase <> {event_pb2.RUN_STATUS_UNDOING}"
 )
 _UNDOES_ITSELF = f"UPDATE run SET phase = {event_pb2.RUN_STATUS_UNDOING} WHERE rank = ? AND {_OPEN}"
 _UNDO_ENDED = f"UPDATE run SET phase = ? WHERE rank = ? AND phase = {event_pb2.RUN_STATUS_UNDOING}"

@@ -1,4 +1,4 @@
-"""Undo over gRPC, a broker, and a whole stack behind it: asked for, waited for, watched, listed, cancelled."""
+"""Undo over gRPC, a broker and a whole stack behind it: asked for, waited for, watched, listed, stopped."""
 
 from __future__ import annotations
 
@@ -121,9 +121,11 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     (project / "policy" / "all.cedar").write_text(POLICY)
     (project / "tools.py").write_text(TOOLS)
     (project / "handrail.toml").write_text('[toolboxes.files]\nmodules = ["tools"]\n')
-    async with embedded(project, project / ".handrail") as stack:
-        async with Client(stack.address, timeout_s=30) as client:
-            yield Desk(client, stack.address, project)
+    async with (
+        embedded(project, project / ".handrail") as stack,
+        Client(stack.address, timeout_s=30) as client,
+    ):
+        yield Desk(client, stack.address, project)
 
 
 async def test_what_a_run_did_is_taken_back_and_asking_again_does_nothing(desk: Desk) -> None:

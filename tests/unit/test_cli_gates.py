@@ -16,6 +16,7 @@ from handrail import errors
 from handrail.cli import gates, options, runs, server
 from handrail.cli.exits import ExitCode
 from handrail.cli.main import app
+from handrail.cli.summary import exit_code
 from handrail.v1 import run_service_pb2
 from tests.unit.gate_samples import RUN, E, FakeGates, closed, gate
 
@@ -342,7 +343,7 @@ def test_on_a_stack_of_its_own_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(gates, "see_through", see_through)
     result = runner.invoke(app, ["approve", GATE, "--as", "bob"])
     assert result.exit_code == code
-    assert seen == [(fake, RUN, {"name": "bob"})]
+    assert seen == [(fake, RUN, {"name": "bob", "code": exit_code})]
     assert fake.decided[0]["by"] == "bob"
 
 
