@@ -80,8 +80,8 @@ def _done(undo: run_service_pb2.UndoState, pen: Pen) -> Iterator[Text]:
     done = [step for step in undo.steps if step.status == _S.STEP_STATUS_DONE]
     if done:
         yield pen.sign("done", "green").append(f" undone: {_undoes(done)}")
-    elif undo.ended and not undo.compensations and not undo.stays:
-        yield Text("there was nothing to undo")
+    if undo.ended and not undo.compensations and not undo.stays:
+        yield Text("nothing was left to undo" if done else "there was nothing to undo")
     left = [step for step in undo.steps if step.status == _S.STEP_STATUS_FAILED]
     for step in left[:MAX_NAMED]:
         line = pen.sign("failed", "red").append(f" {clean(undone_by(step.id))} is not undone", style="red")
