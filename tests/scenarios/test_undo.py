@@ -141,6 +141,21 @@ def test_a_failed_run_undoes_itself_if_its_goal_says_so() -> None:
     assert play.view.undo.ended
 
 
+def test_a_run_that_is_too_late_undoes_itself_too() -> None:
+    play = paid({"id": "look", "tool": "look", "after": ["pay"]}, undo_on_failure=True, deadline_s=10)
+    play.tick(60)
+    play.done("look-a1")
+    assert play.status == "undoing"
+    assert acted(play, "undo-pay-a1", None).status == "failed"
+    assert play.view.failure.code == failures.DEADLINE
+
+
+def test_a_run_that_undoes_itself_can_be_stopped() -> None:
+    play = paid(BOOK, undo_on_failure=True).intent("book-a1").failed("book-a1").cancel()
+    assert play.status == "failed"
+    assert play.view.undo.failure.code == failures.CANCELLED
+
+
 def test_a_cancelled_run_is_undone_when_somebody_asks() -> None:
     play = paid(BOOK).cancel()
     assert play.status == "cancelled"
