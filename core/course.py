@@ -12,6 +12,7 @@ from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
 from core.gates import Gated, denial
+from core.grants import check_call
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.permits import Grounds
@@ -289,18 +290,42 @@ class Course:
         tool, arguments = step.tool, self.scope.arguments(step.arguments, instance)
         if _chooses(step):
             proposals = (a.proposal for a in reversed(instance.attempts) if a.proposal and not a.refused)
-            choice = next((one.choice for one in proposals if one.HasField("choice")), None)
-            if choice is None or check_choice(choice, step.rules, arguments):
+            proposal = next((one for one in proposals if not one.HasField("failure")), None)
+            proposed = self._proposed(instance, proposal, arguments) if proposal is not None else []
+            if isinstance(proposed, list):
                 return None
-            chosen = self.scope.arguments(step.rules[choice.rule].arguments, instance, arguments)
-            tool, arguments = choice.tool, chosen
+            tool, arguments = proposed
         stand_ins = (heal.tool for heal in reversed(instance.heals) if heal.strategy == ALTERNATIVE)
         return next(stand_ins, tool), arguments
+
+    def _proposed(
+        self, instance: Instance, proposal: event_pb2.Proposal, inputs: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]] | list[plan_pb2.Violation]:
+        """Return the tool and arguments that a proposal comes to, or in what way it may not be."""
+        step = self.steps[instance.step]
+        if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
+            choice = proposal.choice
+            found = check_choice(choice, step.rules, inputs)
+            if found is not None:
+                return [found]
+            return choice.tool, self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
+        call = proposal.call
+        filled_in = self.scope.loaded(call.arguments)
+        violations = check_call(call, step.grants, filled_in, inputs)
+        if violations:
+            return violations
+        fixed = self.scope.arguments(step.grants[call.grant].arguments, instance, inputs)
+        arguments = {**filled_in, **fixed}
+        violations = conformance.check_arguments(self.state.contracts[call.tool], arguments)
+        return violations or (call.tool, arguments)
 
     def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:
         self.room -= 1
         body = event_pb2.ProposalAsk(
-            attempt=attempt_id(instance.id, len(instance.attempts) + 1), step=instance.id, rules=step.rules
+            attempt=attempt_id(instance.id, len(instance.attempts) + 1),
+            step=instance.id,
+            rules=step.rules,
+            grants=step.grants,
         )
         for name, value in inputs.items():
             body.inputs[name].CopyFrom(values.inline(value))
@@ -435,19 +460,18 @@ class Course:
             cause = permanent(failures.PROPOSAL, "; ".join(v.message for v in attempt.refused))
             may = healer.tries < healer.max_attempts
             return self._start(instance, None) if may else [healer.fail(cause)]
-        choice, step = attempt.proposal.choice, self.steps[instance.step]
         try:
-            inputs = self.scope.arguments(step.arguments, instance)
-            found = check_choice(choice, step.rules, inputs)
-            if found:
-                body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
-                return [note("proposal_refused", body)]
-            arguments = self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
+            inputs = self.scope.arguments(self.steps[instance.step].arguments, instance)
+            proposed = self._proposed(instance, attempt.proposal, inputs)
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
+        if isinstance(proposed, list):
+            body = event_pb2.ProposalRefused(attempt=attempt.id, violations=proposed)
+            return [note("proposal_refused", body)]
         if self.room <= 0:
             return []
-        return self._act(instance, choice.tool, arguments, replaces=attempt.id)
+        tool, arguments = proposed
+        return self._act(instance, tool, arguments, replaces=attempt.id)
 
     def _after_action(self, instance: Instance, attempt: Attempt) -> list[Move]:
         healer = self._healer(instance)
@@ -527,4 +551,4 @@ class Course:
 
 
 def _chooses(step: plan_pb2.Step) -> bool:
-    return canonical_route(step) == plan_pb2.ROUTE_CHOOSE
+    return canonical_route(step) in (plan_pb2.ROUTE_CHOOSE, plan_pb2.ROUTE_LAM)

@@ -45,13 +45,20 @@ def calls(
     """Ask about every call of a plan that conforms."""
     found = []
     for index, step in enumerate(plan.steps):
-        named = [("tool", step.tool, step.arguments)]
-        named += [(f"rules[{i}].tool", rule.tool, rule.arguments) for i, rule in enumerate(step.rules)]
-        for field, tool, arguments in named:
+        nothing: Mapping[str, str] = {}
+        named = [("tool", step.tool, step.arguments, nothing)]
+        named += [
+            (f"rules[{i}].tool", rule.tool, rule.arguments, nothing) for i, rule in enumerate(step.rules)
+        ]
+        named += [
+            (f"grants[{i}].tool", one.tool, one.arguments, one.open) for i, one in enumerate(step.grants)
+        ]
+        for field, tool, arguments, filled_in in named:
             contract = contracts.get(tool)
             if contract is None:
                 continue
             known, unknown = _known(arguments)
+            unknown |= filled_in.keys()
             labels = labels_of(plan, contracts).of_action(step.id)
             request = Request(
                 user=goal.submitter,
