@@ -11,7 +11,7 @@ from core.action import action_key, authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
-from core.gates import Gated, denial
+from core.gates import Gated, approvals, denial
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.permits import Grounds
@@ -64,7 +64,6 @@ class Course:
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
         self.room = MAX_IN_FLIGHT - len(state.in_flight)
-        self.actions = state.actions
         self.heals = state.heals
 
     def moves(self) -> list[Move]:
@@ -315,7 +314,7 @@ class Course:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)
             return self._fail(instance, failures.BAD_ARGUMENTS, f"{tool}: {text}")
         limit = self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
-        if self.actions >= limit:
+        if self.rules.actions >= limit:
             return self._fail(instance, failures.BUDGET, f"the run has used its {limit} actions")
         grounds = Grounds()
         if kind == event_pb2.ACTION_KIND_ACT:
@@ -323,7 +322,6 @@ class Course:
             if not isinstance(ruled, Grounds):
                 return ruled
             grounds = ruled
-        self.actions += 1
         self.room -= 1
         body = authorise(
             self.state,
@@ -337,6 +335,7 @@ class Course:
             replaces=replaces,
             original=original,
         )
+        self.rules.count(body)
         return [ask("worker", contract.toolbox, "action", body)]
 
     def _ask_policy(
@@ -352,8 +351,10 @@ class Course:
             return Grounds(version)
         gated = self.rules.gated(instance, contract, arguments, ruling)
         binding = gated.item.binding
-        if binding in instance.approved:
-            return Grounds(version, instance.approved[binding], binding)
+        gate = instance.approved.get(binding, "")
+        # After what the run has done since, the rules may ask for more than approved it then.
+        if gate and approvals(self.state.gates[gate]) >= ruling.quorum:
+            return Grounds(version, gate, binding)
         if self.ending is not None:
             return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why(ruling)}")
         self.gated.setdefault(instance.step, []).append(gated)
@@ -368,14 +369,13 @@ class Course:
         if contract.effect != tool_pb2.EFFECT_READ or first.body.resolves or instance.index is not None:
             return moves
         chain, said, limit = [instance.step], [first], self.state.bound("max_actions", DEFAULT_MAX_ACTIONS)
-        while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < limit:
+        while len(chain) < MAX_CHAIN and self.room > 0 and self.rules.actions < limit:
             found = next_link(self.state, self.shape, chain, chain[-1], contract.toolbox)
             link = self._link(found, chain, said[-1].body) if found is not None else None
             if found is None or link is None:
                 break
             chain.append(found)
             said.append(link)
-            self.actions += 1
             self.room -= 1
         return [replace(said[-1], before=tuple(said[:-1]))]
 
@@ -407,6 +407,7 @@ class Course:
             replaces=current.id if current is not None else "",
             follows=last.attempt,
         )
+        self.rules.count(body)
         return ask("worker", contract.toolbox, "action", body)
 
     # --- after a mind or a worker has answered, or has not -----------------------------------------

@@ -148,6 +148,13 @@ def close(
     return note("gate_closed", body)
 
 
+def approvals(gate: Gate) -> int:
+    """Return how many have approved what a gate was for."""
+    closed = gate.closed
+    approved = closed is not None and closed.outcome == event_pb2.GATE_OUTCOME_APPROVED
+    return len(set(closed.approvers)) if closed is not None and approved else 0
+
+
 def _settle(gate: Gate, said: event_pb2.Decide) -> Decide:
     """Close a doubt as somebody has settled it."""
     closed = close(gate, _SETTLED[said.choice], [said.approver], reason=said.reason)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from core import failures, gates, values
 from core.labels import Label, labels_of
 from core.moves import Move
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
-from core.spending import spent
+from core.spending import amounts_of, spent
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -46,7 +46,7 @@ def calls(
     for index, step in enumerate(plan.steps):
         named = [("tool", step.tool, step.arguments)]
         named += [(f"rules[{i}].tool", rule.tool, rule.arguments) for i, rule in enumerate(step.rules)]
-        for field, tool, arguments in named:
+        for where, tool, arguments in named:
             contract = contracts.get(tool)
             if contract is None:
                 continue
@@ -61,7 +61,7 @@ def calls(
                 untrusted=_untrusted(labels),
                 now_ns=now_ns,
             )
-            found.append(Call(step, f"steps[{index}].{field}", contract, policy.rule(request), labels))
+            found.append(Call(step, f"steps[{index}].{where}", contract, policy.rule(request), labels))
     return found
 
 
@@ -133,10 +133,24 @@ class Rules:
     policy: Policy
     now_ns: int
     gate_life_ns: int
+    # What this look has authorised: the log does not have it yet, and what is asked next comes after it.
+    _said: list[event_pb2.Action] = field(default_factory=list, init=False)
 
     @cached_property
-    def _spent(self) -> Mapping[str, Counter[str]]:
-        return spent(self.state)
+    def _spent(self) -> dict[str, Counter[str]]:
+        return dict(spent(self.state))
+
+    @property
+    def actions(self) -> int:
+        """How many actions the run has had, those of this look included."""
+        return self.state.actions + len(self._said)
+
+    def count(self, action: event_pb2.Action) -> None:
+        """Take note of an action that was authorised."""
+        self._said.append(action)
+        amounts = amounts_of(action, self.state.contracts[action.tool])
+        if amounts:
+            self._spent[action.step] = amounts
 
     def rule(
         self,
@@ -235,7 +249,7 @@ class Rules:
             arguments=arguments,
             unknown=unknown,
             untrusted=untrusted,
-            actions=self.state.actions,
+            actions=self.actions,
             spent=sum(others, Counter[str]()),
             now_ns=self.now_ns,
         )

@@ -17,31 +17,33 @@ from handrail.v1 import event_pb2, tool_pb2
 
 def spent(state: RunState) -> Mapping[str, Counter[str]]:
     """Return minor units by currency, for each instance that has spent any."""
-    money = {
-        name: arguments_of(contract.input_schema).money
-        for name, contract in state.contracts.items()
-        if contract.effect != tool_pb2.EFFECT_READ
-    }
-    if not any(money.values()):
+    if not any(_money(contract) for contract in state.contracts.values()):
         return {}
     found: dict[str, Counter[str]] = {}
     for instance in state.instances.values():
         attempt = _that_counts(instance)
         if attempt is not None and attempt.action is not None:
-            amounts = _amounts(attempt.action, money.get(attempt.action.tool, frozenset()))
+            amounts = amounts_of(attempt.action, state.contracts[attempt.action.tool])
             if amounts:
                 found[instance.id] = amounts
     return found
 
 
-def _amounts(action: event_pb2.Action, names: frozenset[str]) -> Counter[str]:
+def amounts_of(action: event_pb2.Action, contract: tool_pb2.ToolContract) -> Counter[str]:
+    """Return the minor units by currency that an action comes to."""
     found: Counter[str] = Counter()
-    for name in names:
+    for name in _money(contract):
         if name in action.arguments and action.arguments[name].WhichOneof("kind") == "json":
             amount = values.load(action.arguments[name], {})
             if amount is not None:
                 found[amount["currency"]] += amount["minor"]
     return found
+
+
+def _money(contract: tool_pb2.ToolContract) -> frozenset[str]:
+    if contract.effect == tool_pb2.EFFECT_READ:
+        return frozenset()
+    return arguments_of(contract.input_schema).money
 
 
 def _that_counts(instance: Instance) -> Attempt | None:
