@@ -11,7 +11,7 @@ from core.action import action_key, authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
-from core.gates import Gated, denial
+from core.gates import Gated, approvals, denial
 from core.grants import check_call
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
@@ -66,7 +66,6 @@ class Course:
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
         self.room = MAX_IN_FLIGHT - len(state.in_flight)
-        self.actions = state.actions
         self.max_actions = state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         self.heals = state.heals
 
@@ -349,7 +348,7 @@ class Course:
         if found:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)
             return self._fail(instance, failures.BAD_ARGUMENTS, f"{tool}: {text}")
-        if self.actions >= self.max_actions:
+        if self.rules.actions >= self.max_actions:
             return self._fail(instance, failures.BUDGET, f"the run has used its {self.max_actions} actions")
         grounds = Grounds()
         if kind == event_pb2.ACTION_KIND_ACT:
@@ -360,8 +359,7 @@ class Course:
             if not isinstance(ruled, Grounds):
                 return ruled
             grounds = ruled
-            self.rules.count(instance, contract, arguments)
-        self.actions += 1
+        self.rules.count(instance, contract, arguments)
         self.room -= 1
         body = authorise(
             self.state,
@@ -390,8 +388,10 @@ class Course:
             return Grounds(version)
         gated = self.rules.gated(instance, contract, arguments, ruling)
         binding = gated.item.binding
-        if binding in instance.approved:
-            return Grounds(version, instance.approved[binding], binding)
+        gate = instance.approved.get(binding, "")
+        # After what the run has done since, the rules may ask for more than approved it then.
+        if gate and approvals(self.state.gates[gate]) >= ruling.quorum:
+            return Grounds(version, gate, binding)
         if self.ending is not None:
             return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why(ruling)}")
         self.gated.setdefault(instance.step, []).append(gated)
@@ -406,14 +406,13 @@ class Course:
         if contract.effect != tool_pb2.EFFECT_READ or first.body.resolves or instance.index is not None:
             return moves
         chain, said = [instance.step], [first]
-        while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < self.max_actions:
+        while len(chain) < MAX_CHAIN and self.room > 0 and self.rules.actions < self.max_actions:
             found = next_link(self.state, self.shape, chain, chain[-1], contract.toolbox)
             link = self._link(found, chain, said[-1].body) if found is not None else None
             if found is None or link is None:
                 break
             chain.append(found)
             said.append(link)
-            self.actions += 1
             self.room -= 1
         return [replace(said[-1], before=tuple(said[:-1]))]
 

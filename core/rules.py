@@ -143,7 +143,8 @@ class Rules:
         self.policy = policy
         self.now_ns = now_ns
         self.gate_life_ns = gate_life_ns
-        self._actions = state.actions
+        # How many the run has had, those of this look included.
+        self.actions = state.actions
 
     @cached_property
     def _spent(self) -> dict[str, Counter[str]]:
@@ -153,7 +154,7 @@ class Rules:
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
     ) -> None:
         """Count an action that was just authorised: the next is asked about with it."""
-        self._actions += 1
+        self.actions += 1
         amounts = amounts_in(contract, arguments)
         if amounts:
             self._spent[instance.id] = amounts
@@ -303,7 +304,7 @@ class Rules:
             arguments=arguments,
             unknown=unknown,
             untrusted=untrusted,
-            actions=self._actions,
+            actions=self.actions,
             spent=self._spent_by_others(instance_id),
             now_ns=self.now_ns,
         )
