@@ -34,7 +34,7 @@ CACHED_SCOPES = 4_096
 CACHED_RULINGS = 16_384
 
 # What else an answer may rest on for it to be kept: the rest would be asked with something new each time.
-_KEPT = frozenset({"approvals", "untrusted", "actions"})
+_KEPT = frozenset({"approvals", "untrusted", "actions", "undoing"})
 
 _NOTHING = Reason("", "no rule permits it")
 _NOT_YET = Reason("", "no rule permits it before somebody has approved it")
@@ -149,7 +149,7 @@ class CedarPolicy:
     def _all_as_permits(self) -> PolicySet:
         return cedar_rules.set_of([cedar_rules.as_permit(rule.node) for rule in self.rules])
 
-    def _kept(self, request: Request) -> tuple[str, str, str, frozenset[str], int] | None:
+    def _kept(self, request: Request) -> tuple[str, str, str, frozenset[str], int, bool] | None:
         """Return all that the ruling can rest on; None where that is more than is worth keeping it by."""
         contract = request.contract
         if self._is_foreign(contract):
@@ -159,14 +159,17 @@ class CedarPolicy:
             return None
         untrusted = request.untrusted if "untrusted" in looked_at else frozenset[str]()
         actions = request.actions if "actions" in looked_at else 0
-        return request.user, request.tenant, contract.name, untrusted, actions
+        undoing = request.undoing and "undoing" in looked_at
+        return request.user, request.tenant, contract.name, untrusted, actions, undoing
 
     def _make_ruling(
-        self, user: str, tenant: str, tool: str, untrusted: frozenset[str], actions: int
+        self, user: str, tenant: str, tool: str, untrusted: frozenset[str], actions: int, undoing: bool
     ) -> Ruling:
         """Ask with nothing else than what the ruling is kept by."""
-        contract = self.contracts[tool]
-        return self.rule_from(Request(user, tenant, contract, {}, untrusted=untrusted, actions=actions), 0)
+        request = Request(
+            user, tenant, self.contracts[tool], {}, untrusted=untrusted, actions=actions, undoing=undoing
+        )
+        return self.rule_from(request, 0)
 
     def _rule(self, question: Question, counts: Iterable[int | None]) -> Ruling:
         """Ask with more and more approvals; the first answer that may be yes is the ruling.

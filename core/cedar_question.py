@@ -76,6 +76,10 @@ def context_of(
         context["untrusted"] = sorted(request.untrusted)
     if "actions" in looked_at:
         context["actions"] = request.actions
+    if "plan" in looked_at:
+        context["plan"] = sorted(request.plan)
+    if "undoing" in looked_at:
+        context["undoing"] = request.undoing
     if SPENT in looked_at:
         context["spent"] = _spent(request, tool, held)
     if "now" in looked_at:

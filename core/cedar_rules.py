@@ -21,7 +21,12 @@ MAX_REASON_CHARS = 300
 # What a rule can look at: these members of the context, and `argument(name)`.
 ARGUMENTS = "arguments"
 SPENT = "spent"
-CONTEXT = frozenset({ARGUMENTS, SPENT, "untrusted", "approvals", "actions", "now", "requester", "self"})
+CONTEXT = frozenset(
+    {
+        *(ARGUMENTS, SPENT, "untrusted", "approvals", "actions", "now", "plan", "undoing"),
+        *("requester", "self"),
+    }
+)
 
 _ID = re.compile(rf"[^\s`\x00-\x1f\x7f](?:[^`\x00-\x1f\x7f]{{0,{MAX_ID_CHARS - 2}}}[^\s`\x00-\x1f\x7f])?")
 _TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|;|\s+|[^";\s/]+|.', re.DOTALL)

@@ -46,6 +46,8 @@ _ABOUT_RUN: dict[str, Any] = {
     "actions": _LONG,
     "spent": _LONG,
     "now": {"type": "Extension", "name": "datetime"},
+    "plan": _NAMES,
+    "undoing": _BOOLEAN,
 }
 
 

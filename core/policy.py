@@ -42,6 +42,10 @@ class Request:
     # What the run's effects have come to, in minor units by currency.
     spent: Mapping[str, int] = field(default_factory=dict)
     now_ns: int = 0
+    # The tools that the run's plan names.
+    plan: frozenset[str] = frozenset()
+    # It takes an effect of the run back.
+    undoing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from core.labels import Label, labels_of
 from core.moves import Move
 from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
+from core.shape import tools_of
 from core.spending import amounts_in, excess, spent
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
@@ -44,6 +45,7 @@ def calls(
 ) -> list[Call]:
     """Ask about every call of a plan that conforms."""
     found = []
+    named_in_plan = tools_of(plan)
     for index, step in enumerate(plan.steps):
         nothing: Mapping[str, str] = {}
         named = [("tool", step.tool, step.arguments, nothing)]
@@ -68,6 +70,7 @@ def calls(
                 unknown=unknown,
                 untrusted=_untrusted(labels),
                 now_ns=now_ns,
+                plan=named_in_plan,
             )
             found.append(Call(step, f"steps[{index}].{field}", contract, policy.rule(request), labels))
     return found
@@ -307,6 +310,8 @@ class Rules:
             actions=self.actions,
             spent=self._spent_by_others(instance_id),
             now_ns=self.now_ns,
+            plan=tools_of(self.state.plan) if self.state.plan is not None else frozenset(),
+            undoing=is_compensation(instance_id),
         )
 
     def _user(self, instance_id: str) -> str:

@@ -36,6 +36,8 @@ ABOUT_RUN = [
     CRITICAL,
     'context.untrusted.contains("to")',
     "context.actions < 2",
+    "context.undoing",
+    'context.plan.contains("send")',
     "context.spent > 800",
     'context.now.toTime() < duration("8h")',
     'principal in Role::"support"',
@@ -114,6 +116,8 @@ def requests(draw: Callable[[Any], Any]) -> Request:
         actions=draw(st.integers(0, 3)),
         spent=draw(st.sampled_from([{}, {"EUR": 500}, {"EUR": 900}])),
         now_ns=draw(st.sampled_from([0, 9 * 3_600 * 1_000_000_000])),
+        plan=draw(st.sampled_from([frozenset[str](), frozenset({"send"}), frozenset({"look", "send"})])),
+        undoing=draw(st.booleans()),
     )
 
 
@@ -175,12 +179,14 @@ def test_what_rests_on_nothing_else_is_asked_once(evaluations: list[cedar_questi
         {"contract": TOOLS["look"]},
         {"untrusted": frozenset({"reason"})},
         {"actions": 1},
+        {"undoing": True},
     ],
 )
 def test_what_it_rests_on_is_asked_about_anew(
     fields: dict[str, Any], evaluations: list[cedar_question.Question]
 ) -> None:
-    policy = policy_of(EVERYBODY + GATES % (f"{CRITICAL} && context.actions > 5", "context.approvals >= 1"))
+    looked = f"{CRITICAL} && context.actions > 5 && !context.undoing"
+    policy = policy_of(EVERYBODY + GATES % (looked, "context.approvals >= 1"))
     policy.rule(ask("refund"))
     policy.rule(replace(ask("refund"), **fields))
     assert len(evaluations) == 2
