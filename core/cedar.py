@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from cedarpy import Decision, Entities, PolicySet
 
@@ -34,8 +34,9 @@ CACHED_SCOPES = 4_096
 CACHED_RULINGS = 16_384
 
 # What else an answer may rest on for it to be kept: the rest would be asked with something new each time.
-_KEPT = frozenset({"approvals", "untrusted", "actions", "undoing"})
+_KEPT = frozenset({"approvals", "untrusted", "actions", "leaks", "undoing"})
 
+_NO_NAMES = frozenset[str]()
 _NOTHING = Reason("", "no rule permits it")
 _NOT_YET = Reason("", "no rule permits it before somebody has approved it")
 
@@ -85,6 +86,18 @@ class _Answer:
     maybe: frozenset[str] = frozenset()
 
 
+class _Key(NamedTuple):
+    """What a ruling is kept by."""
+
+    user: str
+    tenant: str
+    tool: str
+    untrusted: frozenset[str]
+    leaks: frozenset[str]
+    actions: int
+    undoing: bool
+
+
 class CedarPolicy:
     """The rules of one project."""
 
@@ -118,7 +131,7 @@ class CedarPolicy:
         open; which of them are untrusted is taken from the request.
         """
         kept = self._kept(request)
-        return self.rule_from(request, 0) if kept is None else self._kept_ruling(*kept)
+        return self.rule_from(request, 0) if kept is None else self._kept_ruling(kept)
 
     def rule_from(self, request: Request, approvals: int) -> Ruling:
         """Say the same where so many have approved already."""
@@ -149,7 +162,7 @@ class CedarPolicy:
     def _all_as_permits(self) -> PolicySet:
         return cedar_rules.set_of([cedar_rules.as_permit(rule.node) for rule in self.rules])
 
-    def _kept(self, request: Request) -> tuple[str, str, str, frozenset[str], int, bool] | None:
+    def _kept(self, request: Request) -> _Key | None:
         """Return all that the ruling can rest on; None where that is more than is worth keeping it by."""
         contract = request.contract
         if self._is_foreign(contract):
@@ -157,17 +170,27 @@ class CedarPolicy:
         looked_at = self._looks(contract.name, contract)
         if not looked_at <= _KEPT:
             return None
-        untrusted = request.untrusted if "untrusted" in looked_at else frozenset[str]()
-        actions = request.actions if "actions" in looked_at else 0
-        undoing = request.undoing and "undoing" in looked_at
-        return request.user, request.tenant, contract.name, untrusted, actions, undoing
+        return _Key(
+            request.user,
+            request.tenant,
+            contract.name,
+            request.untrusted if "untrusted" in looked_at else _NO_NAMES,
+            request.leaks if "leaks" in looked_at else _NO_NAMES,
+            request.actions if "actions" in looked_at else 0,
+            request.undoing and "undoing" in looked_at,
+        )
 
-    def _make_ruling(
-        self, user: str, tenant: str, tool: str, untrusted: frozenset[str], actions: int, undoing: bool
-    ) -> Ruling:
+    def _make_ruling(self, key: _Key) -> Ruling:
         """Ask with nothing else than what the ruling is kept by."""
         request = Request(
-            user, tenant, self.contracts[tool], {}, untrusted=untrusted, actions=actions, undoing=undoing
+            key.user,
+            key.tenant,
+            self.contracts[key.tool],
+            {},
+            untrusted=key.untrusted,
+            leaks=key.leaks,
+            actions=key.actions,
+            undoing=key.undoing,
         )
         return self.rule_from(request, 0)
 

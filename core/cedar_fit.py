@@ -155,6 +155,7 @@ def _wrong_texts(rule: Rule, arguments: Collection[str], tools: Collection[str])
     words = {f"resource.{name}": words for name, words in cedar_schema.WORDS.items()}
     known = {
         "context.untrusted": arguments,
+        "context.leaks": arguments,
         "resource.critical": arguments,
         "context.plan": tools,
         **words,

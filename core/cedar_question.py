@@ -76,6 +76,8 @@ def context_of(
         context["untrusted"] = sorted(request.untrusted)
     if "actions" in looked_at:
         context["actions"] = request.actions
+    if "leaks" in looked_at:
+        context["leaks"] = sorted(request.leaks)
     if "plan" in looked_at:
         context["plan"] = sorted(request.plan)
     if "undoing" in looked_at:

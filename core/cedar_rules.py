@@ -23,7 +23,7 @@ ARGUMENTS = "arguments"
 SPENT = "spent"
 CONTEXT = frozenset(
     {
-        *(ARGUMENTS, SPENT, "untrusted", "approvals", "actions", "now", "plan", "undoing"),
+        *(ARGUMENTS, SPENT, "untrusted", "approvals", "actions", "now", "leaks", "plan", "undoing"),
         *("requester", "self"),
     }
 )

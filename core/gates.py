@@ -70,6 +70,8 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
         "tool": request.contract.name,
         "arguments": values.arguments_digest(request.arguments),
         "untrusted": sorted(request.untrusted),
+        # Left out where there are none, so that a binding of before there were any holds.
+        **({"leaks": sorted(request.leaks)} if request.leaks else {}),
         "policy": version,
     }
     found = event_pb2.GateItem(
@@ -77,6 +79,7 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
         tool=request.contract.name,
         binding=values.digest(values.encode(made_of)),
         untrusted=sorted(request.untrusted),
+        leaks=sorted(request.leaks),
     )
     for name, value in request.arguments.items():
         found.arguments[name].CopyFrom(values.inline(value))

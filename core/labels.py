@@ -4,6 +4,9 @@ What the user wrote is trusted: the goal's context, and the constants of the pla
 nothing else). What a tool returns is untrusted, but for the fields that its contract endorses, and these only
 where everything that the tool was asked with is trusted: whoever chooses the question chooses the answer.
 A condition on untrusted values taints what it guards. A label is never better than what it rests on.
+
+Who may read a value is told in the same way: what the user wrote, anybody; what a tool returns, those whom
+its contract names; what is made of several, those who may read all of them.
 """
 
 from __future__ import annotations
@@ -25,14 +28,24 @@ WHEN, EACH, CHOICE = "$when", "$each", "$choice"
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Whether somebody untrusted may have written a value, and the steps whose outputs it rests on."""
+    """Who has written a value and who may read it, and the steps whose outputs it rests on."""
 
+    # Somebody may have written it whom nobody trusts.
     untrusted: bool = False
     steps: frozenset[str] = frozenset()
+    # None is anybody.
+    readers: frozenset[str] | None = None
 
     def join(self, other: Label) -> Label:
         """Return the label of what is made of both."""
-        return Label(self.untrusted or other.untrusted, self.steps | other.steps)
+        readers = self.readers if other.readers is None else other.readers
+        if self.readers is not None and other.readers is not None:
+            readers = self.readers & other.readers
+        return Label(self.untrusted or other.untrusted, self.steps | other.steps, readers)
+
+    def leaks_to(self, shows: Iterable[str]) -> bool:
+        """Whether somebody would read it who may not."""
+        return self.readers is not None and not self.readers.issuperset(shows)
 
 
 TRUSTED = Label()
@@ -77,7 +90,7 @@ class Labels:
         return self._arguments[step_id]
 
     def of_output(self, step_id: str, path: tuple[str | int, ...]) -> Label:
-        """Return the label of a part of what a step returns."""
+        """Return the label of a part of what a step returns; who may read it may read what it was asked."""
         step = self._shape.steps.get(step_id)
         if step is None:
             return Label(untrusted=True, steps=frozenset((step_id,)))
@@ -85,7 +98,11 @@ class Labels:
             path = path[1:]
         asked, tools = self._asked_with(step), self._tools(step)
         endorsed = bool(tools) and all(_endorses(tool, path) for tool in tools)
-        return asked.join(Label(not endorsed, frozenset((step_id,))))
+        returned = Label(not endorsed, frozenset((step_id,)))
+        for one in tools:
+            if one.readers:
+                returned = returned.join(Label(readers=frozenset(one.readers)))
+        return asked.join(returned)
 
     def _asked_with(self, step: plan_pb2.Step) -> Label:
         """Return the label of all that a step's tool is asked with."""

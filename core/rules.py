@@ -69,6 +69,7 @@ def calls(
                 arguments=known,
                 unknown=unknown,
                 untrusted=_untrusted(labels),
+                leaks=_leaks(labels, contract),
                 now_ns=now_ns,
                 plan=named_in_plan,
             )
@@ -111,6 +112,8 @@ def outlook_of(
         label = labels.get(name)
         if label is not None and label.untrusted:
             seen.untrusted.add(argument=name, steps=sorted(label.steps))
+    for name in sorted(_leaks(labels, contract)):
+        seen.leaks.add(argument=name, steps=sorted(labels[name].steps))
     timeout_ns = step.timeout.ToNanoseconds() or int(contract.timeout_s * 1e9)
     seen.at_most.FromNanoseconds(timeout_ns)
     return seen
@@ -196,9 +199,11 @@ class Rules:
         unknown: frozenset[str] = frozenset(),
     ) -> Request:
         """Return what the policy is asked about an action."""
+        labels = self.labels(instance.step)
         # What somebody has changed at a gate is theirs.
-        untrusted = _untrusted(self.labels(instance.step)) - instance.amended.keys()
-        return self._request(instance.id, contract, arguments, unknown, untrusted)
+        untrusted = _untrusted(labels) - instance.amended.keys()
+        leaks = _leaks(labels, contract) - instance.amended.keys()
+        return self._request(instance.id, contract, arguments, unknown, untrusted, leaks)
 
     def labels(self, step: str) -> Mapping[str, Label]:
         """Return who has written what a step is taken with."""
@@ -222,7 +227,7 @@ class Rules:
     ) -> event_pb2.GateItem:
         labels, request = self.labels(instance.step), self.request(instance, contract, arguments)
         found = gates.item(self.state, instance.id, request, self.policy.version)
-        for name in found.untrusted:
+        for name in sorted({*found.untrusted, *found.leaks}):
             found.provenance.add(argument=name, steps=sorted(labels[name].steps))
         return found
 
@@ -255,8 +260,8 @@ class Rules:
         """Say whether somebody may decide about every action of a gate; raises NotLoaded for large values."""
         for item in gate.opened.items:
             contract, arguments = self.state.contracts[item.tool], gates.arguments_of(item, contents)
-            untrusted = frozenset(item.untrusted)
-            request = self._request(item.step, contract, arguments, frozenset(), untrusted)
+            untrusted, leaks = frozenset(item.untrusted), frozenset(item.leaks)
+            request = self._request(item.step, contract, arguments, frozenset(), untrusted, leaks)
             ruling = self.policy.may_decide(approver, request)
             if ruling.outcome != "allow":
                 return ruling
@@ -279,7 +284,8 @@ class Rules:
         if over:
             raise gates.CannotAmend(f"with it {over}")
         untrusted = frozenset(item.untrusted) - changed.keys()
-        request = self._request(item.step, contract, arguments, frozenset(), untrusted)
+        leaks = frozenset(item.leaks) - changed.keys()
+        request = self._request(item.step, contract, arguments, frozenset(), untrusted, leaks)
         ruling = self.policy.rule(request)
         if ruling.outcome == "refuse":
             raise gates.CannotAmend(f"{contract.name} is not allowed like this: {why(ruling)}")
@@ -299,6 +305,7 @@ class Rules:
         arguments: Mapping[str, Any],
         unknown: frozenset[str],
         untrusted: frozenset[str],
+        leaks: frozenset[str],
     ) -> Request:
         return Request(
             user=self._user(instance_id),
@@ -307,6 +314,7 @@ class Rules:
             arguments=arguments,
             unknown=unknown,
             untrusted=untrusted,
+            leaks=leaks,
             actions=self.actions,
             spent=self._spent_by_others(instance_id),
             now_ns=self.now_ns,
@@ -324,3 +332,11 @@ class Rules:
 
 def _untrusted(labels: Mapping[str, Label]) -> frozenset[str]:
     return frozenset(name for name, label in labels.items() if label.untrusted)
+
+
+def _leaks(labels: Mapping[str, Label], contract: tool_pb2.ToolContract) -> frozenset[str]:
+    """Return the arguments that would be shown to somebody who may not read them."""
+    shows = contract.shows
+    if not shows:
+        return frozenset()
+    return frozenset(n for n, label in labels.items() if not n.startswith("$") and label.leaks_to(shows))

@@ -70,6 +70,7 @@ class Case(_Entry):
     tool: str | DescribedTool
     arguments: dict[str, Any] = {}
     untrusted: list[str] = []
+    leaks: list[str] = []
     approvals: Annotated[int, Field(ge=0, le=MAX_QUORUM)] = 0
     actions: Annotated[int, Field(ge=0)] = 0
     spent: dict[str, int] = {}
@@ -173,6 +174,7 @@ def _request(policy: CedarPolicy, case: Case) -> Request:
         contract=contract,
         arguments=case.arguments,
         untrusted=frozenset(case.untrusted),
+        leaks=frozenset(case.leaks),
         actions=case.actions,
         spent=case.spent,
         now_ns=int(case.now.timestamp() * 1e6) * 1_000 if case.now is not None else 0,

@@ -1060,6 +1060,7 @@ class Outlook(_message.Message):
     UNDO_FIELD_NUMBER: _builtins.int
     UNTRUSTED_FIELD_NUMBER: _builtins.int
     AT_MOST_FIELD_NUMBER: _builtins.int
+    LEAKS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     tool: _builtins.str
     ruling: Global___RulingOutcome.ValueType
@@ -1077,6 +1078,10 @@ class Outlook(_message.Message):
     def at_most(self) -> _duration_pb2.Duration:
         """One call takes no longer."""
 
+    @_builtins.property
+    def leaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
+        """The arguments that would be shown to somebody who may not read what they rest on."""
+
     def __init__(
         self,
         *,
@@ -1089,10 +1094,11 @@ class Outlook(_message.Message):
         undo: _builtins.str = ...,
         untrusted: _abc.Iterable[Global___Provenance] | None = ...,
         at_most: _duration_pb2.Duration | None = ...,
+        leaks: _abc.Iterable[Global___Provenance] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "leaks", b"leaks", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1337,6 +1343,7 @@ class GateItem(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     UNTRUSTED_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    LEAKS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step's instance."""
     tool: _builtins.str
@@ -1352,7 +1359,11 @@ class GateItem(_message.Message):
 
     @_builtins.property
     def provenance(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
-        """Where the untrusted ones come from."""
+        """Where the untrusted and the leaking ones come from."""
+
+    @_builtins.property
+    def leaks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The arguments that would be shown to somebody who may not read what they rest on."""
 
     def __init__(
         self,
@@ -1363,10 +1374,11 @@ class GateItem(_message.Message):
         binding: _builtins.str = ...,
         untrusted: _abc.Iterable[_builtins.str] | None = ...,
         provenance: _abc.Iterable[Global___Provenance] | None = ...,
+        leaks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "provenance", b"provenance", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "leaks", b"leaks", "provenance", b"provenance", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

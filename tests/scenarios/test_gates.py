@@ -315,6 +315,33 @@ def test_a_dry_run_says_what_would_come_of_each_step_and_does_nothing() -> None:
     assert [(p.argument, list(p.steps)) for p in paid.untrusted] == [("to", ["look"])]
 
 
+def test_what_not_everybody_may_read_is_shown_to_nobody_else_unseen() -> None:
+    def rule(request: Request) -> Ruling:
+        return Ruling("gate", (LOST,), 1) if request.leaks else ALLOWED
+
+    play = Play(
+        contract("look", readers=["staff", "customer"]),
+        contract("notes", readers=["staff"]),
+        write("mail", shows=["customer"], **KEYED),
+        policy=FunctionPolicy(rule),
+    )
+    notes = {"id": "notes", "tool": "notes", "with": {"of": "$look.id"}}
+    told = {"id": "told", "tool": "mail", "with": {"to": "$look.mail", "text": "sorry"}}
+    shown = {"id": "shown", "tool": "mail", "with": {"to": "$look.mail", "text": "$notes"}, "after": ["told"]}
+    play.submit(LOOK, notes, told, shown).done("look-a1", {"id": 7, "mail": "a@b"}).done("notes-a1", "rude")
+    play.intent("told-a1").done("told-a1")
+    (gate,) = play.view.gates
+    assert list(gate.what.items[0].leaks) == ["text"]
+    assert [(p.argument, list(p.steps)) for p in gate.what.items[0].provenance if p.argument == "text"] == [
+        ("text", ["look", "notes"])
+    ]
+    # Whoever writes it anew has read what was there, and answers for what they write.
+    text = event_pb2.Decide().arguments["text"]
+    text.json = '"we are sorry"'
+    play.decide("bo", choice=event_pb2.GATE_CHOICE_AMEND, arguments={"text": text})
+    assert play.status == "running"
+
+
 def test_a_run_that_is_not_dry_keeps_no_outlook() -> None:
     assert not paying().state.outlook
 

@@ -37,6 +37,7 @@ ABOUT_RUN = [
     'context.untrusted.contains("to")',
     "context.actions < 2",
     "context.undoing",
+    "context.leaks.isEmpty()",
     'context.plan.contains("send")',
     "context.spent > 800",
     'context.now.toTime() < duration("8h")',
@@ -118,6 +119,7 @@ def requests(draw: Callable[[Any], Any]) -> Request:
         now_ns=draw(st.sampled_from([0, 9 * 3_600 * 1_000_000_000])),
         plan=draw(st.sampled_from([frozenset[str](), frozenset({"send"}), frozenset({"look", "send"})])),
         undoing=draw(st.booleans()),
+        leaks=draw(st.sampled_from([frozenset[str](), frozenset({"to"})])),
     )
 
 
@@ -180,12 +182,13 @@ def test_what_rests_on_nothing_else_is_asked_once(evaluations: list[cedar_questi
         {"untrusted": frozenset({"reason"})},
         {"actions": 1},
         {"undoing": True},
+        {"leaks": frozenset({"reason"})},
     ],
 )
 def test_what_it_rests_on_is_asked_about_anew(
     fields: dict[str, Any], evaluations: list[cedar_question.Question]
 ) -> None:
-    looked = f"{CRITICAL} && context.actions > 5 && !context.undoing"
+    looked = f"{CRITICAL} && context.actions > 5 && !context.undoing && context.leaks.isEmpty()"
     policy = policy_of(EVERYBODY + GATES % (looked, "context.approvals >= 1"))
     policy.rule(ask("refund"))
     policy.rule(replace(ask("refund"), **fields))
