@@ -6,9 +6,12 @@ refuses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from actors.agent import Answer
 from actors.answers import answer, load_all, poisoned
-from actors.models import Chooser
+from actors.models import CannotPropose, Chooser, Proposer
 from bus import consumers
 from core import failures
 from core.conditions import ConditionError
@@ -21,8 +24,11 @@ class Executor:
 
     role = "executor"
 
-    def __init__(self, chooser: Chooser, *, pool: str, instance: str) -> None:
+    def __init__(
+        self, chooser: Chooser, proposer: Proposer | None = None, *, pool: str, instance: str
+    ) -> None:
         self._chooser = chooser
+        self._proposer = proposer
         self._pool = pool
         self._instance = instance
 
@@ -36,6 +42,8 @@ class Executor:
             return []
         ask = record.event.proposal_ask
         inputs = await load_all(log, record.address.key, ask.inputs)
+        if ask.grants:
+            return [self._answer(record, await self._propose(ask, inputs))]
         try:
             choice = await self._chooser.choose(ask.rules, inputs)
         except ConditionError as error:
@@ -45,6 +53,19 @@ class Executor:
             failure = failures.permanent(failures.NO_RULE, "no row of the step's decision table holds")
             return [self._answer(record, event_pb2.Proposal(failure=failure))]
         return [self._answer(record, event_pb2.Proposal(choice=choice))]
+
+    async def _propose(self, ask: event_pb2.ProposalAsk, inputs: Mapping[str, Any]) -> event_pb2.Proposal:
+        if self._proposer is None:
+            failure = failures.permanent(failures.NO_PROPOSAL, "this executor has nothing that proposes")
+            return event_pb2.Proposal(failure=failure)
+        try:
+            call = await self._proposer.propose(ask.grants, inputs)
+        except CannotPropose as error:
+            return event_pb2.Proposal(failure=failures.transient(failures.PROPOSER, str(error)))
+        if call is None:
+            failure = failures.permanent(failures.NO_PROPOSAL, "there is nothing that the executor would do")
+            return event_pb2.Proposal(failure=failure)
+        return event_pb2.Proposal(call=call)
 
     def give_up(self, record: Record) -> list[Answer]:
         """Say that nothing could be proposed."""

@@ -22,14 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import counts, crash, faults, machine, parked, profiling, report, startup, throughput
+from bench import counts, crash, faults, gated, machine, parked, profiling, report, startup, throughput
 from bench.drivers import DriverFailed
 from bench.stack import StackFailed
 from bench.throughput import Effort
 from core.errors import HandrailError
 
 RESULTS = Path(__file__).with_name("results")
-PARTS = ("throughput", "crash", "parked", "faults", "startup")
+PARTS = ("throughput", "crash", "parked", "faults", "gated", "startup")
 FULL = Effort()
 # Beside eight others each round is shorter, so that all of it stays below twenty minutes.
 FULL_WITH_PEERS = Effort(seconds=1.0, warm_s=0.7, syncs_s=1.0)
@@ -145,6 +145,7 @@ def _parts(arguments: argparse.Namespace, effort: Effort) -> dict[str, Callable[
         "crash": partial(crash.measure, kills=kills, peers=arguments.peers, quick=arguments.quick),
         "parked": partial(parked.measure, quick=arguments.quick),
         "faults": partial(faults.measure, quick=arguments.quick),
+        "gated": partial(gated.measure, quick=arguments.quick),
         "startup": partial(startup.measure, quick=arguments.quick),
     }
 

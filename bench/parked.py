@@ -49,23 +49,23 @@ async def _measure(
     running: stack.Stack, count: int, resumed: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     async with Client(running.address, timeout_s=RELEASE_TIMEOUT_S) as client:
-        await _run_one(client)
-        quick_s = await _restart_decider(running, client)
+        await run_one(client)
+        quick_s = await restart_decider(running, client)
         await asyncio.sleep(SETTLE_S)
-        before = _memory(running)
+        before = memory(running)
         deadline_s = max(MIN_DEADLINE_S, count * PARK_S_PER_RUN + 2 * SETTLE_S)
         due = datetime.now(UTC) + timedelta(seconds=deadline_s)
         say(f"parking {count} runs")
         parked = await _park(client, count, due)
         await asyncio.sleep(SETTLE_S)
-        after = _memory(running)
-        full_s = await _restart_decider(running, client)
+        after = memory(running)
+        full_s = await restart_decider(running, client)
         left_s = due.timestamp() - time.time()
         say(f"{len(parked)} runs are paused; their deadline is in {left_s:.0f} s")
         found: dict[str, Any] = {
             "runs parked": len(parked),
-            "KiB per parked run: decider": _per_run(before, after, len(parked), "decider"),
-            "KiB per parked run: whole stack": _per_run(before, after, len(parked), ""),
+            "KiB per parked run: decider": per_run(before, after, len(parked), "decider"),
+            "KiB per parked run: whole stack": per_run(before, after, len(parked), ""),
             "a goal submitted as the decider is killed is done after, s: no open runs": round(quick_s, 2),
             f"the same, s: {len(parked)} open runs": round(full_s, 2),
         }
@@ -78,16 +78,17 @@ async def _measure(
     return found
 
 
-async def _run_one(client: Client) -> None:
+async def run_one(client: Client) -> None:
+    """Run a plan to its end."""
     submitted = await client.submit("bench", plan=plan("act"))
     await client.wait(submitted.run, timeout_s=RELEASE_TIMEOUT_S)
 
 
-async def _restart_decider(running: stack.Stack, client: Client) -> float:
+async def restart_decider(running: stack.Stack, client: Client) -> float:
     """Kill the decider and return how long a goal that is submitted at that moment takes."""
     os.kill(running.processes()["decider"], signal.SIGKILL)
     begun = time.monotonic()
-    await _run_one(client)
+    await run_one(client)
     return time.monotonic() - begun
 
 
@@ -99,12 +100,12 @@ async def _park(client: Client, count: int, due: datetime | None) -> list[str]:
         await client.pause(submitted.run)
         return submitted.run
 
-    runs = await _each(park, range(count))
+    runs = await each(park, range(count))
 
     async def paused(run: str) -> bool:
         return (await client.get(run)).status == event_pb2.RUN_STATUS_PAUSED
 
-    kept = await _each(paused, runs)
+    kept = await each(paused, runs)
     return [run for run, yes in zip(runs, kept, strict=True) if yes]
 
 
@@ -116,7 +117,7 @@ async def _release_by_timer(client: Client, runs: Sequence[str], due: datetime) 
         seen = [event async for event in client.watch(run, until_now=True)]
         return seen[-1].time.ToNanoseconds() / 1e6 - due.timestamp() * 1e3
 
-    late = sorted(await _each(ended_ms, runs))
+    late = sorted(await each(ended_ms, runs))
     return {
         "released by their deadline: p50 ms late": percentile(late, 0.5),
         "released by their deadline: p99 ms late": percentile(late, 0.99),
@@ -132,7 +133,7 @@ async def _release_by_hand(client: Client, runs: Sequence[str]) -> dict[str, Any
         await client.resume(run)
         return time.time_ns() / 1e6
 
-    told = await _each(resumed, runs)
+    told = await each(resumed, runs)
 
     async def began_ms(run: str) -> float:
         """Return when the first action after the resume was authorised."""
@@ -143,7 +144,7 @@ async def _release_by_hand(client: Client, runs: Sequence[str]) -> dict[str, Any
                 return seen.time.ToNanoseconds() / 1e6
         raise AssertionError(f"run {run} ended without another action")
 
-    late = sorted(at - begun / 1e6 for at in await _each(began_ms, runs))
+    late = sorted(at - begun / 1e6 for at in await each(began_ms, runs))
     return {
         f"{len(runs)} resumed by one client: all resumes answered after, ms": round(
             max(told) - begun / 1e6, 1
@@ -153,7 +154,7 @@ async def _release_by_hand(client: Client, runs: Sequence[str]) -> dict[str, Any
     }
 
 
-async def _each(work: Callable[[Any], Awaitable[_T]], items: Sequence[Any] | range) -> list[_T]:
+async def each(work: Callable[[Any], Awaitable[_T]], items: Sequence[Any] | range) -> list[_T]:
     """Do something for each, so many at a time."""
     gate = asyncio.Semaphore(AT_A_TIME)
 
@@ -164,7 +165,7 @@ async def _each(work: Callable[[Any], Awaitable[_T]], items: Sequence[Any] | ran
     return await asyncio.gather(*(one(item) for item in items))
 
 
-def _memory(running: stack.Stack) -> dict[str, int]:
+def memory(running: stack.Stack) -> dict[str, int]:
     """Return the memory of each process; the smallest of a few looks, as rubbish comes and goes."""
     looks = [
         {name: processes.memory_bytes(pid) for name, pid in running.processes().items()} for _ in range(3)
@@ -172,7 +173,8 @@ def _memory(running: stack.Stack) -> dict[str, int]:
     return {name: min(look.get(name, 0) for look in looks) for name in looks[0]}
 
 
-def _per_run(before: dict[str, int], after: dict[str, int], count: int, name: str) -> float:
+def per_run(before: dict[str, int], after: dict[str, int], count: int, name: str) -> float:
+    """Return the KiB by which a process has grown for each run; without a name, all of them together."""
     names = [name] if name else list(after)
     grown = sum(after.get(one, 0) - before.get(one, 0) for one in names)
     return round(grown / max(1, count) / KiB, 1)

@@ -24,6 +24,7 @@ TITLES = {
     "crash": "W2: killed in the middle of an action",
     "parked": "W3: parked and released",
     "faults": "W4: one call in ten fails for the moment",
+    "gated": "W5: waiting at gates",
     "startup": "Start and memory",
     "failed": "Not measured",
 }
@@ -138,6 +139,7 @@ _OTHERS = {
     "crash": _crash,
     "parked": _measures,
     "faults": _faults,
+    "gated": _measures,
     "startup": _measures,
     "failed": _failed,
 }

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from cedarpy import Decision, Entities, PolicySet
 
@@ -30,7 +30,13 @@ OWNER = "owner"
 CACHED_PEOPLE = 1_024
 CACHED_WORLDS = 64
 CACHED_SPLITS = 1_024
+CACHED_SCOPES = 4_096
+CACHED_RULINGS = 16_384
 
+# What else an answer may rest on for it to be kept: the rest would be asked with something new each time.
+_KEPT = frozenset({"approvals", "untrusted", "actions", "leaks", "undoing"})
+
+_NO_NAMES = frozenset[str]()
 _NOTHING = Reason("", "no rule permits it")
 _NOT_YET = Reason("", "no rule permits it before somebody has approved it")
 
@@ -80,6 +86,18 @@ class _Answer:
     maybe: frozenset[str] = frozenset()
 
 
+class _Key(NamedTuple):
+    """What a ruling is kept by."""
+
+    user: str
+    tenant: str
+    tool: str
+    untrusted: frozenset[str]
+    leaks: frozenset[str]
+    actions: int
+    undoing: bool
+
+
 class CedarPolicy:
     """The rules of one project."""
 
@@ -99,11 +117,12 @@ class CedarPolicy:
         self.rules = tuple(rules)
         self.version = _digest(files, self.people, self.contracts)
         self._by_id = {rule.id: (place, rule) for place, rule in enumerate(rules)}
-        self._looked_at = frozenset[str]().union(*(rule.looks_at for rule in rules))
         self._named_users = cedar_rules.named(rules, "User")
         self._world = lru_cache(CACHED_WORLDS)(self._make_world)
         self._entities = lru_cache(CACHED_PEOPLE)(self._add_people)
         self._split = lru_cache(CACHED_SPLITS)(self._make_split)
+        self._looked_at = lru_cache(CACHED_SCOPES)(self._find_looked_at)
+        self._kept_ruling = lru_cache(CACHED_RULINGS)(self._make_ruling)
 
     def rule(self, request: Request) -> Ruling:
         """Say whether an action may be done, and how many must approve it first.
@@ -111,7 +130,8 @@ class CedarPolicy:
         What is said of arguments without a value holds whatever the value will be, unless the ruling is
         open; which of them are untrusted is taken from the request.
         """
-        return self.rule_from(request, 0)
+        kept = self._kept(request)
+        return self.rule_from(request, 0) if kept is None else self._kept_ruling(kept)
 
     def rule_from(self, request: Request, approvals: int) -> Ruling:
         """Say the same where so many have approved already."""
@@ -142,6 +162,38 @@ class CedarPolicy:
     def _all_as_permits(self) -> PolicySet:
         return cedar_rules.set_of([cedar_rules.as_permit(rule.node) for rule in self.rules])
 
+    def _kept(self, request: Request) -> _Key | None:
+        """Return all that the ruling can rest on; None where that is more than is worth keeping it by."""
+        contract = request.contract
+        if self._is_foreign(contract):
+            return None
+        looked_at = self._looks(contract.name, contract)
+        if not looked_at <= _KEPT:
+            return None
+        return _Key(
+            request.user,
+            request.tenant,
+            contract.name,
+            request.untrusted if "untrusted" in looked_at else _NO_NAMES,
+            request.leaks if "leaks" in looked_at else _NO_NAMES,
+            request.actions if "actions" in looked_at else 0,
+            request.undoing and "undoing" in looked_at,
+        )
+
+    def _make_ruling(self, key: _Key) -> Ruling:
+        """Ask with nothing else than what the ruling is kept by."""
+        request = Request(
+            key.user,
+            key.tenant,
+            self.contracts[key.tool],
+            {},
+            untrusted=key.untrusted,
+            leaks=key.leaks,
+            actions=key.actions,
+            undoing=key.undoing,
+        )
+        return self.rule_from(request, 0)
+
     def _rule(self, question: Question, counts: Iterable[int | None]) -> Ruling:
         """Ask with more and more approvals; the first answer that may be yes is the ruling.
 
@@ -167,10 +219,10 @@ class CedarPolicy:
         return Ruling("refuse", noes or (_NOTHING,))
 
     def _open_to(self, question: Question) -> frozenset[str]:
-        """Return what is open and looked at by any rule."""
+        """Return what is open and looked at by any rule that can apply."""
         if not question.unknown and not question.unheld:
             return question.unknown
-        return question.unknown.union(question.unheld) & self._looked_at
+        return question.unknown.union(question.unheld) & question.looked_at
 
     def _answer(self, split: _Split, question: Question, count: int | None) -> _Answer:
         found = cedar_question.evaluate(split.settled, question, count)
@@ -206,18 +258,17 @@ class CedarPolicy:
     def _ask(self, request: Request, approver: str | None = None) -> Question | Ruling:
         """Return the question, or why the rules cannot be asked it."""
         contract = request.contract
-        known = self.contracts.get(contract.name)
-        foreign = b""
-        if known is None or (known is not contract and known != contract):
-            # A run goes on under the contracts that it was accepted under; the rules must fit those too.
-            foreign = contract.SerializeToString(deterministic=True)
+        # A run goes on under the contracts that it was accepted under; the rules must fit those too.
+        foreign = contract.SerializeToString(deterministic=True) if self._is_foreign(contract) else b""
         world = self._world(foreign)
         if isinstance(world, Ruling):
             return world
         users = frozenset((request.user,) if approver is None else (request.user, approver))
+        action = contract.name if approver is None else cedar_schema.DECIDE
+        looked_at = self._looks(action, contract)
         tool = cedar_schema.arguments_of(contract.input_schema)
         context, unheld = cedar_question.context_of(
-            request, tool, tool if approver is None else world.anything, self._looked_at
+            request, tool, tool if approver is None else world.anything, looked_at
         )
         unknown = cedar_question.unknown_in(request, tool)
         if approver is not None:
@@ -226,12 +277,26 @@ class CedarPolicy:
         return Question(
             entities=self._entities(foreign, request.tenant, users),
             principal=uid("User", request.user if approver is None else approver),
-            action=uid("Action", contract.name if approver is None else cedar_schema.DECIDE),
+            action=uid("Action", action),
             resource=uid("Tool", contract.name),
             context=context,
+            looked_at=looked_at,
             unknown=unknown,
             unheld=unheld,
         )
+
+    def _is_foreign(self, contract: tool_pb2.ToolContract) -> bool:
+        known = self.contracts.get(contract.name)
+        return known is None or (known is not contract and known != contract)
+
+    def _looks(self, action: str, contract: tool_pb2.ToolContract) -> frozenset[str]:
+        """Return what is looked at by any rule that can apply to an action on a tool."""
+        return self._looked_at(action, cedar_schema.level_of(contract), contract.name, contract.toolbox)
+
+    def _find_looked_at(self, action: str, level: str, tool: str, toolbox: str) -> frozenset[str]:
+        groups = () if action == cedar_schema.DECIDE else cedar_schema.groups_of(level)
+        apply = [rule for rule in self.rules if rule.can_apply((action, *groups), tool, toolbox)]
+        return frozenset[str]().union(*(rule.looks_at for rule in apply))
 
     def _make_world(self, foreign: bytes) -> _World | Ruling:
         contracts = dict(self.contracts)

@@ -138,7 +138,7 @@ def _wrong_names(rule: Rule, contracts: Contracts) -> Iterator[str]:
         seen = cedar_schema.arguments_of(contract.input_schema)
         arguments.update(seen.record.fields)
         left_out |= seen.left_out
-    yield from _wrong_texts(rule, arguments.union(left_out))
+    yield from _wrong_texts(rule, arguments.union(left_out), [contract.name for contract in contracts])
     prefix = cedar_rules.argument("")
     for looked in sorted(rule.looks_at):
         name = looked.removeprefix(prefix)
@@ -150,10 +150,16 @@ def _wrong_names(rule: Rule, contracts: Contracts) -> Iterator[str]:
             yield f"no tool has an argument '{name}'{spelling.hint(name, arguments)}"
 
 
-def _wrong_texts(rule: Rule, arguments: Collection[str]) -> Iterator[str]:
+def _wrong_texts(rule: Rule, arguments: Collection[str], tools: Collection[str]) -> Iterator[str]:
     """Yield the texts that a rule compares with something that is never so."""
     words = {f"resource.{name}": words for name, words in cedar_schema.WORDS.items()}
-    known = {"context.untrusted": arguments, "resource.critical": arguments, **words}
+    known = {
+        "context.untrusted": arguments,
+        "context.leaks": arguments,
+        "resource.critical": arguments,
+        "context.plan": tools,
+        **words,
+    }
     for what, text in cedar_rules.compared(rule.node):
         if what in known and text not in known[what]:
             yield f"{what} is never '{text}'{spelling.hint(text, known[what])}"

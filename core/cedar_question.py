@@ -1,7 +1,7 @@
 """A request as the engine is asked it: entities, context, and what of it is open.
 
-Nothing is put into a context that no rule looks at: the engine takes longer to read a value than to judge a
-rule.
+Nothing is put into a context that no rule looks at which can apply: the engine takes longer to read a value
+than to judge a rule.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Question:
     action: dict[str, str]
     resource: dict[str, str]
     context: dict[str, Any]
+    # What is looked at by any rule that can apply.
+    looked_at: frozenset[str]
     # What has no value yet, and what has one that no rule can be shown, with why.
     unknown: frozenset[str]
     unheld: Mapping[str, str]
@@ -74,6 +76,12 @@ def context_of(
         context["untrusted"] = sorted(request.untrusted)
     if "actions" in looked_at:
         context["actions"] = request.actions
+    if "leaks" in looked_at:
+        context["leaks"] = sorted(request.leaks)
+    if "plan" in looked_at:
+        context["plan"] = sorted(request.plan)
+    if "undoing" in looked_at:
+        context["undoing"] = request.undoing
     if SPENT in looked_at:
         context["spent"] = _spent(request, tool, held)
     if "now" in looked_at:

@@ -8,7 +8,7 @@ argument without a value leaves open.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -21,7 +21,12 @@ MAX_REASON_CHARS = 300
 # What a rule can look at: these members of the context, and `argument(name)`.
 ARGUMENTS = "arguments"
 SPENT = "spent"
-CONTEXT = frozenset({ARGUMENTS, SPENT, "untrusted", "approvals", "actions", "now", "requester", "self"})
+CONTEXT = frozenset(
+    {
+        *(ARGUMENTS, SPENT, "untrusted", "approvals", "actions", "now", "leaks", "plan", "undoing"),
+        *("requester", "self"),
+    }
+)
 
 _ID = re.compile(rf"[^\s`\x00-\x1f\x7f](?:[^`\x00-\x1f\x7f]{{0,{MAX_ID_CHARS - 2}}}[^\s`\x00-\x1f\x7f])?")
 _TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|;|\s+|[^";\s/]+|.', re.DOTALL)
@@ -48,6 +53,17 @@ class Rule:
     def where(self) -> str:
         """Return where the rule stands, for messages."""
         return f"{self.file}, line {self.line}"
+
+    def can_apply(self, actions: Collection[str], tool: str, toolbox: str) -> bool:
+        """Whether its scope leaves room for an action, named with its groups, on a tool; whoever asks."""
+        on, of = self.node.action, self.node.resource
+        if isinstance(on, pst.ActionEq | pst.ActionIn):
+            named = (on.entity,) if isinstance(on, pst.ActionEq) else on.entities
+            if not any(uid == _uid("Action", action) for uid in named for action in actions):
+                return False
+        if isinstance(of, pst.ScopeEq | pst.ScopeIn):
+            return of.entity in (_uid("Tool", tool), _uid("Toolbox", toolbox))
+        return True
 
 
 def argument(name: str) -> str:
@@ -170,6 +186,10 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
             begins = 0
     if begins:
         yield begins, text[start:end]
+
+
+def _uid(kind: str, name: str) -> pst.EntityUid:
+    return pst.EntityUid(pst.EntityType(kind), name)
 
 
 def _conjuncts(expr: pst.Expr) -> Iterator[pst.Expr]:

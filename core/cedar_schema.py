@@ -46,6 +46,9 @@ _ABOUT_RUN: dict[str, Any] = {
     "actions": _LONG,
     "spent": _LONG,
     "now": {"type": "Extension", "name": "datetime"},
+    "leaks": _NAMES,
+    "plan": _NAMES,
+    "undoing": _BOOLEAN,
 }
 
 

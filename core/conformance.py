@@ -8,7 +8,7 @@ too_long, route_unavailable, route_mismatch, unknown_tool, permission_above_ceil
 unknown_argument, mistyped_argument, bad_argument, bad_value, empty_argument, too_many_arguments,
 bad_reference, unknown_step, self_reference, cycle, each_outside, input_outside, unknown_input,
 unknown_context, unknown_path, bad_each, bad_condition, no_rules, too_many_rules, otherwise_not_last,
-bad_timeout, bad_attempts, over_budget, more.
+no_grants, too_many_grants, bad_grant, bad_timeout, bad_attempts, over_budget, more.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def check_arguments(
     return found.violations
 
 
-def tools_of(plan: plan_pb2.Plan, contracts: Contracts) -> dict[str, tool_pb2.ToolContract]:
+def tools_of(proposed: plan_pb2.Plan, contracts: Contracts) -> dict[str, tool_pb2.ToolContract]:
     """Return the contract of every tool that the plan can come to use.
 
     That is: its tools, those that can stand in for them (of the same capability, effect and arguments, with
     no higher permission), and the read tools that judge them.
     """
-    named = {name for step in plan.steps for name in (step.tool, *(rule.tool for rule in step.rules))}
+    named = {name for step in proposed.steps for name in plan.tools(step)}
     acting = {name: contracts[name] for name in sorted(named) if name in contracts}
     for contract in list(acting.values()):
         acting |= {name: other for name, other in contracts.items() if _stands_in(other, contract)}

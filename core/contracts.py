@@ -49,6 +49,8 @@ def to_proto(contract: Contract) -> tool_pb2.ToolContract:
         reads=[tool_pb2.ReadCall(name=r.name, tool=r.tool, arguments=r.arguments) for r in contract.reads],
         critical=contract.critical,
         endorses=contract.endorses,
+        readers=contract.readers,
+        shows=contract.shows,
         undo_arguments=contract.undo_arguments,
     )
 
@@ -68,6 +70,8 @@ def from_proto(message: tool_pb2.ToolContract) -> Contract:
             ),
             critical=tuple(message.critical),
             endorses=tuple(message.endorses),
+            readers=tuple(message.readers),
+            shows=tuple(message.shows),
             undo_arguments=dict(message.undo_arguments),
         )
     except (ValidationError, ValueError, values.BadValue) as error:

@@ -11,7 +11,8 @@ from core.action import action_key, authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
-from core.gates import Gated, denial
+from core.gates import Gated, approvals, denial
+from core.grants import check_call
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.permits import Grounds
@@ -65,7 +66,6 @@ class Course:
         self.steps, self.needs, self.rank = shape.steps, shape.needs, shape.rank
         self.scope = Scope(state, self.steps, self.needs, contents)
         self.room = MAX_IN_FLIGHT - len(state.in_flight)
-        self.actions = state.actions
         self.max_actions = state.bound("max_actions", DEFAULT_MAX_ACTIONS)
         self.heals = state.heals
 
@@ -289,18 +289,42 @@ class Course:
         tool, arguments = step.tool, self.scope.arguments(step.arguments, instance)
         if _chooses(step):
             proposals = (a.proposal for a in reversed(instance.attempts) if a.proposal and not a.refused)
-            choice = next((one.choice for one in proposals if one.HasField("choice")), None)
-            if choice is None or check_choice(choice, step.rules, arguments):
+            proposal = next((one for one in proposals if not one.HasField("failure")), None)
+            proposed = self._proposed(instance, proposal, arguments) if proposal is not None else []
+            if isinstance(proposed, list):
                 return None
-            chosen = self.scope.arguments(step.rules[choice.rule].arguments, instance, arguments)
-            tool, arguments = choice.tool, chosen
+            tool, arguments = proposed
         stand_ins = (heal.tool for heal in reversed(instance.heals) if heal.strategy == ALTERNATIVE)
         return next(stand_ins, tool), arguments
+
+    def _proposed(
+        self, instance: Instance, proposal: event_pb2.Proposal, inputs: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]] | list[plan_pb2.Violation]:
+        """Return the tool and arguments that a proposal comes to, or in what way it may not be."""
+        step = self.steps[instance.step]
+        if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
+            choice = proposal.choice
+            found = check_choice(choice, step.rules, inputs)
+            if found is not None:
+                return [found]
+            return choice.tool, self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
+        call = proposal.call
+        filled_in = self.scope.loaded(call.arguments)
+        violations = check_call(call, step.grants, filled_in, inputs)
+        if violations:
+            return violations
+        fixed = self.scope.arguments(step.grants[call.grant].arguments, instance, inputs)
+        arguments = {**filled_in, **fixed}
+        violations = conformance.check_arguments(self.state.contracts[call.tool], arguments)
+        return violations or (call.tool, arguments)
 
     def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:
         self.room -= 1
         body = event_pb2.ProposalAsk(
-            attempt=attempt_id(instance.id, len(instance.attempts) + 1), step=instance.id, rules=step.rules
+            attempt=attempt_id(instance.id, len(instance.attempts) + 1),
+            step=instance.id,
+            rules=step.rules,
+            grants=step.grants,
         )
         for name, value in inputs.items():
             body.inputs[name].CopyFrom(values.inline(value))
@@ -324,7 +348,7 @@ class Course:
         if found:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)
             return self._fail(instance, failures.BAD_ARGUMENTS, f"{tool}: {text}")
-        if self.actions >= self.max_actions:
+        if self.rules.actions >= self.max_actions:
             return self._fail(instance, failures.BUDGET, f"the run has used its {self.max_actions} actions")
         grounds = Grounds()
         if kind == event_pb2.ACTION_KIND_ACT:
@@ -335,8 +359,7 @@ class Course:
             if not isinstance(ruled, Grounds):
                 return ruled
             grounds = ruled
-            self.rules.count(instance, contract, arguments)
-        self.actions += 1
+        self.rules.count(instance, contract, arguments)
         self.room -= 1
         body = authorise(
             self.state,
@@ -365,8 +388,10 @@ class Course:
             return Grounds(version)
         gated = self.rules.gated(instance, contract, arguments, ruling)
         binding = gated.item.binding
-        if binding in instance.approved:
-            return Grounds(version, instance.approved[binding], binding)
+        gate = instance.approved.get(binding, "")
+        # After what the run has done since, the rules may ask for more than approved it then.
+        if gate and approvals(self.state.gates[gate]) >= ruling.quorum:
+            return Grounds(version, gate, binding)
         if self.ending is not None:
             return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why(ruling)}")
         self.gated.setdefault(instance.step, []).append(gated)
@@ -381,14 +406,13 @@ class Course:
         if contract.effect != tool_pb2.EFFECT_READ or first.body.resolves or instance.index is not None:
             return moves
         chain, said = [instance.step], [first]
-        while len(chain) < MAX_CHAIN and self.room > 0 and self.actions < self.max_actions:
+        while len(chain) < MAX_CHAIN and self.room > 0 and self.rules.actions < self.max_actions:
             found = next_link(self.state, self.shape, chain, chain[-1], contract.toolbox)
             link = self._link(found, chain, said[-1].body) if found is not None else None
             if found is None or link is None:
                 break
             chain.append(found)
             said.append(link)
-            self.actions += 1
             self.room -= 1
         return [replace(said[-1], before=tuple(said[:-1]))]
 
@@ -435,19 +459,18 @@ class Course:
             cause = permanent(failures.PROPOSAL, "; ".join(v.message for v in attempt.refused))
             may = healer.tries < healer.max_attempts
             return self._start(instance, None) if may else [healer.fail(cause)]
-        choice, step = attempt.proposal.choice, self.steps[instance.step]
         try:
-            inputs = self.scope.arguments(step.arguments, instance)
-            found = check_choice(choice, step.rules, inputs)
-            if found:
-                body = event_pb2.ProposalRefused(attempt=attempt.id, violations=[found])
-                return [note("proposal_refused", body)]
-            arguments = self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
+            inputs = self.scope.arguments(self.steps[instance.step].arguments, instance)
+            proposed = self._proposed(instance, attempt.proposal, inputs)
         except (Unresolved, BadReference, values.BadValue) as error:
             return self._fail(instance, failures.UNRESOLVED, str(error))
+        if isinstance(proposed, list):
+            body = event_pb2.ProposalRefused(attempt=attempt.id, violations=proposed)
+            return [note("proposal_refused", body)]
         if self.room <= 0:
             return []
-        return self._act(instance, choice.tool, arguments, replaces=attempt.id)
+        tool, arguments = proposed
+        return self._act(instance, tool, arguments, replaces=attempt.id)
 
     def _after_action(self, instance: Instance, attempt: Attempt) -> list[Move]:
         healer = self._healer(instance)
@@ -527,4 +550,4 @@ class Course:
 
 
 def _chooses(step: plan_pb2.Step) -> bool:
-    return canonical_route(step) == plan_pb2.ROUTE_CHOOSE
+    return canonical_route(step) in (plan_pb2.ROUTE_CHOOSE, plan_pb2.ROUTE_LAM)

@@ -46,6 +46,7 @@ CHOICES: Mapping[int, frozenset[int]] = {
 """What can be said at a gate of each kind."""
 REFUSED = frozenset((event_pb2.GATE_OUTCOME_DENIED, event_pb2.GATE_OUTCOME_EXPIRED))
 """What becomes of a gate where the answer is no."""
+_APPROVED = frozenset((event_pb2.GATE_OUTCOME_APPROVED, event_pb2.GATE_OUTCOME_AMENDED))
 _SETTLED: Mapping[int, event_pb2.GateOutcome.ValueType] = {
     event_pb2.GATE_CHOICE_HAPPENED: event_pb2.GATE_OUTCOME_HAPPENED,
     event_pb2.GATE_CHOICE_REPEAT: event_pb2.GATE_OUTCOME_REPEAT,
@@ -69,6 +70,8 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
         "tool": request.contract.name,
         "arguments": values.arguments_digest(request.arguments),
         "untrusted": sorted(request.untrusted),
+        # Left out where there are none, so that a binding of before there were any holds.
+        **({"leaks": sorted(request.leaks)} if request.leaks else {}),
         "policy": version,
     }
     found = event_pb2.GateItem(
@@ -76,6 +79,7 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
         tool=request.contract.name,
         binding=values.digest(values.encode(made_of)),
         untrusted=sorted(request.untrusted),
+        leaks=sorted(request.leaks),
     )
     for name, value in request.arguments.items():
         found.arguments[name].CopyFrom(values.inline(value))
@@ -234,6 +238,13 @@ def close(
     """Close a gate."""
     body = event_pb2.GateClosed(gate=gate.opened.gate, outcome=outcome, approvers=by, reason=reason)
     return note("gate_closed", body)
+
+
+def approvals(gate: Gate) -> int:
+    """Return how many have approved what a gate was for."""
+    closed = gate.closed
+    approved = closed is not None and closed.outcome in _APPROVED
+    return len(set(closed.approvers)) if closed is not None and approved else 0
 
 
 def _settle(gate: Gate, said: event_pb2.Decide) -> Decide:

@@ -4,6 +4,9 @@ What the user wrote is trusted: the goal's context, and the constants of the pla
 nothing else). What a tool returns is untrusted, but for the fields that its contract endorses, and these only
 where everything that the tool was asked with is trusted: whoever chooses the question chooses the answer.
 A condition on untrusted values taints what it guards. A label is never better than what it rests on.
+
+Who may read a value is told in the same way: what the user wrote, anybody; what a tool returns, those whom
+its contract names; what is made of several, those who may read all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from core import conditions
-from core.plan import BadReference, canonical_route, parse_reference
+from core.plan import BadReference, Reference, alternatives, canonical_route, parse_reference, tools
 from core.shape import Shape, shape_of
 from handrail.v1 import plan_pb2, tool_pb2
 
@@ -25,14 +28,24 @@ WHEN, EACH, CHOICE = "$when", "$each", "$choice"
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Whether somebody untrusted may have written a value, and the steps whose outputs it rests on."""
+    """Who has written a value and who may read it, and the steps whose outputs it rests on."""
 
+    # Somebody may have written it whom nobody trusts.
     untrusted: bool = False
     steps: frozenset[str] = frozenset()
+    # None is anybody.
+    readers: frozenset[str] | None = None
 
     def join(self, other: Label) -> Label:
         """Return the label of what is made of both."""
-        return Label(self.untrusted or other.untrusted, self.steps | other.steps)
+        readers = self.readers if other.readers is None else other.readers
+        if self.readers is not None and other.readers is not None:
+            readers = self.readers & other.readers
+        return Label(self.untrusted or other.untrusted, self.steps | other.steps, readers)
+
+    def leaks_to(self, shows: Iterable[str]) -> bool:
+        """Whether somebody would read it who may not."""
+        return self.readers is not None and not self.readers.issuperset(shows)
 
 
 TRUSTED = Label()
@@ -67,7 +80,7 @@ class Labels:
         if step_id not in self._arguments:
             step = self._shape.steps[step_id]
             found = {name: self._argument(step, held) for name, held in step.arguments.items()}
-            if canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
+            if canonical_route(step) in (plan_pb2.ROUTE_CHOOSE, plan_pb2.ROUTE_LAM):
                 found = self._chosen(step, found)
             if step.when:
                 found[WHEN] = self._condition(step.when)
@@ -77,7 +90,7 @@ class Labels:
         return self._arguments[step_id]
 
     def of_output(self, step_id: str, path: tuple[str | int, ...]) -> Label:
-        """Return the label of a part of what a step returns."""
+        """Return the label of a part of what a step returns; who may read it may read what it was asked."""
         step = self._shape.steps.get(step_id)
         if step is None:
             return Label(untrusted=True, steps=frozenset((step_id,)))
@@ -85,7 +98,11 @@ class Labels:
             path = path[1:]
         asked, tools = self._asked_with(step), self._tools(step)
         endorsed = bool(tools) and all(_endorses(tool, path) for tool in tools)
-        return asked.join(Label(not endorsed, frozenset((step_id,))))
+        returned = Label(not endorsed, frozenset((step_id,)))
+        for one in tools:
+            if one.readers:
+                returned = returned.join(Label(readers=frozenset(one.readers)))
+        return asked.join(returned)
 
     def _asked_with(self, step: plan_pb2.Step) -> Label:
         """Return the label of all that a step's tool is asked with."""
@@ -95,9 +112,17 @@ class Labels:
 
     def _chosen(self, step: plan_pb2.Step, inputs: Mapping[str, Label]) -> dict[str, Label]:
         found: dict[str, Label] = {}
-        for rule in step.rules:
-            for name, held in rule.arguments.items():
+        for one in alternatives(step):
+            for name, held in one.arguments.items():
                 found[name] = found.get(name, TRUSTED).join(self._argument(step, held, inputs))
+        if step.grants:
+            # Every executor is taken to be hijacked: what it fills in and what it chooses is whoever's.
+            whoever = _join(inputs.values()).join(Label(untrusted=True))
+            return {
+                **found,
+                **dict.fromkeys((n for g in step.grants for n in g.open), whoever),
+                CHOICE: whoever,
+            }
         seen = {name for rule in step.rules if rule.when for name in conditions.fields(rule.when, "input")}
         found[CHOICE] = _join(inputs.get(name, TRUSTED) for name in seen)
         return found
@@ -117,8 +142,7 @@ class Labels:
         if reference.root == "goal":
             return TRUSTED
         if reference.root == "input":
-            one = inputs.get(str(reference.path[0])) if reference.path else None
-            return one if one is not None else _join(inputs.values())
+            return self._input(step, reference, inputs)
         if reference.root == "each":
             # The items of a list that is the user's are the user's; of an output, the paths go on in it.
             source = parse_reference(step.each)
@@ -127,6 +151,20 @@ class Labels:
             path = source.path if self._is_fan_out(source.root) and not source.path else (*source.path, 0)
             return self.of_output(source.root, (*path, *reference.path))
         return self.of_output(reference.root, reference.path)
+
+    def _input(self, step: plan_pb2.Step, reference: Reference, inputs: Mapping[str, Label]) -> Label:
+        """Return the label of a part of what a step was given; a part may be better than the whole."""
+        name = str(reference.path[0]) if reference.path else ""
+        if name not in inputs:
+            return _join(inputs.values())
+        held = step.arguments[name]
+        if held.WhichOneof("form") != "reference":
+            return TRUSTED
+        try:
+            source = parse_reference(held.reference)
+        except BadReference:
+            return Label(untrusted=True)
+        return self._reference(step, str(Reference(source.root, (*source.path, *reference.path[1:]))), {})
 
     def _is_fan_out(self, step_id: str) -> bool:
         step = self._shape.steps.get(step_id)
@@ -148,8 +186,7 @@ class Labels:
 
     def _tools(self, step: plan_pb2.Step) -> list[tool_pb2.ToolContract]:
         """Return the contracts of whatever may carry the step out, those that stand in included."""
-        named = [step.tool] if step.tool else [rule.tool for rule in step.rules]
-        found = [self.contracts[name] for name in named if name in self.contracts]
+        found = [self.contracts[name] for name in tools(step) if name in self.contracts]
         capabilities = {contract.capability for contract in found if contract.capability}
         return [*found, *(c for c in self.contracts.values() if c.capability in capabilities)]
 

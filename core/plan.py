@@ -6,7 +6,7 @@ Nothing here judges a plan (see `conformance`): a reference or condition that ca
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +90,13 @@ def dependencies(plan: plan_pb2.Plan) -> dict[str, frozenset[str]]:
 
 
 def references(step: plan_pb2.Step) -> frozenset[str]:
-    """Return the steps whose outputs are data of this one: arguments, rules' arguments, `each`."""
+    """Return the steps whose outputs are data of this one: arguments, those of rules and grants, `each`."""
     return frozenset(root for text in reference_texts(step) for root in _root(text)) - RESERVED
 
 
 def reference_texts(step: plan_pb2.Step) -> Iterable[str]:
     """Yield every reference of a step as it is written."""
-    for arguments in (step.arguments, *(rule.arguments for rule in step.rules)):
+    for arguments in (step.arguments, *(one.arguments for one in alternatives(step))):
         for argument in arguments.values():
             if argument.WhichOneof("form") == "reference":
                 yield argument.reference
@@ -155,7 +155,19 @@ def canonical_route(step: plan_pb2.Step) -> plan_pb2.Route.ValueType:
     """Return the route, where it is unspecified the one that the step's fields mean."""
     if step.route != plan_pb2.ROUTE_UNSPECIFIED:
         return step.route
+    if step.grants:
+        return plan_pb2.ROUTE_LAM
     return plan_pb2.ROUTE_CHOOSE if step.rules else plan_pb2.ROUTE_DIRECT
+
+
+def alternatives(step: plan_pb2.Step) -> Sequence[plan_pb2.Rule | plan_pb2.Grant]:
+    """Return what a step that needs a mind may come to; nothing where it needs none."""
+    return (*step.rules, *step.grants)
+
+
+def tools(step: plan_pb2.Step) -> list[str]:
+    """Return the tools that may carry a step out."""
+    return [*([step.tool] if step.tool else []), *(one.tool for one in alternatives(step))]
 
 
 def _ordering(step: plan_pb2.Step) -> frozenset[str]:

@@ -61,7 +61,7 @@ def arguments_from_form(field: str, form: Mapping[str, Any]) -> dict[str, plan_p
 
 def _add_step(step: plan_pb2.Step, field: str, form: Any) -> None:
     _check_mapping(field, form)
-    _check_keys(field, form, {*_STEP_FIELDS, "with", "choose"})
+    _check_keys(field, form, {*_STEP_FIELDS, "with", "choose", "grants"})
     if "id" not in form:
         raise BadPlanForm(field, "a step needs an id")
     for key, read in _STEP_FIELDS.items():
@@ -77,6 +77,19 @@ def _add_step(step: plan_pb2.Step, field: str, form: Any) -> None:
     _set_arguments(step, f"{field}.with", form.get("with"))
     for index, row in enumerate(_sequence(f"{field}.choose", form.get("choose") or ())):
         _add_rule(step.rules.add(), f"{field}.choose[{index}]", row)
+    for index, row in enumerate(_sequence(f"{field}.grants", form.get("grants") or ())):
+        _add_grant(step.grants.add(), f"{field}.grants[{index}]", row)
+
+
+def _add_grant(grant: plan_pb2.Grant, field: str, form: Any) -> None:
+    _check_mapping(field, form)
+    _check_keys(field, form, {"tool", "with", "open"})
+    grant.tool = _text(f"{field}.tool", form.get("tool") or "")
+    _set_arguments(grant, f"{field}.with", form.get("with"))
+    within = form.get("open") or {}
+    _check_mapping(f"{field}.open", within)
+    for name, condition in within.items():
+        grant.open[_text(f"{field}.open (a name)", name)] = _text(f"{field}.open.{name}", condition or "")
 
 
 def _add_rule(rule: plan_pb2.Rule, field: str, form: Any) -> None:
@@ -87,7 +100,7 @@ def _add_rule(rule: plan_pb2.Rule, field: str, form: Any) -> None:
     _set_arguments(rule, f"{field}.with", form.get("with"))
 
 
-def _set_arguments(target: plan_pb2.Step | plan_pb2.Rule, field: str, form: Any) -> None:
+def _set_arguments(target: plan_pb2.Step | plan_pb2.Rule | plan_pb2.Grant, field: str, form: Any) -> None:
     if form is not None:
         for name, argument in arguments_from_form(field, form).items():
             target.arguments[name].CopyFrom(argument)

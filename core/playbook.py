@@ -46,14 +46,23 @@ class PlaybookRule(_Model):
     arguments: Annotated[dict[str, Any], Field(alias="with", default_factory=dict)]
 
 
+class PlaybookGrant(_Model):
+    """What an executor may do: one tool, what is fixed of it, and within what it fills in the rest."""
+
+    tool: str
+    arguments: Annotated[dict[str, Any], Field(alias="with", default_factory=dict)]
+    open: dict[str, str] = {}
+
+
 class PlaybookStep(_Model):
-    """A step: of one tool, or with a decision table."""
+    """A step: of one tool, with a decision table, or with what an executor is granted."""
 
     id: str
     title: str = ""
     tool: str = ""
     arguments: Annotated[dict[str, Any], Field(alias="with", default_factory=dict)]
     choose: tuple[PlaybookRule, ...] = ()
+    grants: tuple[PlaybookGrant, ...] = ()
     each: str = ""
     each_limit: Annotated[int, Field(ge=0, le=graph.MAX_STEPS)] = 0
     when: str = ""
@@ -163,7 +172,11 @@ def instantiate(playbook: Playbook, slots: Mapping[str, Any]) -> plan_pb2.Plan:
     )
 
 
-def check(playbook: Playbook, contracts: Mapping[str, tool_pb2.ToolContract]) -> list[plan_pb2.Violation]:
+def check(
+    playbook: Playbook,
+    contracts: Mapping[str, tool_pb2.ToolContract],
+    limits: conformance.Limits | None = None,
+) -> list[plan_pb2.Violation]:
     """Return what is wrong with the plans that a playbook makes, judged by one with sample values.
 
     A sample shows its type only: that it is out of a range or not in a list says nothing.
@@ -171,7 +184,7 @@ def check(playbook: Playbook, contracts: Mapping[str, tool_pb2.ToolContract]) ->
     plan = instantiate(playbook, {name: slot.sample for name, slot in playbook.slots.items()})
     unknown_context = plan_pb2.Value(blob=plan_pb2.Blob())
     goal = event_pb2.Goal(context=unknown_context, ceiling=tool_pb2.PERMISSION_ADMIN)
-    found = conformance.check_plan(plan, contracts, goal=goal, limits=conformance.Limits())
+    found = conformance.check_plan(plan, contracts, goal=goal, limits=limits or conformance.Limits())
     sampled = _sampled(playbook)
     return [
         violation
@@ -280,7 +293,7 @@ def _step(step: PlaybookStep, blanks: _Blanks) -> plan_pb2.Step:
     message = plan_pb2.Step(
         id=step.id,
         title=blanks.title(step.title),
-        route=plan_pb2.ROUTE_CHOOSE if step.choose else plan_pb2.ROUTE_DIRECT,
+        route=_route(step),
         tool=step.tool,
         arguments=_arguments(step.arguments, blanks, step.id),
         after=step.after,
@@ -297,10 +310,24 @@ def _step(step: PlaybookStep, blanks: _Blanks) -> plan_pb2.Step:
             )
             for index, rule in enumerate(step.choose)
         ],
+        grants=[
+            plan_pb2.Grant(
+                tool=grant.tool,
+                arguments=_arguments(grant.arguments, blanks, f"{step.id}.grants[{index}]"),
+                open=grant.open,
+            )
+            for index, grant in enumerate(step.grants)
+        ],
     )
     if step.timeout_s:
         message.timeout.FromNanoseconds(round(step.timeout_s * 1e9))
     return message
+
+
+def _route(step: PlaybookStep) -> plan_pb2.Route.ValueType:
+    if step.grants:
+        return plan_pb2.ROUTE_LAM
+    return plan_pb2.ROUTE_CHOOSE if step.choose else plan_pb2.ROUTE_DIRECT
 
 
 def _arguments(given: Mapping[str, Any], blanks: _Blanks, where: str) -> dict[str, plan_pb2.Argument]:
@@ -314,6 +341,10 @@ def _sampled(playbook: Playbook) -> tuple[str, ...]:
         tables = [(f"steps[{index}].arguments", step.arguments)]
         tables += [
             (f"steps[{index}].rules[{row}].arguments", rule.arguments) for row, rule in enumerate(step.choose)
+        ]
+        tables += [
+            (f"steps[{index}].grants[{row}].arguments", grant.arguments)
+            for row, grant in enumerate(step.grants)
         ]
         for where, arguments in tables:
             fields += [f"{where}.{name}" for name, value in arguments.items() if "{" in str(value)]

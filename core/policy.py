@@ -42,6 +42,12 @@ class Request:
     # What the run's effects have come to, in minor units by currency.
     spent: Mapping[str, int] = field(default_factory=dict)
     now_ns: int = 0
+    # Arguments that would be shown to somebody who may not read what they rest on.
+    leaks: frozenset[str] = frozenset()
+    # The tools that the run's plan names.
+    plan: frozenset[str] = frozenset()
+    # It takes an effect of the run back.
+    undoing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

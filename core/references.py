@@ -28,6 +28,8 @@ class Limits:
     max_after: int = 100
     max_attempts: int = 20
     max_title_chars: int = 200
+    # Whether there are executors that propose: without them no step can take the route lam.
+    proposers: bool = False
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Surroundings:
     def output(self, step: plan_pb2.Step) -> Nodes | None:
         """Return what is known of one output of a step; None where nothing is."""
         nodes: list[schemas.Node] = []
-        for name in _tools(step):
+        for name in plan.tools(step):
             if name not in self.contracts:
                 return None
             nodes.extend(schemas.compile_schema(self.contracts[name].output_schema).nodes)
@@ -169,13 +171,9 @@ class References:
     def _input_reference(self, field: str, reference: plan.Reference, *, in_rule: bool) -> None:
         if not in_rule:
             self.add(
-                field, "input_outside", "$input is for the arguments of rules; refer to a step or to $goal"
+                field,
+                "input_outside",
+                "$input is for the arguments of rules and grants; refer to a step or to $goal",
             )
         elif reference.path and reference.path[0] not in self.step.arguments:
             self.unknown_input(field, str(reference.path[0]))
-
-
-def _tools(step: plan_pb2.Step) -> list[str]:
-    if plan.canonical_route(step) == plan_pb2.ROUTE_CHOOSE:
-        return [rule.tool for rule in step.rules]
-    return [step.tool] if step.tool else []

@@ -17,6 +17,7 @@ from core.labels import Label, labels_of
 from core.moves import Move
 from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
+from core.shape import tools_of
 from core.spending import amounts_in, excess, spent
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
@@ -44,14 +45,22 @@ def calls(
 ) -> list[Call]:
     """Ask about every call of a plan that conforms."""
     found = []
+    named_in_plan = tools_of(plan)
     for index, step in enumerate(plan.steps):
-        named = [("tool", step.tool, step.arguments)]
-        named += [(f"rules[{i}].tool", rule.tool, rule.arguments) for i, rule in enumerate(step.rules)]
-        for field, tool, arguments in named:
+        nothing: Mapping[str, str] = {}
+        named = [("tool", step.tool, step.arguments, nothing)]
+        named += [
+            (f"rules[{i}].tool", rule.tool, rule.arguments, nothing) for i, rule in enumerate(step.rules)
+        ]
+        named += [
+            (f"grants[{i}].tool", one.tool, one.arguments, one.open) for i, one in enumerate(step.grants)
+        ]
+        for field, tool, arguments, filled_in in named:
             contract = contracts.get(tool)
             if contract is None:
                 continue
             known, unknown = _known(arguments)
+            unknown |= filled_in.keys()
             labels = labels_of(plan, contracts).of_action(step.id)
             request = Request(
                 user=goal.submitter,
@@ -60,7 +69,9 @@ def calls(
                 arguments=known,
                 unknown=unknown,
                 untrusted=_untrusted(labels),
+                leaks=_leaks(labels, contract),
                 now_ns=now_ns,
+                plan=named_in_plan,
             )
             found.append(Call(step, f"steps[{index}].{field}", contract, policy.rule(request), labels))
     return found
@@ -101,6 +112,8 @@ def outlook_of(
         label = labels.get(name)
         if label is not None and label.untrusted:
             seen.untrusted.add(argument=name, steps=sorted(label.steps))
+    for name in sorted(_leaks(labels, contract)):
+        seen.leaks.add(argument=name, steps=sorted(labels[name].steps))
     timeout_ns = step.timeout.ToNanoseconds() or int(contract.timeout_s * 1e9)
     seen.at_most.FromNanoseconds(timeout_ns)
     return seen
@@ -136,7 +149,8 @@ class Rules:
         self.policy = policy
         self.now_ns = now_ns
         self.gate_life_ns = gate_life_ns
-        self._actions = state.actions
+        # How many the run has had, those of this look included.
+        self.actions = state.actions
 
     @cached_property
     def _spent(self) -> dict[str, Counter[str]]:
@@ -146,7 +160,7 @@ class Rules:
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
     ) -> None:
         """Count an action that was just authorised: the next is asked about with it."""
-        self._actions += 1
+        self.actions += 1
         amounts = amounts_in(contract, arguments)
         if amounts:
             self._spent[instance.id] = amounts
@@ -185,9 +199,11 @@ class Rules:
         unknown: frozenset[str] = frozenset(),
     ) -> Request:
         """Return what the policy is asked about an action."""
+        labels = self.labels(instance.step)
         # What somebody has changed at a gate is theirs.
-        untrusted = _untrusted(self.labels(instance.step)) - instance.amended.keys()
-        return self._request(instance.id, contract, arguments, unknown, untrusted)
+        untrusted = _untrusted(labels) - instance.amended.keys()
+        leaks = _leaks(labels, contract) - instance.amended.keys()
+        return self._request(instance.id, contract, arguments, unknown, untrusted, leaks)
 
     def labels(self, step: str) -> Mapping[str, Label]:
         """Return who has written what a step is taken with."""
@@ -211,7 +227,7 @@ class Rules:
     ) -> event_pb2.GateItem:
         labels, request = self.labels(instance.step), self.request(instance, contract, arguments)
         found = gates.item(self.state, instance.id, request, self.policy.version)
-        for name in found.untrusted:
+        for name in sorted({*found.untrusted, *found.leaks}):
             found.provenance.add(argument=name, steps=sorted(labels[name].steps))
         return found
 
@@ -244,8 +260,8 @@ class Rules:
         """Say whether somebody may decide about every action of a gate; raises NotLoaded for large values."""
         for item in gate.opened.items:
             contract, arguments = self.state.contracts[item.tool], gates.arguments_of(item, contents)
-            untrusted = frozenset(item.untrusted)
-            request = self._request(item.step, contract, arguments, frozenset(), untrusted)
+            untrusted, leaks = frozenset(item.untrusted), frozenset(item.leaks)
+            request = self._request(item.step, contract, arguments, frozenset(), untrusted, leaks)
             ruling = self.policy.may_decide(approver, request)
             if ruling.outcome != "allow":
                 return ruling
@@ -268,7 +284,8 @@ class Rules:
         if over:
             raise gates.CannotAmend(f"with it {over}")
         untrusted = frozenset(item.untrusted) - changed.keys()
-        request = self._request(item.step, contract, arguments, frozenset(), untrusted)
+        leaks = frozenset(item.leaks) - changed.keys()
+        request = self._request(item.step, contract, arguments, frozenset(), untrusted, leaks)
         ruling = self.policy.rule(request)
         if ruling.outcome == "refuse":
             raise gates.CannotAmend(f"{contract.name} is not allowed like this: {why(ruling)}")
@@ -288,6 +305,7 @@ class Rules:
         arguments: Mapping[str, Any],
         unknown: frozenset[str],
         untrusted: frozenset[str],
+        leaks: frozenset[str],
     ) -> Request:
         return Request(
             user=self._user(instance_id),
@@ -296,9 +314,12 @@ class Rules:
             arguments=arguments,
             unknown=unknown,
             untrusted=untrusted,
-            actions=self._actions,
+            leaks=leaks,
+            actions=self.actions,
             spent=self._spent_by_others(instance_id),
             now_ns=self.now_ns,
+            plan=tools_of(self.state.plan) if self.state.plan is not None else frozenset(),
+            undoing=is_compensation(instance_id),
         )
 
     def _user(self, instance_id: str) -> str:
@@ -311,3 +332,11 @@ class Rules:
 
 def _untrusted(labels: Mapping[str, Label]) -> frozenset[str]:
     return frozenset(name for name, label in labels.items() if label.untrusted)
+
+
+def _leaks(labels: Mapping[str, Label], contract: tool_pb2.ToolContract) -> frozenset[str]:
+    """Return the arguments that would be shown to somebody who may not read them."""
+    shows = contract.shows
+    if not shows:
+        return frozenset()
+    return frozenset(n for n, label in labels.items() if not n.startswith("$") and label.leaks_to(shows))

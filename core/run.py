@@ -538,7 +538,7 @@ def _on_intent(state: RunState, record: Record, body: event_pb2.Intent) -> RunSt
         found[1],
         claimer=body.claimer or NAMELESS,
         claimed_ns=record.time_ns,
-        before=dict(body.before),
+        before=dict(body.before) if body.before else found[1].before,
     )
     return _change(state, found[0], changed)
 

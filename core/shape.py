@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from core.plan import dependencies
+from core.plan import dependencies, tools
 from handrail.v1 import plan_pb2
 
 MAX_SHAPES = 256
@@ -25,9 +25,19 @@ class Shape:
     needed_by: Mapping[str, tuple[str, ...]]
 
     @cached_property
+    def tools(self) -> frozenset[str]:
+        """The tools that it names."""
+        return frozenset(name for step in self.plan.steps for name in tools(step))
+
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of the plan."""
         return hashlib.sha256(self.plan.SerializeToString(deterministic=True)).hexdigest()
+
+
+def tools_of(plan: plan_pb2.Plan) -> frozenset[str]:
+    """Return the tools that a plan names."""
+    return shape_of(plan).tools
 
 
 _shapes: dict[int, Shape] = {}

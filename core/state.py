@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from core.failures import BEFORE_THE_CALL, LEFT_BEHIND, failure_class
@@ -16,6 +17,14 @@ from core.ports import RunKey
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 Settled = Literal["", "done", "skipped", "failed", "in_doubt"]
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    """Return the one empty mapping: most have nothing, and a dictionary each would be most of a run."""
+    return _NOTHING
+
 
 _T = TypeVar("_T", bound="Attempt | Gate | Instance | RunState | Undo")
 
@@ -83,7 +92,7 @@ class Attempt:
     action: event_pb2.Action | None = None
     proposal_ask: event_pb2.ProposalAsk | None = None
     # What its claimer read before it acted.
-    before: Mapping[str, plan_pb2.Value] = field(default_factory=dict)
+    before: Mapping[str, plan_pb2.Value] = field(default_factory=_nothing)
     proposal: event_pb2.Proposal | None = None
     refused: tuple[plan_pb2.Violation, ...] = ()
     claimer: str = ""
@@ -167,9 +176,9 @@ class Instance:
     heals: tuple[event_pb2.Healed, ...] = ()
     # The gate at which it waits, and the actions that were approved: where, by binding.
     gate: str = ""
-    approved: Mapping[str, str] = field(default_factory=dict)
+    approved: Mapping[str, str] = field(default_factory=_nothing)
     # The arguments that somebody has changed at a gate.
-    amended: Mapping[str, plan_pb2.Value] = field(default_factory=dict)
+    amended: Mapping[str, plan_pb2.Value] = field(default_factory=_nothing)
     # The gate at which it was denied, or at which nobody decided in time.
     denied: str = ""
     output: plan_pb2.Value | None = None

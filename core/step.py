@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from core import conditions, plan, schemas, spelling, values
+from core.grants import MAX_GRANTS
 from core.references import Nodes, References, Surroundings
 from core.violations import check_names, check_text, check_value, plain, show
 from handrail.tool import MAX_TOOL_TIMEOUT_S
@@ -38,11 +39,20 @@ class StepCheck:
             self._direct()
         elif route == plan_pb2.ROUTE_CHOOSE:
             self._choose()
+        elif route == plan_pb2.ROUTE_LAM and limits.proposers:
+            self._propose()
         else:
-            names = plan_pb2.Route.values()
-            name = plan_pb2.Route.Name(route).partition("_")[2].lower() if route in names else str(route)
-            message = f"the route '{name}' is not available yet; there are: direct, choose"
-            self.add("route", "route_unavailable", message)
+            self._unavailable(route)
+
+    def _unavailable(self, route: int) -> None:
+        names = plan_pb2.Route.values()
+        name = plan_pb2.Route.Name(route).partition("_")[2].lower() if route in names else str(route)  # type: ignore[arg-type]
+        if route == plan_pb2.ROUTE_LAM:
+            message = "no executor here proposes actions; name one in handrail.toml: [minds] proposer"
+        else:
+            known = "direct, choose, lam" if self.around.limits.proposers else "direct, choose"
+            message = f"the route '{name}' is not available yet; there are: {known}"
+        self.add("route", "route_unavailable", message)
 
     def _bounds(self) -> None:
         limits, step = self.around.limits, self.step
@@ -107,6 +117,8 @@ class StepCheck:
     def _direct(self) -> None:
         if self.step.rules:
             self.add("rules", "route_mismatch", "a direct step has one tool and no rules; drop one of them")
+        if self.step.grants:
+            self.add("grants", "route_mismatch", "a direct step has one tool and no grants; drop one of them")
         contract = self._tool("tool", self.step.tool)
         self._arguments("arguments", self.step.arguments, contract, in_rule=False)
         self._post(contract)
@@ -115,6 +127,8 @@ class StepCheck:
         step, limits = self.step, self.around.limits
         if step.tool:
             self.add("tool", "route_mismatch", "a choose step's tools stand in its rules; drop this one")
+        if step.grants:
+            self.add("grants", "route_mismatch", "a choose step has rules and no grants; drop one of them")
         if not step.rules:
             self.add("rules", "no_rules", "a choose step needs at least one rule")
         if len(step.rules) > limits.max_rules:
@@ -135,6 +149,35 @@ class StepCheck:
             self.add(f"{field}.when", "otherwise_not_last", "a rule without 'when' always holds: put it last")
         contract = self._tool(f"{field}.tool", rule.tool)
         self._arguments(f"{field}.arguments", rule.arguments, contract, in_rule=True)
+
+    def _propose(self) -> None:
+        step = self.step
+        if step.tool or step.rules:
+            message = "the tools of a lam step stand in its grants; drop its tool and its rules"
+            self.add("tool" if step.tool else "rules", "route_mismatch", message)
+        if not step.grants:
+            self.add("grants", "no_grants", "a lam step needs at least one grant")
+        if len(step.grants) > MAX_GRANTS:
+            message = f"a step has at most {MAX_GRANTS} grants, not {len(step.grants)}"
+            self.add("grants", "too_many_grants", message)
+            return
+        self._arguments("arguments", step.arguments, None, in_rule=False)
+        for index, grant in enumerate(step.grants):
+            self._grant(f"grants[{index}]", grant)
+        self._post(None)
+
+    def _grant(self, field: str, grant: plan_pb2.Grant) -> None:
+        contract = self._tool(f"{field}.tool", grant.tool)
+        # What is open is there too, and only its value is not known.
+        given = {**grant.arguments, **dict.fromkeys(grant.open, plan_pb2.Argument())}
+        self._arguments(f"{field}.arguments", given, contract, in_rule=True, open_to=grant.open)
+        for name, condition in sorted(grant.open.items()):
+            where = f"{field}.open.{plain(name)}"
+            if name in grant.arguments:
+                self.add(where, "bad_grant", "an argument is fixed or open; this is both")
+            if condition and self._condition(where, condition, {"value", "input"}):
+                for used in sorted(conditions.fields(condition, "input") - set(self.step.arguments)):
+                    self.references.unknown_input(where, used)
 
     def _post(self, contract: tool_pb2.ToolContract | None) -> None:
         expression = self.step.post
@@ -161,7 +204,13 @@ class StepCheck:
         return contract
 
     def _arguments(
-        self, field: str, arguments: Arguments, contract: tool_pb2.ToolContract | None, *, in_rule: bool
+        self,
+        field: str,
+        arguments: Arguments,
+        contract: tool_pb2.ToolContract | None,
+        *,
+        in_rule: bool,
+        open_to: Collection[str] = (),
     ) -> None:
         if len(arguments) > self.around.limits.max_arguments:
             message = f"there are at most {self.around.limits.max_arguments} arguments, not {len(arguments)}"
@@ -177,7 +226,7 @@ class StepCheck:
                 self.references.check(where, argument.reference, in_rule=in_rule)
             elif form == "constant":
                 self._constant(where, schema, name, argument.constant)
-            else:
+            elif name not in open_to:
                 self.add(where, "empty_argument", "an argument is a constant or a reference; this is neither")
 
     def _constant(

@@ -70,10 +70,13 @@ class Case(_Entry):
     tool: str | DescribedTool
     arguments: dict[str, Any] = {}
     untrusted: list[str] = []
+    leaks: list[str] = []
     approvals: Annotated[int, Field(ge=0, le=MAX_QUORUM)] = 0
     actions: Annotated[int, Field(ge=0)] = 0
     spent: dict[str, int] = {}
     now: datetime | None = None
+    plan: list[str] = []
+    undoing: bool = False
     approver: str | None = None
     expect: Annotated[str, Field(pattern=rf"^(allow|refuse|gate( [1-{MAX_QUORUM}])?)$")]
     rule: str = ""
@@ -171,15 +174,22 @@ def _request(policy: CedarPolicy, case: Case) -> Request:
         contract=contract,
         arguments=case.arguments,
         untrusted=frozenset(case.untrusted),
+        leaks=frozenset(case.leaks),
         actions=case.actions,
         spent=case.spent,
         now_ns=int(case.now.timestamp() * 1e6) * 1_000 if case.now is not None else 0,
+        # The action is one of its plan, but for one that takes something back.
+        plan=frozenset(case.plan or [contract.name]),
+        undoing=case.undoing,
     )
 
 
 def _wrong_arguments(policy: CedarPolicy, case: Case) -> Iterator[str]:
     if case.now is not None and case.now.tzinfo is None:
         yield "now needs an offset, as in 2026-03-02T10:00:00Z"
+    for name in case.plan:
+        if name not in policy.contracts:
+            yield f"there is no tool '{name}'{spelling.hint(name, policy.contracts)}"
     if not isinstance(case.tool, str):
         if case.arguments:
             yield "a tool that is only described has no arguments; name one of the project"

@@ -6,13 +6,15 @@ ProjectError; but the rules of the policy are parsed when somebody first asks fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core import contracts as contract_rules
+from core import spelling
+from core.conformance import Limits
 from core.playbook import Playbook
 from core.playbook import check as check_playbook
 from handrail import modules
@@ -44,6 +46,8 @@ class Project:
     protos: dict[str, ToolContract]
     playbooks: tuple[Playbook, ...]
     policy_files: PolicyFiles
+    # What proposes actions, where the project has it.
+    proposer: Callable[..., Any] | None = None
 
     @cached_property
     def policy(self) -> CedarPolicy:
@@ -59,12 +63,14 @@ def load(directory: Path, *, rules: bool = False) -> Project:
     tools = _load_tools(directory, settings, problems)
     playbooks = _load_playbooks(directory, settings, problems)
     policy_files = read_policy(directory, problems)
+    proposer = _load_proposer(directory, settings, problems)
+    limits = limits_of(settings)
     problems += [f"{v.field}: {v.message}" for v in contract_rules.check_tools(tools)]
     protos: dict[str, ToolContract] = {}
     if not problems:
         protos = {tool.contract.name: contract_rules.to_proto(tool.contract) for tool in tools}
         for file, playbook in playbooks:
-            problems += [f"{file}: {v.field}: {v.message}" for v in check_playbook(playbook, protos)]
+            problems += [f"{file}: {v.field}: {v.message}" for v in check_playbook(playbook, protos, limits)]
     if problems:
         raise ProjectError(directory, problems)
     by_name = {tool.contract.name: tool for tool in tools}
@@ -76,10 +82,33 @@ def load(directory: Path, *, rules: bool = False) -> Project:
         protos=protos,
         playbooks=tuple(playbook for _, playbook in playbooks),
         policy_files=policy_files,
+        proposer=proposer,
     )
     if rules:
         _ = project.policy
     return project
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the bounds of a plan."""
+    return Limits(max_steps=settings.limits.max_steps, proposers=bool(settings.minds.proposer))
+
+
+def _load_proposer(directory: Path, settings: Settings, problems: list[str]) -> Callable[..., Any] | None:
+    """Import what proposes actions."""
+    name, _, function = settings.minds.proposer.partition(":")
+    if not name:
+        return None
+    module = modules.import_modules(directory, [name])[name]
+    if isinstance(module, modules.ImportProblem):
+        problems.append(f"handrail.toml: minds.proposer: {module}")
+        return None
+    found = getattr(module, function, None)
+    if not callable(found):
+        hint = spelling.hint(function, vars(module))
+        problems.append(f"handrail.toml: minds.proposer: {name} has no function {function!r}{hint}")
+        return None
+    return found  # type: ignore[no-any-return]
 
 
 def _load_tools(directory: Path, settings: Settings, problems: list[str]) -> list[Tool]:

@@ -22,6 +22,7 @@ MAX_PROBLEMS = 50
 
 _TOOLBOX = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+_FUNCTION = re.compile(rf"{_MODULE.pattern}:[A-Za-z_][A-Za-z0-9_]*")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
 
@@ -50,6 +51,7 @@ _ToolboxName = Annotated[
     str, _matching(_TOOLBOX, "a toolbox's name: lower case letters, digits and '_', to 32")
 ]
 _ModuleName = Annotated[str, _matching(_MODULE, "a module's name, like tools or shop.tools")]
+_FunctionName = Annotated[str, _matching(_FUNCTION, "a function of a module, like minds:propose")]
 _Listen = Annotated[str, _matching(_ADDRESS, "an address to listen on, like 127.0.0.1:0")]
 
 
@@ -85,6 +87,15 @@ class PoolsSettings(_Section):
     planner: PoolSettings = PoolSettings()
     executor: PoolSettings = PoolSettings()
     verifier: PoolSettings = PoolSettings()
+
+
+class MindsSettings(_Section):
+    """[minds]: `proposer` is a function of the project's, "module:function", that proposes actions.
+
+    It gets what a step was given and granted, runs in the executors, and is believed nothing.
+    """
+
+    proposer: _FunctionName | Literal[""] = ""
 
 
 class PlaybooksSettings(_Section):
@@ -140,6 +151,7 @@ class Settings(_Section):
     project: ProjectSettings = ProjectSettings()
     toolboxes: dict[_ToolboxName, ToolboxSettings] = {}
     pools: PoolsSettings = PoolsSettings()
+    minds: MindsSettings = MindsSettings()
     playbooks: PlaybooksSettings = PlaybooksSettings()
     limits: LimitsSettings = LimitsSettings()
     gates: GatesSettings = GatesSettings()

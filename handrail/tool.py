@@ -26,6 +26,8 @@ MAX_TOOL_TIMEOUT_S = 3_600.0
 DEFAULT_TOOL_TIMEOUT_S = 30.0
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 
+ReaderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _deadline: ContextVar[float | None] = ContextVar("handrail_deadline", default=None)
 
@@ -88,6 +90,8 @@ class Contract(BaseModel):
     post: str = ""
     critical: tuple[str, ...] = ()
     endorses: tuple[str, ...] = ()
+    readers: tuple[ReaderName, ...] = ()
+    shows: tuple[ReaderName, ...] = ()
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TOOL_TIMEOUT_S)] = DEFAULT_TOOL_TIMEOUT_S
     retry: RetryName = "permanent"
     capability: str = ""
@@ -133,6 +137,8 @@ def tool(
     post: str = "",
     critical: Sequence[str] = (),
     endorses: Sequence[str] = (),
+    readers: Sequence[str] = (),
+    shows: Sequence[str] = (),
     timeout_s: float = DEFAULT_TOOL_TIMEOUT_S,
     retry: RetryName = "permanent",
     capability: str = "",
@@ -145,7 +151,9 @@ def tool(
     are CEL over `args`, `reads` and (post) `output`. `undo` is the call that takes the effect back, each
     argument CEL over `args`, `output`, and `reads` as they were before. `critical` names the arguments that
     decide whom or what a call strikes, `endorses` the fields of the output that nobody outside can write
-    ("id", "orders[].id"). Permission defaults to the least that fits the effect.
+    ("id", "orders[].id"). `readers` says who may read what it returns, `shows` who reads what it is called
+    with, both by names of the project's ("staff", "customer"). Permission defaults to the least that fits
+    the effect.
     """
 
     def decorate(function: _F) -> _F:
@@ -173,6 +181,8 @@ def tool(
             post=post,
             critical=tuple(critical),
             endorses=tuple(endorses),
+            readers=tuple(readers),
+            shows=tuple(shows),
             timeout_s=timeout_s,
             retry=retry,
             capability=capability,

@@ -1,4 +1,4 @@
-"""What minds think with, behind two ports: one makes plans, the other chooses the next action."""
+"""What minds think with, behind three ports: plans are made, rows chosen, actions proposed."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ class Chooser(Protocol):
     ) -> event_pb2.Choice | None:
         """Return the choice, or None where nothing fits."""
         ...
+
+
+class Proposer(Protocol):
+    """Proposes an action within what a step was granted."""
+
+    async def propose(
+        self, grants: Sequence[plan_pb2.Grant], inputs: Mapping[str, Any]
+    ) -> event_pb2.Call | None:
+        """Return what it would do, or None where it would do nothing; raises CannotPropose."""
+        ...
+
+
+class CannotPropose(Exception):
+    """A proposer that did not answer, or answered what is no proposal."""

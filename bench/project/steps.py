@@ -25,6 +25,12 @@ async def act(n: int, key: str) -> int:
     return n + 1
 
 
+@tool(effect="write", idempotency="keyed", key="key")
+async def gated_act(n: int, key: str) -> int:
+    """Do as `act`, with an effect that a policy can hold up without holding up anything else."""
+    return n + 1
+
+
 @tool(effect="read", retry="transient")
 async def flaky_step(n: int) -> int:
     """Return the next number, or fail for the moment, one time in ten."""

@@ -22,6 +22,11 @@ def planned(step: plan_pb2.Step, pen: Pen) -> Iterator[Node]:
     said += [(clean(name), _argument(argument)) for name, argument in sorted(step.arguments.items())]
     for rule in step.rules:
         said.append((clean(rule.when) or "otherwise", f"{pen.glyphs.output} {clean(rule.tool)}"))
+    for grant in step.grants:
+        filled_in = ", ".join(sorted(grant.open)) or "nothing"
+        said.append(("granted", clean(f"{grant.tool}, the executor fills in {filled_in}")))
+        said += [(clean(name), _argument(held)) for name, held in sorted(grant.arguments.items())]
+        said += [(clean(name), clean(held)) for name, held in sorted(grant.open.items()) if held]
     said.append(("post", clean(step.post)))
     said = [(name, text) for name, text in said if text]
     width = max((cell_len(name) for name, _ in said), default=0)

@@ -98,7 +98,8 @@ def _plan_ask(body: event_pb2.PlanAsk) -> str:
 
 
 def _proposal_ask(body: event_pb2.ProposalAsk) -> str:
-    tools = ", ".join(dict.fromkeys(clean(rule.tool) for rule in body.rules))
+    named = [rule.tool for rule in body.rules] + [grant.tool for grant in body.grants]
+    tools = ", ".join(dict.fromkeys(map(clean, named)))
     return f"{clean(body.step)}: asks an executor to choose among {tools} ({clean(body.attempt)})"
 
 
@@ -148,6 +149,9 @@ def _plan_answer(body: event_pb2.PlanAnswer) -> str:
 def _proposal(body: event_pb2.Proposal) -> str:
     if body.WhichOneof("answer") == "choice":
         return f"rule {body.choice.rule}: {clean(body.choice.tool)} ({clean(body.choice.reason)})"
+    if body.WhichOneof("answer") == "call":
+        said = body.call
+        return f"proposes {clean(said.tool)}({_values(said.arguments)}) ({clean(said.reason)})"
     return f"the executor failed: {failure(body.failure)}"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from actors.agent import Agent
 from actors.executor import Executor
+from actors.models.function import FunctionProposer
 from actors.models.playbooks import PlaybookPlans
 from actors.models.table import DecisionTable
 from actors.planner import Planner
@@ -23,12 +24,11 @@ from bus.foreign import ForeignBroker
 from bus.heads import heads
 from bus.link import Link
 from bus.log import NatsLog
-from core.conformance import Limits
 from core.course import MIND_POOL
 from core.decide import Catalogue
 from core.permits import Checker, Signer
 from core.ports import Consumer, Log
-from handrail.project import Project, Settings, load_settings
+from handrail.project import Project, Settings, limits_of, load_settings
 from handrail.project import load as load_project
 from observability import environment, export, metrics, tracing
 from observability.export import Exporter
@@ -172,11 +172,6 @@ async def prepare(broker: Broker, directory: DataDirectory, settings: Settings) 
     return link
 
 
-def limits_of(settings: Settings) -> Limits:
-    """Return the bounds of a plan."""
-    return Limits(max_steps=settings.limits.max_steps)
-
-
 def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
     """Build the gateway; its listing lies in the data directory."""
     # Here, since it brings gRPC: every other process starts, and comes back, without it.
@@ -253,7 +248,8 @@ def mind(role: str, project: Project, checker: Checker, pool: str, instance: str
     if role == "planner":
         return Planner(PlaybookPlans(project.playbooks), pool=pool, instance=instance)
     if role == "executor":
-        return Executor(DecisionTable(), pool=pool, instance=instance)
+        proposer = FunctionProposer(project.proposer) if project.proposer is not None else None
+        return Executor(DecisionTable(), proposer, pool=pool, instance=instance)
     return Verifier(project.tools, project.protos, checker=checker, pool=pool, instance=instance)
 
 

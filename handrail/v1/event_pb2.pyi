@@ -737,12 +737,15 @@ class ProposalAsk(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     step: _builtins.str
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Rule]: ...
     @_builtins.property
     def inputs(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]: ...
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Grant]: ...
     def __init__(
         self,
         *,
@@ -750,10 +753,11 @@ class ProposalAsk(_message.Message):
         step: _builtins.str = ...,
         rules: _abc.Iterable[_plan_pb2.Rule] | None = ...,
         inputs: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
+        grants: _abc.Iterable[_plan_pb2.Grant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "inputs", b"inputs", "rules", b"rules", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "grants", b"grants", "inputs", b"inputs", "rules", b"rules", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1056,6 +1060,7 @@ class Outlook(_message.Message):
     UNDO_FIELD_NUMBER: _builtins.int
     UNTRUSTED_FIELD_NUMBER: _builtins.int
     AT_MOST_FIELD_NUMBER: _builtins.int
+    LEAKS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     tool: _builtins.str
     ruling: Global___RulingOutcome.ValueType
@@ -1073,6 +1078,10 @@ class Outlook(_message.Message):
     def at_most(self) -> _duration_pb2.Duration:
         """One call takes no longer."""
 
+    @_builtins.property
+    def leaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
+        """The arguments that would be shown to somebody who may not read what they rest on."""
+
     def __init__(
         self,
         *,
@@ -1085,10 +1094,11 @@ class Outlook(_message.Message):
         undo: _builtins.str = ...,
         untrusted: _abc.Iterable[Global___Provenance] | None = ...,
         at_most: _duration_pb2.Duration | None = ...,
+        leaks: _abc.Iterable[Global___Provenance] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "leaks", b"leaks", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1333,6 +1343,7 @@ class GateItem(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     UNTRUSTED_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    LEAKS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step's instance."""
     tool: _builtins.str
@@ -1348,7 +1359,11 @@ class GateItem(_message.Message):
 
     @_builtins.property
     def provenance(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
-        """Where the untrusted ones come from."""
+        """Where the untrusted and the leaking ones come from."""
+
+    @_builtins.property
+    def leaks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The arguments that would be shown to somebody who may not read what they rest on."""
 
     def __init__(
         self,
@@ -1359,10 +1374,11 @@ class GateItem(_message.Message):
         binding: _builtins.str = ...,
         untrusted: _abc.Iterable[_builtins.str] | None = ...,
         provenance: _abc.Iterable[Global___Provenance] | None = ...,
+        leaks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "provenance", b"provenance", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "leaks", b"leaks", "provenance", b"provenance", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1796,12 +1812,15 @@ class Proposal(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
     TOOK_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     @_builtins.property
     def choice(self) -> Global___Choice: ...
     @_builtins.property
     def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def call(self) -> Global___Call: ...
     @_builtins.property
     def took(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -1810,13 +1829,14 @@ class Proposal(_message.Message):
         attempt: _builtins.str = ...,
         choice: Global___Choice | None = ...,
         failure: Global___Failure | None = ...,
+        call: Global___Call | None = ...,
         took: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "call", b"call", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "call", b"call", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["choice", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["choice", "failure", "call"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -1847,6 +1867,61 @@ class Choice(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Choice: _TypeAlias = Choice  # noqa: Y015
+
+@_typing.final
+class Call(_message.Message):
+    """What an executor would do of what it was granted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _plan_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _plan_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    grant: _builtins.int
+    """Which of the step's grants."""
+    tool: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]:
+        """Those that are open to it, and no others."""
+
+    def __init__(
+        self,
+        *,
+        grant: _builtins.int = ...,
+        tool: _builtins.str = ...,
+        arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "grant", b"grant", "reason", b"reason", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Call: _TypeAlias = Call  # noqa: Y015
 
 @_typing.final
 class Intent(_message.Message):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16handrail/v1/plan.proto\x12\x0bhandrail.v1\x1a\x1egoogle/protobuf/duration.proto\"B\n\x05Value\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x12!\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x11.handrail.v1.BlobH\x00\x42\x06\n\x04kind\":\n\x04\x42lob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x03 \x01(\r\"O\n\x08\x41rgument\x12&\n\x08\x63onstant\x18\x01 \x01(\x0b\x32\x12.handrail.v1.ValueH\x00\x12\x13\n\treference\x18\x02 \x01(\tH\x00\x42\x06\n\x04\x66orm\"\x81\x03\n\x04Step\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12!\n\x05route\x18\x03 \x01(\x0e\x32\x12.handrail.v1.Route\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\x33\n\targuments\x18\x05 \x03(\x0b\x32 .handrail.v1.Step.ArgumentsEntry\x12\r\n\x05\x61\x66ter\x18\x06 \x03(\t\x12\x0c\n\x04when\x18\x07 \x01(\t\x12\x0c\n\x04\x65\x61\x63h\x18\x08 \x01(\t\x12\x12\n\neach_limit\x18\t \x01(\r\x12\x0c\n\x04post\x18\n \x01(\t\x12 \n\x05rules\x18\x0b \x03(\x0b\x32\x11.handrail.v1.Rule\x12*\n\x07timeout\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_attempts\x18\r \x01(\r\x1aG\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.handrail.v1.Argument:\x02\x38\x01\"\xa0\x01\n\x04Rule\x12\x0c\n\x04when\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x33\n\targuments\x18\x03 \x03(\x0b\x32 .handrail.v1.Rule.ArgumentsEntry\x1aG\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.handrail.v1.Argument:\x02\x38\x01\"l\n\x04Plan\x12\r\n\x05title\x18\x01 \x01(\t\x12 \n\x05steps\x18\x02 \x03(\x0b\x32\x11.handrail.v1.Step\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12#\n\x06\x62udget\x18\x04 \x01(\x0b\x32\x13.handrail.v1.Budget\"\xaa\x01\n\x06\x42udget\x12\x11\n\tmax_steps\x18\x01 \x01(\r\x12\x13\n\x0bmax_actions\x18\x02 \x01(\r\x12\x11\n\tmax_heals\x18\x03 \x01(\r\x12\x34\n\tmax_spend\x18\x04 \x03(\x0b\x32!.handrail.v1.Budget.MaxSpendEntry\x1a/\n\rMaxSpendEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"9\n\tViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*q\n\x05Route\x12\x15\n\x11ROUTE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROUTE_DIRECT\x10\x01\x12\x10\n\x0cROUTE_CHOOSE\x10\x02\x12\r\n\tROUTE_LAM\x10\x03\x12\r\n\tROUTE_LLM\x10\x04\x12\x0f\n\x0bROUTE_HUMAN\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16handrail/v1/plan.proto\x12\x0bhandrail.v1\x1a\x1egoogle/protobuf/duration.proto\"B\n\x05Value\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x12!\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x11.handrail.v1.BlobH\x00\x42\x06\n\x04kind\":\n\x04\x42lob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x03 \x01(\r\"O\n\x08\x41rgument\x12&\n\x08\x63onstant\x18\x01 \x01(\x0b\x32\x12.handrail.v1.ValueH\x00\x12\x13\n\treference\x18\x02 \x01(\tH\x00\x42\x06\n\x04\x66orm\"\xa5\x03\n\x04Step\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12!\n\x05route\x18\x03 \x01(\x0e\x32\x12.handrail.v1.Route\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\x33\n\targuments\x18\x05 \x03(\x0b\x32 .handrail.v1.Step.ArgumentsEntry\x12\r\n\x05\x61\x66ter\x18\x06 \x03(\t\x12\x0c\n\x04when\x18\x07 \x01(\t\x12\x0c\n\x04\x65\x61\x63h\x18\x08 \x01(\t\x12\x12\n\neach_limit\x18\t \x01(\r\x12\x0c\n\x04post\x18\n \x01(\t\x12 \n\x05rules\x18\x0b \x03(\x0b\x32\x11.handrail.v1.Rule\x12*\n\x07timeout\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_attempts\x18\r \x01(\r\x12\"\n\x06grants\x18\x0e \x03(\x0b\x32\x12.handrail.v1.Grant\x1aG\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.handrail.v1.Argument:\x02\x38\x01\"\xed\x01\n\x05Grant\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x34\n\targuments\x18\x02 \x03(\x0b\x32!.handrail.v1.Grant.ArgumentsEntry\x12*\n\x04open\x18\x03 \x03(\x0b\x32\x1c.handrail.v1.Grant.OpenEntry\x1aG\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.handrail.v1.Argument:\x02\x38\x01\x1a+\n\tOpenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa0\x01\n\x04Rule\x12\x0c\n\x04when\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x33\n\targuments\x18\x03 \x03(\x0b\x32 .handrail.v1.Rule.ArgumentsEntry\x1aG\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.handrail.v1.Argument:\x02\x38\x01\"l\n\x04Plan\x12\r\n\x05title\x18\x01 \x01(\t\x12 \n\x05steps\x18\x02 \x03(\x0b\x32\x11.handrail.v1.Step\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12#\n\x06\x62udget\x18\x04 \x01(\x0b\x32\x13.handrail.v1.Budget\"\xaa\x01\n\x06\x42udget\x12\x11\n\tmax_steps\x18\x01 \x01(\r\x12\x13\n\x0bmax_actions\x18\x02 \x01(\r\x12\x11\n\tmax_heals\x18\x03 \x01(\r\x12\x34\n\tmax_spend\x18\x04 \x03(\x0b\x32!.handrail.v1.Budget.MaxSpendEntry\x1a/\n\rMaxSpendEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"9\n\tViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*q\n\x05Route\x12\x15\n\x11ROUTE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROUTE_DIRECT\x10\x01\x12\x10\n\x0cROUTE_CHOOSE\x10\x02\x12\r\n\tROUTE_LAM\x10\x03\x12\r\n\tROUTE_LLM\x10\x04\x12\x0f\n\x0bROUTE_HUMAN\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STEP_ARGUMENTSENTRY']._loaded_options = None
   _globals['_STEP_ARGUMENTSENTRY']._serialized_options = b'8\001'
+  _globals['_GRANT_ARGUMENTSENTRY']._loaded_options = None
+  _globals['_GRANT_ARGUMENTSENTRY']._serialized_options = b'8\001'
+  _globals['_GRANT_OPENENTRY']._loaded_options = None
+  _globals['_GRANT_OPENENTRY']._serialized_options = b'8\001'
   _globals['_RULE_ARGUMENTSENTRY']._loaded_options = None
   _globals['_RULE_ARGUMENTSENTRY']._serialized_options = b'8\001'
   _globals['_BUDGET_MAXSPENDENTRY']._loaded_options = None
   _globals['_BUDGET_MAXSPENDENTRY']._serialized_options = b'8\001'
-  _globals['_ROUTE']._serialized_start=1173
-  _globals['_ROUTE']._serialized_end=1286
+  _globals['_ROUTE']._serialized_start=1449
+  _globals['_ROUTE']._serialized_end=1562
   _globals['_VALUE']._serialized_start=71
   _globals['_VALUE']._serialized_end=137
   _globals['_BLOB']._serialized_start=139
@@ -47,19 +51,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARGUMENT']._serialized_start=199
   _globals['_ARGUMENT']._serialized_end=278
   _globals['_STEP']._serialized_start=281
-  _globals['_STEP']._serialized_end=666
-  _globals['_STEP_ARGUMENTSENTRY']._serialized_start=595
-  _globals['_STEP_ARGUMENTSENTRY']._serialized_end=666
-  _globals['_RULE']._serialized_start=669
-  _globals['_RULE']._serialized_end=829
-  _globals['_RULE_ARGUMENTSENTRY']._serialized_start=595
-  _globals['_RULE_ARGUMENTSENTRY']._serialized_end=666
-  _globals['_PLAN']._serialized_start=831
-  _globals['_PLAN']._serialized_end=939
-  _globals['_BUDGET']._serialized_start=942
-  _globals['_BUDGET']._serialized_end=1112
-  _globals['_BUDGET_MAXSPENDENTRY']._serialized_start=1065
-  _globals['_BUDGET_MAXSPENDENTRY']._serialized_end=1112
-  _globals['_VIOLATION']._serialized_start=1114
-  _globals['_VIOLATION']._serialized_end=1171
+  _globals['_STEP']._serialized_end=702
+  _globals['_STEP_ARGUMENTSENTRY']._serialized_start=631
+  _globals['_STEP_ARGUMENTSENTRY']._serialized_end=702
+  _globals['_GRANT']._serialized_start=705
+  _globals['_GRANT']._serialized_end=942
+  _globals['_GRANT_ARGUMENTSENTRY']._serialized_start=631
+  _globals['_GRANT_ARGUMENTSENTRY']._serialized_end=702
+  _globals['_GRANT_OPENENTRY']._serialized_start=899
+  _globals['_GRANT_OPENENTRY']._serialized_end=942
+  _globals['_RULE']._serialized_start=945
+  _globals['_RULE']._serialized_end=1105
+  _globals['_RULE_ARGUMENTSENTRY']._serialized_start=631
+  _globals['_RULE_ARGUMENTSENTRY']._serialized_end=702
+  _globals['_PLAN']._serialized_start=1107
+  _globals['_PLAN']._serialized_end=1215
+  _globals['_BUDGET']._serialized_start=1218
+  _globals['_BUDGET']._serialized_end=1388
+  _globals['_BUDGET_MAXSPENDENTRY']._serialized_start=1341
+  _globals['_BUDGET_MAXSPENDENTRY']._serialized_end=1388
+  _globals['_VIOLATION']._serialized_start=1390
+  _globals['_VIOLATION']._serialized_end=1447
 # @@protoc_insertion_point(module_scope)

@@ -171,11 +171,12 @@ class Step(_message.Message):
     RULES_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """[a-z][a-z0-9_]*, unique in the plan."""
     title: _builtins.str
     route: Global___Route.ValueType
-    """Unspecified means direct, or choose where there are rules."""
+    """Unspecified means direct, choose where there are rules, lam where there are grants."""
     tool: _builtins.str
     """The tool of a direct step."""
     when: _builtins.str
@@ -190,7 +191,7 @@ class Step(_message.Message):
     """0 means the default (4)."""
     @_builtins.property
     def arguments(self) -> _containers.MessageMap[_builtins.str, Global___Argument]:
-        """The tool's arguments; for a choose step, the inputs of its rules (`input.name`)."""
+        """The tool's arguments; for a step with rules or grants, their inputs (`input.name`)."""
 
     @_builtins.property
     def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -203,6 +204,10 @@ class Step(_message.Message):
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """0 means what the tool says."""
+
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
+        """The closed set of a lam step: an executor proposes one of these, within its bounds."""
 
     def __init__(
         self,
@@ -220,14 +225,91 @@ class Step(_message.Message):
         rules: _abc.Iterable[Global___Rule] | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         max_attempts: _builtins.int = ...,
+        grants: _abc.Iterable[Global___Grant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "each", b"each", "each_limit", b"each_limit", "id", b"id", "max_attempts", b"max_attempts", "post", b"post", "route", b"route", "rules", b"rules", "timeout", b"timeout", "title", b"title", "tool", b"tool", "when", b"when"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "each", b"each", "each_limit", b"each_limit", "grants", b"grants", "id", b"id", "max_attempts", b"max_attempts", "post", b"post", "route", b"route", "rules", b"rules", "timeout", b"timeout", "title", b"title", "tool", b"tool", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    """What an executor may do in a step: one tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Argument: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Argument | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class OpenEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    @_builtins.property
+    def arguments(self) -> _containers.MessageMap[_builtins.str, Global___Argument]:
+        """Constants, and references to earlier outputs or to "$input.name"; the executor cannot change them."""
+
+    @_builtins.property
+    def open(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The arguments that the executor fills in: CEL over `value` and `input` that must hold; empty means
+        whatever the tool's schema allows.
+        """
+
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+        arguments: _abc.Mapping[_builtins.str, Global___Argument] | None = ...,
+        open: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "open", b"open", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class Rule(_message.Message):

@@ -188,6 +188,8 @@ class ToolContract(_message.Message):
     DOUBT_FIELD_NUMBER: _builtins.int
     ENDORSES_FIELD_NUMBER: _builtins.int
     UNDO_ARGUMENTS_FIELD_NUMBER: _builtins.int
+    READERS_FIELD_NUMBER: _builtins.int
+    SHOWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     toolbox: _builtins.str
     description: _builtins.str
@@ -226,6 +228,14 @@ class ToolContract(_message.Message):
     def undo_arguments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Argument name of the undo to CEL over `args`, `output`, and `reads` as they were before the action."""
 
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who may read what it returns, by names that the project chooses; nothing means anybody."""
+
+    @_builtins.property
+    def shows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who gets to read what it is called with; nothing means nobody."""
+
     def __init__(
         self,
         *,
@@ -251,10 +261,12 @@ class ToolContract(_message.Message):
         doubt: _builtins.bool = ...,
         endorses: _abc.Iterable[_builtins.str] | None = ...,
         undo_arguments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        readers: _abc.Iterable[_builtins.str] | None = ...,
+        shows: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "critical", b"critical", "description", b"description", "doubt", b"doubt", "effect", b"effect", "endorses", b"endorses", "idempotency", b"idempotency", "input_schema", b"input_schema", "key_parameter", b"key_parameter", "name", b"name", "output_schema", b"output_schema", "permission", b"permission", "post", b"post", "pre", b"pre", "readback", b"readback", "reads", b"reads", "retry", b"retry", "settle_s", b"settle_s", "timeout_s", b"timeout_s", "toolbox", b"toolbox", "undo", b"undo", "undo_arguments", b"undo_arguments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "critical", b"critical", "description", b"description", "doubt", b"doubt", "effect", b"effect", "endorses", b"endorses", "idempotency", b"idempotency", "input_schema", b"input_schema", "key_parameter", b"key_parameter", "name", b"name", "output_schema", b"output_schema", "permission", b"permission", "post", b"post", "pre", b"pre", "readback", b"readback", "readers", b"readers", "reads", b"reads", "retry", b"retry", "settle_s", b"settle_s", "shows", b"shows", "timeout_s", b"timeout_s", "toolbox", b"toolbox", "undo", b"undo", "undo_arguments", b"undo_arguments"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,11 +10,13 @@ import pytest
 
 from actors.executor import Executor
 from actors.host import AgentLoop
+from actors.models.function import FunctionProposer
 from actors.models.table import DecisionTable
 from actors.verifier import Verifier
 from bus import subjects
 from bus.memory import MemoryBroker, MemoryLog
 from core import run
+from core.conformance import Limits
 from core.contracts import to_proto
 from core.decide import Catalogue
 from core.plan_form import plan_from_form
@@ -104,6 +106,17 @@ class World:
         return [f.__handrail_tool__.with_toolbox("box") for f in found]  # type: ignore[attr-defined]
 
 
+def propose(inputs: dict[str, Any], grants: list[dict[str, Any]]) -> dict[str, Any]:
+    """Propose too much first, and what is allowed when it is asked again."""
+    told = inputs["told"]
+    told_before = told in PROPOSED
+    PROPOSED.add(told)
+    return {"grant": 0, "arguments": {"b": inputs["most"] if told_before else inputs["most"] + 1}}
+
+
+PROPOSED: set[str] = set()
+
+
 class Stage:
     """The parts, on one log."""
 
@@ -113,7 +126,12 @@ class Stage:
         self.log: Log = MemoryLog(self.broker, (0,))
         tools = {t.contract.name: t for t in self.world.tools()}
         contracts = {name: to_proto(t.contract) for name, t in tools.items()}
-        self.decider = Decider(self._log(), Catalogue(contracts=contracts), signer=SIGNER, instance="t")
+        self.decider = Decider(
+            self._log(),
+            Catalogue(contracts=contracts, limits=Limits(proposers=True)),
+            signer=SIGNER,
+            instance="t",
+        )
         self.worker = Worker(
             self._log(),
             tools,
@@ -125,7 +143,7 @@ class Stage:
         self.loops = [
             AgentLoop(agent, self._log(), pool="main", instance="t", concurrency=4)
             for agent in (
-                Executor(DecisionTable(), pool="main", instance="t"),
+                Executor(DecisionTable(), FunctionProposer(propose), pool="main", instance="t"),
                 Verifier(tools, contracts, checker=CHECKER, pool="main", instance="t"),
             )
         ]
@@ -171,6 +189,19 @@ async def stage() -> AsyncIterator[Stage]:
 def output(state: RunState, step: str) -> str:
     found = state.instances[step].output
     return found.json if found is not None else ""
+
+
+async def test_an_executor_does_what_it_was_granted_and_no_more(stage: Stage) -> None:
+    grant = {"tool": "add", "with": {"a": 1}, "open": {"b": "value <= input.most"}}
+    inputs = {"most": 5, "told": "once"}
+    await stage.submit({"id": "some", "with": inputs, "grants": [grant]})
+    state = await stage.finish()
+    assert state.finished is not None
+    assert state.finished.status == event_pb2.RUN_STATUS_DONE
+    assert output(state, "some") == "6"
+    first, second, _ = state.instances["some"].attempts
+    assert [violation.code for violation in first.refused] == ["outside_grant"]
+    assert not second.refused
 
 
 async def test_references_carry_values_from_step_to_step(stage: Stage) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from core import failures, run, values
 from core.ahead import decide_ahead
+from core.conformance import Limits
 from core.decide import Catalogue
 from core.moves import Arm, Decide, Load, Revoke
 from core.plan import Unresolved, parse_reference, resolve
@@ -59,9 +60,15 @@ def write(name: str, **fields: Any) -> tool_pb2.ToolContract:
 class Play:
     """One run, its state, its clock and its transcript."""
 
-    def __init__(self, *contracts: tool_pb2.ToolContract, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        *contracts: tool_pb2.ToolContract,
+        policy: Policy | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.catalogue = Catalogue(
             contracts={c.name: c for c in contracts},
+            limits=limits or Limits(),
             policy=policy or NoRules(),
             gate_life_ns=3_600_000_000_000,
         )
@@ -126,6 +133,14 @@ class Play:
     def choose(self, attempt: str, rule: int, tool: str) -> Play:
         """The executor proposes."""
         body = event_pb2.Proposal(attempt=attempt, choice=event_pb2.Choice(rule=rule, tool=tool))
+        return self.fact(("executor", "main", "proposal", attempt), "proposal", body)
+
+    def propose(self, attempt: str, grant: int, tool: str, **arguments: Any) -> Play:
+        """The executor proposes an action within what it was granted, or not."""
+        call = event_pb2.Call(grant=grant, tool=tool)
+        for name, value in arguments.items():
+            call.arguments[name].CopyFrom(values.inline(value))
+        body = event_pb2.Proposal(attempt=attempt, call=call)
         return self.fact(("executor", "main", "proposal", attempt), "proposal", body)
 
     def intent(self, attempt: str, claimer: str = "1-box_0-1") -> Play:
@@ -320,6 +335,7 @@ def describe(topic: tuple[str, ...], body: Any) -> str:
             "goal",
             "key",
             "rules",
+            "grants",
             "result_id",
             "action_sequence",
             "binding",
@@ -353,6 +369,8 @@ def describe(topic: tuple[str, ...], body: Any) -> str:
             said.append(f"output={value.json}")
         elif field.name == "violations":
             said.append("violations=[" + "; ".join(f"{v.field} {v.code}" for v in value) + "]")
+        elif field.name == "call":
+            said.append(f"grant={value.grant} tool={value.tool} with={{{_values(value.arguments)}}}")
         elif field.name == "choice" and field.message_type:
             said.append(f"rule={value.rule} tool={value.tool}")
         elif field.enum_type:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from core import failures
@@ -313,6 +315,33 @@ def test_a_dry_run_says_what_would_come_of_each_step_and_does_nothing() -> None:
     assert [(p.argument, list(p.steps)) for p in paid.untrusted] == [("to", ["look"])]
 
 
+def test_what_not_everybody_may_read_is_shown_to_nobody_else_unseen() -> None:
+    def rule(request: Request) -> Ruling:
+        return Ruling("gate", (LOST,), 1) if request.leaks else ALLOWED
+
+    play = Play(
+        contract("look", readers=["staff", "customer"]),
+        contract("notes", readers=["staff"]),
+        write("mail", shows=["customer"], **KEYED),
+        policy=FunctionPolicy(rule),
+    )
+    notes = {"id": "notes", "tool": "notes", "with": {"of": "$look.id"}}
+    told = {"id": "told", "tool": "mail", "with": {"to": "$look.mail", "text": "sorry"}}
+    shown = {"id": "shown", "tool": "mail", "with": {"to": "$look.mail", "text": "$notes"}, "after": ["told"]}
+    play.submit(LOOK, notes, told, shown).done("look-a1", {"id": 7, "mail": "a@b"}).done("notes-a1", "rude")
+    play.intent("told-a1").done("told-a1")
+    (gate,) = play.view.gates
+    assert list(gate.what.items[0].leaks) == ["text"]
+    assert [(p.argument, list(p.steps)) for p in gate.what.items[0].provenance if p.argument == "text"] == [
+        ("text", ["look", "notes"])
+    ]
+    # Whoever writes it anew has read what was there, and answers for what they write.
+    text = event_pb2.Decide().arguments["text"]
+    text.json = '"we are sorry"'
+    play.decide("bo", choice=event_pb2.GATE_CHOICE_AMEND, arguments={"text": text})
+    assert play.status == "running"
+
+
 def test_a_run_that_is_not_dry_keeps_no_outlook() -> None:
     assert not paying().state.outlook
 
@@ -471,3 +500,58 @@ def test_a_denial_of_which_only_a_part_is_written_is_no_new_question() -> None:
     assert [body.step for body in said if isinstance(body, event_pb2.InDoubt)] == ["pay-1"]
     opened = [body for body in said if isinstance(body, event_pb2.GateOpened)]
     assert [(body.kind, body.items[0].step) for body in opened] == [(event_pb2.GATE_KIND_DOUBT, "pay-0")]
+
+
+MONEY = (
+    '{"type":"object","properties":{"amount":{"type":"object","properties":{"minor":{"type":"integer"},'
+    '"currency":{"type":"string"}},"required":["minor","currency"]}}}'
+)
+
+
+def spending(rule: Callable[[int], Ruling], *amounts: int) -> Play:
+    """Payments that nothing keeps apart, under a rule about what they come to together."""
+
+    def ruling(request: Request) -> Ruling:
+        return rule(request.spent.get("EUR", 0) + request.arguments["amount"]["minor"])
+
+    play = Play(write("pay", input_schema=MONEY, **KEYED), policy=FunctionPolicy(ruling))
+    steps = (
+        {"id": f"pay{i}", "tool": "pay", "with": {"amount": {"minor": minor, "currency": "EUR"}}}
+        for i, minor in enumerate(amounts)
+    )
+    return play.submit(*steps)
+
+
+def test_what_is_authorised_at_one_moment_is_spent_for_what_comes_next() -> None:
+    play = spending(lambda total: NEVER if total > 1_000 else ALLOWED, 600, 500, 400, 1)
+    assert acts(play) == ["pay0-a1", "pay2-a1"]
+    assert play.state.instances["pay1"].failure is not None
+
+
+def test_an_approval_by_fewer_than_the_rules_ask_for_by_then_is_not_enough() -> None:
+    def rule(total: int) -> Ruling:
+        return Ruling("gate", (LOST,), 2 if total > 1_000 else 1)
+
+    play = spending(rule, 600, 500)
+    assert [gate.opened.quorum for gate in play.state.gates.values()] == [1, 1]
+    play.decide("ada", gate="g1").decide("ada", gate="g2")
+    assert acts(play) == ["pay0-a1"]
+    # By then it would be more than one may approve.
+    assert [gate.opened.quorum for gate in play.state.gates.values()] == [1, 1, 2]
+    play.decide("ada", gate="g3")
+    assert acts(play) == ["pay0-a1"]
+    play.decide("bob", gate="g3")
+    assert acts(play) == ["pay0-a1", "pay1-a1"]
+
+
+def test_a_chain_counts_as_many_actions_as_it_has() -> None:
+    policy = FunctionPolicy(lambda request: NEVER if request.actions >= 2 else ALLOWED)
+    play = Play(contract("look"), policy=policy)
+    play.submit(
+        {"id": "a", "tool": "look"},
+        {"id": "b", "tool": "look", "with": {"x": "$a"}},
+        {"id": "c", "tool": "look", "with": {"x": "$b"}},
+    )
+    assert list(play.state.attempts) == ["a-a1", "b-a1"]
+    play.done("a-a1", 1).done("b-a1", 2)
+    assert play.status == "failed"

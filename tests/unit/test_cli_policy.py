@@ -40,9 +40,9 @@ def change(project: Path, file: str, old: str, new: str) -> None:
 def test_a_new_project_has_nothing_to_mend(project: Path) -> None:
     checked = policy(project, "check")
     assert checked.exit_code == 0
-    assert "6 rules, 0 people: no contradictions" in checked.stdout
+    assert "7 rules, 0 people: no contradictions" in checked.stdout
     (last,) = objects(policy(project, "check", "--json"))
-    assert (last["ok"], last["built_in"], last["rules"], len(last["version"])) == (True, False, 6, 64)
+    assert (last["ok"], last["built_in"], last["rules"], len(last["version"])) == (True, False, 7, 64)
 
 
 def test_check_names_mistakes_with_file_and_line(project: Path) -> None:
@@ -75,18 +75,18 @@ def test_a_project_without_a_policy_is_told_so(project: Path) -> None:
     for path in (project / "policy").iterdir():
         path.unlink()
     (project / "policy").rmdir()
-    assert "the built-in policy: 6 rules, 0 people" in policy(project, "check").stdout
+    assert "the built-in policy: 7 rules, 0 people" in policy(project, "check").stdout
     assert policy(project, "test").exit_code == 0
 
 
 def test_the_cases_of_a_new_project_hold(project: Path) -> None:
     tested = policy(project, "test")
     assert tested.exit_code == 0
-    assert "16 cases, 0 failed" in tested.stdout
+    assert "18 cases, 0 failed" in tested.stdout
     *cases, last = objects(policy(project, "test", "--json"))
-    assert len(cases) == 16
+    assert len(cases) == 18
     assert all(case["ok"] for case in cases)
-    assert last == {"ok": True, "cases": 16, "failed": 0, "rules_not_met": []}
+    assert last == {"ok": True, "cases": 18, "failed": 0, "rules_not_met": []}
 
 
 def test_a_case_that_fails_says_what_came_instead(project: Path) -> None:
@@ -132,10 +132,10 @@ def test_what_a_case_can_say(project: Path, expect: str, more: str, says: str | 
 @pytest.mark.parametrize(
     ("expect", "more", "says"),
     [
-        ("maybe", LEND, "case[16].expect: "),
-        ("gate 9", LEND, "case[16].expect: "),
-        ("allow", LEND + "\napprovls = 1", "'approvls' is not a key of case[16]; did you mean 'approvals'?"),
-        ("allow", 'tool = "lend_itm"', "case 17 (x): there is no tool 'lend_itm'; did you mean 'lend_item'?"),
+        ("maybe", LEND, "case[18].expect: "),
+        ("gate 9", LEND, "case[18].expect: "),
+        ("allow", LEND + "\napprovls = 1", "'approvls' is not a key of case[18]; did you mean 'approvals'?"),
+        ("allow", 'tool = "lend_itm"', "case 19 (x): there is no tool 'lend_itm'; did you mean 'lend_item'?"),
         ("allow", 'tool = "lend_item"', "arguments.item"),
         ("allow", LEND.replace('"drill"', "3"), "expected text"),
         ("allow", LEND + '\nrule = "irreversibel"', "there is no rule 'irreversibel'; did you mean"),

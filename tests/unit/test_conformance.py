@@ -313,7 +313,12 @@ def test_reserved_and_duplicate_ids() -> None:
         (step("s", after=["other"] * 101), "after", "too_long", "at most 100"),
         (step("s", "delete_order", {"order_id": 1}), "tool", "permission_above_ceiling", "'delete'"),
         (step("s", route=plan_pb2.ROUTE_LLM), "route", "route_unavailable", "'llm' is not available yet"),
-        (step("s", route=plan_pb2.ROUTE_LAM), "route", "route_unavailable", "'lam'"),
+        (
+            step("s", route=plan_pb2.ROUTE_LAM),
+            "route",
+            "route_unavailable",
+            "no executor here proposes actions",
+        ),
         (step("s", route=plan_pb2.ROUTE_HUMAN), "route", "route_unavailable", "'human'"),
         (step("s", route=99), "route", "route_unavailable", "99"),
         (step("s", title="a\u202eb"), "title", "hidden_characters", "U+202E"),

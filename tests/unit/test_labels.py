@@ -171,7 +171,36 @@ def test_what_is_trusted_is_the_same_whatever_outsiders_write(
                 assert [call[name] for call in first[one.id]] == [call[name] for call in second[one.id]]
 
 
-def _live(plan: plan_pb2.Plan, world: int) -> dict[str, list[dict[str, Any]]]:
+@settings(max_examples=300, deadline=None)
+@given(steps=plans(), worlds=st.tuples(st.integers(0, 9), st.integers(10, 19)))
+def test_what_does_not_leak_is_the_same_whatever_is_secret(
+    steps: list[dict[str, Any]], worlds: tuple[int, int]
+) -> None:
+    """Two worlds that differ in what the public may not read agree on all that it may be shown."""
+    blind = tool_pb2.ToolContract()
+    blind.CopyFrom(CONTRACTS["blind"])
+    blind.readers.append("staff")
+    plan = plan_from_form({"steps": steps})
+    found = Labels(plan, {**CONTRACTS, "blind": blind})
+    first, second = (_live(plan, world, secret=True) for world in worlds)
+    for one in plan.steps:
+        for name, label in found.of_action(one.id).items():
+            if name in one.arguments and not label.leaks_to(["public"]):
+                assert [call[name] for call in first[one.id]] == [call[name] for call in second[one.id]]
+
+
+def test_who_may_read_what_is_made_of_both_may_read_either() -> None:
+    staff, team = Label(readers=frozenset({"staff", "team"})), Label(readers=frozenset({"team", "boss"}))
+    assert staff.join(team).readers == frozenset({"team"})
+    assert Label().join(staff).readers == staff.join(Label()).readers == staff.readers
+    assert not staff.leaks_to(["staff"])
+    assert staff.leaks_to(["staff", "public"])
+    assert staff.join(Label(readers=frozenset({"boss"}))).leaks_to(["staff"])
+    assert not Label().leaks_to(["public"])
+    assert not staff.leaks_to([])
+
+
+def _live(plan: plan_pb2.Plan, world: int, *, secret: bool = False) -> dict[str, list[dict[str, Any]]]:
     """Return what each step was called with, in a world where outsiders write what `world` says."""
     outputs: dict[str, Any] = {}
     calls: dict[str, list[dict[str, Any]]] = {}
@@ -188,7 +217,7 @@ def _live(plan: plan_pb2.Plan, world: int) -> dict[str, list[dict[str, Any]]]:
             }
             for item in items
         ]
-        answers = [_answer(one.tool, call, world) for call in calls[one.id]]
+        answers = [_answer(one.tool, call, world, secret) for call in calls[one.id]]
         outputs[one.id] = answers if one.each else answers[0]
     return calls
 
@@ -198,9 +227,13 @@ def _follow(text: str, outputs: dict[str, Any]) -> Any:
     return resolve(reference, outputs)
 
 
-def _answer(tool: str, call: dict[str, Any], world: int) -> dict[str, Any]:
-    """An honest tool: what it endorses follows from what it is asked, the rest is somebody else's."""
+def _answer(tool: str, call: dict[str, Any], world: int, secret: bool) -> dict[str, Any]:
+    """An honest tool: what it endorses follows from what it is asked, the rest is somebody else's.
+
+    Of secrets the world decides what the blind one returns, and nothing else.
+    """
     asked = zlib.crc32(values.encode(call).encode()) % 1000
+    world = 0 if secret and tool == "look" else world
     mine = asked if tool == "look" else asked + world
     text = f"written in {world}"
     return {"id": mine, "text": text, "items": [{"id": mine + n, "text": text} for n in range(2)]}

@@ -156,6 +156,34 @@ def test_untrusted_arguments_and_critical_ones() -> None:
     assert policy.rule(refund(untrusted=frozenset({"reason"}))) == ALLOW
 
 
+def test_what_must_not_be_done_together_is_refused_wherever_it_stands_in_the_plan() -> None:
+    policy = policy_of(
+        EVERYBODY + '@reason("nobody pays back and writes in one go")'
+        ' forbid (principal, action == Action::"refund", resource) when { context.plan.contains("send") };'
+    )
+    assert policy.rule(refund(plan=frozenset({"refund", "look"}))) == ALLOW
+    ruling = policy.rule(refund(plan=frozenset({"refund", "send"})))
+    assert (ruling.outcome, ruling.reasons[0].text) == ("refuse", "nobody pays back and writes in one go")
+    # Whether or not the values are known: it is told before anything runs.
+    unknown = frozenset({"order_id", "amount"})
+    assert not policy.rule(refund(plan=frozenset({"send"}), arguments={}, unknown=unknown)).open
+
+
+def test_a_rule_can_let_what_takes_something_back_pass() -> None:
+    policy = policy_of(
+        EVERYBODY + 'forbid (principal, action in Action::"at_most_admin", resource)'
+        " when { !resource.undoable } unless { context.undoing || context.approvals >= 1 };"
+    )
+    assert policy.rule(ask("take_back")).outcome == "gate"
+    assert policy.rule(ask("take_back", undoing=True)) == ALLOW
+    assert policy.rule(refund()) == ALLOW
+
+
+def test_a_rule_about_a_plan_with_a_tool_that_there_is_not_does_not_load() -> None:
+    with pytest.raises(BadPolicy, match=r"context\.plan is never 'sned'; did you mean 'send'\?"):
+        policy_of('forbid (principal, action, resource) when { context.plan.contains("sned") };')
+
+
 def test_users_are_in_their_roles_and_tenants() -> None:
     policy = policy_of(
         'permit (principal in Role::"support", action == Action::"look", resource);'

@@ -382,3 +382,42 @@ def test_importing_is_cheap() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_what_proposes_is_loaded_and_opens_the_route(tmp_path: Path) -> None:
+    granting = PLAYBOOK.format(name="find").replace(
+        '    tool: get_item\n    with: {item: "{item}"}',
+        '    with: {item: "{item}"}\n    grants: [{tool: get_item, with: {item: $input.item}}]',
+    )
+    assert "grants" in granting
+    directory = write(
+        tmp_path,
+        handrail_toml='[toolboxes.shop]\nmodules = ["tools"]\n[minds]\nproposer = "mind:propose"\n',
+        tools_py=TOOLS,
+        shelf_py="WHERE = 1\n",
+        mind_py="def propose(inputs, grants):\n    return {'grant': 0}\n",
+        playbooks__find_yaml=granting,
+    )
+    proposer = load(directory).proposer
+    assert proposer is not None
+    assert proposer({}, []) == {"grant": 0}
+
+
+@pytest.mark.parametrize(
+    ("proposer", "problem"),
+    [
+        ("mind:propse", "mind has no function 'propse'; did you mean 'propose'?"),
+        ("mnd:propose", "the module 'mnd' cannot be imported"),
+        ("propose", "'propose' is not a function of a module, like minds:propose"),
+    ],
+)
+def test_what_proposes_must_be_there(tmp_path: Path, proposer: str, problem: str) -> None:
+    toml = f'[toolboxes.shop]\nmodules = ["tools"]\n[minds]\nproposer = "{proposer}"\n'
+    directory = write(
+        tmp_path,
+        handrail_toml=toml,
+        tools_py=TOOLS,
+        shelf_py="WHERE = 1\n",
+        mind_py="def propose():\n    ...\n",
+    )
+    assert any(problem in found for found in problems(directory))

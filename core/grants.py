@@ -1,0 +1,53 @@
+"""Grants: whether what an executor proposes is inside the closed set that its step was granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core import conditions, failures, spelling
+from handrail.v1 import event_pb2, plan_pb2
+
+MAX_GRANTS = 64
+
+
+def check_call(
+    call: event_pb2.Call,
+    grants: Sequence[plan_pb2.Grant],
+    proposed: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+) -> list[plan_pb2.Violation]:
+    """Return in what way a proposal leaves its grant; `proposed` are the values of its arguments.
+
+    Whether the whole fits the tool's schema is not asked here.
+    """
+    where = f"call.grant[{call.grant}]"
+    if call.grant >= len(grants) or grants[call.grant].tool != call.tool:
+        message = f"{call.tool!r:.80} is not the tool of grant {call.grant} of the step"
+        return [plan_pb2.Violation(field=where, code="outside_closed_set", message=message)]
+    found: list[plan_pb2.Violation] = []
+    grant = grants[call.grant]
+    for name, value in proposed.items():
+        field = f"call.arguments.{name[:64]}"
+        if name not in grant.open:
+            fixed = name in grant.arguments
+            why = "is fixed by the plan" if fixed else f"is not open{spelling.hint(name, grant.open)}"
+            message = f"{call.tool} is granted without it: {name[:64]!r} {why}"
+            found.append(plan_pb2.Violation(field=field, code="outside_grant", message=message))
+            continue
+        problem = _outside(grant.open[name], value, inputs)
+        if problem is not None:
+            code, message = problem
+            found.append(plan_pb2.Violation(field=field, code=code, message=message))
+    return found
+
+
+def _outside(condition: str, value: Any, inputs: Mapping[str, Any]) -> tuple[str, str] | None:
+    if not condition:
+        return None
+    try:
+        if conditions.holds(condition, {"value": value, "input": inputs}):
+            return None
+    except conditions.ConditionError as error:
+        return failures.CONDITION, str(error)
+    return "outside_grant", f"it must hold that {condition}"

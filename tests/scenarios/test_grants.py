@@ -1,0 +1,185 @@
+"""Grants: an executor fills in what is open to it, within bounds, and nothing else becomes an action."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core import failures, values
+from core.conformance import Limits
+from core.policy import ALLOWED, Request, Ruling
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+from tests.policies import LOST, FunctionPolicy
+from tests.scenarios.play import Play, contract, write
+
+KEYED = {"idempotency": tool_pb2.IDEMPOTENCY_KEYED, "key_parameter": "key"}
+SCHEMA = (
+    '{"type":"object","properties":{"order":{"type":"integer"},"amount":{"type":"integer"},'
+    '"note":{"type":"string"}},"required":["order","amount"],"additionalProperties":false}'
+)
+LOOK = {"id": "look", "tool": "look"}
+REFUND = {
+    "tool": "refund",
+    "with": {"order": "$input.order.id"},
+    "open": {"amount": "value > 0 && value <= input.order.total", "note": ""},
+}
+SETTLE = {
+    "id": "settle",
+    "with": {"order": "$look"},
+    "grants": [REFUND, {"tool": "reply", "open": {"text": ""}}],
+}
+ORDER = {"id": 7, "total": 50}
+
+
+def settling(policy: FunctionPolicy | None = None, step: dict[str, Any] | None = None) -> Play:
+    """A read, then a step in which an executor may refund up to the total, or reply."""
+    tools = (
+        contract("look", endorses=["id", "total"]),
+        write("refund", input_schema=SCHEMA, critical=["amount", "order"], **KEYED),
+        write("reply", **KEYED),
+        write("wipe", **KEYED),
+    )
+    play = Play(*tools, policy=policy, limits=Limits(proposers=True))
+    return play.submit(LOOK, step or SETTLE).done("look-a1", ORDER)
+
+
+def asked(play: Play) -> list[tuple[str, dict[str, str]]]:
+    """What workers were asked to do, but for reads."""
+    return [
+        (a.action.tool, {name: value.json for name, value in a.action.arguments.items()})
+        for a in play.state.instances["settle"].attempts
+        if a.action is not None
+    ]
+
+
+def test_what_is_within_the_grant_becomes_an_action() -> None:
+    play = settling().propose("settle-a1", 0, "refund", amount=20)
+    assert asked(play) == [("refund", {"order": "7", "amount": "20"})]
+    play.intent("settle-a2").done("settle-a2").check("granted")
+    assert play.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("grant", "tool", "arguments", "code"),
+    [
+        (0, "refund", {"amount": 51}, "outside_grant"),
+        (0, "refund", {"amount": 20, "order": 8}, "outside_grant"),
+        (0, "refund", {"amount": 20, "extra": 1}, "outside_grant"),
+        (0, "refund", {"note": "no amount"}, "missing_argument"),
+        (0, "refund", {"amount": 20, "note": 5}, "mistyped_argument"),
+        (0, "refund", {"amount": "20"}, failures.CONDITION),
+        (0, "wipe", {}, "outside_closed_set"),
+        (1, "refund", {"amount": 20}, "outside_closed_set"),
+        (9, "refund", {"amount": 20}, "outside_closed_set"),
+    ],
+    ids=str,
+)
+def test_what_is_not_is_refused_and_asked_again(
+    grant: int, tool: str, arguments: dict[str, Any], code: str
+) -> None:
+    play = settling().propose("settle-a1", grant, tool, **arguments)
+    assert asked(play) == []
+    refused = play.state.instances["settle"].attempts[0].refused
+    assert code in [violation.code for violation in refused]
+    play.propose("settle-a2", 1, "reply", text="sorry")
+    assert asked(play) == [("reply", {"text": '"sorry"'})]
+
+
+def test_an_executor_that_never_fits_fails_its_step() -> None:
+    play = settling()
+    for number in range(1, 5):
+        play.propose(f"settle-a{number}", 0, "refund", amount=99)
+    assert play.status == "failed"
+    assert asked(play) == []
+    failure = play.state.instances["settle"].failure
+    assert failure is not None
+    assert failure.code == failures.PROPOSAL
+
+
+def test_a_choice_answers_no_grant_and_a_call_no_table() -> None:
+    assert asked(settling().choose("settle-a1", 0, "refund")) == []
+    table = {"id": "settle", "with": {"n": 1}, "choose": [{"tool": "wipe"}]}
+    assert asked(settling(step=table).propose("settle-a1", 0, "wipe")) == []
+
+
+def test_a_repetition_is_what_was_proposed_and_authorised() -> None:
+    play = settling().propose("settle-a1", 0, "refund", amount=20).intent("settle-a2")
+    play.orphan("settle-a2", seen_dead=True).tick()
+    assert asked(play) == [("refund", {"order": "7", "amount": "20"})] * 2
+
+
+def test_what_an_executor_fills_in_is_untrusted_and_what_is_fixed_is_not() -> None:
+    seen: list[frozenset[str]] = []
+
+    def rule(request: Request) -> Ruling:
+        if request.contract.name == "refund":
+            seen.append(request.untrusted)
+        bad = request.untrusted & set(request.contract.critical)
+        return Ruling("gate", (LOST,), 1) if bad else ALLOWED
+
+    play = settling(FunctionPolicy(rule)).propose("settle-a1", 0, "refund", amount=20)
+    assert {name for name in seen[-1] if not name.startswith("$")} == {"amount", "note", "text"}
+    assert "$choice" in seen[-1]
+    assert play.status == "waiting"
+    assert asked(play) == []
+    assert asked(play.decide("bo")) == [("refund", {"order": "7", "amount": "20"})]
+
+
+def test_a_grant_that_policy_refuses_whatever_is_filled_in_is_refused_with_the_plan() -> None:
+    never = Ruling("refuse", (LOST,))
+    play = settling(FunctionPolicy(lambda r: never if r.contract.name == "reply" else ALLOWED))
+    assert play.status == "refused"
+    assert play.state.violations[0].field == "steps[1].grants[1].tool"
+
+
+def test_what_is_open_is_not_known_when_the_plan_is_accepted() -> None:
+    seen: list[tuple[dict[str, Any], frozenset[str]]] = []
+
+    def rule(request: Request) -> Ruling:
+        if request.contract.name == "refund":
+            seen.append((dict(request.arguments), request.unknown))
+        return ALLOWED
+
+    settling(FunctionPolicy(rule))
+    assert seen == [({}, frozenset({"order", "amount", "note"}))]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"grants": []}, "empty"),
+        ({"tool": "wipe"}, "route_mismatch"),
+        ({"choose": [{"tool": "wipe"}]}, "route_mismatch"),
+        ({"grants": [{"tool": "nothing"}]}, "unknown_tool"),
+        ({"grants": [{"tool": "refund", "open": {"amount": ""}}]}, "missing_argument"),
+        ({"grants": [{"tool": "refund", "with": {"order": 1}, "open": {"amont": ""}}]}, "unknown_argument"),
+        ({"grants": [{**REFUND, "with": {"order": 1, "amount": 5}}]}, "bad_grant"),
+        ({"grants": [{**REFUND, "open": {"amount": "value >"}}]}, "bad_condition"),
+        ({"grants": [{**REFUND, "open": {"amount": "value < input.oder.total"}}]}, "unknown_input"),
+        ({"grants": [{**REFUND, "open": {"amount": "output > 1"}}]}, "bad_condition"),
+        ({"grants": [{**REFUND, "with": {"order": "$input.oder.id"}}]}, "unknown_input"),
+    ],
+    ids=str,
+)
+def test_a_plan_whose_grants_make_no_sense_is_refused(change: dict[str, Any], code: str) -> None:
+    play = settling(step={**SETTLE, **change})
+    assert play.status == "refused"
+    codes = [violation.code for violation in play.state.violations]
+    assert code in codes or (code == "empty" and codes)
+
+
+def test_without_a_proposer_there_is_no_such_route() -> None:
+    play = Play(contract("look"), write("refund", **KEYED), write("reply", **KEYED)).submit(LOOK, SETTLE)
+    assert [violation.code for violation in play.state.violations] == ["route_unavailable"]
+    assert "[minds] proposer" in play.state.violations[0].message
+
+
+def test_grants_are_in_the_ask_and_large_values_are_not_lost() -> None:
+    play = settling()
+    ask = play.state.instances["settle"].attempts[0].proposal_ask
+    assert ask is not None
+    assert [grant.tool for grant in ask.grants] == ["refund", "reply"]
+    assert values.load(ask.inputs["order"], {}) == ORDER
+    assert plan_pb2.Route.Name(play.view.steps[1].route) == "ROUTE_LAM"
+    assert event_pb2.RunStatus.Name(play.state.status) == "RUN_STATUS_RUNNING"

@@ -1,0 +1,95 @@
+"""A project's function that proposes: whatever it does, the executor answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from actors.models import CannotPropose
+from actors.models.function import FunctionProposer
+from core import values
+from handrail.v1 import event_pb2, plan_pb2
+
+GRANTS = [plan_pb2.Grant(tool="refund", open={"amount": "value < 5"}), plan_pb2.Grant(tool="reply")]
+INPUTS = {"order": {"id": 7}}
+
+
+async def proposed(said: Any) -> event_pb2.Call | None:
+    return await FunctionProposer(lambda inputs, grants: said).propose(GRANTS, INPUTS)
+
+
+async def test_what_a_function_says_is_a_call() -> None:
+    seen: list[Any] = []
+
+    def propose(inputs: dict[str, Any], grants: list[dict[str, Any]]) -> dict[str, Any]:
+        seen.append((inputs, grants))
+        return {"grant": 0, "arguments": {"amount": inputs["order"]["id"]}, "reason": "late"}
+
+    call = await FunctionProposer(propose).propose(GRANTS, INPUTS)
+    assert call is not None
+    assert (call.grant, call.tool, call.reason) == (0, "refund", "late")
+    assert values.load(call.arguments["amount"], {}) == 7
+    assert seen == [
+        (
+            INPUTS,
+            [
+                {"tool": "refund", "with": [], "open": {"amount": "value < 5"}},
+                {"tool": "reply", "with": [], "open": {}},
+            ],
+        )
+    ]
+
+
+async def test_it_may_be_a_coroutine_function_and_may_have_nothing_to_say() -> None:
+    async def propose(inputs: dict[str, Any], grants: list[dict[str, Any]]) -> None:
+        await asyncio.sleep(0)
+
+    assert await FunctionProposer(propose).propose(GRANTS, INPUTS) is None
+
+
+async def test_a_grant_that_there_is_not_is_for_the_decider_to_refuse() -> None:
+    call = await proposed({"grant": 9})
+    assert call is not None
+    assert (call.grant, call.tool) == (9, "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        7,
+        "refund",
+        {},
+        {"grant": -1},
+        {"grant": "first"},
+        {"grant": 0, "tool": "wipe"},
+        {"grant": 0, "arguments": [1]},
+        {"grant": 0, "arguments": {"amount": object()}},
+        {"grant": 0, "reason": "x" * 501},
+    ],
+    ids=repr,
+)
+async def test_what_is_no_proposal_is_an_error(said: Any) -> None:
+    with pytest.raises(CannotPropose):
+        await proposed(said)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), StopIteration(), KeyboardInterrupt()])
+async def test_whatever_it_raises_is_an_error(error: BaseException) -> None:
+    def propose(inputs: dict[str, Any], grants: list[dict[str, Any]]) -> None:
+        raise error
+
+    with pytest.raises(CannotPropose):
+        await FunctionProposer(propose).propose(GRANTS, INPUTS)
+
+
+async def test_one_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.models.function.PROPOSE_TIMEOUT_S", 0.05)
+    never = asyncio.Event()
+
+    async def propose(inputs: dict[str, Any], grants: list[dict[str, Any]]) -> None:
+        await never.wait()
+
+    with pytest.raises(CannotPropose, match="no answer within"):
+        await FunctionProposer(propose).propose(GRANTS, INPUTS)
