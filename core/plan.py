@@ -136,6 +136,11 @@ def compensation(instance: str) -> str:
     return f"{_UNDO}{instance}"
 
 
+def undone_by(compensation: str) -> str:
+    """Name the instance whose effect a compensation takes back: "refund-3"."""
+    return compensation.removeprefix(_UNDO)
+
+
 def is_compensation(instance: str) -> bool:
     """Whether an instance, or an attempt at one, is a compensation ("undo-3" is an item of a step "undo")."""
     return instance.startswith(_UNDO) and instance[len(_UNDO) :][:1].isalpha()

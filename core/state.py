@@ -296,6 +296,8 @@ class RunState:
         if self.unreadable:
             return event_pb2.RUN_STATUS_UNREADABLE
         if self.undoing and self.undo is not None and not self.undo.is_dry:
+            if self.paused and self.undo.planned is not None:
+                return event_pb2.RUN_STATUS_PAUSED
             return event_pb2.RUN_STATUS_WAITING if self._needs_human else event_pb2.RUN_STATUS_UNDOING
         if self.finished is not None:
             return self.standing

@@ -25,6 +25,7 @@ def view(state: RunState) -> run_service_pb2.Run:
         strays=state.strays,
         cursor=str(state.applied),
         dry_run=state.goal.dry_run,
+        undo_on_failure=state.goal.undo_on_failure,
     )
     if state.submitted_ns:
         run.submitted.FromNanoseconds(state.submitted_ns)
@@ -92,6 +93,7 @@ def _undo(state: RunState, undo: Undo) -> run_service_pb2.UndoState:
         step=asked.step,
         stays=planned.stays,
         ended=undo.ended is not None,
+        compensations=planned.compensations,
     )
     if undo.ended is not None and undo.ended.HasField("failure"):
         seen.failure.CopyFrom(undo.ended.failure)
@@ -134,7 +136,7 @@ def _step(state: RunState, instance: Instance, step: plan_pb2.Step) -> run_servi
 
 
 def _status(state: RunState, instance: Instance) -> StepStatus.ValueType:
-    if is_undone(state, instance.id):
+    if is_undone(state, instance.id) or _are_undone(state, instance):
         return run_service_pb2.STEP_STATUS_UNDONE
     if instance.settled:
         return _SETTLED[instance.settled]
@@ -152,6 +154,15 @@ def _status(state: RunState, instance: Instance) -> StepStatus.ValueType:
     if current.result is not None and current.result.message.HasField("output"):
         return run_service_pb2.STEP_STATUS_VERIFYING
     return run_service_pb2.STEP_STATUS_RUNNING
+
+
+def _are_undone(state: RunState, parent: Instance) -> bool:
+    """Whether all items of a fan-out that were done have been undone."""
+    if not parent.count or state.undo is None:
+        return False
+    items = [one for one in state.instances.values() if one.step == parent.id and one.settled == "done"]
+    found = [is_undone(state, one.id) for one in items if one.index is not None]
+    return bool(found) and all(found)
 
 
 def _is_given_up(state: RunState, instance: Instance) -> bool:

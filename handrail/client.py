@@ -130,14 +130,8 @@ class Client:
         """Submit a goal and return its run as `wait` does: `submit` and `wait` in one call to the server."""
         request = self._submission(goal, request_id, options)
         patience = _Patience(timeout_s, DEFAULT_OUTAGE_S)
-
-        def limit_s() -> float | None:
-            left_s = patience.left_s()
-            request.wait.FromNanoseconds(int(min(WAIT_S, left_s or WAIT_S) * 1e9))
-            return min(WAIT_S + GRACE_S, left_s or math.inf)
-
-        response = await self._submit(request, patience, limit_s)
-        if response.state.status in _SETTLED:
+        response = await self._submit(request, patience, lambda: patience.wait_s(request))
+        if is_settled(response.state):
             return response.state
         return await self.wait(response.run, timeout_s=patience.left_s())
 
@@ -232,25 +226,66 @@ class Client:
             await patience.pause()
 
     async def wait(self, run: str, *, timeout_s: float | None = None) -> run_service_pb2.Run:
-        """Return the run when it has ended, or when nothing goes on without a human (RUN_STATUS_WAITING)."""
+        """Return the run when it has ended, or when nothing goes on without a human (RUN_STATUS_WAITING).
+
+        A run that is being undone is waited for until that has ended.
+        """
         request = run_service_pb2.GetRunRequest(run=sendable("run", run))
         patience = _Patience(timeout_s, DEFAULT_OUTAGE_S)
         while True:
-            left_s = patience.left_s()
-            request.wait.FromNanoseconds(int(min(WAIT_S, left_s or WAIT_S) * 1e9))
+            timeout_s = patience.wait_s(request)
             try:
-                response = await self._runs.GetRun(request, timeout=min(WAIT_S + GRACE_S, left_s or math.inf))
+                response = await self._runs.GetRun(request, timeout=timeout_s)
             except grpc.aio.AioRpcError as error:
                 if not patience.covers(error):
                     raise errors.of_rpc(patience.cause(error), self.address) from None
             else:
-                if response.run.status in _SETTLED:
+                if is_settled(response.run):
                     return response.run
                 patience.renew()
             await patience.pause()
 
+    async def undo(
+        self,
+        run: str,
+        *,
+        step: str = "",
+        reason: str = "",
+        submitter: str = "",
+        dry_run: bool = False,
+        timeout_s: float | None = None,
+    ) -> run_service_pb2.Run:
+        """Take back what an ended run has done; return it as `wait` does: its `undo` says what came of it.
+
+        With a step, or one of its instances, only that and what rests on it. With `dry_run` nothing is done:
+        the compensations are shown with what the rules say of them, and what stays. To ask twice for the same
+        is to ask once.
+        """
+        request = _undo_request(run, step, reason, submitter, dry_run)
+        patience = _Patience(timeout_s, DEFAULT_OUTAGE_S)
+        while True:
+            limit_s = patience.wait_s(request)
+            try:
+                response = await self._runs.UndoRun(request, timeout=limit_s)
+                break
+            except grpc.aio.AioRpcError as error:
+                if not patience.covers(error):
+                    raise errors.of_rpc(patience.cause(error), self.address) from None
+            await patience.pause()
+        if is_settled(response.state):
+            return response.state
+        return await self.wait(run, timeout_s=patience.left_s())
+
+    async def begin_undo(
+        self, run: str, *, step: str = "", reason: str = "", submitter: str = "", dry_run: bool = False
+    ) -> bool:
+        """Ask for an undo and return when that is durable: whether the same was going on already."""
+        request = _undo_request(run, step, reason, submitter, dry_run)
+        response = await self._call(self._runs.UndoRun, request)
+        return response.existed
+
     async def cancel(self, run: str, *, reason: str = "") -> None:
-        """Ask for a run to end; what is in flight finishes or is resolved."""
+        """Ask for a run, or its undo, to end; what is in flight finishes or is resolved."""
         request = run_service_pb2.CancelRunRequest(
             run=sendable("run", run), reason=sendable("reason", reason)
         )
@@ -398,6 +433,12 @@ class _Patience:
         """Return what is left of the whole time, for the next call."""
         return None if self._end == math.inf else max(self._end - time.monotonic(), 0.001)
 
+    def wait_s(self, request: Any) -> float:
+        """Have a request wait as long as there is time; return the timeout of its call."""
+        left_s = self.left_s()
+        request.wait.FromNanoseconds(int(min(WAIT_S, left_s or WAIT_S) * 1e9))
+        return min(WAIT_S + GRACE_S, left_s or math.inf)
+
     def covers(self, error: grpc.aio.AioRpcError) -> bool:
         """Whether to call again after this error."""
         if error.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -415,6 +456,24 @@ class _Patience:
         """Wait before the next call, a little longer each time."""
         await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
         self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+
+
+def is_settled(run: run_service_pb2.Run) -> bool:
+    """Whether nothing goes on of a run without a human; looking ahead to an undo is something that does."""
+    looking_ahead = run.undo.dry_run and not run.undo.ended
+    return run.status in _SETTLED and not looking_ahead
+
+
+def _undo_request(
+    run: str, step: str, reason: str, submitter: str, dry_run: bool
+) -> run_service_pb2.UndoRunRequest:
+    return run_service_pb2.UndoRunRequest(
+        run=sendable("run", run),
+        step=sendable("step", step),
+        reason=sendable("reason", reason),
+        submitter=sendable("submitter", submitter),
+        dry_run=dry_run,
+    )
 
 
 def _trace() -> tuple[tuple[str, str], ...]:

@@ -39,6 +39,8 @@ class Options(TypedDict, total=False):
     # Bounds max_steps, max_actions, max_heals, and max_spend: minor units by currency.
     budget: plan_pb2.Budget | Mapping[str, Any] | None
     submitter: str
+    # Take back what was done before it ends as failed.
+    undo_on_failure: bool
 
 
 def goal(text: str, **options: Unpack[Options]) -> event_pb2.Goal:
@@ -47,6 +49,7 @@ def goal(text: str, **options: Unpack[Options]) -> event_pb2.Goal:
         text=sendable("goal", text),
         dry_run=options.get("dry_run", False),
         submitter=sendable("submitter", options.get("submitter", "")),
+        undo_on_failure=options.get("undo_on_failure", False),
     )
     if (plan := options.get("plan")) is not None:
         made.plan.CopyFrom(_plan(plan))

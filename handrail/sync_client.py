@@ -92,6 +92,29 @@ class SyncClient:
         """See `Client.wait`."""
         return self._run(self._client.wait(run, timeout_s=timeout_s))
 
+    def undo(
+        self,
+        run: str,
+        *,
+        step: str = "",
+        reason: str = "",
+        submitter: str = "",
+        dry_run: bool = False,
+        timeout_s: float | None = None,
+    ) -> run_service_pb2.Run:
+        """See `Client.undo`."""
+        undoing = self._client.undo(
+            run, step=step, reason=reason, submitter=submitter, dry_run=dry_run, timeout_s=timeout_s
+        )
+        return self._run(undoing)
+
+    def begin_undo(
+        self, run: str, *, step: str = "", reason: str = "", submitter: str = "", dry_run: bool = False
+    ) -> bool:
+        """See `Client.begin_undo`."""
+        asking = self._client.begin_undo(run, step=step, reason=reason, submitter=submitter, dry_run=dry_run)
+        return self._run(asking)
+
     def cancel(self, run: str, *, reason: str = "") -> None:
         """See `Client.cancel`."""
         self._run(self._client.cancel(run, reason=reason))

@@ -1,7 +1,7 @@
 """The inbox: the gates that wait for somebody, as a table of the listing's file.
 
 Like the listing it is fed from the shards' logs and may be thrown away. A gate is there from when it is
-opened until it is closed or its run has ended.
+opened until it is closed, its run has ended, or that is undone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ CREATE TABLE gate (
 ) WITHOUT ROWID;
 CREATE INDEX gate_by_run ON gate (run);
 """
-_ARMS = frozenset({"gate_opened", "gate_closed", "finished", "undo_ended"})
+_LEAVES_OPEN = ("finished", "undo_planned", "undo_ended")
+"""From then on nobody decides any more at the gates that were open."""
+_ARMS = frozenset({"gate_opened", "gate_closed", *_LEAVES_OPEN})
 _INSERT = "INSERT INTO gate (rank, id, tenant, run, content) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PAGE = "SELECT rank, content FROM gate WHERE tenant = ? AND rank > ? ORDER BY rank LIMIT ?"
 
@@ -121,7 +123,7 @@ class Inbox:
                     yield gate
             elif arm == "gate_closed":
                 yield from _close(db, "id = ?", gate_id(key.run, event.gate_closed.gate), event.gate_closed)
-            elif arm in ("finished", "undo_ended"):
+            elif arm in _LEAVES_OPEN:
                 yield from _close(db, "run = ?", key.run, left_open(""))
 
     @staticmethod

@@ -21,6 +21,7 @@ import grpc
 import structlog
 
 from core.errors import HandrailError
+from core.plan import is_compensation
 from core.ports import Log, LogError, Record, RunKey
 from core.run import ENDED, VERSION
 from handrail.v1 import event_pb2
@@ -66,6 +67,10 @@ _UNDOING = (
     f"UPDATE run SET phase = {event_pb2.RUN_STATUS_UNDOING}, cancelling = 0, paused = 0, gates = 0 "
     f"WHERE rank = ? AND NOT ({_OPEN})"
 )
+_CANCELLING = (
+    f"UPDATE run SET cancelling = 1 WHERE rank = ? AND {_OPEN} AND phase <> {event_pb2.RUN_STATUS_UNDOING}"
+)
+_UNDOES_ITSELF = f"UPDATE run SET phase = {event_pb2.RUN_STATUS_UNDOING} WHERE rank = ? AND {_OPEN}"
 _UNDO_ENDED = f"UPDATE run SET phase = ? WHERE rank = ? AND phase = {event_pb2.RUN_STATUS_UNDOING}"
 _COLUMNS = "rank, run, tenant, goal, submitter, submitted_ns"
 _INSERT = f"INSERT INTO run ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO"
@@ -224,13 +229,13 @@ class Projection:
             if event.submit.goal.HasField("plan"):
                 self._db.execute(_PHASE, (event_pb2.RUN_STATUS_RUNNING, 0, _rank(key)))
         elif arm == "cancel":
-            self._db.execute(f"UPDATE run SET cancelling = 1 WHERE rank = ? AND {_OPEN}", (_rank(key),))
+            self._db.execute(_CANCELLING, (_rank(key),))
         elif arm in ("pause", "resume"):
             sql = f"UPDATE run SET paused = ? WHERE rank = ? AND {_OPEN}"
             self._db.execute(sql, (arm == "pause", _rank(key)))
         elif arm == "plan_answer" and event.plan_answer.HasField("plan"):
             self._db.execute(_PHASE, (event_pb2.RUN_STATUS_RUNNING, 0, _rank(key)))
-        elif arm == "in_doubt":
+        elif arm == "in_doubt" and not is_compensation(event.in_doubt.step):
             self._db.execute(_PHASE, (event_pb2.RUN_STATUS_WAITING, 0, _rank(key)))
         elif arm == "finished":
             self._db.execute(_PHASE, (event.finished.status, record.time_ns, _rank(key)))
@@ -238,6 +243,9 @@ class Projection:
             self._db.execute(_UNDOING, (_rank(key),))
         elif arm == "undo_ended" and event.undo_ended.status:
             self._db.execute(_UNDO_ENDED, (event.undo_ended.status, _rank(key)))
+        if event is not None and any(one.HasField("undo_planned") for one in (event, *event.before)):
+            # Of a run that undoes itself; of others it is in the listing already.
+            self._db.execute(_UNDOES_ITSELF, (_rank(key),))
         change = self.inbox.apply(self._db, record, self._whose, tell=self.ready)
         if change:
             self._db.execute(_GATES, (change, _rank(key)))

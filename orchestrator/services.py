@@ -195,12 +195,12 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
     async def UndoRun(
         self, request: run_service_pb2.UndoRunRequest, context: Any
     ) -> run_service_pb2.UndoRunResponse:
-        """Ask for what a run has done to be taken back, unless that is being done."""
+        """Ask for what a run has done to be taken back, unless the same is being done."""
         _check_reason(request.reason)
         _check_submitter(request.submitter)
         key, wait_s = self._runs.key(request.run), request.wait.ToNanoseconds() / 1e9
         state = await self._runs.state(key)
-        _check_can_be_undone(state, request.step)
+        _check_can_be_undone(state, request)
         response = run_service_pb2.UndoRunResponse(existed=state.undoing)
         if not state.undoing:
             body = event_pb2.Undo(
@@ -305,9 +305,10 @@ def _check_submitter(submitter: str) -> None:
         raise invalid("BAD_SUBMITTER", found)
 
 
-def _check_can_be_undone(state: RunState, step: str) -> None:
-    """Check that a run has done something that could be undone, and does nothing any more."""
-    run = state.key.run
+def _check_can_be_undone(state: RunState, request: run_service_pb2.UndoRunRequest) -> None:
+    """Check that a run has done something that could be undone, and that nothing else goes on."""
+    run, step = state.key.run, request.step
+    asked = state.undo.asked if state.undo is not None and state.undoing else None
     word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
     reason, message = "", ""
     if state.unreadable:
@@ -316,6 +317,9 @@ def _check_can_be_undone(state: RunState, step: str) -> None:
         reason, message = "RUN_NOT_ENDED", f"run {run} has not ended ({word}); cancel it first, then undo it"
     elif state.plan is None or state.goal.dry_run:
         reason, message = "NOTHING_DONE", f"run {run} has done nothing ({word}), so there is nothing to undo"
+    elif asked is not None and (asked.step, asked.dry_run) != (step, request.dry_run):
+        message = f"another undo of run {run} is going on; ask again when it has ended, or cancel it"
+        reason = "ANOTHER_UNDO"
     if reason:
         metadata = {"status": RunStatus.Name(state.status)}
         raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, reason, message, metadata=metadata)

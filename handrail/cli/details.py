@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from rich.cells import cell_len
 from rich.text import Text
 
+from core import failures
+from core.plan import is_compensation
 from handrail.cli.pen import BAD, DIM, Detail, Node, Pen
 from handrail.cli.text import clean, duration, pad, plural, value
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
@@ -55,7 +57,12 @@ def taken(step: run_service_pb2.StepState, pen: Pen) -> Iterator[Node]:
         yield Node(Text(f"{pen.glyphs.output} {value(step.output)}", style=DIM))
     told = {attempt.failure.message for attempt in step.attempts if attempt.HasField("failure")}
     if step.HasField("failure") and step.failure.message not in told:
-        yield Node(pen.sign("failed", BAD).append(f" {failure(step.failure)}", style=BAD))
+        # Of a compensation it is no doubt, but what went wrong.
+        code = (
+            "" if is_compensation(step.id) and step.failure.code == failures.IN_DOUBT else step.failure.code
+        )
+        why = event_pb2.Failure(code=code, message=step.failure.message)
+        yield Node(pen.sign("failed", BAD).append(f" {failure(why)}", style=BAD))
 
 
 def _attempt(attempt: run_service_pb2.Attempt, number: int, pen: Pen) -> Text:

@@ -15,6 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
+from core.plan import is_compensation
 from handrail.cli.details import failure
 from handrail.cli.pen import DIM
 from handrail.cli.text import clean, cut, duration, pad, value
@@ -75,7 +76,13 @@ def describe(event: event_pb2.Event) -> str:
 def _submit(body: event_pb2.Submit) -> str:
     goal = body.goal
     notes = [
-        name for name, given in (("dry run", goal.dry_run), ("with a plan", goal.HasField("plan"))) if given
+        name
+        for name, given in (
+            ("dry run", goal.dry_run),
+            ("with a plan", goal.HasField("plan")),
+            ("undone if it fails", goal.undo_on_failure),
+        )
+        if given
     ]
     if goal.HasField("deadline"):
         notes.append(f"until {clock(goal.deadline)}")
@@ -199,6 +206,8 @@ def _gate_opened(body: event_pb2.GateOpened) -> str:
     who = "a human" if body.quorum <= 1 else f"{body.quorum} humans"
     why = "; ".join(clean(reason.text) for reason in body.reasons)
     what = "may have happened, which is" if body.kind == event_pb2.GATE_KIND_DOUBT else "waits"
+    if body.kind == event_pb2.GATE_KIND_DOUBT and is_compensation(body.step):
+        what = "went wrong, which is"
     return f"{clean(body.step)}: gate {clean(body.gate)}: {call}{more} {what} for {who}: {why}"
 
 
@@ -207,6 +216,11 @@ def _gate_closed(body: event_pb2.GateClosed) -> str:
     by = f" by {', '.join(map(clean, body.approvers))}" if body.approvers else ""
     why = f": {clean(body.reason)}" if body.reason else ""
     return f"gate {clean(body.gate)}: {outcome}{by}{why}"
+
+
+def _in_doubt(body: event_pb2.InDoubt) -> str:
+    what = "went wrong" if is_compensation(body.step) else "in doubt"
+    return f"{clean(body.step)}: {what}, {clean(body.why)}"
 
 
 def _undo(body: event_pb2.Undo) -> str:
@@ -250,7 +264,7 @@ DESCRIPTIONS: Mapping[str, Callable[[Any], str]] = {
     "skipped": lambda body: f"{clean(body.step)}: skipped, {clean(body.reason)}",
     "step_failed": lambda body: f"{clean(body.step)}: failed, {failure(body.failure)}",
     "healed": _healed,
-    "in_doubt": lambda body: f"{clean(body.step)}: in doubt, {clean(body.why)}",
+    "in_doubt": _in_doubt,
     "proposal_refused": lambda body: f"{clean(body.attempt)}: refused: {_violations(body)}",
     "gate_opened": _gate_opened,
     "gate_closed": _gate_closed,

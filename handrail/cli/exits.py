@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     WAITING = 3
     REFUSED = 4
     UNAVAILABLE = 5
+    STAYS = 6
     INTERRUPTED = 130
 
 
@@ -35,6 +36,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.WAITING: "waiting for a human",
     ExitCode.REFUSED: "refused: no plan could be made of the goal, or the plan does not conform",
     ExitCode.UNAVAILABLE: "unavailable: the server or the broker cannot be reached or used",
+    ExitCode.STAYS: "in part: something stays that was to be undone",
     ExitCode.INTERRUPTED: "stopped by Ctrl-C; a run on a server goes on",
 }
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from rich.cells import cell_len
 from rich.text import Text
 
+from core.plan import is_compensation, undone_by
 from handrail.cli.pen import BAD, DIM, Pen
 from handrail.cli.server import Target
 from handrail.cli.text import clean, cut, exact, pad, plural, relaxed, size, wrap
@@ -46,6 +47,7 @@ _OUTCOMES: Mapping[int, tuple[str, str, str]] = {
 
 
 _SETTLED = {"happened": "settled as having happened", "repeat": "settled, to be done again"}
+_UNDO_SETTLED = {"happened": "settled as undone", "repeat": "settled, to be tried again", "denied": "left"}
 
 # --- words ---------------------------------------------------------------------------------------------
 
@@ -60,12 +62,19 @@ def is_doubt(gate: run_service_pb2.Gate) -> bool:
     return gate.what.kind == event_pb2.GATE_KIND_DOUBT
 
 
+def undoes(gate: run_service_pb2.Gate) -> str:
+    """Name what somebody tried to undo, where that went wrong; empty of other gates."""
+    step = gate.what.step
+    return _word(undone_by(step)) if is_doubt(gate) and is_compensation(step) else ""
+
+
 def outcome(gate: run_service_pb2.Gate) -> str:
     """Say what became of a gate: how it was closed, by whom, and why."""
     by = f" by {', '.join(map(_word, gate.closed.approvers))}" if gate.closed.approvers else ""
     why = f": {_word(gate.closed.reason)}" if gate.closed.reason else ""
     word = state_of(gate)
-    return f"{_SETTLED.get(word, word)}{by}{why}"
+    settled = _UNDO_SETTLED if undoes(gate) else _SETTLED
+    return f"{settled.get(word, word)}{by}{why}"
 
 
 def call(gate: run_service_pb2.Gate) -> str:
@@ -167,7 +176,8 @@ def closed_line(gate: run_service_pb2.Gate, pen: Pen) -> Text:
 
 def open_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator[Text]:
     """Return what a run that has stopped says of a gate: what waits, and how to decide."""
-    told = f"{_word(gate.what.step)} {_waits(gate)}: {call(gate)}"
+    what = "" if undoes(gate) else f"{_word(gate.what.step)} "
+    told = f"{what}{_waits(gate)}: {call(gate)}"
     yield Text(cut(told, max(pen.width, MIN_WIDTH) - 2, pen.glyphs), style=STYLE)
     yield Text(f"  gate {clean(gate.id)}, until {until(gate, pen.now_ns)}; {_approvals(gate)}", style=DIM)
     for command in commands(gate, target).values():
@@ -180,9 +190,9 @@ def commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]:
     deny = target.command("deny", name, "--reason", "why not")
     if is_doubt(gate):
         return {
-            "happened": target.command("approve", name, "--happened", *bound),
+            "undone" if undoes(gate) else "happened": target.command("approve", name, "--happened", *bound),
             "repeat": target.command("approve", name, "--repeat", *bound),
-            "give up": deny,
+            "leave it" if undoes(gate) else "give up": deny,
         }
     return {"approve": target.command("approve", name, *bound), "deny": deny}
 
@@ -192,7 +202,8 @@ def gate_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator
     page = _Page(max(pen.width, MIN_WIDTH), pen)
     reasons = _reasons(gate)
     why = f": {reasons[0]}" if len(reasons) == 1 else ""
-    told = cut(f"{tool(gate)} {_waits(gate)}{why}", page.width - 2, pen.glyphs)
+    what = "" if undoes(gate) else f"{tool(gate)} "
+    told = cut(f"{what}{_waits(gate)}{why}", page.width - 2, pen.glyphs)
     yield Text(f"{pen.glyphs.gated} {told}", style=f"bold {STYLE}")
     yield from page.field("goal", gate.goal)
     yield from page.field("for", f"{clean(gate.submitter) or 'somebody who gave no name'}, run {gate.run}")
@@ -220,12 +231,16 @@ def _who(gate: run_service_pb2.Gate) -> str:
 
 
 def _waits(gate: run_service_pb2.Gate) -> str:
+    if undoes(gate):
+        return f"undoing {undoes(gate)} went wrong, and waits for {_who(gate)}"
     if is_doubt(gate):
         return f"may or may not have happened, and waits for {_who(gate)}"
     return f"waits for {_who(gate)}"
 
 
 def _approvals(gate: run_service_pb2.Gate) -> str:
+    if undoes(gate):
+        return "somebody's word: it is undone, try it again, or leave it, which ends the undo"
     if is_doubt(gate):
         return "somebody's word: it happened, do it again, or give it up"
     needed = plural(max(1, gate.what.quorum), "approval")

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from handrail.cli.gate_text import gate_lines, is_doubt
+from handrail.cli.gate_text import gate_lines, is_doubt, undoes
 from handrail.cli.output import Output
 from handrail.cli.pen import Pen
 from handrail.cli.server import Target
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 QUESTION = "approve? [y]es, [n]o, [l]ater: "
 DOUBT = "did it happen? [y]es, [r]epeat it, [g]ive it up, [l]ater: "
+UNDO_DOUBT = "is it undone? [y]es, [r]epeat it, [g]ive it up, [l]ater: "
 WHY = "why not? (may be empty): "
 MAX_TRIES = 5
 """After so many answers that are none, later."""
@@ -78,6 +79,7 @@ class Gatekeeper:
         if self._ask is None:
             return None
         answers, question = (_DOUBT_ANSWERS, DOUBT) if doubt else (_ANSWERS, QUESTION)
+        question = UNDO_DOUBT if undoes(gate) else question
         for _ in range(MAX_TRIES):
             typed = await self._ask(question)
             if typed is None:

@@ -102,11 +102,13 @@ def approve(
     binding: Annotated[
         str, typer.Option("--binding", metavar="SHA", help="Only what was shown under this binding.")
     ] = "",
-    happened: Annotated[bool, typer.Option("--happened", help="Of a doubt: it did happen.")] = False,
+    happened: Annotated[
+        bool, typer.Option("--happened", help="Of a doubt: it did happen; of an undo: it is undone.")
+    ] = False,
     returned: Annotated[
         str, typer.Option("--output", metavar="JSON", help="With --happened: what the tool returned.")
     ] = "",
-    repeat: Annotated[bool, typer.Option("--repeat", help="Of a doubt: do it again.")] = False,
+    repeat: Annotated[bool, typer.Option("--repeat", help="Of a doubt or an undo: do it again.")] = False,
     name: options.As = None,
     project: options.Project = None,
     server: options.Server = None,
@@ -131,7 +133,10 @@ def deny(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Deny what waits at a gate, or give a doubt up; its step fails."""
+    """Deny what waits at a gate, or give a doubt up; its step fails.
+
+    Where an undo has gone wrong, that is left as it is, and the undo ends.
+    """
     _decide(find(server, project, data), gate, options.read_name(name), Said("deny", reason), "", json)
 
 
@@ -205,7 +210,9 @@ def _read_json(text: str) -> Any:
 
 
 def _decide(target: Target, text: str, name: str, said: Said, binding: str, as_json: bool) -> None:
+    from core.plan import is_compensation
     from handrail.cli.output import Output
+    from handrail.cli.summary import exit_code, undo_code
 
     output = Output(as_json=as_json)
 
@@ -220,7 +227,8 @@ def _decide(target: Target, text: str, name: str, said: Said, binding: str, as_j
             if connection.target.kind == "own":
                 # This stack ends with this command, and the run goes on with a stack only.
                 output.json(_told(gate, said, name, existed))
-                return await see_through(client, gate.run, connection, output, name=name)
+                code = undo_code if is_compensation(gate.what.step) else exit_code
+                return await see_through(client, gate.run, connection, output, name=name, code=code)
             return _tell(await _heard(client, gate, name), said, name, existed, target, output)
 
     finish(asyncio.run(work()))
@@ -262,9 +270,10 @@ def _check(gate: run_service_pb2.Gate, said: Said, name: str, binding: str, targ
 
 async def _send(client: Client, gate: run_service_pb2.Gate, said: Said, name: str, output: Output) -> bool:
     """Say what is decided on, and decide."""
-    from handrail.cli.gate_text import call
+    from handrail.cli.gate_text import call, undoes
 
-    output.line(f"{_VERBS[said.word]}: {call(gate)}")
+    verbs = {**_VERBS, "happened": f"settling, {undoes(gate)} is undone"} if undoes(gate) else _VERBS
+    output.line(f"{verbs[said.word]}: {call(gate)}")
     binding = gate.what.binding
     if said.word in ("happened", "repeat"):
         happened = said.word == "happened"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from core import failures
 from core.hindsight import Asked, asked
 from core.policy import Ruling
 from core.ports import Record
@@ -40,7 +41,12 @@ def explain(run: str, step: str, target: Target, project: Path | None, output: O
     policy = load(project or Path()).policy
     state, found = _recall(run, target, policy)
     about = [one for one in found if step in (one.step, state.instances[one.step].step)]
-    refused = [i for i in state.instances.values() if step in (i.id, i.step) and i.failure is not None]
+    # What a compensation was refused for is in a doubt: a human says what becomes of it.
+    refused = [
+        one
+        for one in state.instances.values()
+        if step in (one.id, one.step) and (one.failure is not None or one.settled == "in_doubt")
+    ]
     if not about and not refused:
         raise CommandError(
             f"The rules were not asked about {step!r:.80} in {run}.",
@@ -54,10 +60,9 @@ def explain(run: str, step: str, target: Target, project: Path | None, output: O
         )
         output.lines(_explained(one, state, ruling, policy))
     for instance in refused:
-        failure = instance.failure
-        if failure is not None:
-            output.json({"step": instance.id, "failed": {"code": failure.code, "message": failure.message}})
-            output.line(f"{clean(instance.id)} failed: {clean(failure.code)}: {clean(failure.message)}")
+        failure = instance.failure or event_pb2.Failure(code=failures.IN_DOUBT, message=instance.reason)
+        output.json({"step": instance.id, "failed": {"code": failure.code, "message": failure.message}})
+        output.line(f"{clean(instance.id)} failed: {clean(failure.code)}: {clean(failure.message)}")
     if any(gate.opened.policy != policy.version for gate in state.gates.values()):
         output.note("the rules or people have changed since: these are the answers of now")
 

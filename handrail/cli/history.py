@@ -19,7 +19,7 @@ MAX_LISTED = 1_000
 
 def list_runs(
     status: Annotated[
-        str, typer.Option("--status", metavar="STATUS", help="Only these: running, done, failed, waiting ...")
+        str, typer.Option("--status", metavar="STATUS", help="Only these: running, done, failed, undone ...")
     ] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=MAX_LISTED, help="At most so many.")] = 20,
     project: options.Project = None,

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from handrail.cli import doctor, gates, history, init, options, policy, runs, tools, trace, up
+from handrail.cli import doctor, gates, history, init, options, policy, runs, tools, trace, undo, up
 from handrail.cli.exits import EPILOG, CommandError, ExitCode, debugging, explain
 
 JSON_FLAG = "--json"
@@ -61,6 +61,7 @@ app.command("show")(history.show)
 app.command("log")(history.log)
 app.command("replay")(history.replay)
 app.command("trace")(trace.trace)
+app.command("undo")(undo.undo)
 app.command("cancel")(runs.cancel)
 app.command("pause")(runs.pause)
 app.command("resume")(runs.resume)

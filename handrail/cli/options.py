@@ -63,6 +63,16 @@ Plan = Annotated[
     Path | None,
     typer.Option("--plan", metavar="FILE", help="A plan of your own (YAML or JSON); no planner is asked."),
 ]
+UndoOnFailure = Annotated[
+    bool, typer.Option("--undo-on-failure", help="If it fails, take back what it did before it ends.")
+]
+Step = Annotated[
+    str,
+    typer.Option("--step", metavar="STEP", help="Only this step, or an item of it, and what rests on it."),
+]
+Approve = Annotated[
+    bool, typer.Option("--approve", help="Approve every gate of the run as yourself, unasked.")
+]
 Deadline = Annotated[
     str | None,
     typer.Option("--deadline", metavar="TIME", help="30s, 2m, 1h, or a time as 2030-01-31T15:00:00Z."),

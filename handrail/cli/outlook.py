@@ -15,11 +15,11 @@ MAX_STEPS_NAMED = 8
 _READS = (tool_pb2.EFFECT_UNSPECIFIED, tool_pb2.EFFECT_READ)
 
 
-def foreseen(step: run_service_pb2.StepState, pen: Pen) -> Iterator[Node]:
-    """Say of a step what the rules make of it, whether it can be undone, and whose data it rests on."""
+def foreseen(step: run_service_pb2.StepState, pen: Pen, *, lasting: bool = True) -> Iterator[Node]:
+    """Say of a step what the rules make of it and whose data it rests on; with `lasting`, what undoes it."""
     for one in step.outlook:
         tool = f"{clean(one.tool)}: " if len(step.outlook) > 1 else ""
-        found = [*_ruled(one, pen), *_lasting(one, pen)]
+        found = [*_ruled(one, pen), *(_lasting(one, pen) if lasting else ())]
         for sign, text, style in found:
             yield Node(Text(f"{sign} {tool}{text}", style=style))
 

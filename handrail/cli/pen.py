@@ -29,6 +29,7 @@ STEP_STYLES: dict[int, tuple[str, str, str]] = {
     _S.STEP_STATUS_IN_DOUBT: ("in_doubt", "in doubt", "magenta"),
     _S.STEP_STATUS_CANCELLED: ("cancelled", "cancelled", "dim"),
     _S.STEP_STATUS_GATED: ("gated", "waiting for you", "magenta"),
+    _S.STEP_STATUS_UNDONE: ("undone", "undone", "yellow"),
 }
 """Of each state of a step: the name of its sign, its words, its style."""
 
@@ -44,6 +45,8 @@ RUN_STYLES: dict[int, tuple[str, str, str]] = {
     event_pb2.RUN_STATUS_REFUSED: ("failed", "refused", "yellow"),
     event_pb2.RUN_STATUS_CANCELLED: ("cancelled", "cancelled", "yellow"),
     event_pb2.RUN_STATUS_UNREADABLE: ("warning", "unreadable", "red"),
+    event_pb2.RUN_STATUS_UNDOING: ("running", "undoing", "cyan"),
+    event_pb2.RUN_STATUS_UNDONE: ("undone", "undone", "yellow"),
 }
 """The same of each state of a run."""
 

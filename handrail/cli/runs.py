@@ -21,6 +21,7 @@ from handrail.cli.server import Connection, Target, connect, find, with_client
 if TYPE_CHECKING:
     from handrail.cli.output import Output
     from handrail.client import Client
+    from handrail.v1 import run_service_pb2
 
 CANCEL_WAIT_S = 60.0
 
@@ -35,9 +36,8 @@ def run(
     deadline: options.Deadline = None,
     request_id: options.RequestId = None,
     name: options.As = None,
-    approve: Annotated[
-        bool, typer.Option("--approve", help="Approve every gate of the run as yourself, unasked.")
-    ] = False,
+    approve: options.Approve = False,
+    undo_on_failure: options.UndoOnFailure = False,
     server: options.Server = None,
     data: options.Data = None,
     json: options.Json = False,
@@ -50,7 +50,7 @@ def run(
 
     output = Output(as_json=json)
     target = find(server, project, data)
-    given = _given(context, plan, deadline, request_id, dry_run, name)
+    given = _given(context, plan, deadline, request_id, dry_run, name, undo_on_failure)
     if approve:
         output.note(f"--approve: {given['submitter']} approves every gate of this run, unasked")
 
@@ -84,6 +84,7 @@ def submit(
     deadline: options.Deadline = None,
     request_id: options.RequestId = None,
     name: options.As = None,
+    undo_on_failure: options.UndoOnFailure = False,
     project: options.Project = None,
     server: options.Server = None,
     data: options.Data = None,
@@ -101,7 +102,7 @@ def submit(
             next="Start one with `handrail up`, name one with --server, or use `handrail run`.",
             code=ExitCode.UNAVAILABLE,
         )
-    given = _given(context, plan, deadline, request_id, dry_run, name)
+    given = _given(context, plan, deadline, request_id, dry_run, name, undo_on_failure)
 
     async def work() -> None:
         async with connect(target) as client:
@@ -152,7 +153,10 @@ def cancel(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Cancel a run: what is in flight finishes or is resolved."""
+    """Cancel a run: what is in flight finishes or is resolved.
+
+    Of a run that is being undone it is the undo that ends.
+    """
     target = find(server, project, data)
 
     async def work(client: Client) -> None:
@@ -206,6 +210,7 @@ def _given(
     request_id: str | None,
     dry_run: bool,
     name: str | None,
+    undo_on_failure: bool,
 ) -> dict[str, Any]:
     """Return what goes with a goal, as `Client.submit` takes it."""
     return {
@@ -215,6 +220,7 @@ def _given(
         "request_id": request_id,
         "dry_run": dry_run,
         "submitter": options.read_name(name),
+        "undo_on_failure": undo_on_failure,
     }
 
 
@@ -228,17 +234,18 @@ async def see_through(
     approve: bool = False,
     after: int = 0,
     goal: str = "",
+    note: str = "cancelling: what is in flight finishes first; Ctrl-C again leaves at once",
+    code: Callable[[run_service_pb2.Run], ExitCode] | None = None,
 ) -> ExitCode:
-    """Watch a run to its end, show how it ended, and return what that means.
+    """Watch a run to its end, show how it ended, and return what that means (by `code`, if there is one).
 
-    At a gate `name` is asked on a terminal, or approves unasked.
+    At a gate `name` is asked on a terminal, or approves unasked. Ctrl-C is answered with `note`.
     """
     from handrail.cli.gatekeeper import Gatekeeper
     from handrail.cli.summary import draw_run, exit_code
     from handrail.cli.terminal import can_ask, on_terminal
     from handrail.cli.watching import Watch
 
-    note = "cancelling: what is in flight finishes first; Ctrl-C again leaves at once"
     polite = connection.target.kind == "own"
     again = None if connection.target.kind == "server" else connection.again
     keeper = None
@@ -255,7 +262,7 @@ async def see_through(
         output.note(
             f"`{command}` goes on with it" if target.kind == "own" else f"it goes on; `{command}` shows it"
         )
-    return ExitCode.INTERRUPTED if watching.left else exit_code(seen)
+    return ExitCode.INTERRUPTED if watching.left else (code or exit_code)(seen)
 
 
 def finish(code: ExitCode) -> None:

@@ -17,6 +17,7 @@ from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Pen
 from handrail.cli.server import Target
 from handrail.cli.text import clean, duration, plural
 from handrail.cli.tree import counts, draw, elapsed_ns
+from handrail.cli.undo_text import outcome
 from handrail.v1 import event_pb2, run_service_pb2
 
 MAX_STEPS_NAMED = 5
@@ -32,6 +33,7 @@ _EXIT_CODES: dict[int, ExitCode] = {
     _E.RUN_STATUS_UNREADABLE: ExitCode.FAILED,
     _E.RUN_STATUS_WAITING: ExitCode.WAITING,
     _E.RUN_STATUS_REFUSED: ExitCode.REFUSED,
+    _E.RUN_STATUS_UNDONE: ExitCode.DONE,
 }
 _TROUBLED = (run_service_pb2.STEP_STATUS_FAILED, run_service_pb2.STEP_STATUS_IN_DOUBT)
 
@@ -39,6 +41,15 @@ _TROUBLED = (run_service_pb2.STEP_STATUS_FAILED, run_service_pb2.STEP_STATUS_IN_
 def exit_code(run: run_service_pb2.Run) -> ExitCode:
     """Return what the end of a run means for the command that watched it."""
     return _EXIT_CODES.get(run.status, ExitCode.INTERRUPTED)
+
+
+def undo_code(run: run_service_pb2.Run) -> ExitCode:
+    """Return what the end of an undo means for the command that watched it."""
+    if run.status in (_E.RUN_STATUS_WAITING, _E.RUN_STATUS_UNREADABLE):
+        return exit_code(run)
+    if not run.undo.ended:
+        return ExitCode.INTERRUPTED
+    return ExitCode.STAYS if run.undo.stays or run.undo.HasField("failure") else ExitCode.DONE
 
 
 def ending(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
@@ -51,7 +62,8 @@ def ending(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]
         figures.append(duration(took_ns))
     line = pen.sign(name, style).append(f" {words}", style=f"bold {style}")
     yield line.append(f"  {', '.join(figures)}  {clean(run.id)}", style=DIM)
-    for text in (*_happened(run), *needs(run), *_decided(run, pen), *_next(run, target, pen)):
+    undone = outcome(run, target, pen)
+    for text in (*_happened(run), *needs(run), *_decided(run, pen), *undone, *_next(run, target, pen)):
         yield Text("  ").append_text(text)
 
 
@@ -115,7 +127,7 @@ def _next(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
     log = f"`{target.command('log', clean(run.id))}`"
     advice = {
         _E.RUN_STATUS_FAILED: f"{log} shows every event",
-        _E.RUN_STATUS_CANCELLED: f"`{target.command('show', clean(run.id))}` shows what had been done",
+        _E.RUN_STATUS_CANCELLED: _taking_back(run, target),
         _E.RUN_STATUS_REFUSED: "nothing was done; say it as a playbook does, or submit a plan with --plan",
         _E.RUN_STATUS_WAITING: f"an effect may have happened: look at the system itself; {log} says more",
         _E.RUN_STATUS_UNREADABLE: "a newer Handrail wrote this run: upgrade this one to go on",
@@ -125,3 +137,10 @@ def _next(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
     in_doubt = any(step.status == run_service_pb2.STEP_STATUS_IN_DOUBT for step in run.steps)
     if text and (run.status != _E.RUN_STATUS_WAITING or in_doubt):
         yield Text(text, style="cyan")
+
+
+def _taking_back(run: run_service_pb2.Run, target: Target) -> str:
+    """Say how to see what a cancelled run had done, and how to take it back."""
+    show, undo = (target.command(name, clean(run.id)) for name in ("show", "undo"))
+    told = f"`{show}` shows what had been done"
+    return told if run.HasField("undo") else f"{told}; `{undo}` takes it back"

@@ -43,6 +43,7 @@ class Glyphs:
     in_doubt: str = "?"
     gated: str = "◆"
     cancelled: str = "⊘"
+    undone: str = "↶"
     warning: str = "!"
     output: str = "→"
     ellipsis: str = "…"
@@ -66,6 +67,7 @@ ASCII = Glyphs(
     in_doubt="?",
     gated="#",
     cancelled="/",
+    undone="<",
     output="->",
     ellipsis="...",
     times="x",
@@ -79,7 +81,7 @@ ASCII = Glyphs(
 def glyphs_for(stream: IO[str]) -> Glyphs:
     """Return the signs that a stream's encoding can carry."""
     try:
-        "✓●◐↻○✗⊘◆→…×·├└│".encode(getattr(stream, "encoding", None) or "ascii")
+        "✓●◐↻○✗⊘↶◆→…×·├└│".encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
         return ASCII
     return UNICODE

@@ -14,10 +14,12 @@ from itertools import groupby
 from rich.cells import cell_len
 from rich.text import Text
 
+from core.plan import is_compensation
 from handrail.cli.details import planned, taken, took_ns
 from handrail.cli.outlook import foreseen
 from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Node, Pen, hang
 from handrail.cli.text import clean, cut, duration, pad, plural
+from handrail.cli.undo_text import heading
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
 MAX_ITEMS_SHOWN = 5
@@ -42,7 +44,7 @@ _URGENCY = {
         )
     )
 }
-_QUIET = (_S.STEP_STATUS_DONE, _S.STEP_STATUS_SKIPPED)
+_QUIET = (_S.STEP_STATUS_DONE, _S.STEP_STATUS_SKIPPED, _S.STEP_STATUS_UNDONE)
 # What the sign says, or the line below.
 _WORDLESS = (_S.STEP_STATUS_DONE, _S.STEP_STATUS_PENDING, _S.STEP_STATUS_GATED)
 _FOLDABLE = (*_QUIET, _S.STEP_STATUS_PENDING, _S.STEP_STATUS_CANCELLED)
@@ -63,6 +65,8 @@ def draw(run: run_service_pb2.Run, pen: Pen, *, height: int = 0) -> list[Text]:
 
 
 def _lines(run: run_service_pb2.Run, pen: Pen) -> Iterator[Text]:
+    # An undo goes on when its run has ended.
+    undoing = pen
     if run.HasField("ended"):
         pen = replace(pen, now_ns=run.ended.ToNanoseconds())
     yield Text(cut(clean(run.goal) or "(no text)", pen.width, pen.glyphs), style="bold")
@@ -71,6 +75,9 @@ def _lines(run: run_service_pb2.Run, pen: Pen) -> Iterator[Text]:
     if nodes:
         yield Text("")
     yield from hang(nodes, Text(""), pen)
+    if run.HasField("undo"):
+        yield Text("")
+        yield from undo_lines(run.undo, undoing)
 
 
 def status_line(run: run_service_pb2.Run, pen: Pen) -> Text:
@@ -78,6 +85,8 @@ def status_line(run: run_service_pb2.Run, pen: Pen) -> Text:
     name, words, style = RUN_STYLES.get(run.status, RUN_STYLES[0])
     line = pen.sign(name, style).append(f" {words}", style=style)
     parts = ["dry run"] if run.dry_run else []
+    if run.undo_on_failure:
+        parts.append("undoes itself if it fails")
     if run.plan.origin:
         parts.append(clean(run.plan.origin))
     steps = [step for step in run.steps if "-" not in step.id]
@@ -108,6 +117,26 @@ def counts(run: run_service_pb2.Run) -> tuple[int, int, int]:
     steps = sum(step.id not in expanded for step in run.steps)
     acts = (a for s in run.steps for a in s.attempts if a.kind == event_pb2.ACTION_KIND_ACT and not a.revoked)
     return steps, sum(1 for _ in acts), sum(len(step.heals) for step in run.steps)
+
+
+# --- the undo -------------------------------------------------------------------------------------------
+
+
+def undo_lines(undo: run_service_pb2.UndoState, pen: Pen) -> Iterator[Text]:
+    """Return the lines of an undo: who wants it, and every compensation."""
+    calls = {one.step.id: one.step for one in undo.compensations}
+    columns = Columns.fit(undo.steps, pen)
+    nodes: list[Node] = []
+    for step in undo.steps:
+        below: list[Node] = []
+        if step.id in calls and (undo.dry_run or pen.detail == Detail.FULL):
+            below += planned(calls[step.id], pen)
+        below += foreseen(step, pen, lasting=False)
+        if pen.detail >= Detail.NORMAL or step.status not in _QUIET:
+            below += taken(step, pen)
+        nodes.append(Node(columns.line(step, pen), below))
+    yield heading(undo, pen)
+    yield from hang(nodes, Text(""), pen)
 
 
 # --- steps -------------------------------------------------------------------------------------------
@@ -183,6 +212,8 @@ class Columns:
             line.append("  " + pad(cut(_tool(step, pen), self.tool, pen.glyphs), self.tool), style=DIM)
         spent_ns = took_ns((a for each in items or (step,) for a in each.attempts), pen.now_ns)
         line.append("  " + (duration(spent_ns) if spent_ns else "").rjust(TIME_CELLS), style=DIM)
+        if step.status == _S.STEP_STATUS_IN_DOUBT and is_compensation(step.id):
+            words = "went wrong"
         notes = [] if step.status in _WORDLESS else [words]
         if items:
             notes = [_tally(items)]

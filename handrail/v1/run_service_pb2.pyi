@@ -190,6 +190,7 @@ class Run(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
     UNDO_FIELD_NUMBER: _builtins.int
+    UNDO_ON_FAILURE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     goal: _builtins.str
     status: _event_pb2.RunStatus.ValueType
@@ -198,6 +199,8 @@ class Run(_message.Message):
     cursor: _builtins.str
     """Where a watch can go on."""
     dry_run: _builtins.bool
+    undo_on_failure: _builtins.bool
+    """If it fails, what it has done is undone before it ends."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepState]: ...
     @_builtins.property
@@ -233,10 +236,11 @@ class Run(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         gates: _abc.Iterable[Global___Gate] | None = ...,
         undo: Global___UndoState | None = ...,
+        undo_on_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "plan", b"plan", "submitted", b"submitted", "undo", b"undo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,6 +260,7 @@ class UndoState(_message.Message):
     STAYS_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    COMPENSATIONS_FIELD_NUMBER: _builtins.int
     submitter: _builtins.str
     reason: _builtins.str
     dry_run: _builtins.bool
@@ -272,6 +277,10 @@ class UndoState(_message.Message):
     def failure(self) -> _event_pb2.Failure:
         """Why something is left that was to be undone."""
 
+    @_builtins.property
+    def compensations(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Compensation]:
+        """What it is to do, with arguments, in the order of beginning."""
+
     def __init__(
         self,
         *,
@@ -283,10 +292,11 @@ class UndoState(_message.Message):
         stays: _abc.Iterable[_event_pb2.Stays] | None = ...,
         ended: _builtins.bool = ...,
         failure: _event_pb2.Failure | None = ...,
+        compensations: _abc.Iterable[_event_pb2.Compensation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "reason", b"reason", "stays", b"stays", "step", b"step", "steps", b"steps", "submitter", b"submitter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensations", b"compensations", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "reason", b"reason", "stays", b"stays", "step", b"step", "steps", b"steps", "submitter", b"submitter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -751,7 +761,7 @@ class UndoRunResponse(_message.Message):
     EXISTED_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     existed: _builtins.bool
-    """An undo was going on already."""
+    """The same had been asked for, and was going on."""
     @_builtins.property
     def state(self) -> Global___Run:
         """The run as it was when the wait was over. Unset without a wait, or while too many wait already."""

@@ -127,7 +127,7 @@ class RunServiceServicer:
 
     def UndoRun(self, request, context):
         """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
-        ended. While one undo goes on, no other is begun.
+        ended. While one undo goes on, no other is begun: asking for the same is joining it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

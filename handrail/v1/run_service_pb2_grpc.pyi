@@ -45,7 +45,7 @@ class RunServiceStub:
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
     UndoRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.UndoRunRequest, _run_service_pb2.UndoRunResponse]
     """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
-    ended. While one undo goes on, no other is begun.
+    ended. While one undo goes on, no other is begun: asking for the same is joining it.
     """
 
 @_typing.type_check_only
@@ -65,7 +65,7 @@ class RunServiceAsyncStub(RunServiceStub):
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
     UndoRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.UndoRunRequest, _run_service_pb2.UndoRunResponse]  # type: ignore[assignment]
     """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
-    ended. While one undo goes on, no other is begun.
+    ended. While one undo goes on, no other is begun: asking for the same is joining it.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -130,7 +130,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.UndoRunResponse, _abc.Awaitable[_run_service_pb2.UndoRunResponse]]:
         """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
-        ended. While one undo goes on, no other is begun.
+        ended. While one undo goes on, no other is begun: asking for the same is joining it.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -141,6 +141,21 @@ def test_a_failed_run_undoes_itself_if_its_goal_says_so() -> None:
     assert play.view.undo.ended
 
 
+def test_a_run_that_is_too_late_undoes_itself_too() -> None:
+    play = paid({"id": "look", "tool": "look", "after": ["pay"]}, undo_on_failure=True, deadline_s=10)
+    play.tick(60)
+    play.done("look-a1")
+    assert play.status == "undoing"
+    assert acted(play, "undo-pay-a1", None).status == "failed"
+    assert play.view.failure.code == failures.DEADLINE
+
+
+def test_a_run_that_undoes_itself_can_be_stopped() -> None:
+    play = paid(BOOK, undo_on_failure=True).intent("book-a1").failed("book-a1").cancel()
+    assert play.status == "failed"
+    assert play.view.undo.failure.code == failures.CANCELLED
+
+
 def test_a_cancelled_run_is_undone_when_somebody_asks() -> None:
     play = paid(BOOK).cancel()
     assert play.status == "cancelled"
@@ -246,6 +261,28 @@ def test_an_undo_that_is_cancelled_finishes_what_it_began_and_nothing_more() -> 
     assert play.state.instances["undo-book"].attempts[0].revoked
 
 
+def test_an_undo_can_be_paused() -> None:
+    play = undo(booked()).intent("undo-book-a1").pause()
+    assert play.status == "paused"
+    play.output("undo-book-a1", None).verdict("undo-book-a1")
+    assert len(asked(play)) == 1
+    acted(play.resume(), "undo-pay-a1", None)
+    assert play.status == "undone"
+
+
+def test_a_run_that_was_cancelled_while_it_was_paused_is_undone_at_once() -> None:
+    play = undo(paid(BOOK).pause().cancel())
+    assert play.status == "undoing"
+
+
+def test_what_an_undo_is_to_do_is_shown_with_its_arguments() -> None:
+    for dry_run in (True, False):
+        seen = undo(booked(), dry_run=dry_run).view.undo
+        calls = [(one.undoes, one.step.tool, one.step.arguments) for one in seen.compensations]
+        assert [(undoes, tool) for undoes, tool, _ in calls] == [("book", "unbook"), ("pay", "unpay")]
+        assert calls[1][2]["id"].constant.json == "7"
+
+
 def test_cancelled_and_approved_at_once_only_one_comes_of_it() -> None:
     play = undo(paid(policy=asking("unpay"))).cancel().decide("bo")
     assert play.status == "done"
@@ -281,8 +318,13 @@ def test_each_item_of_a_fan_out_is_undone() -> None:
     assert [name for name, _ in asked(play)] == ["undo-book-a1"]
     acted(play, "undo-book-a1", None)
     assert [name for name, _ in asked(play)][1:] == ["undo-pays-1-a1", "undo-pays-0-a1"]
-    acted(acted(play, "undo-pays-1-a1", None), "undo-pays-0-a1", None)
+    acted(play, "undo-pays-1-a1", None)
+    of_pays = {step.id: step.status for step in play.view.steps if step.id.startswith("pays")}
+    done = run_service_pb2.STEP_STATUS_DONE
+    assert of_pays == {"pays": done, "pays-0": done, "pays-1": UNDONE}
+    acted(play, "undo-pays-0-a1", None)
     assert play.status == "undone"
+    assert {step.status for step in play.view.steps if step.id.startswith("pays")} == {UNDONE}
 
 
 def test_an_effect_that_was_refuted_happened_all_the_same() -> None:

@@ -33,6 +33,7 @@ def test_the_codes_are_the_documented_ones() -> None:
         "WAITING": 3,
         "REFUSED": 4,
         "UNAVAILABLE": 5,
+        "STAYS": 6,
         "INTERRUPTED": 130,
     }
     assert set(MEANINGS) == set(ExitCode)

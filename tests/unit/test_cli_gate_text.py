@@ -29,8 +29,11 @@ from handrail.cli.gate_text import (
 )
 from handrail.cli.pen import Pen
 from handrail.cli.text import ASCII, Glyphs, clean
-from handrail.v1 import plan_pb2, run_service_pb2
+from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
+from tests.policies import asking
+from tests.scenarios.test_undo import paid, undo
 from tests.unit.gate_samples import HOUR_NS, NOW_NS, RUN, TARGET, E, closed, gate, item
+from tests.unit.undo_samples import stuck
 
 EVIL = (
     "\x1b[2J\x1b[1;1H\u202eapproved\u2066\r\nbinding  000000000000\u2028"
@@ -248,3 +251,38 @@ def test_sentences() -> None:
     assert sentence("it cannot be undone") == "It cannot be undone."
     assert sentence("Is it?") == "Is it?"
     assert sentence("\x1b[2J") == "No reason is given."
+
+
+# --- undo ----------------------------------------------------------------------------------------------
+
+
+def test_a_compensation_that_went_wrong_is_asked_about_as_such() -> None:
+    (made,) = stuck().view.gates
+    name = made.id
+    lines = shown(made)
+    assert lines[0] == "◆ undoing book went wrong, and waits for a human: it broke"
+    assert "  for       ines, run r0-scenario01" in lines
+    assert "  step      undo-book" in lines
+    assert (
+        "  needs     somebody's word: it is undone, try it again, or leave it, which ends the undo" in lines
+    )
+    told = commands(made, TARGET)
+    assert list(told) == ["undone", "repeat", "leave it"]
+    assert told["undone"].startswith(f"handrail approve {name} --happened --binding ")
+    waiting = [line.plain for line in open_lines(made, TARGET, Pen(now_ns=NOW_NS))]
+    assert waiting[0] == "undoing book went wrong, and waits for a human: unbook(day=3, was=1)"
+    assert not any("may or may not have happened" in line for line in (*lines, *waiting))
+
+
+def test_what_became_of_it_is_said_as_of_an_undo() -> None:
+    happened, repeat = event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT
+    assert outcome(stuck().decide("bob", choice=happened).view.gates[0]) == "settled as undone by bob"
+    assert outcome(stuck().decide("bob", choice=repeat).view.gates[0]) == "settled, to be tried again by bob"
+    left_it = stuck().decide("bob", deny=True, reason="it is fine").view.gates[0]
+    assert outcome(left_it) == "left by bob: it is fine"
+
+
+def test_a_compensation_that_must_be_approved_is_a_gate_like_any_other() -> None:
+    (made,) = undo(paid(policy=asking("unpay"))).view.gates
+    assert shown(made)[0].startswith("◆ unpay waits for a human")
+    assert list(commands(made, TARGET)) == ["approve", "deny"]

@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from handrail.cli import gatekeeper, watching
-from handrail.cli.gatekeeper import QUESTION, WHY, Answer, Gatekeeper
+from handrail.cli.gatekeeper import QUESTION, UNDO_DOUBT, WHY, Answer, Gatekeeper
 from handrail.cli.output import Output
 from handrail.cli.terminal import Ask, can_ask, on_terminal
 from handrail.cli.watching import Watch
@@ -25,6 +25,7 @@ from handrail.errors import FailedPrecondition
 from handrail.v1 import plan_pb2, run_service_pb2
 from tests.unit.gate_samples import RUN, TARGET, E, gate, item, opened
 from tests.unit.test_cli_watching import FakeClient, event, until
+from tests.unit.undo_samples import responses, stuck
 
 PLAN = plan_pb2.Plan(origin="client", steps=[plan_pb2.Step(id="tell", tool="send_email")])
 SUBMIT = event(1, "cmd.submit", submit=E.Submit(goal=E.Goal(text="tell ada", submitter="ada")))
@@ -282,6 +283,28 @@ async def test_without_a_gatekeeper_the_watch_ends_at_the_gate() -> None:
     async with asyncio.timeout(5):
         seen = await Watch(fake, RUN, Output(), polite=True, note="").follow()
     assert seen.status == E.RUN_STATUS_WAITING
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"), [(["y"], "happened"), (["r"], "repeat"), (["g", "it is fine"], "deny"), (["l"], None)]
+)
+async def test_an_undo_that_went_wrong_is_asked_about_as_such(typed: list[str], sent: str | None) -> None:
+    typist = Typist(*typed)
+    keeper = Gatekeeper(Output(), "ada", lambda: TARGET, ask=typist.ask)
+    said = await keeper.answer(stuck().view.gates[0])
+    assert (said.word if said is not None else None) == sent
+    assert typist.questions[0] == UNDO_DOUBT
+    # With --approve nobody says for others what became of something.
+    unasked = Gatekeeper(Output(), "ada", lambda: TARGET, approve=True, ask=None)
+    assert await unasked.answer(stuck().view.gates[0]) is None
+
+
+async def test_whoever_watches_is_asked_at_the_gates_of_an_undo() -> None:
+    client = GatedRun(*responses(stuck()))
+    typist = Typist("l")
+    seen = await follow(watch(client, typist.ask))
+    assert seen.status == E.RUN_STATUS_WAITING
+    assert typist.questions == [UNDO_DOUBT]
 
 
 # --- the terminal --------------------------------------------------------------------------------------

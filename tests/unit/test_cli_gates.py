@@ -16,8 +16,10 @@ from handrail import errors
 from handrail.cli import gates, options, runs, server
 from handrail.cli.exits import ExitCode
 from handrail.cli.main import app
+from handrail.cli.summary import exit_code, undo_code
 from handrail.v1 import run_service_pb2
 from tests.unit.gate_samples import RUN, E, FakeGates, closed, gate
+from tests.unit.undo_samples import stuck
 
 SERVER = ["--server", "127.0.0.1:1"]
 GATE = f"{RUN}-g1"
@@ -342,8 +344,36 @@ def test_on_a_stack_of_its_own_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(gates, "see_through", see_through)
     result = runner.invoke(app, ["approve", GATE, "--as", "bob"])
     assert result.exit_code == code
-    assert seen == [(fake, RUN, {"name": "bob"})]
+    assert seen == [(fake, RUN, {"name": "bob", "code": exit_code})]
     assert fake.decided[0]["by"] == "bob"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["approve", "--happened"], "settling, book is undone: unbook(day=3, was=1)"),
+        (["approve", "--repeat"], "settling, to be done again: unbook(day=3, was=1)"),
+        (["deny"], "denying: unbook(day=3, was=1)"),
+    ],
+)
+def test_an_undo_that_went_wrong_is_decided_like_a_doubt(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], told: str
+) -> None:
+    (made,) = stuck().view.gates
+    fake = serve(monkeypatch, made)
+    seen: list[Any] = []
+
+    async def see_through(*_: Any, **options: Any) -> ExitCode:
+        seen.append(options["code"])
+        return ExitCode.DONE
+
+    monkeypatch.setattr(gates, "see_through", see_through)
+    result = runner.invoke(app, [given[0], made.id, *given[1:], "--as", "bob"])
+    assert result.exit_code == 0, result.stderr
+    assert told in result.stdout
+    assert fake.decided[0]["by"] == "bob"
+    # What it ends with is what came of the undo, and not of the run.
+    assert seen == [undo_code]
 
 
 # --- who -----------------------------------------------------------------------------------------------

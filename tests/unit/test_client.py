@@ -39,7 +39,10 @@ def test_a_goal_is_made_of_ordinary_values() -> None:
         ceiling="draft",
         budget={"max_steps": 5},
         dry_run=True,
+        undo_on_failure=True,
     )
+    assert found.undo_on_failure
+    assert not made().undo_on_failure
     assert found.plan.steps[0].tool == "get_order"
     assert found.context.json == '{"a":"ü","b":[1]}'
     assert (found.ceiling, found.budget.max_steps, found.dry_run) == (tool_pb2.PERMISSION_DRAFT, 5, True)
