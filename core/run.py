@@ -176,6 +176,9 @@ def _counts(state: RunState, arm: str, body: Any) -> bool:
         return arm in ("undo_planned", "cancel")
     if arm in ("cancel", "pause", "resume", "undo_ended"):
         return True
+    if arm == "undo":
+        # Not even one that names a compensation: while one undo goes on, no other is begun.
+        return False
     if arm == "gate_opened":
         return all(is_compensation(item.step) for item in body.items)
     if arm in ("gate_closed", "decide"):

@@ -327,3 +327,27 @@ def test_neither_the_deadline_nor_the_budget_of_the_run_binds_its_undo() -> None
     action = play.state.instances["undo-pay"].attempts[0].action
     assert action is not None
     assert action.timeout.ToSeconds() == 5
+
+
+@pytest.mark.parametrize("step", ["", "pay", "undo-book"])
+def test_while_one_undo_goes_on_no_other_is_begun(step: str) -> None:
+    play = undo(undo(booked()).intent("undo-book-a1"), step)
+    assert play.state.strays == 1
+    assert play.status == "undoing"
+    play.output("undo-book-a1", None).verdict("undo-book-a1")
+    assert acted(play, "undo-pay-a1", None).status == "undone"
+
+
+def test_a_gate_of_an_undo_that_was_stopped_is_not_asked_about_again() -> None:
+    play = undo(booked()).intent("undo-book-a1").failed("undo-book-a1")
+    assert [gate.what.gate for gate in play.view.gates] == ["g1"]
+    play.cancel()
+    assert play.status == "done"
+    undo(play)
+    assert play.status == "undoing"
+    play.intent("undo-book-a2").failed("undo-book-a2")
+    assert play.status == "waiting"
+    assert [gate.opened.gate for gate in play.state.open_gates] == ["g2"]
+    # Nothing waits any more where somebody was asked before.
+    play.decide("bo", gate="g1", choice=event_pb2.GATE_CHOICE_HAPPENED)
+    assert play.status == "waiting"
