@@ -351,3 +351,25 @@ def test_a_gate_of_an_undo_that_was_stopped_is_not_asked_about_again() -> None:
     # Nothing waits any more where somebody was asked before.
     play.decide("bo", gate="g1", choice=event_pb2.GATE_CHOICE_HAPPENED)
     assert play.status == "waiting"
+
+
+LATE = {
+    "a decision": lambda play: play.decide("bo", choice=event_pb2.GATE_CHOICE_REPEAT),
+    "a result": lambda play: play.output("undo-lend-a1", None, happened=event_pb2.HAPPENED_YES),
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_what_comes_late_of_an_earlier_undo_is_nothing_to_the_next(what: str) -> None:
+    tools = (*TOOLS, write("lend", undo="unlend", **KEYED), write("unlend"))
+    play = acted(Play(*tools).submit(PAY, {"id": "lend", "tool": "lend"}), "pay-a1", {"id": 7})
+    undo(acted(play, "lend-a1", None), "lend").intent("undo-lend-a1")
+    play.orphan("undo-lend-a1", seen_dead=True)
+    assert (play.status, play.view.gates[0].what.gate) == ("waiting", "g1")
+    undo(play.cancel(), "pay")
+    strays = play.state.strays
+    LATE[what](play)
+    assert (play.status, play.state.strays) == ("undoing", strays + 1)
+    assert play.state.open_gates == ()
+    assert acted(play, "undo-pay-a1", None).status == "done"
+    assert [name for name, _ in asked(play)] == ["undo-lend-a1", "undo-pay-a1"]
