@@ -17,7 +17,6 @@ from core.chain import took_what_counts
 from core.gates import CHOICES, REFUSED
 from core.healing import RETRY_SAME_KEY
 from core.plan import instance as instance_id
-from core.plan import is_compensation
 from core.ports import Address, Record, RunKey
 from core.state import (
     Attempt,
@@ -167,7 +166,7 @@ def _stray(state: RunState) -> RunState:
 
 
 def _counts(state: RunState, arm: str, body: Any) -> bool:
-    """Whether an event counts now: after the end an undo does, and from its plan on only compensations."""
+    """Whether an event counts now: after the end an undo does, and from its plan on only what it makes."""
     if state.over:
         return arm == "undo"
     if not state.undoing or state.undo is None:
@@ -176,11 +175,15 @@ def _counts(state: RunState, arm: str, body: Any) -> bool:
         return arm in ("undo_planned", "cancel")
     if arm in ("cancel", "pause", "resume", "undo_ended"):
         return True
+    if arm == "undo":
+        # Not even one that names a compensation: while one undo goes on, no other is begun.
+        return False
+    steps = state.undo.steps
     if arm == "gate_opened":
-        return all(is_compensation(item.step) for item in body.items)
+        return all(item.step in steps for item in body.items)
     if arm in ("gate_closed", "decide"):
-        return body.gate in state.gates and is_compensation(state.gates[body.gate].opened.step)
-    return is_compensation(getattr(body, "step", "") or getattr(body, "attempt", ""))
+        return body.gate in state.gates and state.gates[body.gate].opened.step in steps
+    return (getattr(body, "step", "") or state.attempts.get(getattr(body, "attempt", ""), "")) in steps
 
 
 def _fits(topic: tuple[str, ...], record: Record) -> bool:
@@ -461,13 +464,14 @@ def _clear_up(state: RunState, record: Record, instance: Instance, body: event_p
 def _on_undo_planned(state: RunState, record: Record, body: event_pb2.UndoPlanned) -> RunState | None:
     if state.finished is None and state.undo is not None:
         return None
-    state = evolve(state, undo=evolve(state.undo or Undo(), planned=body))
+    undo = evolve(state.undo or Undo(), planned=body)
     if body.dry_run:
-        return state
+        return evolve(state, undo=undo)
+    opened = frozenset(one.step.id for one in body.compensations)
+    state = evolve(state, undo=evolve(undo, steps=opened))
     instances = dict(state.instances)
     for one in body.compensations:
         instances[one.step.id] = _compensation(state, one.step.id, record.time_ns)
-    opened = frozenset(one.step.id for one in body.compensations)
     contracts = {**body.contracts, **state.contracts}
     # A run that was paused when it was cancelled is not to be undone only after it is resumed.
     paused = state.paused and state.finished is None

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from core.failures import BEFORE_THE_CALL, LEFT_BEHIND, failure_class
-from core.plan import is_compensation
 from core.ports import RunKey
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -226,6 +225,8 @@ class Undo:
     # None where the goal asked for it.
     asked: event_pb2.Undo | None = None
     planned: event_pb2.UndoPlanned | None = None
+    # The compensations that it makes; of an earlier undo there may be others.
+    steps: frozenset[str] = frozenset()
     cancel: event_pb2.Cancel | None = None
     ended: event_pb2.UndoEnded | None = None
 
@@ -333,7 +334,8 @@ class RunState:
         return tuple(
             gate
             for gate in self.gates.values()
-            if gate.closed is None and (not self.undoing or is_compensation(gate.opened.step))
+            if gate.closed is None
+            and (not self.undo or not self.undoing or gate.opened.step in self.undo.steps)
         )
 
     @property

@@ -1,7 +1,8 @@
 """The back office's database: connections, short transactions, keyed effects and the ledger.
 
 The file named by BACKOFFICE_DB (from the project's directory) is created and seeded at first use, in one
-transaction, whoever comes first. An effect, its ledger row and what its key came to are one transaction.
+transaction, whoever comes first; so is one that an older version has left. An effect, its ledger row and what
+its key came to are one transaction.
 
     python database.py reset         start again from the seed
     python database.py show TABLE    print a table (without TABLE: their names)
@@ -30,7 +31,7 @@ from pydantic_core import to_jsonable_python
 from handrail.tool import ToolError, remaining_s
 
 PROJECT = Path(__file__).resolve().parent
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 5.0
 MAX_KEY_LENGTH = 300
 
@@ -157,6 +158,15 @@ def keyed(
         return result
 
 
+def mark(db: sqlite3.Connection, kind: str, row_id: int, status: str) -> sqlite3.Row:
+    """Set the status of a record and return its row; where it is so already, nothing happens."""
+    query = f"SELECT * FROM {kind}s WHERE id = ?"
+    if get(db, kind, query, row_id)["status"] != status:
+        db.execute(f"UPDATE {kind}s SET status = ? WHERE id = ?", (status, row_id))
+        record(db, f"mark_{kind}", {f"{kind}_id": row_id, "status": status})
+    return get(db, kind, query, row_id)
+
+
 def record(db: sqlite3.Connection, tool: str, arguments: Mapping[str, Any], key: str = "") -> None:
     """Append an effect to the ledger, in the transaction that has it."""
     db.execute(
@@ -200,9 +210,6 @@ def reset() -> None:
     db.execute("PRAGMA foreign_keys = OFF")
     db.execute("BEGIN IMMEDIATE")
     try:
-        named = "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'table') ORDER BY type DESC"
-        for kind, name in db.execute(named).fetchall():
-            db.execute(f'DROP {kind} "{name}"')
         _fill(db)
         db.execute("COMMIT")
     except BaseException:
@@ -281,6 +288,9 @@ def _create(db: sqlite3.Connection) -> None:
 
 
 def _fill(db: sqlite3.Connection) -> None:
+    named = "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'table') ORDER BY type DESC"
+    for kind, name in db.execute(named).fetchall():
+        db.execute(f'DROP {kind} "{name}"')
     statement = ""
     for line in (PROJECT / "schema.sql").read_text(encoding="utf-8").splitlines(keepends=True):
         statement += line

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Annotated, Literal
 
 import database
 from faults import injectable
+from pydantic import Field
 from records import INVOICE, Invoice, Line, Queue
 
 from handrail.tool import Money, call, tool
+
+Reason = Annotated[str, Field(max_length=300)]
 
 _INVOICES = """
     SELECT i.*, EXISTS (SELECT 1 FROM invoices e WHERE e.supplier = i.supplier AND e.number = i.number
         AND e.id < i.id) AS duplicate
     FROM invoices i WHERE i.id = ?
 """
+# What an invoice was before it was routed or held: that puts it back.
+_AS_BEFORE = call(
+    "restore_invoice",
+    invoice_id="args.invoice_id",
+    status="reads.invoice.status",
+    queue="reads.invoice.queue",
+    reason="reads.invoice.reason",
+)
 
 
 @tool(effect="read", endorses=INVOICE)
@@ -28,6 +40,7 @@ def get_invoice(invoice_id: int) -> Invoice:
 @tool(
     effect="write",
     idempotency="natural",
+    undo=_AS_BEFORE,
     reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
     post="reads.invoice.status == 'routed' && reads.invoice.queue == args.queue",
     endorses=INVOICE,
@@ -41,6 +54,7 @@ def route_invoice(invoice_id: int, queue: Queue) -> Invoice:
 @tool(
     effect="write",
     idempotency="natural",
+    undo=_AS_BEFORE,
     reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
     post="reads.invoice.status == 'held' && reads.invoice.reason == args.reason",
     endorses=INVOICE,
@@ -49,6 +63,24 @@ def route_invoice(invoice_id: int, queue: Queue) -> Invoice:
 def hold_invoice(invoice_id: int, reason: Line) -> Invoice:
     """Keep an invoice from being paid, and say why."""
     return _set("hold_invoice", invoice_id, status="held", queue="", reason=reason)
+
+
+# Not to `approved`: that is a decision of its own, and needs a permission of its own.
+@tool(
+    effect="write",
+    idempotency="natural",
+    undo=_AS_BEFORE,
+    reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
+    post="reads.invoice.status == args.status && reads.invoice.queue == args.queue"
+    " && reads.invoice.reason == args.reason",
+    endorses=INVOICE,
+)
+@injectable
+def restore_invoice(
+    invoice_id: int, status: Literal["received", "routed", "held"], queue: Queue | Literal[""], reason: Reason
+) -> Invoice:
+    """Put an invoice back to where it was, in which queue and for which reason."""
+    return _set("restore_invoice", invoice_id, status=status, queue=queue, reason=reason)
 
 
 @tool(

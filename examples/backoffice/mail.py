@@ -7,12 +7,14 @@ from typing import Literal
 
 import database
 from faults import injectable
-from records import MAX_LISTED, Draft, Email, Emails, Line, Text
+from records import MAX_LISTED, Draft, DraftStatus, Email, Emails, Line, Text
 
 from handrail.tool import Money, ToolError, call, tool
 
 Template = Literal["refund", "address_changed", "late_order", "call_booked"]
 Table = Literal["mail_primary", "mail_backup"]
+
+_DRAFT = 'id, recipient AS "to", subject, body, status'
 
 # Subject and body; a template that speaks of an order or an amount cannot be drafted without.
 TEMPLATES: dict[Template, tuple[str, str]] = {
@@ -41,9 +43,7 @@ TEMPLATES: dict[Template, tuple[str, str]] = {
 def get_draft(draft_id: int) -> Draft | None:
     """Look a draft up by id; nothing where there is none."""
     with database.reading() as db:
-        row = db.execute(
-            'SELECT id, recipient AS "to", subject, body FROM drafts WHERE id = ?', (draft_id,)
-        ).fetchone()
+        row = db.execute(f"SELECT {_DRAFT} FROM drafts WHERE id = ?", (draft_id,)).fetchone()
         return None if row is None else Draft(**row)
 
 
@@ -85,6 +85,7 @@ def backup_email_by_key(key: str) -> Email | None:
     effect="draft",
     idempotency="keyed",
     key="key",
+    undo=call("mark_draft", draft_id="output.id", status="'discarded'"),
     reads={"draft": call("get_draft", draft_id="output.id")},
     post="reads.draft != null && reads.draft.subject == output.subject && reads.draft.body == output.body",
 )
@@ -108,8 +109,7 @@ def draft_email(
             text = f"the template {template} needs {error}; give the order, and the amount if it names one"
             raise ToolError(text, code="template_incomplete") from error
         row = db.execute(
-            "INSERT INTO drafts (recipient, subject, body, key) VALUES (?, ?, ?, ?)"
-            ' RETURNING id, recipient AS "to", subject, body',
+            f"INSERT INTO drafts (recipient, subject, body, key) VALUES (?, ?, ?, ?) RETURNING {_DRAFT}",
             (customer["email"], subject, body, key),
         ).fetchone()
         return Draft(**row)
@@ -118,6 +118,22 @@ def draft_email(
         "customer_id": customer_id, "template": template, "order_id": order_id, "amount": amount
     }  # fmt: skip
     return database.keyed("draft_email", key, arguments, Draft, act)
+
+
+@tool(
+    effect="draft",
+    idempotency="natural",
+    undo=call("mark_draft", draft_id="args.draft_id", status="reads.draft.status"),
+    reads={"draft": call("get_draft", draft_id="args.draft_id")},
+    pre="reads.draft != null",
+    post="reads.draft != null && reads.draft.status == args.status",
+)
+@injectable
+def mark_draft(draft_id: int, status: DraftStatus) -> Draft:
+    """Discard a draft, or take it up again; it is kept either way."""
+    with database.writing() as db:
+        database.mark(db, "draft", draft_id, status)
+        return Draft(**database.get(db, "draft", f"SELECT {_DRAFT} FROM drafts WHERE id = ?", draft_id))
 
 
 @tool(

@@ -87,6 +87,7 @@ def check_address(order_id: int, address: Line) -> AddressCheck:
 @tool(
     effect="write",
     idempotency="natural",
+    undo=call("change_address", order_id="args.order_id", address="reads.order.address"),
     reads={"order": call("get_order", order_id="args.order_id")},
     post="reads.order.address == args.address",
     critical=["order_id", "address"],

@@ -22,10 +22,16 @@ TicketStatus = Literal["open", "waiting", "escalated", "closed"]
 Priority = Literal["low", "normal", "high"]
 Role = Literal["support", "warehouse", "finance", "engineering"]
 Queue = Literal["payables", "purchasing", "finance_lead"]
+NoteStatus = Literal["written", "retracted"]
+DraftStatus = Literal["written", "discarded"]
+ReservationStatus = Literal["reserved", "released"]
+SlotStatus = Literal["booked", "cancelled"]
+EmployeeStatus = Literal["employed", "withdrawn"]
+TaskStatus = Literal["open", "done", "cancelled"]
 
 # What of each record nobody but this office writes: numbers, states and dates, never words.
 CUSTOMER = ("id",)
-NOTE = ("id", "customer_id")
+NOTE = ("id", "customer_id", "status")
 ORDER = ("id", "customer_id", "status", "late", "apologised", "total", "paid", "refunded", "refundable")
 ADDRESS_CHECK = ("order_id", "changeable", "same")
 REFUND = ("id", "order_id", "amount", "status")
@@ -33,7 +39,7 @@ RESERVATION = ("id", "order_id", "quantity", "status")
 TICKET = ("id", "customer_id", "status", "priority", "age_days", "idle_days")
 INVOICE = ("id", "amount", "status", "duplicate")
 SLOT = ("id", "status")
-EMPLOYEE = ("id", "role")
+EMPLOYEE = ("id", "role", "status")
 TASK = ("id", "employee_id", "status")
 
 
@@ -71,6 +77,7 @@ class Note(Record):
     customer_id: int
     text: str
     written_on: str
+    status: NoteStatus
 
 
 class Notes(Record):
@@ -159,7 +166,7 @@ class Reservation(Record):
     order_id: int
     sku: str
     quantity: int
-    status: Literal["reserved", "released"]
+    status: ReservationStatus
 
 
 class Reservations(Record):
@@ -211,6 +218,7 @@ class Draft(Record):
     to: str
     subject: str
     body: str
+    status: DraftStatus
 
 
 class Email(Record):
@@ -246,7 +254,7 @@ class Slot(Record):
     day: str
     starts_at: str
     ends_at: str
-    status: Literal["booked", "cancelled"]
+    status: SlotStatus
     attendees: list[Attendee]
 
 
@@ -287,6 +295,7 @@ class Employee(Record):
     email: str
     role: Role
     starts_on: str
+    status: EmployeeStatus
 
 
 class EmployeeSearch(Record):
@@ -318,7 +327,7 @@ class Task(Record):
     title: str
     owner: str
     due_on: str
-    status: Literal["open", "done"]
+    status: TaskStatus
 
 
 class Tasks(Record):

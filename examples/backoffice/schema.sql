@@ -19,7 +19,8 @@ CREATE TABLE notes (
     id          INTEGER PRIMARY KEY,
     customer_id INTEGER NOT NULL REFERENCES customers(id),
     text        TEXT NOT NULL,
-    written_on  TEXT NOT NULL
+    written_on  TEXT NOT NULL,
+    status      TEXT NOT NULL DEFAULT 'written' CHECK (status IN ('written', 'retracted'))
 );
 
 CREATE TABLE products (
@@ -116,6 +117,12 @@ BEGIN
     UPDATE products SET reserved = reserved - OLD.quantity WHERE sku = OLD.sku;
 END;
 
+CREATE TRIGGER reservation_takes_again AFTER UPDATE OF status ON reservations
+WHEN OLD.status = 'released' AND NEW.status = 'reserved'
+BEGIN
+    UPDATE products SET reserved = reserved + NEW.quantity WHERE sku = NEW.sku;
+END;
+
 CREATE TABLE tickets (
     id               INTEGER PRIMARY KEY,
     customer_id      INTEGER NOT NULL REFERENCES customers(id),
@@ -150,7 +157,8 @@ CREATE TABLE drafts (
     recipient TEXT NOT NULL,
     subject   TEXT NOT NULL,
     body      TEXT NOT NULL,
-    key       TEXT NOT NULL UNIQUE
+    key       TEXT NOT NULL UNIQUE,
+    status    TEXT NOT NULL DEFAULT 'written' CHECK (status IN ('written', 'discarded'))
 );
 
 -- Two mail providers that know nothing of each other; what either has taken, it has sent.
@@ -182,10 +190,13 @@ CREATE VIEW outbox AS
 CREATE TABLE employees (
     id        INTEGER PRIMARY KEY,
     name      TEXT NOT NULL,
-    email     TEXT NOT NULL CONSTRAINT employee_exists UNIQUE,
+    email     TEXT NOT NULL,
     role      TEXT NOT NULL CHECK (role IN ('support', 'warehouse', 'finance', 'engineering')),
-    starts_on TEXT NOT NULL
+    starts_on TEXT NOT NULL,
+    status    TEXT NOT NULL DEFAULT 'employed' CHECK (status IN ('employed', 'withdrawn'))
 );
+
+CREATE UNIQUE INDEX employee_exists ON employees(email) WHERE status = 'employed';
 
 CREATE TABLE tasks (
     id          INTEGER PRIMARY KEY,
@@ -193,10 +204,11 @@ CREATE TABLE tasks (
     title       TEXT NOT NULL,
     owner       TEXT NOT NULL,
     due_on      TEXT NOT NULL,
-    status      TEXT NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'done')),
-    key         TEXT UNIQUE,
-    UNIQUE (employee_id, title)
+    status      TEXT NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'done', 'cancelled')),
+    key         TEXT UNIQUE
 );
+
+CREATE UNIQUE INDEX task_exists ON tasks(employee_id, title) WHERE status <> 'cancelled';
 
 -- What has to be done for a new hire, by role ('' is everybody).
 CREATE TABLE checklist (

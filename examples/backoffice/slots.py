@@ -13,7 +13,7 @@ from typing import Annotated
 import database
 from faults import injectable
 from pydantic import Field
-from records import SLOT, Attendee, Day, Line, Moment, MoveCheck, Slot, Slots, of_each
+from records import SLOT, Attendee, Day, Line, Moment, MoveCheck, Slot, Slots, SlotStatus, of_each
 
 from handrail.tool import ToolError, call, tool
 
@@ -106,6 +106,7 @@ def book_slot(
 @tool(
     effect="write",
     idempotency="natural",
+    undo=call("move_slot", slot_id="args.slot_id", starts_at="reads.slot.starts_at"),
     reads={"slot": call("get_slot", slot_id="args.slot_id")},
     post="reads.slot.starts_at == args.starts_at && reads.slot.status == 'booked'",
     endorses=SLOT,
@@ -129,6 +130,7 @@ def move_slot(slot_id: int, starts_at: Moment) -> Slot:
 @tool(
     effect="write",
     idempotency="natural",
+    undo=call("mark_slot", slot_id="args.slot_id", status="reads.slot.status"),
     reads={"slot": call("get_slot", slot_id="args.slot_id")},
     post="reads.slot.status == 'cancelled'",
     endorses=SLOT,
@@ -141,6 +143,21 @@ def cancel_slot(slot_id: int) -> Slot:
             db.execute("UPDATE slots SET status = 'cancelled' WHERE id = ?", (slot_id,))
             database.record(db, "cancel_slot", {"slot_id": slot_id})
         return _slot(db, _row(db, slot_id))
+
+
+@tool(
+    effect="write",
+    idempotency="natural",
+    undo=call("mark_slot", slot_id="args.slot_id", status="reads.slot.status"),
+    reads={"slot": call("get_slot", slot_id="args.slot_id")},
+    post="reads.slot.status == args.status",
+    endorses=SLOT,
+)
+@injectable
+def mark_slot(slot_id: int, status: SlotStatus) -> Slot:
+    """Book a cancelled slot again, as it was and if the room is still free; or the reverse."""
+    with database.writing() as db:
+        return _slot(db, database.mark(db, "slot", slot_id, status))
 
 
 def _row(db: sqlite3.Connection, slot_id: int) -> sqlite3.Row:

@@ -14,6 +14,7 @@ from records import (
     OrderLines,
     Reservation,
     Reservations,
+    ReservationStatus,
     Stock,
     of_each,
 )
@@ -110,6 +111,7 @@ def reserve_stock(order_id: int, sku: Line, quantity: int, key: str) -> Reservat
 @tool(
     effect="write",
     idempotency="natural",
+    undo=call("mark_reservation", reservation_id="args.reservation_id", status="reads.made.status"),
     reads={"made": call("get_reservation", reservation_id="args.reservation_id")},
     pre="reads.made != null",
     post="reads.made != null && reads.made.status == 'released'",
@@ -125,3 +127,21 @@ def release_stock(reservation_id: int) -> Reservation:
             database.record(db, "release_stock", {"reservation_id": reservation_id})
         row = database.get(db, "reservation", f"{_RESERVATION} WHERE id = ?", reservation_id)
         return Reservation(**row)
+
+
+@tool(
+    effect="write",
+    idempotency="natural",
+    undo=call("mark_reservation", reservation_id="args.reservation_id", status="reads.made.status"),
+    reads={"made": call("get_reservation", reservation_id="args.reservation_id")},
+    pre="reads.made != null",
+    post="reads.made != null && reads.made.status == args.status",
+    critical=["reservation_id"],
+    endorses=RESERVATION,
+)
+@injectable
+def mark_reservation(reservation_id: int, status: ReservationStatus) -> Reservation:
+    """Put aside again what was released, if it is still there; or the reverse."""
+    with database.writing() as db:
+        database.mark(db, "reservation", reservation_id, status)
+        return Reservation(**database.get(db, "reservation", f"{_RESERVATION} WHERE id = ?", reservation_id))

@@ -25,6 +25,15 @@ from records import (
 from handrail.tool import call, tool
 
 _BY_ID = "SELECT * FROM tickets WHERE id = ?"
+# What a ticket was before something was done to it: that puts it back.
+_AS_BEFORE = call(
+    "restore_ticket",
+    ticket_id="args.ticket_id",
+    status="reads.ticket.status",
+    priority="reads.ticket.priority",
+    assignee="reads.ticket.assignee",
+    resolution="reads.ticket.resolution",
+)
 
 
 @tool(effect="read", endorses=TICKET)
@@ -106,6 +115,7 @@ def open_ticket(
 @tool(
     effect="write",
     idempotency="natural",
+    undo=_AS_BEFORE,
     reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
     post="reads.ticket.priority == args.priority && reads.ticket.assignee == args.assignee",
     endorses=TICKET,
@@ -119,6 +129,7 @@ def update_ticket(ticket_id: int, priority: Priority, assignee: str) -> Ticket:
 @tool(
     effect="write",
     idempotency="natural",
+    undo=_AS_BEFORE,
     reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
     pre="reads.ticket.status != 'closed'",
     post="reads.ticket.status == 'escalated' && reads.ticket.priority == 'high'",
@@ -159,7 +170,7 @@ def reply_to_ticket(ticket_id: int, body: Text, key: str) -> Reply:
 @tool(
     effect="write",
     idempotency="natural",
-    undo=call("reopen_ticket", ticket_id="args.ticket_id"),
+    undo=_AS_BEFORE,
     reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
     post="reads.ticket.status == 'closed' && reads.ticket.resolution == args.resolution",
     endorses=TICKET,
@@ -173,6 +184,7 @@ def close_ticket(ticket_id: int, resolution: Line) -> Ticket:
 @tool(
     effect="write",
     idempotency="natural",
+    undo=_AS_BEFORE,
     reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
     post="reads.ticket.status != 'closed'",
     endorses=TICKET,
@@ -185,6 +197,24 @@ def reopen_ticket(ticket_id: int) -> Ticket:
             db.execute("UPDATE tickets SET status = 'open', resolution = '' WHERE id = ?", (ticket_id,))
             database.record(db, "reopen_ticket", {"ticket_id": ticket_id})
         return _ticket(db, database.get(db, "ticket", _BY_ID, ticket_id))
+
+
+@tool(
+    effect="write",
+    idempotency="natural",
+    undo=_AS_BEFORE,
+    reads={"ticket": call("get_ticket", ticket_id="args.ticket_id")},
+    post="reads.ticket.status == args.status && reads.ticket.priority == args.priority"
+    " && reads.ticket.assignee == args.assignee && reads.ticket.resolution == args.resolution",
+    endorses=TICKET,
+)
+@injectable
+def restore_ticket(
+    ticket_id: int, status: TicketStatus, priority: Priority, assignee: str, resolution: str
+) -> Ticket:
+    """Put a ticket back to how it was: its status, its priority, whose it is and how it ended."""
+    columns = {"status": status, "priority": priority, "assignee": assignee, "resolution": resolution}
+    return _set("restore_ticket", ticket_id, **columns)
 
 
 def _set(tool_name: str, ticket_id: int, **columns: str) -> Ticket:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from customers import add_note, find_customers, get_customer, list_notes
-from invoices import approve_invoice, get_invoice, hold_invoice, route_invoice
+from customers import add_note, find_customers, get_customer, get_note, list_notes, mark_note
+from invoices import approve_invoice, get_invoice, hold_invoice, restore_invoice, route_invoice
 from mail import (
     backup_email_by_key,
     draft_email,
@@ -11,6 +11,7 @@ from mail import (
     get_draft,
     get_email,
     list_emails,
+    mark_draft,
     send_email,
     send_email_backup,
 )
@@ -21,7 +22,11 @@ from people import (
     employee_by_key,
     find_employee,
     get_checklist,
+    get_employee,
+    get_task,
     list_tasks,
+    mark_employee,
+    mark_task,
 )
 from refunds import cancel_refund, get_refund, list_refunds, refund_by_key, refund_order
 from reports import create_sales_report, get_report
@@ -31,6 +36,7 @@ from slots import (
     check_move,
     get_slot,
     list_calendar,
+    mark_slot,
     move_slot,
     slot_by_reference,
 )
@@ -39,6 +45,7 @@ from stock import (
     get_reservation,
     list_open_lines,
     list_reservations,
+    mark_reservation,
     release_stock,
     reserve_stock,
 )
@@ -51,6 +58,7 @@ from tickets import (
     open_ticket,
     reopen_ticket,
     reply_to_ticket,
+    restore_ticket,
     ticket_by_key,
     update_ticket,
 )
@@ -81,12 +89,15 @@ __all__ = [
     "get_customer",
     "get_draft",
     "get_email",
+    "get_employee",
     "get_invoice",
+    "get_note",
     "get_order",
     "get_refund",
     "get_report",
     "get_reservation",
     "get_slot",
+    "get_task",
     "get_ticket",
     "hold_invoice",
     "list_calendar",
@@ -99,6 +110,12 @@ __all__ = [
     "list_replies",
     "list_reservations",
     "list_tasks",
+    "mark_draft",
+    "mark_employee",
+    "mark_note",
+    "mark_reservation",
+    "mark_slot",
+    "mark_task",
     "move_slot",
     "open_ticket",
     "record_apology",
@@ -108,6 +125,8 @@ __all__ = [
     "reopen_ticket",
     "reply_to_ticket",
     "reserve_stock",
+    "restore_invoice",
+    "restore_ticket",
     "route_invoice",
     "send_email",
     "send_email_backup",

@@ -369,3 +369,49 @@ def test_neither_the_deadline_nor_the_budget_of_the_run_binds_its_undo() -> None
     action = play.state.instances["undo-pay"].attempts[0].action
     assert action is not None
     assert action.timeout.ToSeconds() == 5
+
+
+@pytest.mark.parametrize("step", ["", "pay", "undo-book"])
+def test_while_one_undo_goes_on_no_other_is_begun(step: str) -> None:
+    play = undo(undo(booked()).intent("undo-book-a1"), step)
+    assert play.state.strays == 1
+    assert play.status == "undoing"
+    play.output("undo-book-a1", None).verdict("undo-book-a1")
+    assert acted(play, "undo-pay-a1", None).status == "undone"
+
+
+def test_a_gate_of_an_undo_that_was_stopped_is_not_asked_about_again() -> None:
+    play = undo(booked()).intent("undo-book-a1").failed("undo-book-a1")
+    assert [gate.what.gate for gate in play.view.gates] == ["g1"]
+    play.cancel()
+    assert play.status == "done"
+    undo(play)
+    assert play.status == "undoing"
+    play.intent("undo-book-a2").failed("undo-book-a2")
+    assert play.status == "waiting"
+    assert [gate.opened.gate for gate in play.state.open_gates] == ["g2"]
+    # Nothing waits any more where somebody was asked before.
+    play.decide("bo", gate="g1", choice=event_pb2.GATE_CHOICE_HAPPENED)
+    assert play.status == "waiting"
+
+
+LATE = {
+    "a decision": lambda play: play.decide("bo", choice=event_pb2.GATE_CHOICE_REPEAT),
+    "a result": lambda play: play.output("undo-lend-a1", None, happened=event_pb2.HAPPENED_YES),
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_what_comes_late_of_an_earlier_undo_is_nothing_to_the_next(what: str) -> None:
+    tools = (*TOOLS, write("lend", undo="unlend", **KEYED), write("unlend"))
+    play = acted(Play(*tools).submit(PAY, {"id": "lend", "tool": "lend"}), "pay-a1", {"id": 7})
+    undo(acted(play, "lend-a1", None), "lend").intent("undo-lend-a1")
+    play.orphan("undo-lend-a1", seen_dead=True)
+    assert (play.status, play.view.gates[0].what.gate) == ("waiting", "g1")
+    undo(play.cancel(), "pay")
+    strays = play.state.strays
+    LATE[what](play)
+    assert (play.status, play.state.strays) == ("undoing", strays + 1)
+    assert play.state.open_gates == ()
+    assert acted(play, "undo-pay-a1", None).status == "done"
+    assert [name for name, _ in asked(play)] == ["undo-lend-a1", "undo-pay-a1"]

@@ -103,10 +103,12 @@ def lend_item(item: str, borrower: str, key: str) -> Loan:
         return Loan(id=row["id"], item=row["item"], borrower=row["borrower"])
 
 
-# Doing it twice changes nothing more: it is idempotent by nature, and needs no key.
+# Doing it twice changes nothing more: it is idempotent by nature, and needs no key. What its undo needs is
+# read before it is done: where nobody had the thing, there is nothing to take back.
 @tool(
     effect="write",
     idempotency="natural",
+    undo=call("lend_item", item="args.item", borrower="reads.item.borrower"),
     reads={"item": call("get_item", name="args.item")},
     post="reads.item.borrower == null",
 )
