@@ -70,12 +70,12 @@ class SimWorker(Worker):
 
     async def _admit(
         self, delivery: Delivery, action: event_pb2.Action, outputs: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], event_pb2.Failure | None]:
+    ) -> tuple[dict[str, Any], dict[str, Any], event_pb2.Failure | None]:
         over_ns = self._clock_ns() - action.permit.expires.ToNanoseconds()
-        arguments, refusal = await super()._admit(delivery, action, outputs)
+        arguments, before, refusal = await super()._admit(delivery, action, outputs)
         if over_ns > 0 and refusal is None:
             self._late(f"{action.attempt} is begun {over_ns / 1e9:.1f} s after its permit has expired")
-        return arguments, refusal
+        return arguments, before, refusal
 
 
 @dataclass(frozen=True, slots=True)
