@@ -26,7 +26,7 @@ CREATE TABLE gate (
 ) WITHOUT ROWID;
 CREATE INDEX gate_by_run ON gate (run);
 """
-_ARMS = frozenset({"gate_opened", "gate_closed", "finished", "undo_ended"})
+_ARMS = frozenset({"gate_opened", "gate_closed", "finished", "undo_planned", "undo_ended"})
 _INSERT = "INSERT INTO gate (rank, id, tenant, run, content) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PAGE = "SELECT rank, content FROM gate WHERE tenant = ? AND rank > ? ORDER BY rank LIMIT ?"
 
@@ -121,7 +121,7 @@ class Inbox:
                     yield gate
             elif arm == "gate_closed":
                 yield from _close(db, "id = ?", gate_id(key.run, event.gate_closed.gate), event.gate_closed)
-            elif arm in ("finished", "undo_ended"):
+            elif arm in ("finished", "undo_planned", "undo_ended"):
                 yield from _close(db, "run = ?", key.run, left_open(""))
 
     @staticmethod
