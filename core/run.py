@@ -17,8 +17,10 @@ from core.chain import took_what_counts
 from core.gates import CHOICES, REFUSED
 from core.healing import RETRY_SAME_KEY
 from core.plan import instance as instance_id
+from core.plan import is_compensation
 from core.ports import Address, Record, RunKey
 from core.state import (
+    NOTHING,
     Attempt,
     Decision,
     Gate,
@@ -30,7 +32,8 @@ from core.state import (
     VerdictFact,
     evolve,
 )
-from handrail.v1 import event_pb2
+from core.undo import acted, happened
+from handrail.v1 import event_pb2, tool_pb2
 
 VERSION = 4
 """The version of the vocabulary that this code writes, and the newest that it reads.
@@ -45,6 +48,7 @@ NAMELESS = "nameless"
 """Who claimed without saying who."""
 UNREADABLE = "unreadable"
 """Who claimed in words that this version cannot read."""
+_UNDO_OVER = "the undo ended before anybody decided"
 
 ENDED: frozenset[int] = frozenset(
     (
@@ -202,7 +206,7 @@ def _put(state: RunState, instance: Instance) -> RunState:
     if not settled and not is_open:
         opened = state.open | {instance.id}
     failed = state.failed
-    if instance.settled == "failed" and instance.id not in failed:
+    if instance.settled == "failed" and instance.id not in failed and not is_compensation(instance.id):
         failed = (*failed, instance.id)
     return evolve(state, instances={**state.instances, instance.id: instance}, open=opened, failed=failed)
 
@@ -479,20 +483,48 @@ def _on_undo_planned(state: RunState, record: Record, body: event_pb2.UndoPlanne
 
 
 def _compensation(state: RunState, name: str, now_ns: int) -> Instance:
-    """Return a compensation that is to be made: a new one, or one that was given up and is tried again."""
+    """Return a compensation that is to be made: a new one, or one that was given up and is tried again.
+
+    What was approved was approved for whoever undid then.
+    """
     earlier = state.instances.get(name)
     if earlier is None:
         return Instance(id=name, step=name)
-    current = earlier.current
+    current, why = earlier.current, earlier.reason
+    again = evolve(
+        earlier,
+        settled="",
+        heal=None,
+        gate="",
+        approved=NOTHING,
+        amended=NOTHING,
+        denied="",
+        failure=None,
+        reason="",
+    )
+    act = acted(earlier)
+    if act is not None and act.action is not None and happened(earlier) != "no":
+        contract = state.contracts[act.action.tool]
+        if contract.idempotency == tool_pb2.IDEMPOTENCY_NONE:
+            return evolve(again, settled="in_doubt", reason=why or "it may have been undone before")
     heal = Heal(RETRY_SAME_KEY, current.id, now_ns) if current is not None else None
-    return evolve(earlier, settled="", heal=heal, gate="", denied="", failure=None, reason="")
+    return evolve(again, heal=heal)
 
 
 def _on_undo_ended(state: RunState, record: Record, body: event_pb2.UndoEnded) -> RunState | None:
     if state.undo is None or state.undo.planned is None:
         return None
     standing = body.status or state.standing
-    return evolve(state, undo=evolve(state.undo, ended=body), open=frozenset(), standing=standing)
+    # What has waited there waits no more, and not in the next undo either.
+    void = event_pb2.GATE_OUTCOME_VOID
+    gates = {
+        gate.opened.gate: evolve(
+            gate, closed=event_pb2.GateClosed(gate=gate.opened.gate, outcome=void, reason=_UNDO_OVER)
+        )
+        for gate in state.open_gates
+    }
+    undo = evolve(state.undo, ended=body)
+    return evolve(state, undo=undo, open=frozenset(), standing=standing, gates={**state.gates, **gates})
 
 
 def _on_finished(state: RunState, record: Record, body: event_pb2.Finished) -> RunState | None:

@@ -17,12 +17,12 @@ from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 Settled = Literal["", "done", "skipped", "failed", "in_doubt"]
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""The one empty mapping: most have nothing, and a dictionary each would be most of a run."""
 
 
 def _nothing() -> Mapping[str, Any]:
-    """Return the one empty mapping: most have nothing, and a dictionary each would be most of a run."""
-    return _NOTHING
+    return NOTHING
 
 
 _T = TypeVar("_T", bound="Attempt | Gate | Instance | RunState | Undo")

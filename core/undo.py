@@ -41,6 +41,9 @@ def plan_undo(
             step = _compensate(state, instance, attempt, known, contents)
         except _Stays as why:
             planned.stays.add(step=instance.id, tool=tool, why=str(why))
+        except values.BadValue as error:
+            lost = f"what it was done with cannot be read: {error}"
+            planned.stays.add(step=instance.id, tool=tool, why=lost)
         else:
             planned.compensations.add(undoes=instance.id, step=step)
     _put_in_order(state, planned)

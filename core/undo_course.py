@@ -52,7 +52,7 @@ class UndoCourse(Course):
         return _end(self.state.standing)
 
     def _ending(self) -> Decide | None:
-        if self.undo.cancel is not None:
+        if self.undo.cancel is not None and self.state.open:
             reason = self.undo.cancel.reason or "somebody stopped the undo"
             return _end(self.state.standing, permanent(failures.CANCELLED, reason))
         given_up = next((one for one in self._compensations() if one.settled == "failed"), None)
@@ -64,12 +64,18 @@ class UndoCourse(Course):
         return [instances[name] for name in (filter(is_compensation, instances) if every else self.steps)]
 
     def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
-        if any(one.settled == "in_doubt" for one in self._compensations()):
-            return []
-        before = (name for step in self._after[instance.id] for name in self._of_step[step])
-        if any(self.state.instances[name].settled != "done" for name in before):
+        if self._waits(instance) or any(one.settled == "in_doubt" for one in self._compensations()):
             return []
         return self._start(instance, previous)
+
+    def _carry_out_heal(self, instance: Instance) -> list[Move]:
+        # One that an earlier undo has tried may now have something to wait for.
+        return [] if self._waits(instance) else super()._carry_out_heal(instance)
+
+    def _waits(self, instance: Instance) -> bool:
+        """Whether something that rests on the effect is not undone yet."""
+        before = (name for step in self._after[instance.id] for name in self._of_step[step])
+        return any(self.state.instances[name].settled != "done" for name in before)
 
     def _meet_doubt(self, instance: Instance) -> list[Move]:
         denied = self.state.gates.get(instance.denied)

@@ -15,6 +15,7 @@ from core.labels import labels_of
 from core.policy import Policy, Request, Ruling
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2
+from tests.simulation import undos
 from tests.simulation.policies import DrawnPolicy
 from tests.simulation.watch import Closing, GateWatch, Invariant, Look, RunWatch, Said
 from tests.simulation.world import Effect
@@ -35,19 +36,40 @@ def _loaded(arguments: _Arguments) -> dict[str, Any]:
 def _untrusted(state: RunState, step: str) -> frozenset[str]:
     """Return what of an instance's arguments nobody who is trusted has written."""
     assert state.plan is not None
-    labels = labels_of(state.plan, state.contracts).of_action(state.instances[step].step)
-    return frozenset(name for name, label in labels.items() if label.untrusted)
+    labels = labels_of(state.plan, state.contracts)
+    if not undos.is_compensation(step):
+        of_action = labels.of_action(state.instances[step].step)
+        return frozenset(name for name, label in of_action.items() if label.untrusted)
+    undone = state.instances[step.removeprefix(undos.PREFIX)]
+    tool = next(a.action.tool for a in reversed(undone.attempts) if a.is_act and a.claimer and a.action)
+    asked = labels.of_action(undone.step)
+    # What is made of what was read, or of what a tool of the simulation returned, nobody has endorsed.
+    found = {name for name in ("who", "n") if name in asked and asked[name].untrusted}
+    return frozenset(found | ({"n"} if tool in undos.OF_OUTPUT else set()) | _READ.get(tool, set()))
+
+
+_READ = {"place": {"was"}}
+"""By tool, what its undo takes from what was read before."""
+
+
+def _user(run: RunWatch, step: str) -> str:
+    """Return in whose name something is done: an undo in that of whoever undoes."""
+    undo = run.undone_by(step) if undos.is_compensation(step) else None
+    asked = undo.asked.submitter if undo is not None and undo.asked is not None else ""
+    return asked or run.state.goal.submitter
 
 
 def _request(
-    state: RunState,
+    run: RunWatch,
+    step: str,
     tool: str,
     arguments: Mapping[str, Any],
     untrusted: Iterable[str],
     unknown: Iterable[str] = (),
 ) -> Request:
+    state = run.state
     return Request(
-        user=state.goal.submitter,
+        user=_user(run, step),
         tenant=state.key.tenant,
         contract=state.contracts[tool],
         arguments=arguments,
@@ -65,12 +87,12 @@ def _ruling(look: Look) -> Ruling | None:
         return None
     untrusted = _untrusted(state, action.step)
     return look.basis.policy.rule(
-        _request(state, action.tool, _loaded(action.arguments), untrusted, action.pending)
+        _request(look.run, action.step, action.tool, _loaded(action.arguments), untrusted, action.pending)
     )
 
 
 def standing(
-    state: RunState, gate: GateWatch, said: Iterable[Said], policy: Policy
+    run: RunWatch, gate: GateWatch, said: Iterable[Said], policy: Policy
 ) -> tuple[event_pb2.GateOutcome.ValueType | None, list[str]]:
     """Return what so many decisions make of a gate, and who has made it: the first that suffices counts.
 
@@ -86,7 +108,7 @@ def standing(
         if body.choice not in choices or not body.approver or body.approver in heard:
             continue
         heard.add(body.approver)
-        if one.time_ns >= opened.expires.ToNanoseconds() or not _may(state, gate, body.approver, policy):
+        if one.time_ns >= opened.expires.ToNanoseconds() or not _may(run, gate, body.approver, policy):
             continue
         if opened.kind == DOUBT:
             return _DOUBTFUL[body.choice], [body.approver]
@@ -98,8 +120,8 @@ def standing(
     return None, approvers
 
 
-def _may(state: RunState, gate: GateWatch, who: str, policy: Policy) -> bool:
-    requests = (_request(state, i.tool, _loaded(i.arguments), i.untrusted) for i in gate.opened.items)
+def _may(run: RunWatch, gate: GateWatch, who: str, policy: Policy) -> bool:
+    requests = (_request(run, i.step, i.tool, _loaded(i.arguments), i.untrusted) for i in gate.opened.items)
     return all(policy.may_decide(who, request).outcome == "allow" for request in requests)
 
 
@@ -115,11 +137,15 @@ def _approvals(
     run: RunWatch, state: RunState, action: event_pb2.Action, ruling: Ruling, policy: Policy
 ) -> Iterator[tuple[str, event_pb2.GateItem]]:
     """Yield what was shown at gates that let an action pass, and where."""
+    undo = run.undone_by(action.step) if undos.is_compensation(action.step) else None
     for name, gate in run.gates.items():
         closing = next((c for c in gate.closings if c.body.outcome == APPROVED), None)
         if closing is None or gate.opened.policy != policy.version:
             continue
-        outcome, approvers = standing(state, gate, _until(run, closing), closing.policy)
+        if undo is not None and gate.sequence < undo.sequence:
+            # It was approved for somebody else who undid it, or another time.
+            continue
+        outcome, approvers = standing(run, gate, _until(run, closing), closing.policy)
         if outcome == APPROVED and len(set(approvers)) >= ruling.quorum:
             yield from ((name, item) for item in gate.opened.items if _fits(state, item, action))
 
@@ -174,13 +200,15 @@ def gates_close_once(look: Look) -> Iterator[str]:
         gate = look.run.gates.get(look.event.gate_closed.gate)
         if gate is None or gate.closings:
             yield f"{look.event.gate_closed.gate} is closed, and {'was before' if gate else 'was never open'}"
+        elif look.event.gate_closed.gate not in look.run.waiting:
+            yield f"{look.event.gate_closed.gate} is closed, and nothing has waited there"
     elif look.arm == "gate_opened":
         opened = look.event.gate_opened
         if opened.gate in look.run.gates:
             yield f"{opened.gate} is opened again"
         wanted = {item.step for item in opened.items}
-        for name, gate in look.run.gates.items():
-            if not gate.closings and wanted & {item.step for item in gate.opened.items}:
+        for name in look.run.waiting:
+            if wanted & {item.step for item in look.run.gates[name].opened.items}:
                 yield f"{opened.gate} is for what waits at {name}"
 
 
@@ -193,7 +221,7 @@ def gates_close_for_a_reason(look: Look) -> Iterator[str]:
     if gate is None:
         return
     said = [one for one in look.run.said if one.sequence < look.record.sequence]
-    outcome, who = standing(look.before, gate, said, policy)
+    outcome, who = standing(look.run, gate, said, policy)
     if closed.outcome in (APPROVED, DENIED, HAPPENED, REPEAT):
         if gate.opened.policy != policy.version and gate.opened.kind != DOUBT:
             yield f"{closed.gate} is decided under {policy.version}, and is of {gate.opened.policy}"
@@ -222,7 +250,7 @@ def gates_are_bound(look: Look) -> Iterator[str]:
     """A gate is bound to its items, and is as the policy asks, or about a doubt."""
     if look.arm != "gate_opened" or look.basis is None:
         return
-    opened, policy, state = look.event.gate_opened, look.basis.policy, look.before
+    opened, policy = look.event.gate_opened, look.basis.policy
     if opened.binding != hashlib.sha256("".join(i.binding for i in opened.items).encode()).hexdigest():
         yield f"{opened.gate} is bound to something else than its items"
     if len({item.binding for item in opened.items}) != len(opened.items):
@@ -234,15 +262,27 @@ def gates_are_bound(look: Look) -> Iterator[str]:
         yield f"{opened.gate} is of the policy {opened.policy}, and {policy.version} was asked"
         return
     for item in opened.items:
-        ruling = policy.rule(_request(state, item.tool, _loaded(item.arguments), item.untrusted))
+        ruling = policy.rule(
+            _request(look.run, item.step, item.tool, _loaded(item.arguments), item.untrusted)
+        )
         if ruling.outcome != "gate" or not 0 < ruling.quorum <= opened.quorum:
             yield f"{opened.gate} asks {opened.quorum} about {item.step}, and the policy says {ruling}"
 
 
 def _doubts_are_shown(opened: event_pb2.GateOpened, look: Look) -> Iterator[str]:
-    """A doubt is asked about where there is one, and with the action that may have happened."""
+    """A doubt is asked about where there is one, and with the action that may have happened.
+
+    Of an undo also what was refused before it was ever tried, as it was planned.
+    """
+    undo = look.run.undo
     for item in opened.items:
         acted = [a.action for a in look.before.instances[item.step].attempts if a.is_act and a.action]
+        planned = undo.planned if undo is not None else None
+        for one in planned.compensations if planned is not None else ():
+            if one.step.id == item.step:
+                acted.append(event_pb2.Action(tool=one.step.tool))
+                for name, held in one.step.arguments.items():
+                    acted[-1].arguments[name].CopyFrom(held.constant)
         doubted = any(view.instances[item.step].settled == "in_doubt" for view in look.views)
         if len(opened.items) != 1 or not doubted:
             yield f"{opened.gate} asks about a doubt of {item.step}, which has none of its own"
@@ -253,7 +293,8 @@ def _doubts_are_shown(opened: event_pb2.GateOpened, look: Look) -> Iterator[str]
 def denials_are_final(look: Look) -> Iterator[str]:
     """What somebody denied, or nobody approved in time, is neither done nor asked about again.
 
-    Where it had been tried before and its doubt is surfaced, somebody may want it done again after all.
+    Where it had been tried before and its doubt is surfaced, somebody may want it done again after all. Who
+    undoes again asks again.
     """
     is_doubt = look.arm == "gate_opened" and look.event.gate_opened.kind == DOUBT
     if look.arm == "gate_opened":
@@ -262,7 +303,10 @@ def denials_are_final(look: Look) -> Iterator[str]:
         wanted = {look.event.action.step}
     else:
         return
+    begun = look.run.undo.sequence if look.run.undo is not None else 0
     for name, gate in look.run.gates.items():
+        if gate.sequence < begun:
+            continue
         if any(closing.body.outcome in (DENIED, EXPIRED) for closing in gate.closings):
             if is_doubt and gate.opened.kind != DOUBT:
                 continue
@@ -294,8 +338,8 @@ def effects_are_allowed(effect: Effect, watch: RunWatch | None) -> Iterator[str]
     instance = state.instances[charge.step]
     action = next(a.action for a in instance.attempts if a.id == charge.attempt)
     assert action is not None
-    done = {"who": effect.who, "n": effect.n}
-    ruling = policy.rule(_request(state, charge.tool, done, _untrusted(state, charge.step)))
+    done, untrusted = effect.arguments, _untrusted(state, charge.step)
+    ruling = policy.rule(_request(watch, charge.step, charge.tool, done, untrusted))
     if ruling.outcome == "refuse":
         yield f"{charge.tool} of {done} happens, and the policy refuses it"
     if ruling.outcome == "gate":

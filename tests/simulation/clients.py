@@ -65,6 +65,10 @@ class Client:
         """Look at a gate and decide there."""
         self._spawn(self._decide(gate, approver, choice))
 
+    def undo(self, run: str, wanted: event_pb2.Undo) -> None:
+        """Ask for an undo."""
+        self._spawn(self._undo(run, wanted))
+
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work, context=Context())
         task.add_done_callback(self._loop.note_failure)
@@ -110,6 +114,13 @@ class Client:
         else:
             cancel = run_service_pb2.CancelRunRequest(run=run)
             await self._persist(lambda service: service.CancelRun(cancel, _CALL), self._parts.services)
+
+    async def _undo(self, run: str, wanted: event_pb2.Undo) -> None:
+        self._note(f"{wanted.submitter or 'somebody'} wants {run} undone: {wanted.step or 'everything'}")
+        request = run_service_pb2.UndoRunRequest(
+            run=run, step=wanted.step, submitter=wanted.submitter, dry_run=wanted.dry_run
+        )
+        await self._persist(lambda service: service.UndoRun(request, _CALL), self._parts.services)
 
     async def _decide(self, gate: str, approver: str, choice: event_pb2.GateChoice.ValueType) -> None:
         self._note(f"{approver} looks at {gate}, to {event_pb2.GateChoice.Name(choice)[12:].lower()}")

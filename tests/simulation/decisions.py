@@ -9,6 +9,7 @@ from core.course import DEFAULT_MAX_ACTIONS
 from core.healing import DEFAULT_MAX_HEALS, LEASE_GRACE_NS, REREAD
 from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, tool_pb2
+from tests.simulation import undos
 from tests.simulation.watch import Invariant, Look, reads
 
 
@@ -43,15 +44,18 @@ def runs_stay_readable(look: Look) -> Iterator[str]:
 
 
 def runs_end_once(look: Look) -> Iterator[str]:
-    """After `finished` the decider says nothing more; that it takes back an answered read changes nothing."""
+    """After its end the decider says nothing more of a run, until somebody asks for its undo.
+
+    That it takes back an answered read changes nothing.
+    """
     idle = look.arm == "revoked" and not look.counts and reads(look.before, look.event.revoked.attempt)
-    if look.is_decision and look.before.finished is not None and not idle:
+    if look.is_decision and look.run.is_over and not idle:
         yield f"{look.arm} after the run has ended"
 
 
 def ends_are_final(look: Look) -> Iterator[str]:
-    """A run ends when nobody owes an answer any more, and as done only when every step is."""
-    if look.arm != "finished":
+    """A run or an undo ends when nobody owes an answer any more, and a run as done only if every step is."""
+    if look.arm not in ("finished", "undo_ended"):
         return
     for attempt in look.before.in_flight:
         if attempt.action is not None:
@@ -123,6 +127,9 @@ def what_ends_begins_nothing(look: Look) -> Iterator[str]:
     if look.arm not in ("action", "proposal_ask"):
         return
     known = look.views[0]
+    if undos.is_compensation(getattr(look.event, look.arm).step):
+        yield from undos.what_is_stopped_begins_nothing(look)
+        return
     why = "is cancelled" if known.cancel is not None else "is paused" if known.paused else ""
     why = why or (f"has failed in {known.failed[0]}" if known.failed else "")
     if not why:
@@ -182,10 +189,22 @@ def repeats_are_sound(look: Look) -> Iterator[str]:
 
 
 def budgets_hold(look: Look) -> Iterator[str]:
-    """A run has no more heals and actions than it may have."""
-    if look.arm == "healed" and look.after.heals > look.after.bound("max_heals", DEFAULT_MAX_HEALS):
-        yield f"{look.after.heals} heals are more than the run may have"
-    if look.arm == "action" and look.after.actions > look.after.bound("max_actions", DEFAULT_MAX_ACTIONS):
+    """A run has no more heals and actions than it may have, and an undo of it no more heals."""
+    most, heals = look.after.bound("max_heals", DEFAULT_MAX_HEALS), 0
+    if look.arm == "healed":
+        undone = undos.wanted(look.run) if undos.is_compensation(look.event.healed.step) else None
+        heals = sum(
+            len(instance.heals)
+            for name, instance in look.after.instances.items()
+            if (name in undone if undone is not None else not undos.is_compensation(name))
+        )
+    if heals > most:
+        yield f"{heals} heals are more than the {most} that it may have"
+    if (
+        look.arm == "action"
+        and look.run.undo is None
+        and look.after.actions > look.after.bound("max_actions", DEFAULT_MAX_ACTIONS)
+    ):
         yield f"{look.after.actions} actions are more than the run may have"
 
 

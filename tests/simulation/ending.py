@@ -73,7 +73,7 @@ def records(broker: SimBroker, key: RunKey) -> list[Record]:
 
 
 def inbox_is_as_the_log(simulation: Simulation) -> Iterator[str]:
-    """The inbox, fed with the log, has the open gates of runs that have not ended, and no others."""
+    """The inbox, fed with the log, has the gates at which something waits, and no others."""
     db, inbox = sqlite3.connect(":memory:"), Inbox()
     shown, rank = set[str](), ""
     db.executescript(SCHEMA)
@@ -87,10 +87,8 @@ def inbox_is_as_the_log(simulation: Simulation) -> Iterator[str]:
         page = inbox.page(db, TENANT, limit=PAGE, above=rank)
         shown |= {gate.id for gate in page.gates}
         rank, reading = page.more, bool(page.more)
-    runs = [watch for watch in simulation.watch.runs.values() if watch.state.finished is None]
-    wanted = {
-        gate_id(watch.key.run, name) for watch in runs for name, g in watch.gates.items() if not g.closings
-    }
+    runs = simulation.watch.runs.values()
+    wanted = {gate_id(watch.key.run, name) for watch in runs for name in watch.waiting}
     if shown != wanted:
         yield f"the inbox has {sorted(shown - wanted)} too many, and lacks {sorted(wanted - shown)}"
 
@@ -113,7 +111,7 @@ def digest(broker: SimBroker) -> str:
 def counts(simulation: Simulation) -> Counter[str]:
     """Return how often everything has happened."""
     found = simulation.watch.counts + simulation.weather.counts + simulation.faults.counts
-    found += simulation.humans.counts
+    found += simulation.humans.counts + simulation.undoers.counts
     found.update({f"tool: {name}": n for name, n in simulation.world.troubles.items()})
     found.update({f"refused: {reason}": n for reason, n in Counter(simulation.client.refused).items()})
     for watch in simulation.watch.runs.values():

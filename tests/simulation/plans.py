@@ -31,12 +31,14 @@ class Draft:
     commands: list[tuple[float, Command]] = field(default_factory=list)
     max_heals: int = 0
     submitter: str = ""
+    undo_on_failure: bool = False
 
     @property
     def goal(self) -> event_pb2.Goal:
         """Return the goal, but for its deadline."""
         context = values.inline({"items": [1, 2], "n": 1})
         goal = event_pb2.Goal(text=self.label, context=context, submitter=self.submitter)
+        goal.undo_on_failure = self.undo_on_failure
         goal.budget.max_heals = self.max_heals
         if not self.planned:
             goal.plan.CopyFrom(self.plan)
@@ -45,8 +47,11 @@ class Draft:
 
 def draw(seed: int | str) -> list[Draft]:
     """Draw the goals of a seed."""
-    chance = random.Random(f"{seed}/plans")
-    return [_draft(chance, f"goal{number}") for number in range(chance.choice((2, 3, 3, 4, 5)))]
+    chance, regret = random.Random(f"{seed}/plans"), random.Random(f"{seed}/regret")
+    drafts = [_draft(chance, f"goal{number}") for number in range(chance.choice((2, 3, 3, 4, 5)))]
+    for draft in drafts:
+        draft.undo_on_failure = regret.random() < 0.25
+    return drafts
 
 
 def _draft(chance: random.Random, label: str) -> Draft:

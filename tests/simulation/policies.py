@@ -14,7 +14,7 @@ from core.policy import ALLOWED, Request, Ruling
 from core.ports import Record
 from tests.policies import LOST, NEVER
 from tests.simulation.loop import SimLoop
-from tests.simulation.tools import EFFECTS
+from tests.simulation.tools import EFFECTS, UNDOES
 
 SHARE = 0.5
 RESTLESS_CHANGES = 6
@@ -39,6 +39,8 @@ class Rule:
     untrusted: bool = False
     # The value with which it is refused.
     never: int | None = None
+    # Only of somebody; of everybody where it is empty.
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class DrawnPolicy:
     def rule(self, request: Request) -> Ruling:
         """Say what the tool's rule says; it looks at one argument."""
         rule = self.rules.get(request.contract.name)
-        if rule is None:
+        if rule is None or rule.of not in ("", request.user):
             return ALLOWED
         unknown, n = "n" in request.unknown, request.arguments.get("n")
         if rule.never is not None and not unknown and n == rule.never:
@@ -99,17 +101,17 @@ class Regime:
 
 def draw(seed: int | str) -> Regime | None:
     """Draw what holds in a seed; None where everything may be done."""
-    chance = random.Random(f"{seed}/policies")
+    chance, regret = random.Random(f"{seed}/policies"), random.Random(f"{seed}/policies/undo")
     if chance.random() >= SHARE:
         return None
-    first = now = _policy(chance, "v1", None)
+    first = now = _policy(chance, regret, "v1", None)
     changes: list[Change] = []
     at_s, counted = 0.0, Counter[str]()
     restless = chance.random() < 0.4
     for number in range(RESTLESS_CHANGES if restless else chance.choice((0, 1, 2, 4))):
         # What was before may come back.
         again = number and chance.random() < 0.3
-        now = first if again else _policy(chance, f"v{number + 2}", now)
+        now = first if again else _policy(chance, regret, f"v{number + 2}", now)
         how = {place: (chance.choice((0.0, 0.0, 0.0, 0.3, 2.0)), chance.random() < 0.4) for place in PLACES}
         event = "healed" if restless else chance.choice(("", *HEARD))
         counted[event] += 1 if restless else chance.randint(1, 2)
@@ -120,14 +122,22 @@ def draw(seed: int | str) -> Regime | None:
     return Regime(first, tuple(changes), life_s, tuple(chance.choice(SUBMITTERS) for _ in range(8)))
 
 
-def _policy(chance: random.Random, version: str, before: DrawnPolicy | None) -> DrawnPolicy:
-    """Draw a policy; where there was one before, most of it stays, or all."""
+def _policy(
+    chance: random.Random, regret: random.Random, version: str, before: DrawnPolicy | None
+) -> DrawnPolicy:
+    """Draw a policy; where there was one before, most of it stays, or all.
+
+    What is asked of undos is drawn apart: it changes nothing of the rest.
+    """
     if before is not None and chance.random() < 0.4:
         return replace(before, version=version)
     rules = {
         tool: before.rules[tool] if before is not None and chance.random() < 0.8 else _rule(chance, tool)
         for tool in (*EFFECTS, *SHOWN)
     }
+    for tool in UNDOES:
+        again = before is not None and regret.random() < 0.8
+        rules[tool] = before.rules[tool] if before is not None and again else _undo_rule(regret, tool)
     return DrawnPolicy(
         version,
         rules,
@@ -147,6 +157,12 @@ def _rule(chance: random.Random, tool: str) -> Rule:
     if chance.random() < 0.12:
         rule = replace(rule, never=chance.choice((2, 3)))
     return rule
+
+
+def _undo_rule(regret: random.Random, tool: str) -> Rule:
+    """Draw what is asked of a compensation: less often, and now and then of somebody only."""
+    rule = replace(_rule(regret, tool), of=regret.choice(("", "", "", *SUBMITTERS)))
+    return rule if regret.random() < 0.6 else Rule()
 
 
 class Rollout:

@@ -11,7 +11,7 @@ from core.plan import parse_reference, resolve
 from core.ports import Record
 from core.state import Instance
 from handrail.v1 import event_pb2, tool_pb2
-from tests.simulation import approvals
+from tests.simulation import approvals, undos
 from tests.simulation.tools import CONTRACTS
 from tests.simulation.watch import EffectInvariant, RunWatch, Watch
 from tests.simulation.world import Effect
@@ -34,8 +34,8 @@ def effects_are_permitted(effect: Effect, watch: RunWatch | None, all: Watch) ->
     if action is None:
         yield "an effect that nobody asked for"
         return
-    done, toolbox = {"who": effect.who, "n": effect.n}, CONTRACTS[effect.charge.tool].toolbox
-    refusal = permits.refusal(action, watch.state.key, toolbox, done, now_ns=None)
+    toolbox = CONTRACTS[effect.charge.tool].toolbox
+    refusal = permits.refusal(action, watch.state.key, toolbox, effect.arguments, now_ns=None)
     # An effect is in no chain: its signature is its own.
     refusal = refusal or permits.foreign([action], all.checker)
     if refusal is not None or action.tool != effect.charge.tool:
@@ -55,9 +55,16 @@ def effects_happen_once(effect: Effect, watch: RunWatch | None, all: Watch) -> I
 
 
 def the_ended_is_over(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
-    """Nothing happens after a run's end, but for what the run has surfaced as in doubt."""
-    if watch is not None and watch.state.finished is not None and effect.charge.step not in watch.doubted:
+    """Nothing happens after a run's end, but for what it has surfaced as in doubt, and what an undo does."""
+    if watch is None or effect.charge.step in watch.doubted:
+        return
+    if watch.is_over or (watch.ended is not None and not undos.is_compensation(effect.charge.step)):
         yield "an effect after its run has ended"
+
+
+def effects_are_undone_once(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
+    """A compensation happens to what has happened, as an undo that acts has planned it."""
+    yield from undos.effects_are_undone_once(effect, watch)
 
 
 def effects_are_allowed(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
@@ -72,14 +79,15 @@ EFFECT_INVARIANTS: dict[str, EffectInvariant] = {
         effects_are_permitted,
         effects_are_allowed,
         effects_happen_once,
+        effects_are_undone_once,
         the_ended_is_over,
     )
 }
 
 
 def runs_come_to_an_end(watch: RunWatch) -> Iterator[str]:
-    """Every acknowledged goal ends."""
-    if watch.state.finished is None:
+    """Every acknowledged goal ends, and every undo that was asked for."""
+    if not watch.is_over:
         status = event_pb2.RunStatus.Name(watch.state.status)
         yield f"nothing will ever happen again, and the run is {status}"
 
@@ -96,11 +104,8 @@ def gates_come_to_an_end(watch: RunWatch) -> Iterator[str]:
 
     A run that was left paused, or that has ended, has no time.
     """
-    state = watch.state
-    if state.finished is None and not state.paused:
-        for name, gate in watch.gates.items():
-            if not gate.closings:
-                yield f"nothing will ever happen again, and the gate {name} is open"
+    for name in watch.waiting if not watch.state.paused else ():
+        yield f"nothing will ever happen again, and the gate {name} is open"
 
 
 def folding_is_one(watch: RunWatch, records: list[Record]) -> Iterator[str]:

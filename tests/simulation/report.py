@@ -22,7 +22,8 @@ _FAULTS = {
     "delivery: ": ("lost", "twice", "disordered"),
     "tick: ": ("late", "early", "twice"),
     "heal: ": ("retry", "retry_same_key", "read_back", "reread", "alternative"),
-    "run: ": ("done", "failed", "refused", "cancelled"),
+    "run: ": ("done", "failed", "refused", "cancelled", "undone"),
+    "undo: ": ("asked", "asked in vain", "planned", "dry", "on failure", "cancelled", "given up", "stays"),
     "gate: ": ("approved", "denied", "expired", "void", "happened", "repeat"),
 }
 EXPECTED = tuple(f"{group}{name}" for group, names in _FAULTS.items() for name in names)
@@ -33,6 +34,8 @@ _GROUPS = (
     "at rest",
     "gate",
     "humans",
+    "undo",
+    "undoers",
     "heal",
     "kill",
     "stop",

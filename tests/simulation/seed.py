@@ -33,6 +33,7 @@ from tests.simulation.outcome import Outcome, Violation
 from tests.simulation.parts import Parts
 from tests.simulation.processes import Process, Supervisor
 from tests.simulation.report import describe
+from tests.simulation.undoers import Undoers
 from tests.simulation.watch import Watch
 from tests.simulation.weather import Weather
 from tests.simulation.world import Effect, World
@@ -84,6 +85,7 @@ class Simulation:
         )
         self.client = Client(self.loop, self.supervisor, self.parts, self.note)
         self.humans = Humans(self.loop, self.broker, self.client, self.note, self._happened, seed=seed)
+        self.undoers = Undoers(self.loop, self.broker, self.client, self.watch.runs, seed=seed)
         self.faults = Faults(
             self.loop,
             seed,
@@ -128,6 +130,7 @@ class Simulation:
             self.note(f"{stored.sequence:4} {record.address.key.run[-6:]} {describe(record)}")
         self.watch.see(record)
         self.humans.hear(record)
+        self.undoers.hear(record)
         self.parts.hear(record)
         self.faults.strike(self._writer(record))
         if self.regime is not None and record.event is not None and record.event.HasField("intent"):
@@ -208,9 +211,9 @@ class Simulation:
             self.fail("inbox_is_as_the_log", what)
 
     def _resume(self) -> None:
-        self.humans.calm = True
+        self.humans.calm = self.undoers.calm = True
         for watch in self.watch.runs.values():
-            if watch.state.finished is None and watch.state.paused:
+            if not watch.is_over and watch.state.paused:
                 self.outcome.counts["at rest: paused"] += 1
                 self.client.order(watch.key.run, "resume")
         self._rest()

@@ -11,6 +11,8 @@ BOX, LAB = "box", "lab"
 _SEEN = {"seen": call("seen", who="args.who", n="args.n")}
 _NONE = {"seen": call("seen", who="'nobody'", n="args.n")}
 _HAPPENED = "reads.seen >= 1 && output == args.n"
+_GONE = {"gone": call("gone", who="args.who", n="args.n")}
+_UNDONE = "reads.gone >= 1"
 _worlds: list[World] = []
 
 
@@ -62,6 +64,13 @@ async def seen(who: str, n: int) -> int:
 
 
 @tool(effect="read", timeout_s=2.0)
+async def gone(who: str, n: int) -> int:
+    """Return how often something was taken back."""
+    await world().read("gone")
+    return world().gone(who, n)
+
+
+@tool(effect="read", timeout_s=2.0)
 async def find(key: str) -> str | None:
     """Return what was done under a key."""
     await world().read("find")
@@ -77,6 +86,11 @@ FIRE = Manner("fire", "none", judged=False, timeout_s=2.0)
 BOOK = Manner("book", "keyed", judged=True, timeout_s=3.0)
 WIRE = Manner("wire", "keyed", judged=True, timeout_s=2.0)
 WIRE_TOO = Manner("wire_too", "keyed", judged=True, timeout_s=2.0)
+UNPUT = Manner("unput", "keyed", judged=True, timeout_s=2.0, undoes=True)
+RELEASE = Manner("release", "keyed", judged=False, timeout_s=2.0, undoes=True)
+DISPLACE = Manner("displace", "natural", judged=True, timeout_s=2.0, undoes=True)
+UNBOOK = Manner("unbook", "none", judged=True, timeout_s=2.0, settle_s=1.0, undoes=True)
+UNWIRE = Manner("unwire", "none", judged=False, timeout_s=2.0, undoes=True)
 
 
 @tool(
@@ -84,6 +98,7 @@ WIRE_TOO = Manner("wire_too", "keyed", judged=True, timeout_s=2.0)
     idempotency="keyed",
     key="key",
     readback="find",
+    undo=call("unput", who="args.who", n="output"),
     reads=_SEEN,
     post=_HAPPENED,
     timeout_s=PUT.timeout_s,
@@ -93,13 +108,26 @@ async def put(who: str, n: int, key: str) -> int:
     return await world().act(PUT, who, n, key)
 
 
-@tool(effect="write", idempotency="keyed", key="key", timeout_s=HOLD.timeout_s)
+@tool(
+    effect="write",
+    idempotency="keyed",
+    key="key",
+    undo=call("release", who="args.who", n="args.n"),
+    timeout_s=HOLD.timeout_s,
+)
 async def hold(who: str, n: int, key: str) -> int:
     """Hold something, once for each key; nothing tells whether it happened."""
     return await world().act(HOLD, who, n, key)
 
 
-@tool(effect="write", idempotency="natural", reads=_SEEN, post=_HAPPENED, timeout_s=PLACE.timeout_s)
+@tool(
+    effect="write",
+    idempotency="natural",
+    undo=call("displace", who="args.who", n="args.n", was="reads.seen"),
+    reads=_SEEN,
+    post=_HAPPENED,
+    timeout_s=PLACE.timeout_s,
+)
 async def place(who: str, n: int) -> int:
     """Place something: twice is once."""
     return await world().act(PLACE, who, n)
@@ -144,6 +172,7 @@ async def fire(who: str, n: int) -> int:
     idempotency="keyed",
     key="key",
     readback="find",
+    undo=call("unbook", who="args.who", n="args.n"),
     reads=_SEEN,
     pre="reads.seen == 0",
     post="reads.seen == 1",
@@ -158,6 +187,7 @@ async def book(who: str, n: int, key: str) -> int:
     effect="write",
     idempotency="keyed",
     key="key",
+    undo=call("unwire", who="args.who", n="output"),
     reads=_SEEN,
     post=_HAPPENED,
     capability="wire",
@@ -182,6 +212,45 @@ async def wire_too(who: str, n: int, key: str) -> int:
     return await world().act(WIRE_TOO, who, n, key)
 
 
+@tool(effect="write", idempotency="keyed", key="key", reads=_GONE, post=_UNDONE, timeout_s=UNPUT.timeout_s)
+async def unput(who: str, n: int, key: str) -> int:
+    """Take back what was put, once for each key."""
+    return await world().act(UNPUT, who, n, key)
+
+
+@tool(effect="write", idempotency="keyed", key="key", timeout_s=RELEASE.timeout_s)
+async def release(who: str, n: int, key: str) -> int:
+    """Release what is held, once for each key; nothing tells whether it happened."""
+    return await world().act(RELEASE, who, n, key)
+
+
+@tool(effect="write", idempotency="natural", reads=_GONE, post=_UNDONE, timeout_s=DISPLACE.timeout_s)
+async def displace(who: str, n: int, was: int) -> int:
+    """Have a place as it was: twice is once."""
+    return await world().act(DISPLACE, who, n, was=was)
+
+
+@tool(
+    effect="write",
+    idempotency="none",
+    key="key",
+    readback="find",
+    settle_s=UNBOOK.settle_s,
+    reads=_GONE,
+    post=_UNDONE,
+    timeout_s=UNBOOK.timeout_s,
+)
+async def unbook(who: str, n: int, key: str) -> int:
+    """Cancel a booking, each time again; can be judged and read back."""
+    return await world().act(UNBOOK, who, n, key)
+
+
+@tool(effect="write", idempotency="none", doubt=True, timeout_s=UNWIRE.timeout_s)
+async def unwire(who: str, n: int) -> int:
+    """Wire something back, each time again, of which nothing can tell."""
+    return await world().act(UNWIRE, who, n)
+
+
 def _of(toolbox: str, *functions: object) -> list[Tool]:
     return [f.__handrail_tool__.with_toolbox(toolbox) for f in functions]  # type: ignore[attr-defined]
 
@@ -189,14 +258,16 @@ def _of(toolbox: str, *functions: object) -> list[Tool]:
 TOOLS: dict[str, Tool] = {
     t.contract.name: t
     for t in (
-        *_of(BOX, numbers, seen, find, put, place, send, book, wire),
-        *_of(LAB, look, glance, story, hold, mail, fire, wire_too),
+        *_of(BOX, numbers, seen, gone, find, put, place, send, book, wire, unput, displace, unbook),
+        *_of(LAB, look, glance, story, hold, mail, fire, wire_too, release, unwire),
     )
 }
 CONTRACTS = {name: to_proto(t.contract) for name, t in TOOLS.items()}
 # A doubt comes to its end within a seed.
 CATALOGUE = Catalogue(contracts=CONTRACTS, gate_life_ns=600_000_000_000)
-EFFECTS = tuple(name for name, t in TOOLS.items() if t.contract.has_effect)
+UNDOES = ("unput", "release", "displace", "unbook", "unwire")
+"""What takes back, and no plan asks for."""
+EFFECTS = tuple(name for name, t in TOOLS.items() if t.contract.has_effect and name not in UNDOES)
 
 
 def toolbox(name: str) -> dict[str, Tool]:

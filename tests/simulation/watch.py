@@ -79,6 +79,18 @@ class GateWatch:
 
 
 @dataclass(slots=True)
+class UndoWatch:
+    """One undo of a run: as it was asked for, planned, stopped and ended."""
+
+    sequence: int
+    # None where the goal asked for it.
+    asked: event_pb2.Undo | None
+    planned: event_pb2.UndoPlanned | None = None
+    cancelled: bool = False
+    ended: event_pb2.UndoEnded | None = None
+
+
+@dataclass(slots=True)
 class RunWatch:
     """What is known of one run, folded as its log grows."""
 
@@ -103,6 +115,35 @@ class RunWatch:
     said: list[Said] = field(default_factory=list)
     # By which policy each attempt was authorised.
     policies: dict[str, Policy] = field(default_factory=dict)
+    # Where the run stands since it has ended, and every undo of it that counted.
+    ended: event_pb2.RunStatus.ValueType | None = None
+    undos: list[UndoWatch] = field(default_factory=list)
+
+    @property
+    def undo(self) -> UndoWatch | None:
+        """The undo that goes on, if one does."""
+        return self.undos[-1] if self.undos and self.undos[-1].ended is None else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended, and is not being undone."""
+        return self.ended is not None and self.undo is None
+
+    @property
+    def waiting(self) -> list[str]:
+        """The gates at which something waits: what has ended has left its own behind."""
+        if self.is_over:
+            return []
+        begun = self.undo.sequence if self.undo is not None else 0
+        return [name for name, gate in self.gates.items() if gate.sequence >= begun and not gate.closings]
+
+    def undone_by(self, step: str) -> UndoWatch | None:
+        """Return the undo that wants a compensation: the last that planned it, and that acts."""
+        for undo in reversed(self.undos):
+            planned = undo.planned if undo.planned is not None else event_pb2.UndoPlanned(dry_run=True)
+            if not planned.dry_run and any(one.step.id == step for one in planned.compensations):
+                return undo
+        return None
 
     @property
     def state(self) -> RunState:
@@ -250,6 +291,8 @@ class Watch:
             run_watch.doubted.add(look.event.in_doubt.step)
         elif arm == "decide" or "gate" in arm:
             self._note_gate(look)
+        elif arm in ("finished", "cancel") or "undo" in arm:
+            self._note_undo(look)
 
     def _note_gate(self, look: Look) -> None:
         """Remember what was asked and said at gates; what was overtaken has not been asked."""
@@ -268,6 +311,36 @@ class Watch:
                 look.run.wanted_again |= {i.step for i in gates[event.gate_closed.gate].opened.items}
             closing = Closing(record.sequence, event.gate_closed, look.basis.policy)
             gates[event.gate_closed.gate].closings.append(closing)
+
+    def _note_undo(self, look: Look) -> None:
+        """Remember what was undone, and what has ended; what is a stray has not been."""
+        event, seen, sequence = look.event, look.run, look.record.sequence
+        if look.arm == "undo":
+            self.counts["undo: asked" if look.counts else "undo: asked in vain"] += 1
+        if not look.counts:
+            return
+        if look.arm == "finished":
+            seen.ended = event.finished.status
+        elif look.arm == "cancel" and seen.undo is not None:
+            seen.undo.cancelled = True
+            self.counts["undo: cancelled"] += 1
+        elif look.arm == "undo":
+            seen.undos.append(UndoWatch(sequence, event.undo))
+        elif look.arm == "undo_planned":
+            if seen.undo is None:
+                seen.undos.append(UndoWatch(sequence, None))
+                self.counts["undo: on failure"] += 1
+            seen.undos[-1].planned = event.undo_planned
+            # Who undoes again wants nothing that somebody wanted before.
+            seen.wanted_again -= {one.step.id for one in event.undo_planned.compensations}
+            self.counts["undo: dry" if event.undo_planned.dry_run else "undo: planned"] += 1
+            self.counts["undo: compensations"] += len(event.undo_planned.compensations)
+            self.counts["undo: stays"] += len(event.undo_planned.stays)
+        elif look.arm == "undo_ended" and seen.undo is not None:
+            self.counts["undo: given up"] += event.undo_ended.HasField("failure")
+            seen.undo.ended = event.undo_ended
+            if seen.ended is not None:
+                seen.ended = event.undo_ended.status
 
     def see_effect(self, effect: Effect) -> None:
         """Look at something that is happening in the world."""

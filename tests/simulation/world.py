@@ -50,6 +50,14 @@ class Effect:
     who: str
     n: int
     key: str
+    # Of what has a place as it was: how.
+    was: int | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the tool was called with, but for the key."""
+        was = {} if self.was is None else {"was": self.was}
+        return {"who": self.who, "n": self.n, **was}
 
 
 class SimWorker(Worker):
@@ -70,12 +78,12 @@ class SimWorker(Worker):
 
     async def _admit(
         self, delivery: Delivery, action: event_pb2.Action, outputs: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], event_pb2.Failure | None]:
+    ) -> tuple[dict[str, Any], dict[str, Any], event_pb2.Failure | None]:
         over_ns = self._clock_ns() - action.permit.expires.ToNanoseconds()
-        arguments, refusal = await super()._admit(delivery, action, outputs)
+        arguments, before, refusal = await super()._admit(delivery, action, outputs)
         if over_ns > 0 and refusal is None:
             self._late(f"{action.attempt} is begun {over_ns / 1e9:.1f} s after its permit has expired")
-        return arguments, refusal
+        return arguments, before, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ class Manner:
     judged: bool
     timeout_s: float
     settle_s: float = 0.0
+    # Whether it takes something back.
+    undoes: bool = False
 
 
 class World:
@@ -112,6 +122,7 @@ class World:
         self._glances = 0
         self._found: dict[str, str] = {}
         self._seen: Counter[tuple[str, int]] = Counter()
+        self._gone: Counter[tuple[str, int]] = Counter()
         self._done: set[object] = set()
         self._refused: set[object] = set()
 
@@ -150,9 +161,13 @@ class World:
         """Tell how often something was done."""
         return self._seen[who, n]
 
+    def gone(self, who: str, n: int) -> int:
+        """Tell how often something was taken back."""
+        return self._gone[who, n]
+
     # --- acting ------------------------------------------------------------------------------------
 
-    async def act(self, manner: Manner, who: str, n: int, key: str = "") -> Any:
+    async def act(self, manner: Manner, who: str, n: int, key: str = "", *, was: int | None = None) -> Any:
         """Be acted upon, or not."""
         charge, process = CHARGE.get(), PROCESS.get()
         assert charge is not None
@@ -160,7 +175,7 @@ class World:
         identity = (manner.tool, key) if manner.idempotency == "keyed" else (manner.tool, who, n)
 
         def effect() -> None:
-            self._effect(Effect(self._loop.now_ns(), charge, process, who, n, key), manner, identity)
+            self._effect(Effect(self._loop.now_ns(), charge, process, who, n, key, was), manner, identity)
 
         await asyncio.sleep(self._random.uniform(0.0, 0.02))
         if identity in self._refused:
@@ -198,7 +213,7 @@ class World:
             return
         self._done.add(identity)
         self.ledger.append(effect)
-        self._seen[effect.who, effect.n] += 1
+        (self._gone if manner.undoes else self._seen)[effect.who, effect.n] += 1
         if effect.key:
             self._found[effect.key] = effect.charge.tool
         self._told(effect)

@@ -4,7 +4,18 @@ Each is a patch of the real code, as small as a mistake that somebody could make
 none: what it breaks has to be a promise.
 """
 
-from tests.simulation.mutants import course, deciding, fences, gates, hands, healing
+from tests.simulation.mutants import course, deciding, fences, gates, hands, healing, undoing
 from tests.simulation.mutants.planting import MUTANTS, Mutant, Patch
 
-__all__ = ["MUTANTS", "Mutant", "Patch", "course", "deciding", "fences", "gates", "hands", "healing"]
+__all__ = [
+    "MUTANTS",
+    "Mutant",
+    "Patch",
+    "course",
+    "deciding",
+    "fences",
+    "gates",
+    "hands",
+    "healing",
+    "undoing",
+]

@@ -24,8 +24,8 @@ def effect_before_intent() -> Patch:
     """The claim is on its way when the tool is called."""
     claim = Worker._claim
 
-    async def hasty(self: Any, key: Any, attempt: str) -> bool:
-        self._hasty = asyncio.create_task(claim(self, key, attempt))
+    async def hasty(self: Any, *rest: Any) -> bool:
+        self._hasty = asyncio.create_task(claim(self, *rest))
         await asyncio.sleep(0)
         return True
 
@@ -37,8 +37,8 @@ def lost_claim_is_ignored() -> Patch:
     """A worker whose claim came second acts all the same."""
     claim = Worker._claim
 
-    async def deaf(self: Any, key: Any, attempt: str) -> bool:
-        await claim(self, key, attempt)
+    async def deaf(self: Any, *rest: Any) -> bool:
+        await claim(self, *rest)
         return True
 
     return patch.object(Worker, "_claim", deaf)
