@@ -25,7 +25,7 @@ from tests.simulation import plans, policies
 from tests.simulation.approvals import APPROVED, standing
 from tests.simulation.policies import APPROVERS, OUTSIDER, SUBMITTERS, DrawnPolicy
 from tests.simulation.tools import CONTRACTS
-from tests.simulation.watch import GateWatch, Said
+from tests.simulation.watch import GateWatch, RunWatch, Said
 
 SEEDS = 400
 MAX_FACTS = 90
@@ -173,9 +173,8 @@ class Watch:
     def _close(self, closed: event_pb2.GateClosed, sequence: int) -> None:
         if closed.outcome == APPROVED:
             said = [one for one in self._said if one.sequence < sequence]
-            outcome, who = standing(
-                self.play.state, self._gates[closed.gate], said, self.play.catalogue.policy
-            )
+            seen = RunWatch(self.play.state.key, [self.play.state])
+            outcome, who = standing(seen, self._gates[closed.gate], said, self.play.catalogue.policy)
             assert outcome == APPROVED, f"{closed.gate} is approved, and nobody has"
             self._approved[closed.gate] = tuple(who)
 
