@@ -80,6 +80,11 @@ def decisions(key: RunKey, last: int) -> Fence:
     return Fence(f"{ev_prefix(key)}.dec.>", last)
 
 
+def everything(key: RunKey, last: int) -> Fence:
+    """Fence a decision against all that is said in its run."""
+    return Fence(run_filter(key), last)
+
+
 def claim(key: RunKey, pool: str, attempt: str) -> Fence:
     """Fence an intent against a revoke of the same attempt, and either against itself."""
     return Fence(claim_filter(key, pool, attempt), 0)

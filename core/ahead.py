@@ -47,6 +47,18 @@ def is_note(move: Decide) -> bool:
     return move.arm in BUNDLED and move.topic[0] == "note"
 
 
+def can_be_overtaken(state: RunState, decision: Decide) -> bool:
+    """Whether a decision holds only if nothing has been said in the run that the state does not tell of.
+
+    It has a step acted on again whose last attempt may yet be answered: by its answer the step may be done
+    already, and then a worker would act on what the run knows nothing of.
+    """
+    said = (*decision.before, decision)
+    again = (state.instances.get(one.body.step) for one in said if isinstance(one.body, event_pb2.Action))
+    last = (instance.current for instance in again if instance is not None)
+    return any(attempt is not None and attempt.in_flight for attempt in last)
+
+
 def bundle(moves: list[Move]) -> list[Move]:
     """Put notes into the decision that they lead to."""
     bundled: list[Move] = []

@@ -29,7 +29,10 @@ DecisionBody = (
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """Append a decision, fenced against every other decision of the run."""
+    """Append a decision, fenced against every other decision of the run, or against all that is said in it.
+
+    The second where it could be overtaken (`core.ahead.can_be_overtaken`).
+    """
 
     topic: tuple[str, ...]
     arm: str

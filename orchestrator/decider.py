@@ -17,7 +17,7 @@ import structlog
 from bus import consumers, subjects
 from bus.spilling import spill
 from core import permits, run
-from core.ahead import decide_ahead, is_note
+from core.ahead import can_be_overtaken, decide_ahead, is_note
 from core.decide import Catalogue
 from core.errors import HandrailError
 from core.moves import Arm, Decide, Load, Move, Revoke
@@ -42,11 +42,17 @@ MAX_UNANSWERED = 2_000
 MAX_CACHED_RUNS = 10_000
 MAX_ROUNDS = 2_000
 MAX_CARRIED_BYTES = 256 * 1024
+MAX_OVERTAKEN = 5
+"""So often a run that was decided on too early is read and decided on again at once."""
 RETRY_DELAY_S = 0.25
 
 _FOLLOWED_BY_NOTHING = frozenset({"plan_ask", "proposal_ask", "action", "verify_ask", "intent"})
 
 _logger = structlog.get_logger("decider")
+
+
+class Overtaken(FenceLost):
+    """Something was said in a run that a decision on it had to know of."""
 
 
 class DecisionStuck(HandrailError):
@@ -167,9 +173,9 @@ class Decider:
                 logs.bind_trace(entry.trace)
             if not (entry.at_rest and all(map(_tells_nothing, batch))):
                 entry.at_rest = False
-                entry.at_rest = await self._settle(entry)
+                entry.at_rest = await self._insist(entry)
         except (LogError, OSError) as error:
-            # A foreign decision, or a broker that is away: forget, and look again when redelivered.
+            # A foreign decision, too many answers, or a broker that is away: forget, and look again later.
             entry.state, entry.appended, entry.at_rest = None, 0, False
             _logger.info("decision postponed", run=entry.key.run, reason=str(error))
             await self._postpone(batch)
@@ -199,16 +205,32 @@ class Decider:
             entry.stale = entry.at_rest = False
             # A timer that has fired is armed no more, whether its time had come or not.
             entry.armed.clear()
-            # Together with others, where many are due at once.
-            records = await self._reads.read(entry.key)
-            entry.state = run.fold(entry.key, records)
+            await self._read(entry)
             entry.ticked_ns = ticks[-1].time_ns if ticks else 0
-            if records:
-                entry.now_ns = max(entry.now_ns, records[-1].time_ns)
             return
         for delivery in batch:
             if delivery.record is not None:
                 entry.state = run.apply(entry.state, delivery.record)
+
+    async def _read(self, entry: _Entry) -> None:
+        """Read a run anew: together with others, where many are due at once."""
+        records = await self._reads.read(entry.key)
+        entry.state = run.fold(entry.key, records)
+        if records:
+            entry.now_ns = max(entry.now_ns, records[-1].time_ns)
+
+    async def _insist(self, entry: _Entry) -> bool:
+        """Settle a run; where something came first that a decision had to know of, read it and decide again.
+
+        That ends: answers come only of what is in flight, which is bounded, and other decisions are kept.
+        """
+        for _ in range(MAX_OVERTAKEN):
+            try:
+                return await self._settle(entry)
+            except Overtaken as error:
+                _logger.info("decision overtaken", run=entry.key.run, reason=str(error))
+                await self._read(entry)
+        return await self._settle(entry)
 
     async def _settle(self, entry: _Entry) -> bool:
         """Decide and perform until nothing is missing that can be done now; return whether that is all."""
@@ -238,16 +260,15 @@ class Decider:
         """Carry moves out; return whether nothing more can be decided before somebody answers."""
         last = state.last_decision
         revoked = False
+        # As long as one is to come that can be overtaken: what is appended before it must not hide by what.
+        fragile = sum(isinstance(move, Decide) and can_be_overtaken(state, move) for move in moves)
         for move in moves:
             if isinstance(move, Decide):
                 if revoked:
                     # The fence is only known when the revoke has been folded, and what came before it.
                     return False
-                for topic, event in await self._events(entry.key, move):
-                    address = Address(entry.key, "dec", topic)
-                    fence = subjects.decisions(entry.key, last)
-                    trace = tracing.of_ask(entry.key, _traceparent(entry), event)
-                    last = entry.appended = await self._log.append(address, event, fence=fence, trace=trace)
+                last = await self._append(entry, move, last, read=state.applied if fragile else 0)
+                fragile -= can_be_overtaken(state, move)
             elif isinstance(move, Revoke):
                 sequence = await self._revoke(entry.key, move)
                 entry.appended = max(entry.appended, sequence)
@@ -257,6 +278,25 @@ class Decider:
                 entry.armed[move.timer] = move.due_ns
         # Asks rest with others, and an end is an end; after notes alone there may be more to decide.
         return not any(isinstance(m, Revoke) or (isinstance(m, Decide) and is_note(m)) for m in moves)
+
+    async def _append(self, entry: _Entry, move: Decide, last: int, *, read: int) -> int:
+        """Append a decision behind the last one, and return where it stands.
+
+        With `read` only if nothing has been said in the run since then, but for decisions of one's own.
+        """
+        for topic, event in await self._events(entry.key, move):
+            fence = subjects.decisions(entry.key, last)
+            if read:
+                fence = subjects.everything(entry.key, max(read, last))
+            trace = tracing.of_ask(entry.key, _traceparent(entry), event)
+            address = Address(entry.key, "dec", topic)
+            try:
+                last = entry.appended = await self._log.append(address, event, fence=fence, trace=trace)
+            except FenceLost as error:
+                if read:
+                    raise Overtaken(str(error)) from error
+                raise
+        return last
 
     async def _revoke(self, key: RunKey, move: Revoke) -> int:
         """Take an attempt back; where its intent came first there is nothing to take, and 0 is returned."""

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from bus import blobs, subjects
-from core.ports import Consumer, FenceLost, LogError, LogUnavailable, Record
+from core.ports import Address, Consumer, FenceLost, LogError, LogUnavailable, Record
 from handrail.v1 import plan_pb2
 from tests.contract.bench import Bench, Collector, LossyStore, ask, event, ids, intent, note, until
 
@@ -164,6 +164,53 @@ async def test_a_fenced_append_with_a_lost_answer_finds_itself(bench: Bench) -> 
     sequence = await log.append(note(key), mine, fence=subjects.decisions(key, 0))
     records = await log.read(key)
     assert (records[0].sequence, records[0].event.id, len(records)) == (sequence, mine.id, 2)
+
+
+@pytest.mark.parametrize("last", ["decision", "answer", "command"])
+async def test_a_run_is_fenced_against_all_that_is_said_in_it(bench: Bench, last: str) -> None:
+    log, key, other = await bench.log(), bench.key(), bench.key()
+    said = {
+        "decision": ask(key),
+        "answer": intent(key, "box", "a1"),
+        "command": Address(key, "cmd", ("pause",)),
+    }
+    first = await log.append(note(key), event(), fence=subjects.everything(key, 0))
+    # What is said in another run does not break it.
+    await log.append(note(other), event())
+    second = await log.append(said[last], event())
+    with pytest.raises(FenceLost):
+        await log.append(ask(key), event(), fence=subjects.everything(key, first))
+    assert (await log.read(key))[-1].sequence == second
+    third = await log.append(ask(key), event(), fence=subjects.everything(key, second))
+    assert third == (await log.read(key))[-1].sequence
+
+
+async def test_a_lost_answer_finds_itself_before_a_fact_that_came_behind_it(bench: Bench) -> None:
+    log, other, key = await bench.log(), await bench.log(), bench.key()
+    await other.append(intent(key, "box", "a1"), event())
+    first = (await log.read(key))[-1].sequence
+    log.store = store = LossyStore(log.store)
+    store.lose_after = 1
+
+    async def answer() -> None:
+        await other.append(intent(key, "box", "a2"), event())
+
+    store.meanwhile, mine = answer, event()
+    sequence = await log.append(note(key), mine, fence=subjects.everything(key, first))
+    records = await log.read(key)
+    assert len(records) == 3
+    assert (records[1].sequence, records[1].event.id) == (sequence, mine.id)
+
+
+async def test_a_lost_answer_does_not_hide_a_fact_that_came_first(bench: Bench) -> None:
+    log, other, key = await bench.log(), await bench.log(), bench.key()
+    first = await other.append(note(key), event())
+    await other.append(intent(key, "box", "a1"), event())
+    log.store = store = LossyStore(log.store)
+    store.lose_before = 1
+    with pytest.raises(FenceLost):
+        await log.append(note(key), event(), fence=subjects.everything(key, first))
+    assert len(await log.read(key)) == 2
 
 
 async def test_a_fenced_append_that_never_arrived_is_sent_again(bench: Bench) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from core import failures
-from core.state import Attempt, RunState
-from handrail.v1 import event_pb2, tool_pb2
+from core.state import Attempt
+from handrail.v1 import event_pb2
 from tests.simulation.watch import Invariant, Look, attempt_of, reads
 
 _PERMIT_GRACE_NS = 25_000_000_000
@@ -65,23 +65,9 @@ def chains_stop(look: Look) -> Iterator[str]:
 
 
 def claims_are_asked_for(look: Look) -> Iterator[str]:
-    """A worker only ever claims what the run knows of: an ask that changes nothing is not acted on.
-
-    But for a repetition under the same key which was decided on before its step was known to be done.
-    """
-    attempt = look.event.intent.attempt if look.arm == "intent" else ""
-    unknown = bool(attempt) and attempt not in look.before.attempts
-    if unknown and not _is_late_repetition(look.before, attempt):
-        yield f"{attempt} is claimed, and the run knows nothing of it"
-
-
-def _is_late_repetition(state: RunState, attempt: str) -> bool:
-    instance = state.instances.get(attempt.rpartition("-a")[0])
-    last = instance.current.action if instance is not None and instance.current is not None else None
-    if instance is None or instance.settled != "done" or last is None:
-        return False
-    idempotency = state.contracts[last.tool].idempotency
-    return idempotency in (tool_pb2.IDEMPOTENCY_KEYED, tool_pb2.IDEMPOTENCY_NATURAL)
+    """A worker only ever claims what the run knows of: an ask that changes nothing is not acted on."""
+    if look.arm == "intent" and look.event.intent.attempt not in look.before.attempts:
+        yield f"{look.event.intent.attempt} is claimed, and the run knows nothing of it"
 
 
 def death_is_certain(look: Look) -> Iterator[str]:

@@ -28,10 +28,15 @@ def decisions_build_on_each_other(look: Look) -> Iterator[str]:
 
 
 def decisions_count(look: Look) -> Iterator[str]:
-    """A decision is never a stray: it is fenced against every other, and was right when it was made."""
+    """A decision is never a stray: it is fenced against every other, and was right when it was made.
+
+    Facts may overtake it, but not one upon which a worker acts.
+    """
     if not look.is_decision or look.counts:
         return
-    if any(run.apply(view, look.record).strays == view.strays for view in look.views[:-1]):
+    if look.arm != "action" and any(
+        run.apply(view, look.record).strays == view.strays for view in look.views[:-1]
+    ):
         look.watch.counts["overtaken decisions"] += 1
         return
     yield f"the decision {look.arm} changes nothing"

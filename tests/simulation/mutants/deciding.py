@@ -72,7 +72,7 @@ def heal_timer_lost() -> Patch:
     return _timers_lost("heal-")
 
 
-@planted(within=1000, policies=False)
+@planted(within=1000)
 def lease_timer_lost() -> Patch:
     """Nobody wakes up when a lease is over."""
     return _timers_lost("lease-")

@@ -81,3 +81,9 @@ def revoke_that_lost_counts() -> Patch:
             return await revoke(self, key, move)
 
     return patch.object(Decider, "_revoke", stubborn)
+
+
+@planted(within=1000, policies=True)
+def retries_fenced_on_decisions_only() -> Patch:
+    """A step is acted on again, whatever has come of it since the decider has looked."""
+    return patch("orchestrator.decider.can_be_overtaken", lambda state, decision: False)
