@@ -58,7 +58,7 @@ chaos: $(STAMP)  ## kill, stop and cut off KILLS times on both hosts, and judge 
 chaos-short: $(STAMP)  ## every named point once, and the cases, on the inline host (minutes)
 	$(PY) -m tests.chaos --kills 80 --points --cases --together --seed $(or $(SEED),1)
 
-bench: $(STAMP)  ## measure: speed beside the limit, parked runs, faults, start (twelve minutes; QUICK=1: two)
+bench: $(STAMP)  ## measure: speed beside the limit, parked runs, faults, gates, start (twelve minutes; QUICK=1: two)
 	$(PY) -m bench $(if $(QUICK),--quick) $(ARGS)
 
 bench-peers: $(STAMP)  ## the same beside LangGraph, DBOS, Restate, AutoGen, and kills (20 minutes; QUICK=1: three)
