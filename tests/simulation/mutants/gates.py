@@ -12,7 +12,7 @@ from core import gates, run
 from core.course import Course
 from core.moves import Decide
 from core.permits import Grounds
-from core.policy import ALLOWED
+from core.policy import ALLOWED, MAX_QUORUM
 from core.rules import Rules
 from core.state import Decision, RunState, evolve
 from handrail.v1 import event_pb2
@@ -139,12 +139,7 @@ def quorums_are_of_one() -> Patch:
 @planted(within=50, policies=True)
 def anybody_may_approve() -> Patch:
     """Nobody is asked who may decide."""
-    judge = gates.judge
-
-    def open_to_all(state: Any, gate: Any, may_decide: Any, *rest: Any) -> Any:
-        return judge(state, gate, lambda who: ALLOWED, *rest)
-
-    return patch.object(gates, "judge", open_to_all)
+    return patch.object(Rules, "may_decide", lambda self, gate, who, contents: ALLOWED)
 
 
 @planted(within=400, policies=True)
@@ -166,8 +161,8 @@ def policies_do_not_void() -> Patch:
     """What waits under an older policy is decided under that."""
     judge = gates.judge
 
-    def faithful(state: Any, gate: Any, may_decide: Any, version: str, now_ns: int) -> Any:
-        return judge(state, gate, may_decide, gate.opened.policy, now_ns)
+    def faithful(state: Any, gate: Any, bench: Any, version: str, *rest: Any) -> Any:
+        return judge(state, gate, bench, gate.opened.policy, *rest)
 
     return patch.object(gates, "judge", faithful)
 
@@ -190,10 +185,7 @@ def silence_is_consent() -> Patch:
 class _Everything(dict[str, str]):
     """All that can be approved, at the first gate."""
 
-    def __contains__(self, binding: object) -> bool:
-        return True
-
-    def __missing__(self, binding: str) -> str:
+    def get(self, binding: str, default: Any = None) -> Any:
         return "g1"
 
 
@@ -206,7 +198,13 @@ def void_is_approved() -> Patch:
         voided = any(item.step == instance.id for gate in closed for item in gate.opened.items)
         return replace(instance, approved=_Everything()) if voided else instance
 
-    return _held(easy)
+    @contextmanager
+    def both() -> Iterator[None]:
+        # However many the rules ask for.
+        with _held(easy), patch("core.course.approvals", lambda gate: MAX_QUORUM):
+            yield
+
+    return both()
 
 
 def _bound_without(field: str) -> Patch:
