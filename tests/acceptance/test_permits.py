@@ -6,6 +6,7 @@ import asyncio
 import json
 import stat
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,11 @@ def test_a_key_that_cannot_be_used_is_told(project: Path) -> None:
     text = settings.read_text()
     for key, says in (("none.pem", "none.pem cannot be read"), ("handrail.toml", "holds no private key")):
         settings.write_text(f'{text}\n[permits]\nkey = "{key}"\n')
-        for command in ("run", "up"):
-            arguments = ["refund order 1001"] if command == "run" else ["--host", "inline"]
-            done = handrail(command, *arguments, "--project", str(project))
+        commands = (["run", "refund order 1001"], ["up", "--host", "inline"])
+        # They do nothing but end, so they can be started together.
+        with ThreadPoolExecutor(len(commands)) as threads:
+            ends = list(threads.map(lambda words: handrail(*words, "--project", str(project)), commands))
+        for done in ends:
             assert done.returncode == 5, done.stdout + done.stderr
             assert "handrail doctor" in done.stderr
             assert says in done.stderr

@@ -14,10 +14,14 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
@@ -32,7 +36,9 @@ from handrail.cli.exits import MEANINGS
 from handrail.settings import Settings, ToolboxSettings
 from tests.acceptance.conftest import ROOT, environment
 
-SHELL_TIMEOUT_S = 150
+SHELL_TIMEOUT_S = 240
+# As many as the smallest machine that runs these has cores; one command after another leaves one idle.
+AT_A_TIME = 2
 WIDTH, HEIGHT = 110, 50
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples" / "backoffice" / "README.md"]
@@ -94,21 +100,35 @@ def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str]) -> tuple[i
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, pack("HHHH", HEIGHT, WIDTH, 0, 0))
     process = subprocess.Popen(
-        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
     )
     os.close(theirs)
     printed = bytearray()
+    deadline = time.monotonic() + SHELL_TIMEOUT_S
     try:
-        while chunk := _read(ours):
+        while chunk := _read(ours, deadline):
             printed += chunk
-        return process.wait(SHELL_TIMEOUT_S), _ESCAPE.sub("", printed.decode(errors="replace"))
+        return process.wait(max(0.0, deadline - time.monotonic())), _ESCAPE.sub(
+            "", printed.decode(errors="replace")
+        )
     finally:
-        process.kill()
+        if process.poll() is None:
+            # With what it has started in the background.
+            os.killpg(process.pid, signal.SIGTERM)
+            process.kill()
         process.wait()
         os.close(ours)
 
 
-def _read(descriptor: int) -> bytes:
+def _read(descriptor: int, deadline: float) -> bytes:
+    if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        raise AssertionError(f"it has not ended after {SHELL_TIMEOUT_S} s")
     try:
         return os.read(descriptor, 65_536)
     except OSError:  # how a terminal says that its other end is closed
@@ -135,15 +155,38 @@ def seen(text: str) -> str:
     return " ".join(_CHANGING.sub("~", text).split())
 
 
-@pytest.mark.timeout(SHELL_TIMEOUT_S + 30)
+def execute(document: Path, target: Path) -> tuple[int, str]:
+    """Do all that a document says, in a copy of the repository."""
+    repository = copy_repository(target)
+    path = (str(repository / ".stubs"), str(Path(sys.executable).parent), os.environ["PATH"])
+    env = environment(PATH=os.pathsep.join(path), TERM="xterm", COLUMNS=str(WIDTH), LINES=str(HEIGHT))
+    return on_a_terminal(["bash", "-c", script(document)], repository, env)
+
+
+@pytest.fixture(scope="module")
+def executed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[Path, Future[tuple[int, str]]]]:
+    """What came of the documents that are asked for, a few of them at a time."""
+    functions = (item for item in request.session.items if isinstance(item, pytest.Function))
+    wanted = [
+        one.callspec.params["document"]
+        for one in functions
+        if one.originalname == test_every_command_does_what_the_document_says.__name__
+    ]
+    places = {document: tmp_path_factory.mktemp("document") / "handrail" for document in wanted}
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        yield {document: threads.submit(execute, document, place) for document, place in places.items()}
+
+
+@pytest.mark.timeout(AT_A_TIME * (SHELL_TIMEOUT_S + 30))
 @pytest.mark.parametrize(
     "document", [d for d in DOCUMENTS if any(block.runs for block in blocks(d))], ids=lambda d: d.name
 )
-def test_every_command_does_what_the_document_says(document: Path, tmp_path: Path) -> None:
-    repository = copy_repository(tmp_path / "handrail")
-    path = (str(repository / ".stubs"), str(Path(sys.executable).parent), os.environ["PATH"])
-    env = environment(PATH=os.pathsep.join(path), TERM="xterm", COLUMNS=str(WIDTH), LINES=str(HEIGHT))
-    code, printed = on_a_terminal(["bash", "-c", script(document)], repository, env)
+def test_every_command_does_what_the_document_says(
+    document: Path, executed: Mapping[Path, Future[tuple[int, str]]]
+) -> None:
+    code, printed = executed[document].result()
     assert code == 0, printed[-4_000:]
     outputs = {}
     for part in printed.split("@@@ ")[1:]:
