@@ -16,8 +16,9 @@ def ticks() -> Consumer:
 
 
 def tracer() -> Consumer:
-    """The ends of runs, and the doubts that wait for a human."""
-    return Consumer("tracer", ("ev.{shard}.*.*.dec.note.finished", "ev.{shard}.*.*.dec.note.in_doubt"))
+    """The ends of runs and of their undos, and the doubts that wait for a human."""
+    kinds = ("finished", "undo_ended", "in_doubt")
+    return Consumer("tracer", tuple(f"ev.{{shard}}.*.*.dec.note.{kind}" for kind in kinds))
 
 
 def mind(role: str, pool: str) -> Consumer:

@@ -88,11 +88,11 @@ class AttemptTeller(Teller):
             return "", found.revoked.time_ns
         if found.answer is None and self.state.left_behind(attempt):
             # Of a chain that broke before its turn came.
-            return "", found.given_up.time_ns if found.given_up is not None else self.end_ns
+            return "", found.given_up.time_ns if found.given_up is not None else self.section.end_ns
         if found.answer is None and found.given_up is not None:
             return "lost", found.given_up.time_ns
         if attempt.in_flight or found.answer is None:
-            return self.fate(missing=True), self.end_ns
+            return self.fate(missing=True), self.section.end_ns
         last = (*found.verdicts, *((found.refused,) if found.refused is not None else ()))
         return "", max(found.answer.time_ns, *(record.time_ns for record in last), 0)
 
@@ -114,6 +114,9 @@ class AttemptTeller(Teller):
             strategy, cause = AGAIN, failures.PROPOSAL
         elif previous.proposal is not None:
             strategy = PROPOSAL
+        elif self.diary.tries[previous.id].undo != found.undo:
+            # Another undo had given it up.
+            strategy, cause = AGAIN, names.UNDO
         why = said({names.HEAL_STRATEGY: strategy, names.HEAL_CAUSE: cause})
         return (Link(self.id(names.ATTEMPT, replaced or previous.id), why),)
 
@@ -203,7 +206,7 @@ class AttemptTeller(Teller):
             ask = found.verify_asks.get(round) or found.answer
             assert ask is not None
             body = body_of(verdict) if verdict is not None else event_pb2.Verdict()
-            end_ns = verdict.time_ns if verdict is not None else self.end_ns
+            end_ns = verdict.time_ns if verdict is not None else self.section.end_ns
             end_ns = self._ends.get((names.VERIFY, attempt.id, round), end_ns)
             fate = self.fate(missing=verdict is None)
             self.tell(

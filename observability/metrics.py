@@ -33,7 +33,7 @@ class Metrics(Protocol):
     wanted: bool
 
     def count(self, spans: Iterable[Span]) -> None:
-        """Count a run that has ended, and all that it did."""
+        """Count a run that has ended, or an undo of it, and all that it did."""
         ...
 
     def count_doubts(self, number: int) -> None:
@@ -89,6 +89,12 @@ class RunMetrics:
         self._doubts = meter.create_counter(
             names.DOUBTS, "{doubt}", "Effects that may or may not have happened."
         )
+        self._undos = meter.create_counter(
+            names.UNDOS, "{undo}", "Undos that have ended, by what came of them."
+        )
+        self._compensations = meter.create_counter(
+            names.COMPENSATIONS, "{compensation}", "Compensations that were begun, by how they ended."
+        )
         self._seconds = {
             names.INVOKE_WORKFLOW: seconds(names.RUN_DURATION, "From a goal's submission to the run's end."),
             names.STEP: seconds(names.STEP_DURATION, "From a step's first ask to its end."),
@@ -100,13 +106,17 @@ class RunMetrics:
         )
 
     def count(self, spans: Iterable[Span]) -> None:
-        """Count a run that has ended, and all that it did."""
+        """Count a run that has ended, or an undo of it, and all that it did."""
         for span in spans:
             said = span.attributes
             if span.what == names.INVOKE_WORKFLOW:
                 workflow = _only(said, names.GENAI_WORKFLOW)
                 self._runs.add(1, {STATUS: said.get(names.RUN_STATUS, ""), **workflow})
                 self._time(span, {STATUS: said.get(names.RUN_STATUS, ""), **workflow})
+            elif span.what == names.UNDO:
+                self._undos.add(1, {OUTCOME: said.get(names.UNDO_OUTCOME, "")})
+            elif span.what == names.STEP and names.UNDOES in said:
+                self._compensations.add(1, {OUTCOME: said.get(names.STEP_STATUS, "")})
             elif span.what == names.STEP:
                 status = {STATUS: said.get(names.STEP_STATUS, "")}
                 self._steps.add(1, status)

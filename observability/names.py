@@ -26,6 +26,7 @@ EXECUTE_TOOL = "execute_tool"
 VERIFY = "verify"
 HEAL = "heal"
 GATE = "gate"
+UNDO = "undo"
 
 # --- attributes of the conventions -------------------------------------------------------------------
 
@@ -91,6 +92,15 @@ GATE_ITEMS = "handrail.gate.items"
 GATE_RULES = "handrail.gate.rules"
 GATE_POLICY = "handrail.gate.policy"
 APPROVERS = "handrail.gate.approvers"
+UNDO_STEP = "handrail.undo.step"
+UNDO_DRY_RUN = "handrail.undo.dry_run"
+UNDO_COMPENSATIONS = "handrail.undo.compensations"
+UNDO_MADE = "handrail.undo.made"
+UNDO_STAYS = "handrail.undo.stays"
+UNDO_OUTCOME = "handrail.undo.outcome"
+UNDOES = "handrail.undo.undoes"
+"""Of a compensation: the step, or item of a fan-out, whose effect it takes back."""
+SUBMITTER = "handrail.submitter"
 SEQUENCE = "handrail.log.sequence"
 LOST = "handrail.lost"
 OPEN = "handrail.open"
@@ -111,6 +121,14 @@ PROPOSAL_REFUSED = "proposal_refused"
 DECIDED = "decided"
 UNREADABLE = "unreadable"
 
+# --- outcomes of an undo -----------------------------------------------------------------------------
+
+UNDONE = "undone"
+STAYS = "stays"
+"""All was done that can be, and something cannot."""
+GIVEN_UP = "given_up"
+DRY = "dry_run"
+
 # --- metrics -----------------------------------------------------------------------------------------
 
 RUNS = "handrail.runs"
@@ -118,6 +136,8 @@ STEPS = "handrail.steps"
 ACTIONS = "handrail.actions"
 HEALS = "handrail.heals"
 DOUBTS = "handrail.doubts"
+UNDOS = "handrail.undos"
+COMPENSATIONS = "handrail.compensations"
 BACKLOG = "handrail.backlog"
 RUN_DURATION = "gen_ai.invoke_workflow.duration"
 STEP_DURATION = "handrail.step.duration"

@@ -5,6 +5,10 @@
                                  > step > attempt > choose | execute_tool, verify
                                         > heal
                                         > step (an item of a fan-out)
+                                 > undo > gate, step
+
+An undo goes on after the end of its run. What it adds is told below its own span: those of the run, and of an
+earlier undo, stay what they were.
 
 Times are the broker's, less what a writer says that its work took. A try that nobody answered is `lost` and
 ends when the decider gave it up; what still goes on is `open` and ends at the last record. What people,
@@ -17,25 +21,15 @@ import json
 from collections.abc import Iterable
 
 from core import failures
-from core.plan import canonical_route
 from core.ports import Record, RunKey
-from core.state import Instance
-from handrail.v1 import event_pb2, plan_pb2
+from handrail.v1 import event_pb2
 from observability import names
-from observability.attempts import AttemptTeller
-from observability.diary import Diary, GateDiary, PlanTry, StepDiary, parent_of
-from observability.span import Link, Span, SpanEvent
-from observability.teller import UNANSWERED, body_of, cut, failure_of, messaging, said, start_ns, word
+from observability.diary import Diary, PlanTry, UndoDiary
+from observability.span import Span, SpanEvent
+from observability.steps import StepTeller
+from observability.teller import UNANSWERED, Section, body_of, cut, failure_of, messaging, start_ns, word
 
 _PLAYBOOK = "playbook:"
-_NO_ERROR = frozenset(
-    {
-        event_pb2.GATE_OUTCOME_UNSPECIFIED,
-        event_pb2.GATE_OUTCOME_APPROVED,
-        event_pb2.GATE_OUTCOME_HAPPENED,
-        event_pb2.GATE_OUTCOME_REPEAT,
-    }
-)
 
 
 def spans_of(key: RunKey, records: Iterable[Record], *, with_content: bool = False) -> list[Span]:
@@ -43,16 +37,8 @@ def spans_of(key: RunKey, records: Iterable[Record], *, with_content: bool = Fal
     return _RunTeller(Diary(key, records), with_content=with_content).spans()
 
 
-class _RunTeller(AttemptTeller):
+class _RunTeller(StepTeller):
     """Tells of the whole run."""
-
-    def __init__(self, diary: Diary, *, with_content: bool) -> None:
-        super().__init__(diary, with_content=with_content)
-        plan = self.state.plan
-        self._steps = {step.id: step for step in plan.steps} if plan is not None else {}
-        planned = self.state.undo.planned if self.state.undo is not None else None
-        if planned is not None:
-            self._steps |= {one.step.id: one.step for one in planned.compensations}
 
     def spans(self) -> list[Span]:
         """Return all of its spans."""
@@ -62,11 +48,18 @@ class _RunTeller(AttemptTeller):
             run = self._tell_run(submit)
             for plan in self.diary.plans:
                 self._tell_plan(run, plan)
-            for name, gate in self.diary.gates.items():
-                self._tell_gate(run, name, gate)
+            self._tell_gates(run, 0)
             for step, diary in self.diary.steps.items():
-                self._tell_step(run, self.state.instances[step], diary)
+                self.tell_step(run, self.state.instances[step], diary)
+            for undone in self.diary.undos:
+                self.section = Section.of(undone.ended, self.diary.last_ns)
+                self._tell_undo(run, undone)
         return self.made
+
+    def _tell_gates(self, parent: str, undo: int) -> None:
+        for name, gate in self.diary.gates.items():
+            if gate.undo == undo:
+                self.tell_gate(parent, name, gate)
 
     def _tell_submission(self, submit: Record) -> None:
         self.tell(
@@ -88,24 +81,23 @@ class _RunTeller(AttemptTeller):
         )
 
     def _tell_run(self, submit: Record) -> str:
-        state, finished = self.state, self.state.finished
+        state, finished = self.diary.at_end or self.state, self.state.finished
         origin = state.plan.origin if state.plan is not None else ""
         # A plan of the client's own has no name of which there are few.
         workflow = origin.removeprefix(_PLAYBOOK) if origin.startswith(_PLAYBOOK) else ""
-        doubtful = any(one.settled == "in_doubt" for one in state.instances.values())
-        waiting = doubtful and state.status == event_pb2.RUN_STATUS_WAITING
+        waiting = not self.section.ended and self._waits_in_doubt
         return self.tell(
             names.INVOKE_WORKFLOW,
             (),
             suffix=workflow,
             parent=self.id(names.SUBMIT),
             start_ns=submit.time_ns,
-            end_ns=self.end_ns,
+            end_ns=self.section.end_ns,
             role="decider",
             writer=self.diary.finished or self.diary.first_decision,
             failure=failure_of(finished) if finished is not None else None,
             error=failures.IN_DOUBT if waiting else names.UNREADABLE if state.unreadable else "",
-            fate="" if self.ended else "open",
+            fate="" if self.section.ended else "open",
             events=tuple(self._moment(note) for note in self.diary.notes),
             attributes={
                 names.GENAI_OPERATION: names.INVOKE_WORKFLOW,
@@ -134,7 +126,7 @@ class _RunTeller(AttemptTeller):
             failure = failures.permanent(failures.NO_PLAN, body.no_plan.reason)
         fate = self.fate(missing=answer is None)
         error = UNANSWERED if fate == "lost" else ""
-        end_ns = answer.time_ns if answer is not None else self.end_ns
+        end_ns = answer.time_ns if answer is not None else self.section.end_ns
         parent = self.tell(
             names.PLAN,
             (attempt,),
@@ -174,110 +166,64 @@ class _RunTeller(AttemptTeller):
             fate=fate,
         )
 
-    def _tell_gate(self, run: str, name: str, gate: GateDiary) -> None:
-        """Tell of a gate, from when it was opened until it was closed."""
-        opened = body_of(gate.opened)
-        closed = body_of(gate.closed) if gate.closed is not None else event_pb2.GateClosed()
-        outcome = word(event_pb2.GateOutcome, "GATE_OUTCOME_", closed.outcome) if gate.closed else ""
-        self.tell(
-            names.GATE,
-            (name,),
-            suffix=opened.step,
-            parent=run,
-            start_ns=gate.opened.time_ns,
-            end_ns=gate.closed.time_ns if gate.closed is not None else self.end_ns,
-            role="decider",
-            writer=gate.opened,
-            error="" if closed.outcome in _NO_ERROR else outcome,
-            fate="" if gate.closed is not None or self.ended else "open",
-            events=tuple(self._decided(decision) for decision in gate.decisions),
-            attributes=said(
-                {
-                    names.GATE_ID: name,
-                    names.STEP_ID: opened.step,
-                    names.GATE_OUTCOME: outcome,
-                    names.GATE_QUORUM: opened.quorum,
-                    names.GATE_ITEMS: len(opened.items),
-                    names.GATE_RULES: tuple(reason.rule for reason in opened.reasons),
-                    names.GATE_POLICY: opened.policy,
-                    names.SEQUENCE: gate.opened.sequence,
-                    **self.content(lambda: {names.REASON: closed.reason}),
-                }
-            ),
-        )
+    # --- undo -----------------------------------------------------------------------------------------
 
-    def _decided(self, decision: Record) -> SpanEvent:
-        who = self.content(lambda: {names.APPROVERS: body_of(decision).approver})
-        return SpanEvent(names.DECIDED, decision.time_ns, who)
-
-    # --- steps ----------------------------------------------------------------------------------------
-
-    def _tell_step(self, run: str, instance: Instance, diary: StepDiary) -> None:
-        """Tell of an instance, of its attempts, and of its heals."""
-        fan_out = parent_of(instance)
-        # A compensation of an earlier undo is one of a single tool, as all are.
-        step = self._steps.get(instance.step, plan_pb2.Step())
-        cut_short = not instance.settled and self.ended
-        error = failures.CANCELLED if cut_short else ""
-        settled = diary.settled if instance.settled else None
+    def _tell_undo(self, run: str, told: UndoDiary) -> None:
+        """Tell of an undo, from when it was asked for until it ended, and of its compensations."""
+        planned = body_of(told.planned) if told.planned is not None else event_pb2.UndoPlanned()
+        ended = body_of(told.ended) if told.ended is not None else None
+        asked = body_of(told.begun) if told.begun is not told.planned else event_pb2.Undo()
+        waiting = ended is None and self._waits_in_doubt
+        unreadable = ended is None and self.state.unreadable
+        made = [one for one in told.left.values() if one.settled == "done"]
         parent = self.tell(
-            names.STEP,
-            (instance.id,),
-            suffix=instance.step,
-            parent=self.id(names.STEP, fan_out) if fan_out else run,
-            start_ns=diary.begun.time_ns,
-            end_ns=settled.time_ns if settled is not None else self.end_ns,
+            names.UNDO,
+            (str(told.number),),
+            suffix=asked.step,
+            parent=run,
+            start_ns=told.begun.time_ns,
+            end_ns=self.section.end_ns,
             role="decider",
-            writer=diary.begun,
-            failure=instance.failure,
-            error=failures.IN_DOUBT if instance.settled == "in_doubt" else error,
-            fate="" if instance.settled or self.ended else "open",
-            events=tuple(self._doubt(doubt) for doubt in diary.doubts),
+            writer=told.ended or told.planned,
+            failure=failure_of(ended) if ended is not None else None,
+            error=failures.IN_DOUBT if waiting else names.UNREADABLE if unreadable else "",
+            fate="" if ended is not None else "open",
+            events=tuple(self._moment(note) for note in told.notes),
             attributes={
-                names.STEP_ID: instance.id,
-                names.STEP_ROUTE: word(plan_pb2.Route, "ROUTE_", canonical_route(step)),
-                names.STEP_STATUS: instance.settled or ("cancelled" if cut_short else "running"),
-                **self.content(lambda: {names.REASON: instance.reason}),
+                names.UNDO_STEP: asked.step,
+                names.UNDO_DRY_RUN: (asked.dry_run or planned.dry_run) or None,
+                names.UNDO_COMPENSATIONS: len(planned.compensations) if told.planned else None,
+                names.UNDO_MADE: len(made) if ended is not None else None,
+                names.UNDO_STAYS: len(planned.stays) if told.planned else None,
+                names.UNDO_OUTCOME: _outcome(planned, ended) if ended is not None else "",
+                names.SEQUENCE: told.begun.sequence,
+                **self.content(
+                    lambda: {
+                        names.SUBMITTER: planned.submitter or asked.submitter,
+                        names.REASON: asked.reason,
+                    }
+                ),
             },
         )
-        attempts = {attempt.id: attempt for attempt in instance.attempts}
-        for attempt_id in diary.attempts:
-            self.tell_attempt(parent, instance, attempts[attempt_id], self.diary.tries[attempt_id])
-        for number, heal in enumerate(diary.heals, start=1):
-            self._tell_heal(parent, instance, number, heal.record, heal.done)
+        self._tell_gates(parent, told.number)
+        undoes = {one.step.id: one.undoes for one in planned.compensations}
+        for step, diary in told.steps.items():
+            instance = told.left.get(step, self.state.instances[step])
+            self.tell_step(parent, instance, diary, told, undoes.get(step, ""))
 
-    def _doubt(self, doubt: Record) -> SpanEvent:
-        why = self.content(lambda: {names.MESSAGE: body_of(doubt).why})
-        return SpanEvent(names.IN_DOUBT, doubt.time_ns, why)
+    @property
+    def _waits_in_doubt(self) -> bool:
+        doubtful = any(one.settled == "in_doubt" for one in self.state.instances.values())
+        return doubtful and self.state.status == event_pb2.RUN_STATUS_WAITING
 
-    def _tell_heal(
-        self, parent: str, instance: Instance, number: int, heal: Record, done: Record | None
-    ) -> None:
-        """Tell of a heal, from its decision until it was carried out."""
-        body = body_of(heal)
-        self.tell(
-            names.HEAL,
-            (instance.id, str(number)),
-            suffix=body.strategy,
-            parent=parent,
-            start_ns=heal.time_ns,
-            end_ns=done.time_ns if done is not None else self.end_ns,
-            role="decider",
-            writer=heal,
-            fate="" if done is not None or self.ended else "open",
-            links=(Link(self.id(names.ATTEMPT, body.attempt)),),
-            attributes=said(
-                {
-                    names.STEP_ID: instance.id,
-                    names.ATTEMPT_ID: body.attempt,
-                    names.HEAL_STRATEGY: body.strategy,
-                    names.HEAL_CAUSE: body.cause.code,
-                    names.HEAL_TOOL: body.tool,
-                    names.SEQUENCE: heal.sequence,
-                    **self.content(lambda: {names.MESSAGE: body.cause.message}),
-                }
-            ),
-        )
+
+def _outcome(planned: event_pb2.UndoPlanned, ended: event_pb2.UndoEnded) -> str:
+    """Return the word for what came of an undo."""
+    if planned.dry_run:
+        return names.DRY
+    if ended.HasField("failure"):
+        return names.GIVEN_UP
+    return names.STAYS if planned.stays else names.UNDONE
 
 
 def _messages(goal: str) -> str:

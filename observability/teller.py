@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from bus import subjects
@@ -23,6 +24,19 @@ MAX_WORDS = 256
 """That are kept, and not made again for every span: a log may hold any number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What is told of: the run until it has finished, or an undo of it."""
+
+    ended: bool
+    end_ns: int
+
+    @staticmethod
+    def of(end: Record | None, last_ns: int) -> Section:
+        """Return a section up to its end, or as far as the log goes."""
+        return Section(end is not None, end.time_ns if end is not None else last_ns)
+
+
 class Teller:
     """Makes spans of a diary, one at a time."""
 
@@ -32,8 +46,7 @@ class Teller:
         self.made: list[Span] = []
         submit = self.state.submit
         self.client = ids.of_run(diary.key, submit.traceparent if submit is not None else "")
-        self.ended = diary.finished is not None
-        self.end_ns = diary.finished.time_ns if diary.finished is not None else diary.last_ns
+        self.section = Section.of(diary.finished, diary.last_ns)
         self._with_content = with_content
 
     def id(self, *parts: str) -> str:
@@ -95,7 +108,7 @@ class Teller:
         """Say what becomes of what has no answer: one may still come, unless the decider went on."""
         if not missing:
             return ""
-        return "lost" if self.ended or given_up else "open"
+        return "lost" if self.section.ended or given_up else "open"
 
     def content(self, attributes: Callable[[], Mapping[str, str]]) -> dict[str, str]:
         """Return attributes that hold what somebody wrote, if they are asked for; else they are not made."""

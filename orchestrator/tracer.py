@@ -1,4 +1,4 @@
-"""The tracer: hears that a run has ended, makes its trace of its log, and sends it.
+"""The tracer: hears that a run or an undo of it has ended, makes its trace of its log, and sends what is new.
 
 A run is acknowledged when its trace was accepted, so a crash or a collector that is away repeats an export
 and loses none. Nobody waits for it: what cannot be sent now is put back with a growing delay.
@@ -17,7 +17,7 @@ from bus import consumers
 from core.ports import Consumer, Delivery, Log, LogError, Record, RunKey
 from observability import sampling
 from observability.export import Exporter, ExportFailed
-from observability.ids import Context
+from observability.ids import of_run
 from observability.metrics import Metrics
 from observability.span import Span
 from observability.spans import spans_of
@@ -37,7 +37,7 @@ _logger = structlog.get_logger("tracer")
 
 
 class Tracer:
-    """Sends the traces of runs that have ended, and counts what they did."""
+    """Sends the traces of runs and undos that have ended, and counts what they did."""
 
     def __init__(
         self,
@@ -114,31 +114,35 @@ class Tracer:
 
     async def _send(self, batch: list[Delivery]) -> None:
         doubts = sum(_is(delivery.record, "in_doubt") for delivery in batch)
-        ended = [delivery.key for delivery in batch if _is(delivery.record, "finished")]
-        read = await self._log.read_runs(ended)
-        traces = [await self._tell(key, records) for key, records in read.items()]
-        sampled = [span for spans in traces if self._is_sampled(spans) for span in spans]
+        ended = [(one.key, one.record.sequence) for one in batch if one.record and _is_end(one.record)]
+        read = await self._log.read_runs(list(dict.fromkeys(key for key, _ in ended)))
+        traces = [(key, await self._tell(key, read.get(key, []), end)) for key, end in ended]
+        sampled = [
+            span for key, spans in traces if self._is_sampled(key, read.get(key, [])) for span in spans
+        ]
         await self._exporter.export(sampled)
-        for spans in traces:
+        for _, spans in traces:
             self._metrics.count(spans)
         self._metrics.count_doubts(doubts)
         for delivery in batch:
             await delivery.ack()
 
-    async def _tell(self, key: RunKey, records: list[Record]) -> list[Span]:
+    async def _tell(self, key: RunKey, records: list[Record], end: int) -> list[Span]:
         """Make a trace. The one supervision point of the tracer: what it stumbles over has none."""
         try:
             if len(records) <= MAX_FOLDED_INLINE:
-                return spans_of(key, records, with_content=self._with_content)
-            return await asyncio.to_thread(spans_of, key, records, with_content=self._with_content)
+                return new_spans(key, records, end, with_content=self._with_content)
+            return await asyncio.to_thread(new_spans, key, records, end, with_content=self._with_content)
         except Exception:
             # The same log would fail again.
             _logger.exception("a trace cannot be made", run=key.run)
             return []
 
-    def _is_sampled(self, spans: Sequence[Span]) -> bool:
-        first = spans[0] if spans else None
-        return first is not None and self._sampled(Context(first.trace_id, first.parent_id, first.sampled))
+    def _is_sampled(self, key: RunKey, records: Sequence[Record]) -> bool:
+        """Whether a trace is sent: one answer for the run and for every undo of it."""
+        submits = (record.event.submit for record in records if record.event and _is(record, "submit"))
+        submit = next(submits, None)
+        return submit is not None and self._sampled(of_run(key, submit.traceparent))
 
     async def _measure(self) -> None:
         """Look at the backlogs now and then."""
@@ -147,6 +151,27 @@ class Tracer:
                 with suppress(LogError):
                     self._metrics.set_backlog(consumer.name, await self._log.backlog(consumer))
             await asyncio.sleep(BACKLOG_INTERVAL_S)
+
+
+def new_spans(key: RunKey, records: Sequence[Record], end: int, *, with_content: bool = False) -> list[Span]:
+    """Return what was not told yet of a run at one of its ends: that of the run itself, or of an undo.
+
+    The undo of a run that failed is over before the run is, and told with it. What a later undo changes of an
+    earlier one (a late answer to what that gave up) is told again, under the same id.
+    """
+    until = [record for record in records if record.sequence <= end]
+    finished = next((record.sequence for record in until if _is(record, "finished")), None)
+    if finished is None:
+        return []
+    before = max((r.sequence for r in until if finished <= r.sequence < end and _is_end(r)), default=0)
+    earlier = [record for record in until if record.sequence <= before]
+    told = {span.span_id: span for span in spans_of(key, earlier, with_content=with_content)}
+    spans = spans_of(key, until, with_content=with_content)
+    return [span for span in spans if told.get(span.span_id) != span]
+
+
+def _is_end(record: Record) -> bool:
+    return _is(record, "finished") or _is(record, "undo_ended")
 
 
 def _is(record: Record | None, arm: str) -> bool:

@@ -30,6 +30,7 @@ _STYLES = {
     names.EXECUTE_TOOL: "green",
     names.VERIFY: "blue",
     names.HEAL: "yellow",
+    names.UNDO: "yellow",
     names.PLAN: "magenta",
     names.MAKE_PLAN: "magenta",
     names.CHOOSE: "magenta",
@@ -131,6 +132,10 @@ def _mark(span: Span, glyphs: Glyphs) -> Text:
         mark.append(f"{glyphs.cancelled} taken back", style=DIM)
     elif span.what == names.HEAL:
         mark.append(clean(str(span.attributes.get(names.HEAL_CAUSE, ""))), style="yellow")
+    elif span.attributes.get(names.UNDO_OUTCOME) == names.STAYS:
+        mark.append(f"{span.attributes[names.UNDO_STAYS]} cannot be undone", style="yellow")
+    elif span.attributes.get(names.UNDO_OUTCOME) == names.DRY:
+        mark.append("dry run", style=DIM)
     if span.open:
         mark.append(f"{' ' if mark.plain else ''}{glyphs.running} goes on", style="cyan")
     return mark

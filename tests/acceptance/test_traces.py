@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from opentelemetry import context, trace
 
 from handrail.cli.watching import parts_of
-from handrail.v1 import run_service_pb2
+from handrail.v1 import run_service_pb2, run_service_pb2_grpc
 from tests.acceptance.conftest import Up, handrail, start, status_name, wait_for
 from tests.otlp_receiver import Received, Receiver
 
@@ -76,6 +78,8 @@ def test_the_exact_tree_of_a_healed_run_across_ray_processes(receiver: Receiver,
             context.detach(token)
         # The tools' own spans come by themselves.
         receiver.wait(lambda: len(receiver.spans(f"{TRACE:032x}")) >= 26)
+        assert undo(up.address, run) == "undone"
+        receiver.wait(lambda: len(receiver.spans(f"{TRACE:032x}")) >= 33)
         spans = receiver.spans(f"{TRACE:032x}")
         with up.client() as client:
             log = list(client.watch(run, until_now=True))
@@ -108,13 +112,30 @@ def test_the_exact_tree_of_a_healed_run_across_ray_processes(receiver: Receiver,
         "        execute_tool get_coin [worker-mint]",
         "          look at coin [worker-mint]",
         "        verify [verifier]",
+        "    undo [decider]",
+        "      step undo-coin [decider]",
+        "        attempt [decider]",
+        "          execute_tool melt_coin [worker-mint]",
+        "            melt [worker-mint]",
+        "          verify [verifier]",
+        "            look at coin [verifier]",
     ]
+    melted = next(span for span in spans if span.name == "step undo-coin")
+    assert melted.links == [(one(spans, "attempt", "coin-a2").span_id, {})]
     check_healed(spans, log)
     assert {span.parent_id for span in spans} - {span.span_id for span in spans} == {f"{SPAN:016x}"}
     assert receiver.contradictions == []
     assert {
         pair["handrail.run.id"] for pair in (s.attributes for s in spans) if "handrail.run.id" in pair
     } == {run}
+
+
+def undo(address: str, run: str) -> str:
+    """Have a run undone, and say where it stands then."""
+    with grpc.insecure_channel(address) as channel:
+        request = run_service_pb2.UndoRunRequest(run=run, wait=Duration(seconds=60))
+        response = run_service_pb2_grpc.RunServiceStub(channel).UndoRun(request)
+    return status_name(response.state.status)
 
 
 def check_healed(spans: list[Received], log: list[run_service_pb2.WatchRunResponse]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from orchestrator import tracer as tracers
 from orchestrator.tracer import Tracer
 from tests.otlp_receiver import Receiver
 from tests.scenarios import histories
+from tests.scenarios.test_undo import acted, booked, undo
 
 
 @pytest.fixture
@@ -50,8 +52,13 @@ class Stage:
     async def write(self, name: str, run: str = "") -> RunKey:
         """Write a history again, as a run of another name."""
         key = RunKey(0, "default", run or f"r0-{name.replace('_', '')}x")
+        await self.append(key, histories.load(name))
+        return key
+
+    async def append(self, key: RunKey, records: list[Record]) -> None:
+        """Write records as those of a run."""
         sequences: dict[int, int] = {}
-        for record in histories.load(name):
+        for record in records:
             assert record.event is not None
             event = event_pb2.Event()
             event.CopyFrom(record.event)
@@ -59,7 +66,6 @@ class Stage:
                 event.result.action_sequence = sequences[event.result.action_sequence]
             address = type(record.address)(key, record.address.channel, record.address.topic)
             sequences[record.sequence] = await self.log.append(address, event)
-        return key
 
     async def spans(self, key: RunKey) -> list[Any]:
         return spans_of(key, await self.log.read(key))
@@ -106,6 +112,57 @@ async def test_every_run_that_ended_is_sent_whole(receiver: Receiver) -> None:
             assert got.links == [(link.span_id, dict(link.attributes)) for link in span.links]
             assert got.failed == (span.status == "error")
         assert receiver.contradictions == []
+
+
+def undone(step: str = "") -> list[Record]:
+    """The log of a run that was done, and then undone."""
+    play = acted(undo(booked(), step), "undo-book-a1", None)
+    return (play if step else acted(play, "undo-pay-a1", None)).records
+
+
+async def test_an_undo_is_sent_when_it_has_ended_and_nothing_is_sent_twice(tmp_path: Path) -> None:
+    file, key, records = tmp_path / "traces.jsonl", RunKey(0, "default", "r0-undonex"), undone()
+    end = next(n for n, record in enumerate(records) if record.event and record.event.HasField("finished"))
+    async with serving(Stage(FileExporter(file))) as stage:
+        await stage.append(key, records)
+        await stage.settled()
+        expected = await stage.spans(key)
+    lines = [_span_ids(line) for line in file.read_text().splitlines()]
+    run = {span.span_id for span in spans_of(records[0].address.key, records[: end + 1])}
+    assert sorted(id for line in lines for id in line) == sorted(span.span_id for span in expected)
+    assert len(run) == 10
+    assert len(expected) == 10 + 1 + 2 * 4
+
+
+def _span_ids(line: str) -> list[str]:
+    scopes = (scope for whole in json.loads(line)["resourceSpans"] for scope in whole["scopeSpans"])
+    return [span["spanId"] for scope in scopes for span in scope["spans"]]
+
+
+async def test_an_undo_while_it_goes_on_is_not_sent(receiver: Receiver) -> None:
+    records = undone()
+    ended = len(records) - 1
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        key = RunKey(0, "default", "r0-undoingx")
+        await stage.append(key, records[:ended])
+        await stage.settled()
+        assert [span.name for span in receiver.spans() if span.name.startswith("undo")] == []
+        await stage.append(key, records[ended:])
+        await stage.settled()
+        assert {span.span_id for span in receiver.spans()} == {s.span_id for s in await stage.spans(key)}
+        assert receiver.requests == 2
+        assert receiver.contradictions == []
+
+
+async def test_the_undo_of_an_unsampled_run_is_not_sent(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    async with serving(Stage(OtlpExporter(receiver.endpoint))) as stage:
+        await stage.append(RunKey(0, "default", "r0-undonex"), undone())
+        await stage.settled()
+        assert receiver.requests == 0
 
 
 async def test_a_collector_that_is_away_gets_the_traces_when_it_is_back(receiver: Receiver) -> None:
@@ -241,6 +298,7 @@ async def test_metrics_count_what_the_spans_tell() -> None:
         await stage.write("worker_killed")
         # It does not end, and its doubt counts all the same.
         await stage.write("in_doubt")
+        await stage.append(RunKey(0, "default", "r0-undonex"), undone("book"))
         await stage.settled()
         data = reader.get_metrics_data()
         assert data is not None
@@ -248,7 +306,7 @@ async def test_metrics_count_what_the_spans_tell() -> None:
             metric.name: metric.data.data_points
             for metric in data.resource_metrics[0].scope_metrics[0].metrics
         }
-        assert _sums(found[names.RUNS], "handrail.status") == {"done": 2}
+        assert _sums(found[names.RUNS], "handrail.status") == {"done": 3}
         assert _sums(found[names.DOUBTS], "") == {"": 1}
         assert _sums(found[names.HEALS], names.HEAL_STRATEGY) == {
             "reread": 1,
@@ -256,8 +314,10 @@ async def test_metrics_count_what_the_spans_tell() -> None:
             "retry_same_key": 8,
         }
         outcomes = _sums(found[names.ACTIONS], "handrail.outcome")
-        assert outcomes == {"confirmed": 4 + 1 + 8 + 1, "refuted": 1, "lost": 8}
-        assert _sums(found[names.STEPS], "handrail.status") == {"done": 4 + 11, "skipped": 1}
+        assert outcomes == {"confirmed": 4 + 1 + 8 + 1 + 3, "refuted": 1, "lost": 8}
+        assert _sums(found[names.STEPS], "handrail.status") == {"done": 4 + 11 + 2, "skipped": 1}
+        assert _sums(found[names.UNDOS], "handrail.outcome") == {"undone": 1}
+        assert _sums(found[names.COMPENSATIONS], "handrail.outcome") == {"done": 1}
         backlogs = {point.attributes[names.CONSUMER]: point.value for point in found[names.BACKLOG]}
         assert backlogs.keys() == {"tracer", "decider"}
         exemplars = [e for point in found[names.ACTION_DURATION] for e in point.exemplars]

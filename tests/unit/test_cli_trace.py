@@ -22,6 +22,7 @@ from tests.otlp_receiver import Receiver
 from tests.scenarios import histories
 from tests.scenarios.play import KEY, Play, write
 from tests.scenarios.test_histories import NAMES
+from tests.scenarios.test_undo import TELL, acted, booked, undo
 
 
 def spans(name: str) -> list[Span]:
@@ -64,6 +65,29 @@ def test_what_goes_on_is_marked() -> None:
     play = Play(write("send")).submit({"id": "send", "tool": "send"}).intent("send-a1")
     drawn = [line.plain for line in draw(spans_of(KEY, play.records))]
     assert all(line.endswith("● goes on") for line in drawn[1:])
+
+
+def test_an_undo_is_drawn_after_its_run() -> None:
+    play = acted(booked(TELL), "tell-a1", None)
+    undo(play, dry_run=True)
+    acted(acted(undo(play), "undo-book-a1", None), "undo-pay-a1", None)
+    undo(play, "tell")
+    drawn = [line.plain for line in draw(spans_of(KEY, play.records), width=90, glyphs=ASCII)]
+    assert [" ".join(line.replace("=", "").split()) for line in drawn[14:]] == [
+        "decider undo 0.0 ms dry run",
+        "decider undo 6.0 ms 1 cannot be undone",
+        "decider step undo-book 3.0 ms",
+        "decider attempt undo-book-a1 3.0 ms",
+        "worker... execute_tool unbook 1.0 ms",
+        "verifier verify 1.0 ms",
+        "decider step undo-pay 3.0 ms",
+        "decider attempt undo-pay-a1 3.0 ms",
+        "worker... execute_tool unpay 1.0 ms",
+        "verifier verify 1.0 ms",
+        "decider undo tell 0.0 ms 1 cannot be undone",
+    ]
+    run, last = drawn[1], drawn[-1]
+    assert run.rindex("=") < last.index("=")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import failures, run
+from core.plan import is_compensation
 from core.ports import Address, Record, RunKey
 from core.run import HANDLERS, apply, fold, initial
 from core.view import view
@@ -17,6 +18,7 @@ from handrail.v1 import event_pb2, tool_pb2
 from tests.scenarios.play import KEY, START_NS, Play, contract, write
 
 ARMS = [field.name for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["body"].fields]
+KEYED = {"idempotency": tool_pb2.IDEMPOTENCY_KEYED, "key_parameter": "key"}
 CHOICES = st.lists(st.integers(0, 2**31), max_size=60)
 
 
@@ -25,8 +27,10 @@ def random_play(choices: list[int]) -> Play:
     play = Play(
         contract("look"),
         contract("find"),
-        write("refund", idempotency=tool_pb2.IDEMPOTENCY_KEYED, key_parameter="key"),
-        write("call", readback="find", settle_s=1.0),
+        write("refund", undo="return", undo_arguments={"x": "args.x"}, **KEYED),
+        write("return", **KEYED),
+        write("call", readback="find", settle_s=1.0, undo="hang_up"),
+        write("hang_up", doubt=True),
         write("send", doubt=True),
     )
     play.submit(
@@ -38,6 +42,7 @@ def random_play(choices: list[int]) -> Play:
         {"id": "near", "tool": "look"},
         {"id": "next", "tool": "look", "with": {"x": "$near"}},
         {"id": "far", "tool": "look", "with": {"x": "$next", "y": "$near"}},
+        undo_on_failure=bool(choices) and choices[0] % 2 == 0,
     )
     doubts = (failures.permanent, failures.transient, failures.in_doubt)
     outcomes = (event_pb2.OUTCOME_CONFIRMED, event_pb2.OUTCOME_REFUTED, event_pb2.OUTCOME_UNKNOWN)
@@ -58,13 +63,25 @@ def random_play(choices: list[int]) -> Play:
             play.orphan(attempt, seen_dead=bool(pick % 2))
         elif kind == 7:
             play.choose(attempt, pick % 3, ["look", "refund", "rm"][pick % 3])
-        elif kind == 8 and pick % 4 == 0:
-            play.cancel()
+        elif kind == 8:
+            _steer(play, pick)
         elif kind == 9:
             play.pause() if pick % 2 else play.resume()
         else:
             play.tick()
     return play
+
+
+def _steer(play: Play, pick: int) -> None:
+    """Somebody cancels, or undoes what there is, or says what becomes of a compensation."""
+    undos = [gate.opened.gate for gate in play.state.open_gates if is_compensation(gate.opened.step)]
+    if pick % 4 == 0:
+        play.cancel()
+    elif pick % 4 == 1 and undos:
+        play.decide("bo", gate=undos[-1], deny=pick % 3 == 0, choice=event_pb2.GATE_CHOICE_REPEAT)
+    else:
+        undo = event_pb2.Undo(step=["", "look", "refund"][pick % 3], dry_run=pick % 5 == 0, submitter="ines")
+        play.command("undo", undo)
 
 
 def test_every_kind_of_event_is_handled() -> None:

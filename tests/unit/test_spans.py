@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core import failures, run, values
 from core.ports import Record
@@ -16,12 +17,15 @@ from handrail.v1 import event_pb2, tool_pb2
 from observability import diary, ids, names
 from observability.span import Span
 from observability.spans import spans_of
+from orchestrator.tracer import _is_end, new_spans
 from tests.scenarios import histories
 from tests.scenarios.play import KEY, Play, contract, write
 from tests.scenarios.test_chains import chain
 from tests.scenarios.test_histories import NAMES
+from tests.scenarios.test_undo import BOOK, TELL, acted, booked, paid, undo
 from tests.unit.test_run import CHOICES, random_play
 
+UNDO_ENDS = ("undo", "undo_ended")
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -61,9 +65,16 @@ def check(records: list[Record], spans: list[Span]) -> None:
         seen.add(span.span_id)
     assert len({span.trace_id for span in spans}) <= 1
     told = diary.Diary(records[0].address.key, records)
+    undos = [span for span in spans if span.what == names.UNDO]
+    assert [span.open for span in undos] == [undo.ended is None for undo in told.undos]
     if told.finished is not None:
-        assert not any(span.open for span in spans)
-        assert max(span.end_ns for span in spans) == told.finished.time_ns
+        below = {span.span_id for span in undos if span.start_ns > told.finished.time_ns}
+        for span in spans:
+            below |= {span.span_id} if span.parent_id in below else set()
+        its_own = [span for span in spans if span.span_id not in below]
+        assert not any(span.open for span in its_own)
+        assert max(span.end_ns for span in its_own) == told.finished.time_ns
+        assert any(undo.open for undo in undos) == any(span.open for span in spans)
     attempts = [span for span in spans if span.what == names.ATTEMPT]
     assert {span.attributes[names.ATTEMPT_ID] for span in attempts} == set(told.state.attempts)
     assert len(attempts) == len(told.state.attempts)
@@ -125,8 +136,8 @@ def test_a_healed_run() -> None:
     assert {(names.ATTEMPT, "decider", "producer"), (names.INVOKE_WORKFLOW, "decider", "internal")} < roles
 
 
-def _step(step: str, tool: str, done: str = " done") -> list[str]:
-    lines = [f"step {step}{done}", "  attempt confirmed", f"    execute_tool {tool}", "    verify"]
+def _step(step: str, tool: str, done: str = " done", outcome: str = " confirmed") -> list[str]:
+    lines = [f"step {step}{done}", f"  attempt{outcome}", f"    execute_tool {tool}", "    verify"]
     return [f"    {line}" for line in lines]
 
 
@@ -174,6 +185,123 @@ def test_a_cancelled_run_says_so() -> None:
     assert [event.name for event in run.events] == ["plan_accepted", "cancel"]
 
 
+# --- undo ----------------------------------------------------------------------------------------
+
+
+def test_an_undone_run() -> None:
+    play = undo(booked(), reason="a mistake")
+    acted(play, "undo-book-a1", None).intent("undo-pay-a1").orphan("undo-pay-a1", seen_dead=True)
+    play.tick()
+    acted(play, "undo-pay-a2", None)
+    spans = of(play)
+    assert tree(spans, names.STEP_STATUS, names.UNDO_OUTCOME) == [
+        "handrail.v1.RunService/SubmitGoal",
+        "  invoke_workflow",
+        *_step("pay", "pay", outcome=""),
+        *_step("book", "book", outcome=""),
+        "    undo undone",
+        *(f"  {line}" for line in _step("undo-book", "unbook", outcome="")),
+        "      step undo-pay done",
+        "        attempt !silent_claim LOST",
+        "          execute_tool unpay !silent_claim LOST",
+        "        attempt",
+        "          execute_tool unpay",
+        "          verify",
+        "        heal retry_same_key",
+    ]
+    asked, ended = (next(r for r in play.records if r.event and r.event.HasField(arm)) for arm in UNDO_ENDS)
+    told = one(spans, names.UNDO)
+    assert (told.start_ns, told.end_ns) == (asked.time_ns, ended.time_ns)
+    assert (
+        told.attributes
+        | {
+            names.UNDO_COMPENSATIONS: 2,
+            names.UNDO_MADE: 2,
+            names.UNDO_STAYS: 0,
+            names.SEQUENCE: asked.sequence,
+        }
+        == told.attributes
+    )
+    assert [event.name for event in told.events] == ["undo_planned"]
+    # Each is linked to what it takes back.
+    for name in ("book", "pay"):
+        step = next(s for s in spans if s.attributes.get(names.STEP_ID) == f"undo-{name}")
+        assert step.attributes[names.UNDOES] == name
+        assert [link.span_id for link in step.links] == [one(spans, names.ATTEMPT, f"{name}-a1").span_id]
+    # The run itself is told as it was when it ended.
+    run = one(spans, names.INVOKE_WORKFLOW)
+    assert run.attributes[names.RUN_STATUS] == "done"
+    assert run.end_ns < told.start_ns
+    # Who undid it, and why, is content.
+    assert {names.SUBMITTER, names.REASON} & told.attributes.keys() == set()
+    said = one(of(play, with_content=True), names.UNDO).attributes
+    assert (said[names.SUBMITTER], said[names.REASON]) == ("ines", "a mistake")
+    check(play.records, spans)
+
+
+def test_the_undo_of_a_failed_run_is_over_before_the_run_is() -> None:
+    play = paid(BOOK, undo_on_failure=True, submitter="bo").intent("book-a1").failed("book-a1")
+    assert tree(of(play))[-3:] == [
+        "      step undo-pay OPEN",
+        "        attempt OPEN",
+        "          execute_tool unpay OPEN",
+    ]
+    spans = of(acted(play, "undo-pay-a1", None))
+    told, run = one(spans, names.UNDO), one(spans, names.INVOKE_WORKFLOW)
+    assert (told.parent_id, told.end_ns) == (run.span_id, run.end_ns)
+    assert told.attributes[names.UNDO_OUTCOME] == names.UNDONE
+    (end,) = (record.sequence for record in play.records if _is_end(record))
+    assert new_spans(KEY, play.records, end) == spans
+
+
+def test_a_dry_run_of_an_undo_has_no_steps() -> None:
+    spans = of(undo(booked(), "book", dry_run=True))
+    assert spans[-1] == one(spans, names.UNDO)
+    assert (spans[-1].name, spans[-1].attributes[names.UNDO_DRY_RUN]) == ("undo book", True)
+    assert spans[-1].attributes[names.UNDO_OUTCOME] == names.DRY
+
+
+def test_what_stays_is_no_error_and_what_is_given_up_is() -> None:
+    play = acted(booked(TELL), "tell-a1", None)
+    acted(acted(undo(play), "undo-book-a1", None), "undo-pay-a1", None)
+    told = one(of(play), names.UNDO)
+    assert (told.attributes[names.UNDO_OUTCOME], told.attributes[names.UNDO_STAYS]) == (names.STAYS, 1)
+    assert told.error == ""
+    play = undo(booked()).intent("undo-book-a1").failed("undo-book-a1")
+    assert tree(of(play))[-5:] == [
+        "    undo !in_doubt OPEN",
+        "      gate undo-book OPEN",
+        "      step undo-book !in_doubt",
+        "        attempt !broken",
+        "          execute_tool unbook !broken",
+    ]
+    told = one(of(play.decide("bo", deny=True)), names.UNDO)
+    assert (told.error, told.attributes[names.UNDO_OUTCOME]) == (failures.DENIED, names.GIVEN_UP)
+    check(play.records, of(play))
+
+
+def test_what_one_undo_gave_up_and_the_next_has_done_is_told_of_both() -> None:
+    play = undo(booked()).intent("undo-book-a1").failed("undo-book-a1").decide("bo", deny=True)
+    before = of(play)
+    undo(play)
+    acted(acted(play, "undo-book-a2", None), "undo-pay-a1", None)
+    spans = of(play)
+    assert spans[: len(before)] == before
+    assert tree(spans, names.STEP_STATUS, names.UNDO_OUTCOME)[len(before) :] == [
+        "    undo undone",
+        *(f"  {line}" for line in _step("undo-book", "unbook", outcome="")),
+        *(f"  {line}" for line in _step("undo-pay", "unpay", outcome="")),
+    ]
+    (link,) = one(spans, names.ATTEMPT, "undo-book-a2").links
+    assert link.span_id == one(spans, names.ATTEMPT, "undo-book-a1").span_id
+    assert link.attributes == {names.HEAL_STRATEGY: "again", names.HEAL_CAUSE: "undo"}
+    check(play.records, spans)
+    # Each end sends what is new, and nothing twice.
+    ends = [record.sequence for record in play.records if _is_end(record)]
+    sent = [span.span_id for end in ends for span in new_spans(KEY, play.records, end)]
+    assert sorted(sent) == sorted(span.span_id for span in spans)
+
+
 # --- made-up runs --------------------------------------------------------------------------------
 
 
@@ -184,15 +312,53 @@ def test_whatever_happens_the_trace_is_whole(choices: list[int]) -> None:
     check(records, spans_of(KEY, records, with_content=True))
 
 
+def undone_at_random(choices: list[int], random: Any) -> Play:
+    """A run in which anything happens, and then most things go well; undone again and again."""
+    play = random_play(choices)
+    for round in range(6):
+        for attempt in sorted(play.state.in_flight, key=lambda attempt: attempt.id):
+            chance = random.random()
+            if chance < 0.8:
+                happened = event_pb2.HAPPENED_YES
+                play.intent(attempt.id).output(attempt.id, [1], happened=happened).verdict(attempt.id)
+            elif chance < 0.9:
+                play.intent(attempt.id).orphan(attempt.id, seen_dead=random.random() < 0.5).tick()
+            else:
+                play.failed(attempt.id)
+        if round > 1 and random.random() < 0.5:
+            play.cancel()
+        undo(play, random.choice(["", "", "refund", "call-0"]))
+        for gate in play.state.open_gates:
+            choice = random.choice([event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT])
+            play.decide("bo", gate=gate.opened.gate, choice=choice, deny=random.random() < 0.5)
+    return play
+
+
+@settings(max_examples=60, deadline=None)
+@given(choices=CHOICES, random=st.randoms(use_true_random=False))
+def test_what_is_sent_at_each_end_comes_to_the_whole_trace(choices: list[int], random: Any) -> None:
+    play = undone_at_random(choices, random)
+    check(play.records, spans_of(KEY, play.records))
+    sent: dict[str, Span] = {}
+    for end in (record.sequence for record in play.records if _is_end(record)):
+        new = new_spans(KEY, play.records, end)
+        # Of what was sent before, only what an undo had given up may be told otherwise.
+        changed = [span for span in new if span.span_id in sent]
+        assert all(str(span.attributes[names.STEP_ID]).startswith("undo-") for span in changed)
+        sent |= {span.span_id: span for span in new}
+        whole = [record for record in play.records if record.sequence <= end]
+        assert sent == {span.span_id: span for span in spans_of(KEY, whole)}
+
+
 def test_what_is_kept_covers_every_kind_of_event() -> None:
     assert diary._KEEPERS.keys() == HANDLERS.keys()
 
 
 def test_strays_are_no_spans() -> None:
     play = Play(contract("look")).submit({"id": "look", "tool": "look"})
-    play.verdict("look-a1").done("look-a1", 1).output("look-a1", 2).verdict("look-a1")
-    play.output("nobody-a1", 1)
-    assert [span.what for span in of(play)] == [
+    play.verdict("look-a1").output("nobody-a1", 1).done("look-a1", 1)
+    spans = of(play)
+    assert [span.what for span in spans] == [
         names.SUBMIT,
         names.INVOKE_WORKFLOW,
         names.STEP,
@@ -200,7 +366,10 @@ def test_strays_are_no_spans() -> None:
         names.EXECUTE_TOOL,
         names.VERIFY,
     ]
-    assert one(of(play), names.INVOKE_WORKFLOW).attributes[names.STRAYS] == play.state.strays
+    assert one(spans, names.INVOKE_WORKFLOW).attributes[names.STRAYS] == play.state.strays == 2
+    # What comes after the end changes nothing of what was sent.
+    play.output("look-a1", 2).verdict("look-a1")
+    assert (of(play), play.state.strays) == (spans, 4)
 
 
 def test_a_log_without_a_submission_has_no_spans() -> None:

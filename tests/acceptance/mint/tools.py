@@ -35,6 +35,7 @@ def get_coin(number: int) -> str | None:
     effect="write",
     idempotency="keyed",
     key="key",
+    undo=call("melt_coin", number="args.number"),
     reads={"coin": call("get_coin", number="args.number")},
     post="reads.coin == output",
 )
@@ -51,3 +52,16 @@ def strike_coin(number: int, key: str) -> str:
         time.sleep(STRIKE_S)
         (COINS / str(number)).write_text(key)
     return key
+
+
+@tool(
+    effect="write",
+    idempotency="natural",
+    reads={"coin": call("get_coin", number="args.number")},
+    post="reads.coin == null",
+)
+def melt_coin(number: int) -> int:
+    """Melt a coin down."""
+    with _tracer.start_as_current_span("melt"):
+        (COINS / str(number)).unlink(missing_ok=True)
+    return number
