@@ -1,10 +1,10 @@
 """Tools of errands. Each tells the world outside what it does; the world says what then befalls the tool.
 
 `post` is keyed (the world takes a key once), `send` has no key but can be read back, `ring` can only be
-surfaced, `look` reads. `hand` and `seal` wait for one and two approvals. `unpost`, `reclaim` and `unhand` take
-back what `post`, `lend` and `hand` have done; the last waits for an approval too. A call and its effect are
-two things in the world's ledger, so that a call which ends between them, and an effect which comes late, can
-be told apart.
+surfaced, `look` reads. `hand` and `seal` wait for one and two approvals. `unpost`, `reclaim` and `unhand`
+take back what `post`, `lend` and `hand` have done; the last waits for an approval too. A call and its effect
+are two things in the world's ledger, so that a call which ends between them, and an effect which comes late,
+can be told apart.
 """
 
 from __future__ import annotations
