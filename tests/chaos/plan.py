@@ -77,6 +77,16 @@ POINTS: tuple[Point, ...] = (
     Point("worker", "worker_action", _ACK, "sends"),
     *(Point("worker", f"tool-{tool}", _APPEND, f"in_{tool}") for tool in ("post", "send", "ring")),
     Point("worker", "tool-look", ("before",), "in_look"),
+    # Gates and undos.
+    Point("gateway", "decide", _APPEND, "handed"),
+    Point("gateway", "undo", _APPEND, "undone"),
+    *(Point("decider", kind, _APPEND, "handed") for kind in ("gate_opened", "gate_closed")),
+    *(Point("decider", kind, _APPEND, "undone") for kind in ("undo_planned", "undo-action", "undo_ended")),
+    Point("decider", "decider_decide", _ACK, "handed"),
+    Point("decider", "decider_undo", _ACK, "undone"),
+    Point("verifier", "undo-verdict", _APPEND, "undone"),
+    *(Point("worker", f"undo-{kind}", _APPEND, "undone") for kind in ("intent", "result")),
+    Point("worker", "tool-unpost", _APPEND, "in_unpost"),
 )
 
 
