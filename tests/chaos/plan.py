@@ -80,9 +80,12 @@ POINTS: tuple[Point, ...] = (
     # Gates and undos.
     Point("gateway", "decide", _APPEND, "handed"),
     Point("gateway", "undo", _APPEND, "undone"),
-    *(Point("decider", kind, _APPEND, "handed") for kind in ("gate_opened", "gate_closed")),
-    *(Point("decider", kind, _APPEND, "undone") for kind in ("undo_planned", "undo-action", "undo_ended")),
-    Point("decider", "decider_decide", _ACK, "handed"),
+    # The decider passes so many that each counts for the length of a campaign.
+    Point("decider", "gate_opened", ("after",), "handed"),
+    Point("decider", "gate_closed", ("before",), "handed"),
+    Point("decider", "undo_planned", ("after",), "undone"),
+    Point("decider", "undo-action", _APPEND, "undone"),
+    Point("decider", "undo_ended", ("before",), "undone"),
     Point("decider", "decider_undo", _ACK, "undone"),
     Point("verifier", "undo-verdict", _APPEND, "undone"),
     *(Point("worker", f"undo-{kind}", _APPEND, "undone") for kind in ("intent", "result")),

@@ -201,7 +201,7 @@ def gates_outlive_their_undo() -> Patch:
     return handling("undo_ended", leaving)
 
 
-@planted(within=400, policies=True)
+@planted(within=1000, policies=True)
 def approvals_outlive_their_undo() -> Patch:
     """What was approved for one who undoes is approved for the next."""
     made = run._compensation
