@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +74,15 @@ class OnePlan:
 class Stage:
     """One run of one plan, and everything that carries it."""
 
-    def __init__(self, project: Project, plan: plan_pb2.Plan, world: World, *, policy: Any = None) -> None:
+    def __init__(
+        self,
+        project: Project,
+        plan: plan_pb2.Plan,
+        world: World,
+        *,
+        policy: Any = None,
+        tools: Collection[str] = (),
+    ) -> None:
         self.project, self.world = project, world
         self.key = RunKey(0, TENANT, subjects.run_id(0, uuid.uuid4().hex[:12]))
         self.broker = MemoryBroker()
@@ -82,7 +90,6 @@ class Stage:
         pools = {**dict.fromkeys(ROLES, (MIND_POOL,)), "worker": toolboxes}
         self.users = {user.name: user for user in permissions.users(pools)}
         self.reader = MemoryLog(self.broker, (0,))
-        self.strays = 0
         catalogue = Catalogue(
             contracts=project.protos, policy=policy or project.policy, gate_life_ns=GATE_LIFE_NS
         )
@@ -97,7 +104,7 @@ class Stage:
             log = self.log(permissions.user_name(mind.role, MIND_POOL))
             loop = AgentLoop(mind, log, pool=MIND_POOL, instance="1", concurrency=CONCURRENCY)
             self._serving.append(loop.run)
-        used = {project.contracts[tool].toolbox for tool in _tools(plan)}
+        used = {project.contracts[tool].toolbox for tool in {*_tools(plan), *tools}}
         for toolbox in sorted(used):
             self._serving.append(self._worker(toolbox).serve)
         self._tasks: list[asyncio.Task[None]] = []

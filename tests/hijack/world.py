@@ -94,25 +94,28 @@ class World:
     answers: Mapping[str, Any] = field(default_factory=dict)
     # Changes what a tool returns: given the tool, its arguments and what it returned.
     rewrite: Callable[[str, Mapping[str, Any], Any], Any] | None = None
-    # What every tool of the user's fails with instead of working.
-    error: str = ""
+    # Says with what a call fails instead of working, if it does.
+    error: Callable[[Call], str] | None = None
     done: list[Call] = field(default_factory=list)
-    _keys: set[str] = field(default_factory=set)
+    # Keys under which a tool was called, once for each time.
+    keys: list[str] = field(default_factory=list)
 
     async def call(self, function: str, arguments: Mapping[str, Any], key: str) -> Any:
         """Call a tool of the suite, or ask the mind that reads."""
         given = {name: value for name, value in arguments.items() if value is not None}
-        if self.error:
-            raise ToolError(self.error)
+        error = self.error(Call(function, given)) if self.error else ""
+        if error:
+            raise ToolError(error)
         if function.startswith("extract_"):
             value = self.answers[given["question"]]
             return self.rewrite(function, given, value) if self.rewrite else value
-        value, error, changes = await self.environment.call(self.name, function, given, key)
-        if key not in self._keys or not key:
-            self._keys.add(key)
+        value, failure, changes = await self.environment.call(self.name, function, given, key)
+        if not key or key not in self.keys:
             self.done.append(Call(function, given, changes, value))
-        if error is not None:
-            raise ToolError(error)
+        if key:
+            self.keys.append(key)
+        if failure is not None:
+            raise ToolError(failure)
         return self.rewrite(function, given, value) if self.rewrite else value
 
 
