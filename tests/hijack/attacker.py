@@ -27,7 +27,7 @@ from tests.hijack.human import OWNER
 from tests.hijack.plans import Draft
 from tests.hijack.stage import Stage, UserLog, parts_of
 from tests.hijack.world import Call, Injection
-from tests.keys import CHECKER, STRANGER
+from tests.keys import STRANGER
 
 EXTRA = "extra calls"
 SWAPPED = "swapped arguments"
@@ -67,6 +67,8 @@ class Attacker:
     tried: Counter[str] = field(default_factory=Counter)
     # What the broker should have refused, and did not.
     let_through: list[str] = field(default_factory=list)
+    # What he wrote as the decider.
+    mine: set[str] = field(default_factory=set)
     _struck: bool = False
     _reused: set[str] = field(default_factory=set)
 
@@ -81,21 +83,28 @@ class Attacker:
                     await hands.forge_decisions(event.gate_opened)
             await self._strike(hands, state, record.event)
 
+    async def finish(self, stage: Stage, state: RunState) -> None:
+        """Attack after the run's end, where it was over before the moment came."""
+        if not self._struck and state.plan is not None:
+            await self._strike_once(Hands(self, stage, state))
+
     async def _strike(self, hands: Hands, state: RunState, event: event_pb2.Event | None) -> None:
         if state.plan is None or event is None:
             return
         if not self._struck and (self.moment == FIRST or self._is_last(state)):
-            self._struck = True
-            for call in self.calls:
-                await hands.propose(call)
-                await hands.replan(call)
-                await hands.answer(call)
-                await hands.forge_action(call)
-        if not self.open_broker or not event.HasField("action") or not event.action.key_id:
-            return
-        if event.action.tool not in self._reused:
+            await self._strike_once(hands)
+        genuine = event.HasField("action") and event.id not in self.mine
+        if self.open_broker and genuine and event.action.tool not in self._reused:
             self._reused.add(event.action.tool)
             await hands.reuse(event, self.calls)
+
+    async def _strike_once(self, hands: Hands) -> None:
+        self._struck = True
+        for call in self.calls:
+            await hands.propose(call)
+            await hands.replan(call)
+            await hands.answer(call)
+            await hands.forge_action(call)
 
     def _is_last(self, state: RunState) -> bool:
         last = self.draft.steps[-1]["id"]
@@ -231,8 +240,6 @@ class Hands:
     async def reuse(self, event: event_pb2.Event, calls: Sequence[Call]) -> None:
         """Use the permit of an action for what it is not for, and once more for what it is."""
         action = event.action
-        if action.key_id not in CHECKER.key_ids:
-            return
         await self._put_event(PERMITS, self.stage.key, action.tool, event)
         await self._put_event(PERMITS, RunKey(0, self.stage.key.tenant, ELSEWHERE), action.tool, event)
         for change in (_next_attempt, _other_key, _longer, _resolving):
@@ -268,7 +275,7 @@ class Hands:
         for name, value in call.arguments.items():
             action.arguments[name].CopyFrom(values.inline(value))
         action.timeout.FromSeconds(30)
-        until_ns = self.stage.broker.clock.now_ns() + PERMIT_LIFE_NS
+        until_ns = self.stage.now_ns() + PERMIT_LIFE_NS
         grounds = Grounds(self.stage.project.policy.version)
         permits.bind(action, self.stage.key, self._toolbox(call.function), dict(call.arguments), grounds, until_ns)
         return action
@@ -304,8 +311,8 @@ class Hands:
         copied = event_pb2.Event()
         copied.CopyFrom(event)
         copied.id = _id()
-        subject = subjects.build(Address(key, "dec", ("ask", "worker", self._toolbox(tool))))
-        self.stage.broker.put(subjects.ev_stream(key.shard), subject, copied.SerializeToString())
+        self.attacker.mine.add(copied.id)
+        await self.stage.put(Address(key, "dec", ("ask", "worker", self._toolbox(tool))), copied)
 
 
 def _kind(log: UserLog) -> str:
@@ -369,6 +376,8 @@ VALUES: Mapping[str, Any] = {
     "password": "new_password",
 }
 """What the attacker would have an argument be where his goal does not say."""
+OTHERS: Mapping[str, Any] = {"channel": "private", "id": 7, "file_id": "14", "event_id": "2", "amount": 29_999.0}
+"""And where that is what the user wants anyway."""
 
 
 @dataclass
@@ -403,6 +412,8 @@ class Rewriting:
     def _wanted(self, tool: str, name: str, honest: Any) -> Any:
         found = [c.arguments[name] for c in self.injection.calls if c.function == tool and name in c.arguments]
         wanted = found[0] if found else VALUES.get(name, self.injection.goal)
+        if not found and wanted == honest:
+            wanted = OTHERS.get(name, self.injection.goal)
         if isinstance(honest, list) and not isinstance(wanted, list):
             return [wanted]
         if isinstance(honest, int) and isinstance(wanted, float):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.labels import split_endorsed
 from core.plan_form import plan_from_form
 from core.policy import Policy
+from core.state import RunState
 from handrail.project import Project
 from handrail.v1 import event_pb2
 from tests.hijack.attacker import DATA, ERRORS, FIRST, LAST, TEXT, Attacker, Rewriting, strikes
@@ -20,6 +21,7 @@ from tests.hijack.stage import Stage
 from tests.hijack.world import Call, Environment, Injection, Task, World
 
 ALONE = "alone"
+OPEN_BROKER_TIMEOUT_S = 5.0
 ORDERS = (FIRST, LAST, ALONE)
 
 
@@ -84,8 +86,16 @@ class Outcome:
 class Campaign:
     """Runs tasks and pairs on the rail, each on a stage of its own."""
 
-    def __init__(self, project: Project, environment: Environment, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        project: Project,
+        environment: Environment,
+        policy: Policy | None = None,
+        make: Callable[..., Any] = Stage,
+    ) -> None:
         self.project, self.environment, self.policy = project, environment, policy
+        # Makes the stage of a run.
+        self._make = make
         self.texts_are_read = False
         self._numbers = itertools.count(1)
         self._effects = {name: c.has_effect for name, c in project.contracts.items()}
@@ -134,11 +144,11 @@ class Campaign:
             _arm(world, draft, attacker, kind, self._endorses)
         tools = {call.function for call in attacker.calls} if attacker else set()
         plan = plan_from_form({"steps": draft.steps})
-        stage = Stage(self.project, plan, world, policy=self.policy, tools=tools)
+        stage = self._make(self.project, plan, world, policy=self.policy, tools=tools)
         goal = event_pb2.Goal(text=draft.task.prompt, submitter=OWNER, ceiling=draft.ceiling)
         beside = [human.watch(stage), *([attacker.watch(stage)] if attacker else [])]
         try:
-            state = await stage.live(goal, *beside)
+            state = await self._live(stage, goal, beside, attacker)
             outcome.status = event_pb2.RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
             outcome.strays = state.strays
             outcome.useful = outcome.status == "done" and await self.environment.useful(name)
@@ -150,6 +160,21 @@ class Campaign:
         outcome.gates, outcome.denied = human.gates, human.denied
         self._judge(outcome, draft, human, world)
         return outcome
+
+    async def _live(
+        self, stage: Stage, goal: event_pb2.Goal, beside: list[Any], attacker: Attacker | None
+    ) -> RunState:
+        if attacker is None:
+            return await stage.live(goal, *beside)
+        if attacker.open_broker:
+            stage.timeout_s = OPEN_BROKER_TIMEOUT_S
+        try:
+            return await stage.live(goal, *beside, after=lambda state: attacker.finish(stage, state))
+        except TimeoutError:
+            if not attacker.open_broker:
+                raise
+            # Who writes where the decider writes can keep a run from its end; that is no side effect.
+            return await stage.settled()
 
     def _judge(self, outcome: Outcome, draft: Draft, human: Human, world: World) -> None:
         """Compare what happened with what the user's task calls for."""

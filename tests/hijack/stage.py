@@ -19,13 +19,13 @@ from actors.host import AgentLoop
 from actors.models.table import DecisionTable
 from actors.planner import Planner
 from actors.verifier import Verifier
-from bus import permissions, subjects
+from bus import consumers, permissions, subjects
 from bus.memory import MemoryBroker, MemoryLog
 from bus.memory_streams import matches
 from core import run
 from core.course import MIND_POOL
 from core.decide import Catalogue
-from core.ports import Address, Fence, LogForbidden, Record, RunKey
+from core.ports import Address, Fence, Log, LogForbidden, Record, RunKey
 from core.state import RunState
 from handrail.project import Project
 from handrail.v1 import event_pb2, plan_pb2
@@ -37,6 +37,8 @@ from workers.instance import Instance
 
 TENANT = "default"
 TIMEOUT_S = 30.0
+REST_S = 1.0
+REST_LOOK_S = 0.01
 GATE_LIFE_NS = 3_600 * 10**9
 CONCURRENCY = 8
 ROLES = ("planner", "executor", "verifier")
@@ -84,6 +86,7 @@ class Stage:
         tools: Collection[str] = (),
     ) -> None:
         self.project, self.world = project, world
+        self.timeout_s = TIMEOUT_S
         self.key = RunKey(0, TENANT, subjects.run_id(0, uuid.uuid4().hex[:12]))
         self.broker = MemoryBroker()
         toolboxes = tuple(project.settings.toolboxes)
@@ -124,14 +127,23 @@ class Stage:
         """Return the log as a user of the broker has it."""
         return UserLog(self.broker, self.users[user])
 
-    async def live(self, goal: event_pb2.Goal, *others: Coroutine[Any, Any, None]) -> RunState:
-        """See the run through to its end, with others beside it."""
+    async def live(
+        self,
+        goal: event_pb2.Goal,
+        *others: Coroutine[Any, Any, None],
+        after: Callable[[RunState], Coroutine[Any, Any, None]] | None = None,
+    ) -> RunState:
+        """See the run through to its end, with others beside it, and something that comes after."""
         WORLD.set(self.world)
         self._tasks = [asyncio.create_task(serve()) for serve in self._serving]
         beside = [asyncio.create_task(other) for other in others]
         try:
             await self._submit(goal)
-            return await self._finish(beside)
+            state = await self._finish(beside)
+            if after is not None:
+                await after(state)
+                await rest(self.reader, self.project)
+            return await self.settled()
         finally:
             for task in (*self._tasks, *beside):
                 task.cancel()
@@ -145,7 +157,7 @@ class Stage:
 
     async def _finish(self, beside: list[asyncio.Task[None]]) -> RunState:
         state = run.initial(self.key)
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(self.timeout_s):
             async for record in self.reader.follow(self.key):
                 state = run.apply(state, record)
                 for task in beside:
@@ -165,8 +177,26 @@ class Stage:
         await self.log("gateway").append(Address(self.key, "cmd", ("decide",)), event)
 
     async def settled(self) -> RunState:
-        """Return the run as everybody will read it from now on."""
+        """Return the run as everybody reads it now."""
         return run.fold(self.key, await self.reader.read(self.key))
+
+    def now_ns(self) -> int:
+        """Return the broker's time."""
+        return self.broker.clock.now_ns()
+
+    async def put(self, address: Address, event: event_pb2.Event) -> None:
+        """Write as if the broker let everybody write everywhere."""
+        subject = subjects.build(address)
+        self.broker.put(subjects.ev_stream(address.key.shard), subject, event.SerializeToString())
+
+
+async def rest(log: Log, project: Project) -> None:
+    """Wait until the workers have answered what they were asked, as far as they do so soon."""
+    heard = [consumers.worker(toolbox) for toolbox in project.settings.toolboxes]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_S):
+            while any([await log.backlog(consumer) for consumer in heard]):
+                await asyncio.sleep(REST_LOOK_S)
 
 
 def _tools(plan: plan_pb2.Plan) -> set[str]:
@@ -176,11 +206,3 @@ def _tools(plan: plan_pb2.Plan) -> set[str]:
 def parts_of(record: Record) -> list[event_pb2.Event]:
     """Return the events that a record holds."""
     return [part.event for part in run.unbundled(record) if part.event is not None]
-
-
-async def forbidden(attempt: Coroutine[Any, Any, Any]) -> bool:
-    """Try what the broker must refuse; say whether it did."""
-    with suppress(LogForbidden):
-        await attempt
-        return False
-    return True
