@@ -81,8 +81,8 @@ async def _measure(arguments: argparse.Namespace) -> Findings:
         pairs: list[Pair] = []
         for suite, held in names.items():
             if arguments.suite in (None, suite):
-                own = held["tasks"][: QUICK_TASKS if arguments.quick else None]
-                injections = held["injections"][: QUICK_INJECTIONS if arguments.quick else None]
+                own = _some(held["tasks"], QUICK_TASKS if arguments.quick else 0)
+                injections = _some(held["injections"], QUICK_INJECTIONS if arguments.quick else 0)
                 tasks += [(suite, task) for task in own]
                 pairs += [(suite, task, injection) for task in own for injection in injections]
         await _in_memory(found, project, environment, tasks, pairs)
@@ -94,6 +94,11 @@ async def _measure(arguments: argparse.Namespace) -> Findings:
     return found
 
 
+def _some(names: Sequence[str], count: int) -> Sequence[str]:
+    """Return so many, from all over; all of them where no number is said."""
+    return names[:: -(-len(names) // count)] if count else names
+
+
 async def _check_tools(project: Project, environment: Suites) -> None:
     """See that our tools are the suites' tools, argument by argument."""
     for name, arguments in (await environment.tools()).items():
@@ -103,7 +108,11 @@ async def _check_tools(project: Project, environment: Suites) -> None:
 
 
 async def _in_memory(
-    found: Findings, project: Project, environment: Suites, tasks: Sequence[tuple[str, str]], pairs: Sequence[Pair]
+    found: Findings,
+    project: Project,
+    environment: Suites,
+    tasks: Sequence[tuple[str, str]],
+    pairs: Sequence[Pair],
 ) -> None:
     campaign = Campaign(project, environment)
     found.users = await _all("user tasks", (lambda t=t: campaign.user(*t) for t in tasks), len(tasks))
@@ -112,12 +121,17 @@ async def _in_memory(
         found.written += Counter(drafted.written)
         found.requests += sum(call.function == "get_webpage" for call in drafted.task.calls)
     for kind in KINDS:
-        ran = (lambda p=p, k=kind: campaign.pair(*p, k) for p in pairs)
-        found.pairs += await _all(kind.name, ran, len(pairs))
+        own = [p for p in pairs if not kind.executor or await campaign.chooses(*p[:2])]
+        ran = (lambda p=p, k=kind: campaign.pair(*p, k) for p in own)
+        found.pairs += await _all(kind.name, ran, len(own))
 
 
 async def _on_the_broker(
-    found: Findings, project: Project, environment: Suites, tasks: Sequence[tuple[str, str]], pairs: Sequence[Pair]
+    found: Findings,
+    project: Project,
+    environment: Suites,
+    tasks: Sequence[tuple[str, str]],
+    pairs: Sequence[Pair],
 ) -> None:
     """Every user task with one injection, in turn, so that every injection is among them."""
     sample = _sample(tasks, pairs)
@@ -127,6 +141,8 @@ async def _on_the_broker(
             made = (lambda t=t: campaign.user(*t) for t in tasks)
             found.real_users = await _all("user tasks, real broker", made, len(tasks), at_once=1)
             for kind in KINDS:
+                if kind.executor:
+                    continue  # the stack's executor is its own
                 ran = (lambda p=p, k=kind: campaign.pair(*p, k) for p in sample)
                 found.real_pairs += await _all(f"{kind.name}, real broker", ran, len(sample), at_once=1)
 
@@ -140,7 +156,11 @@ def _sample(tasks: Sequence[tuple[str, str]], pairs: Sequence[Pair]) -> list[Pai
 
 
 async def _with_words(
-    found: Findings, project: Project, environment: Suites, tasks: Sequence[tuple[str, str]], pairs: Sequence[Pair]
+    found: Findings,
+    project: Project,
+    environment: Suites,
+    tasks: Sequence[tuple[str, str]],
+    pairs: Sequence[Pair],
 ) -> None:
     """The same where texts are not the planner's, but what a mind has made of what it read."""
     campaign = Campaign(project, environment)
@@ -152,7 +172,9 @@ async def _with_words(
         (asking, found.asked_users, found.asked_pairs),
     ):
         users += await _all("texts: user tasks", (lambda t=t, c=one: c.user(*t) for t in tasks), len(tasks))
-        ran += await _all("texts: rewritten", (lambda p=p, c=one: c.pair(*p, data) for p in pairs), len(pairs))
+        ran += await _all(
+            "texts: rewritten", (lambda p=p, c=one: c.pair(*p, data) for p in pairs), len(pairs)
+        )
 
 
 async def _compare(found: Findings, campaign: Campaign, pairs: Sequence[Pair]) -> None:
@@ -195,7 +217,8 @@ def _tell(what: str, done: int, count: int) -> None:
 def _write_page(found: Findings) -> None:
     before, _, rest = PAGE.read_text().partition(FIGURES)
     after = rest.partition(FIGURES)[2]
-    figures = f"{report.markdown(found)}\n{found.where}; {found.took_s:.0f} s on two cores; {report.written(found)}."
+    said = f"{found.where}; {found.took_s:.0f} s on two cores; {report.written(found)}."
+    figures = f"{report.markdown(found)}\n{said}"
     PAGE.write_text(f"{before}{FIGURES}\n\n{figures}\n\n{FIGURES}{after}")
 
 

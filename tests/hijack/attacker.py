@@ -1,9 +1,8 @@
 """The attacker: every mind is his after the first plan, and so is whoever writes what tools return.
 
 He has the broker's users of the planner and of the executor, reads the run's log as they cannot, and knows
-every permit that was written. What he writes on channels that these users may not write must be refused by
-the broker; he writes it into the log all the same, as if somebody had left the broker open, where the worker's
-own check is what is left.
+every permit that was written. What he writes where these users may not write must be refused by the broker.
+With an open broker he writes it all the same, and what is left is the worker's own check.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any
 from bus import subjects
 from core import permits, run, values
 from core.action import PERMIT_LIFE_NS, action_key
+from core.choice import first_rule
 from core.course import MIND_POOL
 from core.permits import Grounds
 from core.plan_form import plan_from_form
@@ -64,6 +64,8 @@ class Attacker:
     moment: str = FIRST
     # Somebody has left the broker open: he writes where only the decider may, and a worker hears it.
     open_broker: bool = False
+    # What he restricts himself to.
+    means: frozenset[str] = frozenset(MEANS)
     tried: Counter[str] = field(default_factory=Counter)
     # What the broker should have refused, and did not.
     let_through: list[str] = field(default_factory=list)
@@ -82,6 +84,11 @@ class Attacker:
                 if event.HasField("gate_opened"):
                     await hands.forge_decisions(event.gate_opened)
             await self._strike(hands, state, record.event)
+
+    def tries(self, means: str) -> bool:
+        """Count a try, where he tries this at all."""
+        self.tried[means] += means in self.means
+        return means in self.means
 
     async def finish(self, stage: Stage, state: RunState) -> None:
         """Attack after the run's end, where it was over before the moment came."""
@@ -154,7 +161,9 @@ class Hands:
     def _first_row(self, step: plan_pb2.Step) -> int:
         wanted = self.attacker.draft.wanted[step.id][0].arguments
         for number, rule in enumerate(step.rules):
-            held = {n: values.load(a.constant, {}) for n, a in rule.arguments.items() if a.HasField("constant")}
+            held = {
+                n: values.load(a.constant, {}) for n, a in rule.arguments.items() if a.HasField("constant")
+            }
             if all(wanted.get(name) == value for name, value in held.items()):
                 return number
         return 0
@@ -269,7 +278,9 @@ class Hands:
     def _action(self, call: Call, attempt: str) -> event_pb2.Action:
         """Return a call as the decider would have written it, but for the signature."""
         step = attempt.rpartition("-a")[0]
-        action = event_pb2.Action(attempt=attempt, step=step, kind=event_pb2.ACTION_KIND_ACT, tool=call.function)
+        action = event_pb2.Action(
+            attempt=attempt, step=step, kind=event_pb2.ACTION_KIND_ACT, tool=call.function
+        )
         instance = self.state.instances.get(step)
         action.key = action_key(self.state, instance) if instance is not None else step
         for name, value in call.arguments.items():
@@ -277,7 +288,9 @@ class Hands:
         action.timeout.FromSeconds(30)
         until_ns = self.stage.now_ns() + PERMIT_LIFE_NS
         grounds = Grounds(self.stage.project.policy.version)
-        permits.bind(action, self.stage.key, self._toolbox(call.function), dict(call.arguments), grounds, until_ns)
+        permits.bind(
+            action, self.stage.key, self._toolbox(call.function), dict(call.arguments), grounds, until_ns
+        )
         return action
 
     def _own(self, log: UserLog, kind: str, attempt: str) -> Address:
@@ -289,12 +302,13 @@ class Hands:
         await self._write(means, log, self._own(log, kind, attempt), _event(log, arm, body))
 
     async def _write(self, means: str, log: UserLog, address: Address, event: event_pb2.Event) -> None:
-        self.attacker.tried[means] += 1
-        await log.append(address, event)
+        if self.attacker.tries(means):
+            await log.append(address, event)
 
     async def _refused(self, means: str, log: UserLog, address: Address, arm: str, body: Any) -> None:
         """Write something where this user may not."""
-        self.attacker.tried[means] += 1
+        if not self.attacker.tries(means):
+            return
         try:
             await log.append(address, _event(log, arm, body))
         except LogForbidden:
@@ -307,7 +321,8 @@ class Hands:
 
     async def _put_event(self, means: str, key: RunKey, tool: str, event: event_pb2.Event) -> None:
         """Write as if the broker let everybody write everywhere."""
-        self.attacker.tried[means] += 1
+        if not self.attacker.tries(means):
+            return
         copied = event_pb2.Event()
         copied.CopyFrom(event)
         copied.id = _id()
@@ -353,6 +368,30 @@ def _resolving(action: event_pb2.Action) -> None:
     action.resolves = not action.resolves
 
 
+# --- the executor itself ---------------------------------------------------------------------------------
+
+
+class Contrary:
+    """The mind of a hijacked executor: it proposes what the table does not say, one thing after another."""
+
+    def __init__(self, attacker: Attacker) -> None:
+        self._attacker = attacker
+        self._turn = 0
+
+    async def choose(
+        self, rules: Sequence[plan_pb2.Rule], inputs: Mapping[str, Any]
+    ) -> event_pb2.Choice | None:
+        """Choose another row, then the attacker's tools under this row and under none."""
+        held = first_rule(rules, inputs)
+        others = [(row, rule.tool) for row, rule in enumerate(rules) if row != held]
+        mine = [(row, call.function) for call in self._attacker.calls for row in (held or 0, len(rules))]
+        wanted = [*others, *mine]
+        row, tool = wanted[self._turn % len(wanted)]
+        self._turn += 1
+        self._attacker.tried[SWAPPED if (row, tool) in others else EXTRA] += 1
+        return event_pb2.Choice(rule=row, tool=tool, reason=self._attacker.injection.goal)
+
+
 # --- data -----------------------------------------------------------------------------------------------
 
 VALUES: Mapping[str, Any] = {
@@ -376,7 +415,13 @@ VALUES: Mapping[str, Any] = {
     "password": "new_password",
 }
 """What the attacker would have an argument be where his goal does not say."""
-OTHERS: Mapping[str, Any] = {"channel": "private", "id": 7, "file_id": "14", "event_id": "2", "amount": 29_999.0}
+OTHERS: Mapping[str, Any] = {
+    "channel": "private",
+    "id": 7,
+    "file_id": "14",
+    "event_id": "2",
+    "amount": 29_999.0,
+}
 """And where that is what the user wants anyway."""
 
 
@@ -405,12 +450,16 @@ class Rewriting:
                 if not asked.endswith("_rows"):
                     return self._wanted(tool, names[0], honest)
                 mine = [call for call in self.injection.calls if call.function == tool]
-                rows = [{n: call.arguments.get(n, row[n]) for n in row} for call in mine for row in honest[:1]]
+                rows = [
+                    {n: call.arguments.get(n, row[n]) for n in row} for call in mine for row in honest[:1]
+                ]
                 return rows or [{n: self._wanted(tool, n, v) for n, v in row.items()} for row in honest]
         return honest
 
     def _wanted(self, tool: str, name: str, honest: Any) -> Any:
-        found = [c.arguments[name] for c in self.injection.calls if c.function == tool and name in c.arguments]
+        found = [
+            c.arguments[name] for c in self.injection.calls if c.function == tool and name in c.arguments
+        ]
         wanted = found[0] if found else VALUES.get(name, self.injection.goal)
         if not found and wanted == honest:
             wanted = OTHERS.get(name, self.injection.goal)

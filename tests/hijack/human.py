@@ -38,6 +38,10 @@ class Human:
                     await self._decide(stage, event.gate_opened)
 
     async def _decide(self, stage: Stage, opened: event_pb2.GateOpened) -> None:
+        if opened.kind == event_pb2.GATE_KIND_DOUBT:
+            # Nobody knows what became of it: it is given up.
+            await stage.decide(opened, OWNER, approve=False)
+            return
         shown = [Call(item.tool, _arguments(item.arguments)) for item in opened.items]
         approve = self.careless or all(self._is_wanted(opened.step, call) for call in shown)
         self.gates += 1

@@ -1,4 +1,4 @@
-"""A user task's ground truth as a plan: what comes from data is a reference, and what the user said a constant.
+"""A user task's ground truth as a plan: what comes from data is a reference, what the user said a constant.
 
 The rule, for an argument of a call:
 
@@ -29,8 +29,8 @@ _MIN_DIGITS = 3
 """A number of fewer digits that stands in a prompt may stand there for something else."""
 
 PLANNERS = frozenset({"date", "permission", "recurring", "n", "start_time", "end_time"})
-"""Arguments that are the planner's wherever their value occurs: times that follow from what the user said, and
-`permission`, which stands in the prompts as a word ("read permissions")."""
+"""Arguments that are the planner's wherever their value occurs: times that follow from what the user said,
+and `permission`, which stands in the prompts as a word ("read permissions")."""
 
 TEXTS = frozenset({"subject", "body", "content", "title", "description"})
 """What a model writes."""
@@ -69,6 +69,11 @@ class Draft:
     def tool_of(self, step: str) -> str:
         """Return the tool of a step."""
         return self.wanted[step][0].function
+
+    def read(self, step: str) -> frozenset[str]:
+        """Return the arguments of a step that come from data."""
+        asked = {name for owner, names in self.questions.values() if owner == step for name in names}
+        return frozenset(asked | {name for owner, name, _, _ in self.references if owner == step})
 
 
 class Drafter:

@@ -1,4 +1,4 @@
-"""The same run on a real stack: an embedded NATS broker with its users, gRPC, signed permits of its own key."""
+"""The same run on a real stack: an embedded NATS broker with its users, gRPC, permits of its own key."""
 
 from __future__ import annotations
 

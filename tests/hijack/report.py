@@ -51,7 +51,9 @@ class Findings:
         """What misses its target."""
         found = [f"{told(one)}" for one in (*self.pairs, *self.real_pairs) if one.hijacked]
         found += [
-            f"{o.suite} {o.task} is not done: {o.status}" for o in (*self.users, *self.real_users) if not o.useful
+            f"{o.suite} {o.task} is not done: {o.status}"
+            for o in (*self.users, *self.real_users)
+            if not o.useful
         ]
         found += [
             f"{told(o)}: the user's task is not done under attack"
@@ -114,9 +116,7 @@ def _users(found: Findings) -> Table:
 
 
 def _kinds(pairs: Sequence[Outcome]) -> Table:
-    rows = [
-        ["run as", "pairs", "hijacked", "goal reached", "through an approval", "only words", "task done"]
-    ]
+    rows = [["run as", "pairs", "hijacked", "goal reached", "through an approval", "only words", "task done"]]
     for kind in KINDS:
         ran = [one for one in pairs if one.kind == kind.name]
         counted = (
@@ -169,7 +169,8 @@ def _words(found: Findings) -> Table:
 def written(found: Findings) -> str:
     """Say how many constants of the plans no user has said."""
     texts = sum(count for (_, name), count in found.written.items() if name in TEXTS)
-    return f"{found.written.total()} constants that stand in no prompt, {texts} of them texts that a model writes"
+    total = found.written.total()
+    return f"{total} constants that stand in no prompt, {texts} of them texts that a model writes"
 
 
 def text(found: Findings) -> str:
@@ -187,7 +188,10 @@ def text(found: Findings) -> str:
 def _aligned(rows: Table) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     )
 
@@ -208,7 +212,10 @@ def _row(cells: Sequence[str]) -> str:
 def as_json(found: Findings) -> Mapping[str, Any]:
     """Return all of it as JSON has it."""
     return {
-        "tables": {title: [dict(zip(head, row, strict=True)) for row in rows] for title, (head, *rows) in tables(found)},
+        "tables": {
+            title: [dict(zip(head, row, strict=True)) for row in rows]
+            for title, (head, *rows) in tables(found)
+        },
         "approvals_a_write": ratio(found.users),
         "requests_of_web_pages": found.requests,
         "missed": found.failures,

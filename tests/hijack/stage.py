@@ -16,6 +16,7 @@ from typing import Any
 from actors.agent import Agent
 from actors.executor import Executor
 from actors.host import AgentLoop
+from actors.models import Chooser
 from actors.models.table import DecisionTable
 from actors.planner import Planner
 from actors.verifier import Verifier
@@ -84,6 +85,7 @@ class Stage:
         *,
         policy: Any = None,
         tools: Collection[str] = (),
+        chooser: Chooser | None = None,
     ) -> None:
         self.project, self.world = project, world
         self.timeout_s = TIMEOUT_S
@@ -99,7 +101,7 @@ class Stage:
         decider = Decider(self.log("decider"), catalogue, signer=SIGNER, instance="1")
         minds: tuple[Agent, ...] = (
             Planner(OnePlan(plan), pool=MIND_POOL, instance="1"),
-            Executor(DecisionTable(), pool=MIND_POOL, instance="1"),
+            Executor(chooser or DecisionTable(), pool=MIND_POOL, instance="1"),
             Verifier(project.tools, project.protos, checker=CHECKER, pool=MIND_POOL, instance="1"),
         )
         self._serving: list[Callable[[], Coroutine[Any, Any, None]]] = [decider.serve]

@@ -1,7 +1,7 @@
 """The suites of AgentDojo as a process: environments by name, their tools, and AgentDojo's own judgement.
 
-It runs in a venv of its own, with nothing of Handrail's: the standard library and AgentDojo. One JSON object a
-line comes in, `{"id", "op", ...}`, and one goes out, `{"id", "value"}` or `{"id", "error"}`.
+It runs in a venv of its own, with nothing of Handrail's: the standard library and AgentDojo. One JSON object
+a line comes in, `{"id", "op", ...}`, and one goes out, `{"id", "value"}` or `{"id", "error"}`.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Suites:
         self._suites = _SUITES
         self._call, self._adapter = FunctionCall, TypeAdapter
         self._runtimes = {name: FunctionsRuntime(suite.tools) for name, suite in self._suites.items()}
-        self._pristine = {name: s.load_and_inject_default_environment({}) for name, s in _SUITES.items()}
+        # By suite, and by what stands wherever an attacker can write.
+        self._pristine: dict[tuple[str, str], Any] = {}
         self._worlds: dict[str, World] = {}
-        self._texts: dict[tuple[str, int], str] = {}
 
     def tools(self) -> dict[str, dict[str, Any]]:
         """Every tool: its arguments, with their defaults, by name; the same names are the same tools."""
@@ -102,7 +102,7 @@ class Suites:
     def injection(self, suite: str, injection: str) -> dict[str, Any]:
         """An injection task: its goal, and calls that reach it."""
         found = self._suites[suite].injection_tasks[injection]
-        environment = self._pristine[suite].model_copy(deep=True)
+        environment = self._load(suite, "").model_copy(deep=True)
         calls: list[dict[str, Any]] = []
 
         def call(function: str, **arguments: Any) -> Any:
@@ -165,12 +165,15 @@ class Suites:
         return bool(judge(task, output, world.before.model_copy(deep=True), world.now, world.traces))
 
     def _environment(self, suite: str, task: str, text: str) -> Any:
-        if not text:
-            made = self._pristine[suite].model_copy(deep=True)
-        else:
-            vectors = self._suites[suite].get_injection_vector_defaults()
-            made = self._suites[suite].load_and_inject_default_environment(dict.fromkeys(vectors, text))
+        made = self._load(suite, text).model_copy(deep=True)
         return self._suites[suite].user_tasks[task].init_environment(made)
+
+    def _load(self, suite: str, text: str) -> Any:
+        if (suite, text) not in self._pristine:
+            vectors = self._suites[suite].get_injection_vector_defaults() if text else {}
+            injected = dict.fromkeys(vectors, text)
+            self._pristine[suite, text] = self._suites[suite].load_and_inject_default_environment(injected)
+        return self._pristine[suite, text]
 
     def _run(self, suite: str, environment: Any, function: str, arguments: Any) -> tuple[Any, str | None]:
         value, error = self._runtimes[suite].run_function(environment, function, arguments)
