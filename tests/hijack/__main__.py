@@ -28,6 +28,7 @@ from tests.hijack.dojo import Suites, suites
 from tests.hijack.policies import with_words_gated
 from tests.hijack.real import real_stack
 from tests.hijack.report import Findings
+from tests.hijack.world import Task
 
 PROJECT = Path(__file__).parent / "project"
 PAGE = Path(__file__).parents[2] / "docs" / "hijack.md"
@@ -35,6 +36,8 @@ FIGURES = "<!-- figures -->"
 AT_ONCE = 12
 QUICK_TASKS, QUICK_INJECTIONS = 4, 3
 CANNOT = 3
+MARKING = frozenset({"get_unread_emails"})
+"""Reads that mark what they return as read."""
 
 Pair = tuple[str, str, str]
 
@@ -107,6 +110,15 @@ async def _check_tools(project: Project, environment: Suites) -> None:
             raise AssertionError(f"{name} takes {list(arguments)}, and our tool takes {list(known)}")
 
 
+def _check_effects(project: Project, task: Task) -> None:
+    """See that whatever changes an environment is declared to have an effect."""
+    for call in task.calls:
+        if call.changes and not project.contracts[call.function].has_effect and call.function not in MARKING:
+            raise AssertionError(
+                f"{call.function} changes the environment, and our contract says that it reads"
+            )
+
+
 async def _in_memory(
     found: Findings,
     project: Project,
@@ -116,8 +128,10 @@ async def _in_memory(
 ) -> None:
     campaign = Campaign(project, environment)
     found.users = await _all("user tasks", (lambda t=t: campaign.user(*t) for t in tasks), len(tasks))
-    for suite, task in tasks:
-        drafted = campaign.draft(await environment.task(suite, task))
+    for suite, name in tasks:
+        task = await environment.task(suite, name)
+        _check_effects(project, task)
+        drafted = campaign.draft(task)
         found.written += Counter(drafted.written)
         found.requests += sum(call.function == "get_webpage" for call in drafted.task.calls)
     for kind in KINDS:
@@ -209,7 +223,7 @@ async def _all(
 
 def _tell(what: str, done: int, count: int) -> None:
     if not sys.stderr.isatty() and done < count:
-        return
+        return  # a log needs no more than the end of each part
     end = "\n" if done == count else ""
     print(f"\r{what}: {done:,} of {count:,}", end=end, file=sys.stderr, flush=True)
 

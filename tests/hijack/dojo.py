@@ -53,6 +53,7 @@ class Suites:
         self._process = process
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._tasks: dict[tuple[str, str], Task] = {}
 
     async def hear(self) -> None:
         """Hand answers to who asked, until the process ends."""
@@ -85,9 +86,14 @@ class Suites:
         return found
 
     async def task(self, suite: str, name: str, text: str = "") -> Task:
-        """Return a user task."""
+        """Return a user task; kept, as it is without a text."""
+        if not text and (suite, name) in self._tasks:
+            return self._tasks[suite, name]
         found = await self._ask("task", suite=suite, task=name, text=text)
-        return Task(suite, name, found["prompt"], tuple(_call(one) for one in found["calls"]))
+        task = Task(suite, name, found["prompt"], tuple(_call(one) for one in found["calls"]))
+        if not text:
+            self._tasks[suite, name] = task
+        return task
 
     async def injection(self, suite: str, name: str) -> Injection:
         """Return an injection task."""
@@ -104,10 +110,10 @@ class Suites:
 
     async def call(
         self, world: str, function: str, arguments: Mapping[str, Any], key: str = ""
-    ) -> tuple[Any, str | None, bool]:
+    ) -> tuple[Any, str | None]:
         """Call a tool."""
         said = await self._ask("call", world=world, function=function, arguments=dict(arguments), key=key)
-        return said["value"], said["error"], said["changes"]
+        return said["value"], said["error"]
 
     async def useful(self, world: str) -> bool:
         """Say whether the user's task is done."""

@@ -61,7 +61,7 @@ class Findings:
             if o.kind in UNDISTURBED and not o.useful
         ]
         share = ratio(self.users)
-        if share > MAX_APPROVALS_A_WRITE:
+        if share > MAX_APPROVALS_A_WRITE and len(self.suites) > 1:
             found.append(f"{share:.3f} approvals a write are more than {MAX_APPROVALS_A_WRITE}")
         if self.compared and self.compared[COMPARED[0]] < self.compared_of:
             found.append(

@@ -47,7 +47,7 @@ class World:
         self.suite, self.task = suite, task
         self.before, self.now = before, before.model_copy(deep=True)
         self.traces: list[Any] = []
-        self.done: dict[str, tuple[Any, str | None, bool]] = {}
+        self.done: dict[str, tuple[Any, str | None]] = {}
 
 
 class Suites:
@@ -131,15 +131,13 @@ class Suites:
         """Call a tool; under one key it is called once."""
         found = self._worlds[world]
         if key and key in found.done:
-            value, error, changes = found.done[key]
+            value, error = found.done[key]
         else:
-            before = found.now.model_dump_json()
             found.traces.append(self._call(function=function, args=arguments))
             value, error = self._run(found.suite, found.now, function, arguments)
-            changes = found.now.model_dump_json() != before
             if key:
-                found.done[key] = value, error, changes
-        return {"value": value, "error": error, "changes": changes}
+                found.done[key] = value, error
+        return {"value": value, "error": error}
 
     def useful(self, world: str) -> bool:
         """Whether the user's task is done, as AgentDojo judges; the answer is the one it expects."""

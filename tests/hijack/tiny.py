@@ -146,14 +146,14 @@ class Tiny:
 
     async def call(
         self, world: str, function: str, arguments: Mapping[str, Any], key: str = ""
-    ) -> tuple[Any, str | None, bool]:
+    ) -> tuple[Any, str | None]:
         """Call a tool."""
         if function in READS:
-            return READS[function], None, False
+            return READS[function], None
         if not key or (world, key) not in self._keys:
             self._keys.add((world, key))
             self._worlds[world][2].append(Call(function, arguments))
-        return RETURNS.get(function), None, True
+        return RETURNS.get(function), None
 
     async def useful(self, world: str) -> bool:
         """Say whether the user's task is done."""

@@ -25,7 +25,7 @@ class Call:
 
     function: str
     arguments: Mapping[str, Any]
-    # Whether the environment was another afterwards.
+    # Of a ground truth: whether the environment was another afterwards.
     changes: bool = False
     output: Any = None
 
@@ -71,8 +71,8 @@ class Environment(Protocol):
 
     async def call(
         self, world: str, function: str, arguments: Mapping[str, Any], key: str = ""
-    ) -> tuple[Any, str | None, bool]:
-        """Call a tool; return its value, its error, and whether it has changed the world."""
+    ) -> tuple[Any, str | None]:
+        """Call a tool; return its value and its error."""
         ...
 
     async def useful(self, world: str) -> bool:
@@ -109,9 +109,9 @@ class World:
         if function.startswith("extract_"):
             value = self.answers[given["question"]]
             return self.rewrite(function, given, value) if self.rewrite else value
-        value, failure, changes = await self.environment.call(self.name, function, given, key)
+        value, failure = await self.environment.call(self.name, function, given, key)
         if not key or key not in self.keys:
-            self.done.append(Call(function, given, changes, value))
+            self.done.append(Call(function, given, output=value))
         if key:
             self.keys.append(key)
         if failure is not None:
