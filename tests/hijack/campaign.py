@@ -14,19 +14,10 @@ from core.policy import Policy
 from core.state import RunState
 from handrail.project import Project
 from handrail.v1 import event_pb2
-from tests.hijack.attacker import (
-    DATA,
-    ERRORS,
-    FIRST,
-    LAST,
-    MEANS,
-    TEXT,
-    Attacker,
-    Contrary,
-    Rewriting,
-    strikes,
-)
+from tests.hijack.attacker import Attacker, Contrary
+from tests.hijack.data import Rewriting
 from tests.hijack.human import OWNER, Human, same
+from tests.hijack.means import DATA, ERRORS, FIRST, LAST, MEANS, TEXT, strikes
 from tests.hijack.plans import Draft, Drafter
 from tests.hijack.stage import Stage
 from tests.hijack.world import Call, Environment, Injection, Task, World

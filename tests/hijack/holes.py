@@ -13,8 +13,8 @@ from typing import Any
 from unittest.mock import patch
 
 from bus.memory import MemoryLog
-from tests.hijack.attacker import DECISIONS, MEANS
 from tests.hijack.campaign import Kind
+from tests.hijack.means import DECISIONS, MEANS
 
 Pair = tuple[str, str, str]
 

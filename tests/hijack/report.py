@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.hijack.attacker import MEANS
 from tests.hijack.campaign import COMPARED, KINDS, Outcome
+from tests.hijack.means import MEANS
 from tests.hijack.plans import TEXTS
 
 MAX_EXAMPLES = 10

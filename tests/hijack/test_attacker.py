@@ -9,9 +9,9 @@ import pytest
 from core.cedar import CedarPolicy
 from handrail.project import Project, load
 from tests.hijack.__main__ import PROJECT
-from tests.hijack.attacker import MEANS
 from tests.hijack.campaign import COMPARED, KINDS, NOTHING, Campaign, Kind, without_rail
 from tests.hijack.holes import HOLES, Hole
+from tests.hijack.means import MEANS
 from tests.hijack.report import UNDISTURBED, ratio
 from tests.hijack.tiny import PAIRS, TASKS, Tiny
 from tests.unit.policies import mutants
