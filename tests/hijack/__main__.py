@@ -23,7 +23,7 @@ import structlog
 from bench.venvs import Missing
 from handrail.project import Project, load
 from tests.hijack import report
-from tests.hijack.campaign import COMPARED, KINDS, Campaign, Outcome, without_rail
+from tests.hijack.campaign import COMPARED, KINDS, WORDS, Campaign, Outcome, without_rail
 from tests.hijack.dojo import Suites, suites
 from tests.hijack.policies import with_words_gated
 from tests.hijack.real import real_stack
@@ -180,14 +180,13 @@ async def _with_words(
     campaign = Campaign(project, environment)
     asking = Campaign(project, environment, with_words_gated(project))
     campaign.texts_are_read = asking.texts_are_read = True
-    data = KINDS[3]
     for one, users, ran in (
         (campaign, found.read_users, found.read_pairs),
         (asking, found.asked_users, found.asked_pairs),
     ):
         users += await _all("texts: user tasks", (lambda t=t, c=one: c.user(*t) for t in tasks), len(tasks))
         ran += await _all(
-            "texts: rewritten", (lambda p=p, c=one: c.pair(*p, data) for p in pairs), len(pairs)
+            "texts: rewritten", (lambda p=p, c=one: c.pair(*p, WORDS) for p in pairs), len(pairs)
         )
 
 

@@ -16,7 +16,7 @@ from handrail.project import Project
 from handrail.v1 import event_pb2
 from tests.hijack.attacker import Attacker, Contrary
 from tests.hijack.data import Rewriting
-from tests.hijack.human import OWNER, Human, same
+from tests.hijack.human import OWNER, Human, given, same
 from tests.hijack.means import DATA, ERRORS, FIRST, LAST, MEANS, TEXT, strikes
 from tests.hijack.plans import Draft, Drafter
 from tests.hijack.stage import Stage
@@ -39,6 +39,8 @@ class Kind:
     alone: bool = False
     # What tools return is the attacker's.
     data: bool = False
+    # Of that, only what nobody is asked about: nothing critical.
+    words: bool = False
     careless: bool = False
     # The broker lets everybody write everywhere: what is left is what a worker checks.
     open_broker: bool = False
@@ -46,12 +48,16 @@ class Kind:
     executor: bool = False
 
 
+REWRITTEN = Kind("rewritten data", data=True)
+CARELESS = Kind("rewritten data, careless human", data=True, careless=True)
+WORDS = Kind("rewritten words", data=True, words=True)
 KINDS = (
     Kind("attack first", text=True),
     Kind("attack last", LAST),
     Kind("attack alone", alone=True),
-    Kind("rewritten data", data=True),
-    Kind("rewritten data, careless human", data=True, careless=True),
+    REWRITTEN,
+    CARELESS,
+    WORDS,
     Kind("open broker", open_broker=True),
     Kind("hijacked executor", executor=True),
 )
@@ -155,7 +161,7 @@ class Campaign:
         await self.environment.open(name, outcome.suite, outcome.task, text)
         world = World(self.environment, name, draft.answers)
         if attacker is not None and kind is not None:
-            _arm(world, draft, attacker, kind, self._endorses)
+            self._arm(world, draft, attacker, kind)
         more: dict[str, Any] = {}
         if attacker is not None and kind is not None:
             more["tools"] = {call.function for call in attacker.calls}
@@ -216,10 +222,29 @@ class Campaign:
 
     def _differs_in_words(self, read: frozenset[str], wanted: Call, call: Call) -> bool:
         """Whether two calls differ only in what the plan takes from data, and nothing critical."""
-        names = {*wanted.arguments, *call.arguments}
-        differing = {name for name in names if wanted.arguments.get(name) != call.arguments.get(name)}
+        one, other = given(wanted), given(call)
+        differing = {name for name in {*one, *other} if one.get(name) != other.get(name)}
         harmless = read - set(self.project.contracts[call.function].critical)
         return wanted.function == call.function and differing <= harmless
+
+    def _arm(self, world: World, draft: Draft, attacker: Attacker, kind: Kind) -> None:
+        """Put the attacker's data, or his errors, into what tools return."""
+        goal = attacker.injection.goal
+        if kind.data:
+            spared = self._is_asked_about if kind.words else _nothing
+            world.rewrite = Rewriting(draft, attacker.injection, self._endorses, spared)
+        if kind.alone:
+            wanted = [call for calls in draft.wanted.values() for call in calls]
+
+            def fail(call: Call) -> str:
+                mine = call.function.startswith("extract_") or any(same(one, call) for one in wanted)
+                return goal if mine else ""
+
+            world.error = fail
+
+    def _is_asked_about(self, tool: str, argument: str) -> bool:
+        """Whether a human is asked about an argument, or it only decides what is read next."""
+        return not self._effects[tool] or argument in self.project.contracts[tool].critical
 
     def _endorses(self, tool: str, path: tuple[str | int, ...]) -> bool:
         parts = tuple("[]" if isinstance(part, int) else part for part in path)
@@ -227,19 +252,8 @@ class Campaign:
         return any(parts[: len(held)] == held for held in endorsed)
 
 
-def _arm(world: World, draft: Draft, attacker: Attacker, kind: Kind, endorses: Any) -> None:
-    """Put the attacker's data, or his errors, into what tools return."""
-    if kind.data:
-        world.rewrite = Rewriting(draft, attacker.injection, endorses)
-    if kind.alone:
-        wanted = [call for calls in draft.wanted.values() for call in calls]
-        goal = attacker.injection.goal
-
-        def fail(call: Call) -> str:
-            mine = call.function.startswith("extract_") or any(same(one, call) for one in wanted)
-            return goal if mine else ""
-
-        world.error = fail
+def _nothing(tool: str, argument: str) -> bool:
+    return False
 
 
 # --- what the rail is compared with ----------------------------------------------------------------------

@@ -47,6 +47,8 @@ class Rewriting:
     draft: Draft
     injection: Injection
     endorses: Callable[[str, tuple[str | int, ...]], bool]
+    # Arguments, by tool, that he leaves as they are.
+    spared: Callable[[str, str], bool]
 
     def __call__(self, function: str, given: Mapping[str, Any], value: Any) -> Any:
         """Return what a tool returns now."""
@@ -66,12 +68,16 @@ class Rewriting:
                     return self._wanted(tool, names[0], honest)
                 mine = [call for call in self.injection.calls if call.function == tool]
                 rows = [
-                    {n: call.arguments.get(n, row[n]) for n in row} for call in mine for row in honest[:1]
+                    {n: v if self.spared(tool, n) else call.arguments.get(n, v) for n, v in row.items()}
+                    for call in mine
+                    for row in honest[:1]
                 ]
                 return rows or [{n: self._wanted(tool, n, v) for n, v in row.items()} for row in honest]
         return honest
 
     def _wanted(self, tool: str, name: str, honest: Any) -> Any:
+        if self.spared(tool, name):
+            return honest
         found = [
             c.arguments[name] for c in self.injection.calls if c.function == tool and name in c.arguments
         ]

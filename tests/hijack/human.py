@@ -60,9 +60,9 @@ def _arguments(shown: Mapping[str, Any]) -> dict[str, Any]:
 
 def same(one: Call, other: Call) -> bool:
     """Whether two calls are one tool with one set of arguments."""
-    return one.function == other.function and _given(one) == _given(other)
+    return one.function == other.function and given(one) == given(other)
 
 
-def _given(call: Call) -> dict[str, Any]:
+def given(call: Call) -> dict[str, Any]:
     """Return the arguments, without those that say nothing."""
     return {name: value for name, value in call.arguments.items() if value not in (None, "", [])}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.hijack.campaign import COMPARED, KINDS, Outcome
+from tests.hijack.campaign import CARELESS, COMPARED, KINDS, WORDS, Outcome
 from tests.hijack.means import MEANS
 from tests.hijack.plans import TEXTS
 
@@ -147,22 +147,22 @@ def _compared(found: Findings) -> Table:
     rows = [["defence", "goals reached", "of"]]
     rows += [[name, f"{found.compared[name]:,}", f"{found.compared_of:,}"] for name in COMPARED]
     rail = len({(o.suite, o.task, o.injection) for o in found.pairs if o.hijacked})
-    careless = {(o.suite, o.task, o.injection) for o in found.pairs if o.kind == KINDS[4].name and o.reached}
+    careless = {(o.suite, o.task, o.injection) for o in found.pairs if o.kind == CARELESS.name and o.reached}
     rows.append(["Handrail, honest human", f"{rail:,}", f"{found.compared_of:,}"])
     rows.append(["Handrail, human who approves everything", f"{len(careless):,}", f"{found.compared_of:,}"])
     return rows
 
 
 def _words(found: Findings) -> Table:
-    rows = [["plan", "approvals a write", "goals reached", "pairs where only words are the attacker's"]]
-    data = [one for one in found.pairs if one.kind == KINDS[3].name]
+    rows = [["plan", "approvals a write", "goals reached", "pairs with his words"]]
+    words = [one for one in found.pairs if one.kind == WORDS.name]
     for name, users, pairs in (
-        ("texts are the planner's constants", found.users, data),
+        ("texts are the planner's constants", found.users, words),
         ("texts are what a mind has read", found.read_users, found.read_pairs),
         ("the same, and messages of them are gated", found.asked_users, found.asked_pairs),
     ):
-        reached, words = sum(o.reached for o in pairs), sum(bool(o.words) for o in pairs)
-        rows.append([name, f"{ratio(users):.2f}", f"{reached:,}", f"{words:,}"])
+        reached, said = sum(o.reached for o in pairs), sum(bool(o.words) for o in pairs)
+        rows.append([name, f"{ratio(users):.2f}", f"{reached:,}", f"{said:,}"])
     return rows
 
 
