@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,13 +29,6 @@ def test_the_goal_that_it_suggests_matches_a_playbook(tmp_path: Path) -> None:
     found = match(GOAL, load(tmp_path).playbooks, {})
     assert isinstance(found, Match)
     assert found.slots == {"item": "drill", "borrower": "Ada"}
-
-
-def test_its_own_tests_pass(tmp_path: Path) -> None:
-    create(tmp_path)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 0, ended.stdout
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
