@@ -398,6 +398,25 @@ async def test_amended_and_cancelled_at_once_it_ends_once(limits: Desk) -> None:
     assert len(await _closings(limits, gate.run)) <= 1
 
 
+async def test_the_same_again_is_no_news_and_something_else_is_refused(tmp_path: Path) -> None:
+    async with _desk(tmp_path, limited()) as desk:
+        handed, amended = [(await desk.waiting()).id for _ in range(2)]
+        broker = desk.stage.broker
+    # While no decider is there, what was said stays what was said.
+    again = staged(broker, path=tmp_path / "listing.db", policy=limited())
+    async with again as stage, Client(stage.address) as client:
+        assert not await client.delegate(handed, to="dan", approver="bob")
+        assert await client.delegate(handed, to="dan", approver="bob")
+        assert not await client.amend(amended, arguments={"amount": 3}, approver="bob")
+        assert await client.amend(amended, arguments={"amount": 3}, approver="bob")
+        otherwise = await _at_once(
+            client.delegate(handed, to="cat", approver="bob"),
+            client.amend(amended, arguments={"amount": 4}, approver="bob"),
+            client.decide(amended, approve=True, approver="bob"),
+        )
+        assert [refused.reason for refused in otherwise] == ["DECIDED_BEFORE"] * 3
+
+
 async def test_somebody_decides_in_anothers_stead(limits: Desk) -> None:
     gate = await limits.waiting()
     assert not await limits.client.delegate(gate.id, to="eve", approver="bob", reason="on holiday")
