@@ -371,8 +371,8 @@ class Client:
     ) -> bool:
         """Change arguments of the one action that waits at a gate; where one approval is enough, that is it.
 
-        Where more are needed, a new gate opens for the action as it is then. Returns whether the same had been
-        decided before.
+        Where more are needed, a new gate opens for the action as it is then. Returns whether the same had
+        been decided before.
         """
         made = {
             sendable("arguments", name): goals.value(f"arguments.{name}", held)
@@ -384,7 +384,10 @@ class Client:
     async def delegate(
         self, gate: str, *, to: str, approver: str, binding: str = "", reason: str = ""
     ) -> bool:
-        """Hand one's own decision at a gate to somebody else; return whether it had been handed to them before."""
+        """Hand one's own decision at a gate to somebody else, once.
+
+        Returns whether it had been handed to them before.
+        """
         choice = event_pb2.GATE_CHOICE_DELEGATE
         return await self._decide(gate, choice, approver, binding, reason, delegate=sendable("to", to))
 
