@@ -174,12 +174,9 @@ def _read_amount(text: str, currency: str, held: str) -> int:
     if not re.fullmatch(r"[A-Z]{3}", currency):
         raise _bad_budget(text, "names neither a currency nor a bound")
     try:
-        minor = int(read_money(f"{held} {currency}")["minor"])
+        return int(read_money(f"{held} {currency}")["minor"])
     except BadSlot as error:
         raise _bad_budget(text, f"cannot be read: {error}") from None
-    if minor < 1:
-        raise _bad_budget(text, "allows nothing; leave --budget out, or submit it with --dry-run")
-    return minor
 
 
 def _bad_budget(text: str, why: str) -> CommandError:

@@ -202,7 +202,7 @@ def test_nothing_hostile_can_fake_the_screen(width: int, glyphs: Glyphs) -> None
     for line in lines[1:]:
         assert ours.match(line), line
         assert all(c.isprintable() for c in line)
-        assert cell_len(line) <= width or line.startswith(("  approve ", "  deny "))
+        assert cell_len(line) <= width or line.startswith(("  approve ", "  deny ", "  delegate "))
     for label in ("binding", "approve", "deny", "until", "why"):
         assert sum(line.startswith(f"  {label} ") for line in lines) == 1
     assert "  binding   673167316731" in lines

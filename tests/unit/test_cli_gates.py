@@ -543,6 +543,24 @@ def test_submit_and_run_say_who_asks(monkeypatch: pytest.MonkeyPatch, given: lis
     assert seen == [name]
 
 
+def test_submit_and_run_say_what_it_may_come_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch)
+
+    async def see_through(*_: Any, **__: Any) -> ExitCode:
+        return ExitCode.DONE
+
+    monkeypatch.setattr(runs, "see_through", see_through)
+    given = ("--ceiling", "draft", "--budget", "EUR=500.00", "--budget", "max_actions=5")
+    for command in ("submit", "run"):
+        assert call(command, "goal", *given).exit_code == 0
+        assert call(command, "goal").exit_code == 0
+        assert call(command, "goal", "--ceiling", "root").exit_code == ExitCode.USAGE
+        assert call(command, "goal", "--budget", "EUR").exit_code == ExitCode.USAGE
+    bounded = ("draft", {"max_actions": 5, "max_spend": {"EUR": 50_000}})
+    seen = [(each["ceiling"], each["budget"]) for each in fake.submitted]
+    assert seen == [bounded, (None, None)] * 2
+
+
 def test_a_name_that_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, gate())
     for command in (["run", "goal"], ["submit", "goal"], ["approve", GATE], ["deny", GATE], ["watch", RUN]):
