@@ -56,7 +56,7 @@ chaos: $(STAMP)  ## kill, stop and cut off KILLS times on both hosts, and judge 
 	$(PY) -m tests.chaos --kills $(KILLS) --points --stops --cases --host both $(if $(SEED),--seed $(SEED))
 
 chaos-short: $(STAMP)  ## every named point once, and the cases, on the inline host (minutes)
-	$(PY) -m tests.chaos --kills 80 --points --cases --together --seed $(or $(SEED),1)
+	$(PY) -m tests.chaos --kills 100 --points --cases --together --seed $(or $(SEED),1)
 
 bench: $(STAMP)  ## measure: speed beside the limit, parked runs, faults, gates, start (twelve minutes; QUICK=1: two)
 	$(PY) -m bench $(if $(QUICK),--quick) $(ARGS)

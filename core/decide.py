@@ -14,9 +14,9 @@ from core import conformance, failures, gates, values
 from core.course import MIND_POOL, Course, deadline_failure, finish
 from core.failures import permanent
 from core.moves import Arm, Decide, Load, Move, ask, note
+from core.plan import plan_attempt
 from core.policy import NoRules, Policy
 from core.rules import Call, Rules, calls, forbidden, outlook, outlook_of
-from core.run import plan_attempt
 from core.state import Instance, RunState, Undo, evolve
 from core.undo import plan_undo
 from core.undo_course import UndoCourse

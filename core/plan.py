@@ -151,6 +151,11 @@ def attempt_id(instance: str, n: int) -> str:
     return f"{instance}-a{n}"
 
 
+def plan_attempt(number: int) -> str:
+    """Name the attempts at making a plan; `goal` is no step's id, so they are unique in the run."""
+    return f"goal-a{number}"
+
+
 def canonical_route(step: plan_pb2.Step) -> plan_pb2.Route.ValueType:
     """Return the route, where it is unspecified the one that the step's fields mean."""
     if step.route != plan_pb2.ROUTE_UNSPECIFIED:

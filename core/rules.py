@@ -60,7 +60,7 @@ def calls(
             if contract is None:
                 continue
             known, unknown = _known(arguments)
-            unknown |= filled_in.keys()
+            unknown = unknown.union(filled_in)
             labels = labels_of(plan, contracts).of_action(step.id)
             request = Request(
                 user=goal.submitter,
@@ -201,8 +201,8 @@ class Rules:
         """Return what the policy is asked about an action."""
         labels = self.labels(instance.step)
         # What somebody has changed at a gate is theirs.
-        untrusted = _untrusted(labels) - instance.amended.keys()
-        leaks = _leaks(labels, contract) - instance.amended.keys()
+        untrusted = _untrusted(labels).difference(instance.amended)
+        leaks = _leaks(labels, contract).difference(instance.amended)
         return self._request(instance.id, contract, arguments, unknown, untrusted, leaks)
 
     def labels(self, step: str) -> Mapping[str, Label]:
@@ -283,8 +283,8 @@ class Rules:
         over = "" if is_compensation(item.step) else self.excess(instance, contract, arguments)
         if over:
             raise gates.CannotAmend(f"with it {over}")
-        untrusted = frozenset(item.untrusted) - changed.keys()
-        leaks = frozenset(item.leaks) - changed.keys()
+        untrusted = frozenset(item.untrusted).difference(changed)
+        leaks = frozenset(item.leaks).difference(changed)
         request = self._request(item.step, contract, arguments, frozenset(), untrusted, leaks)
         ruling = self.policy.rule(request)
         if ruling.outcome == "refuse":

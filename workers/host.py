@@ -17,6 +17,7 @@ import structlog
 from bus import consumers, subjects
 from bus.spilling import spill
 from core import failures, run, values
+from core.answers import NAMELESS
 from core.permits import Checker
 from core.plan import BadReference, Unresolved, parse_reference, resolve
 from core.ports import (
@@ -376,4 +377,4 @@ def _claimer(record: Record) -> tuple[str, bool]:
         return run.UNREADABLE, False
     if event.HasField("orphan"):
         return event.orphan.claimer, event.orphan.seen_dead
-    return event.intent.claimer or run.NAMELESS, False
+    return event.intent.claimer or NAMELESS, False

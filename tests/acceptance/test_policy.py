@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ def test_the_policy_of_the_sample(project: Path) -> None:
     assert "12 rules, 5 people: no contradictions" in checked.stdout
     tested = handrail("policy", "test", "--project", str(project))
     assert tested.returncode == 0, tested.stdout
-    assert "32 cases, 0 failed" in tested.stdout
+    assert "34 cases, 0 failed" in tested.stdout
     assert "no case meets" not in tested.stdout
     schema = handrail("policy", "schema", "--project", str(project))
     assert 'action "refund_order" in [Action::"execute"' in schema.stdout
@@ -48,10 +47,8 @@ def test_no_stack_starts_with_rules_that_cannot_be_used(project: Path) -> None:
         "forbid (principal, action, resource)\nwhen { context.arguments has amuont };\n"
     )
     commands = ("run 'refund order 1001'", "up --host inline", "tools check", "policy check")
-    # They do nothing but end, so they can be started together.
-    with ThreadPoolExecutor(2) as threads:
-        ends = list(threads.map(lambda c: handrail(*shlex.split(c), "--project", str(project)), commands))
-    for done in ends:
+    # One after another: two that want to start a stack want the same data directory.
+    for done in (handrail(*shlex.split(command), "--project", str(project)) for command in commands):
         assert done.returncode == 2, done.stdout + done.stderr
         where = "policy/more.cedar, line"
         assert f"{where} 1: there is no action 'refund_ordr'; did you mean 'refund_order'?" in done.stderr

@@ -32,6 +32,9 @@ class Goal:
     faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
     # Once the first claim is in the log: "cancel", "pause" (and resume after a while).
     then: str = ""
+    # What people do: the name of something that `People` can.
+    people: str = ""
+    undo_on_failure: bool = False
 
 
 Course = Callable[[str, str], Goal]
@@ -135,14 +138,96 @@ def in_look(ref: str, strike: str = "") -> Goal:
     return Goal(asked, "look", {"steps": [_look(ref)]}, None, {ref: (_fault(strike),)} if strike else {})
 
 
+def handed(ref: str, strike: str = "") -> Goal:
+    """Waits for one approval, and has it."""
+    return _gated(ref, "handed", "hand", "approve")
+
+
+def denied(ref: str, strike: str = "") -> Goal:
+    """Waits for one approval, and is denied."""
+    return _gated(ref, "denied", "hand", "deny", ends=("failed",))
+
+
+def sealed(ref: str, strike: str = "") -> Goal:
+    """Waits for two, who approve at once."""
+    return _gated(ref, "sealed", "seal", "approve_both")
+
+
+def contested(ref: str, strike: str = "") -> Goal:
+    """Approved and cancelled at once."""
+    return _gated(
+        ref, "contested", "hand", "approve_and_cancel", "cancel", ends=("done", "cancelled", "failed")
+    )
+
+
+def undone(ref: str, strike: str = "") -> Goal:
+    """Done, and undone: what has a key, and what has none but can be read back."""
+    return _regretted(ref, "undone", "undo")
+
+
+def undone_twice(ref: str, strike: str = "") -> Goal:
+    """Two undo it at once."""
+    return _regretted(ref, "undone_twice", "undo_twice")
+
+
+def half_undone(ref: str, strike: str = "") -> Goal:
+    """An undo that is stopped in the middle."""
+    return _regretted(ref, "half_undone", "undo_and_cancel", "cancel", ends=("done", "undone"))
+
+
+def undone_late(ref: str, strike: str = "") -> Goal:
+    """A compensation fails once, and another for good until somebody wants it done again."""
+    faults = {f"unpost {ref}-0": (Fault("busy"),), f"unpost {ref}-1": (Fault("refuse"),)}
+    return _regretted(ref, "undone_late", "undo", faults=faults)
+
+
+def undone_by_itself(ref: str, strike: str = "") -> Goal:
+    """A run that fails and undoes itself, since its goal wants that."""
+    asked = _asked(
+        ref,
+        "undone_by_itself",
+        ("post", ref),
+        undoes=(("unpost", ref),),
+        ends=("failed",),
+        commands=("undo",),
+    )
+    steps = [
+        _step("post", "post", {"ref": ref}),
+        _step("copy", "post_copy", {"ref": f"{ref}-copy"}, after=["post"]),
+    ]
+    faults = {f"{ref}-copy": (Fault("refuse"),)}
+    return Goal(
+        asked, "post, and copy", {"steps": steps}, None, faults, people="look_on", undo_on_failure=True
+    )
+
+
+def handed_back(ref: str, strike: str = "") -> Goal:
+    """What takes it back waits for an approval, which comes together with a cancel."""
+    commands, ends = ("decide", "undo", "cancel"), ("done", "undone")
+    asked = _asked(ref, "handed_back", ("hand", ref), undoes=(("unhand", ref),), ends=ends, commands=commands)
+    return Goal(asked, "hand", {"steps": [_step("hand", "hand", {"ref": ref})]}, people="approve_and_undo")
+
+
+def in_unpost(ref: str, strike: str = "") -> Goal:
+    """A compensation whose worker is struck in it."""
+    faults = {f"unpost {ref}-0": (_fault(strike),)} if strike else {}
+    return _regretted(ref, "in_unpost", "undo", faults=faults)
+
+
 COURSES: dict[str, Course] = {
     made.__name__: made
     for made in (
         *(errand, fan, sends, busy, hidden, reset, late, doubt, refused, large, paused, cancelled),
-        *(in_post, in_send, in_ring, in_look),
+        *(in_post, in_send, in_ring, in_look, in_unpost),
+        *(handed, denied, sealed, contested),
+        *(undone, undone_twice, half_undone, undone_late, undone_by_itself, handed_back),
     )
 }
-LOAD = ("errand", "errand", "errand", "fan", "fan", "sends", "busy", "hidden", "reset", "late", "large")
+LOAD = (
+    *("errand", "errand", "errand", "fan", "fan", "sends", "busy", "hidden", "reset", "late", "large"),
+    *("handed", "sealed", "contested", "undone", "undone_twice", "half_undone", "undone_late"),
+    *("undone_by_itself", "handed_back"),
+)
 """What goes on beside the strokes."""
 
 
@@ -165,6 +250,40 @@ def _crowd(ref: str, course: str, then: str, commands: tuple[str, ...], ends: tu
     steps = [_step("posts", "post", {"ref": "$each"}, each="$goal.refs")]
     faults = {one: (Fault("hang", "before", 0.3),) for one in refs}
     return Goal(asked, course, {"steps": steps}, {"refs": refs}, faults, then)
+
+
+def _gated(
+    ref: str, course: str, tool: str, people: str, *commands: str, ends: tuple[str, ...] = ("done",)
+) -> Goal:
+    asked = _asked(ref, course, (tool, ref), ends=ends, commands=("decide", *commands))
+    return Goal(asked, course, {"steps": [_step(tool, tool, {"ref": ref})]}, people=people)
+
+
+def _regretted(
+    ref: str,
+    course: str,
+    people: str,
+    *commands: str,
+    faults: Mapping[str, tuple[Fault, ...]] | None = None,
+    ends: tuple[str, ...] = ("undone",),
+) -> Goal:
+    """Two postings, and something lent that rests on them; then it is undone."""
+    refs = [f"{ref}-{number}" for number in range(2)]
+    asked = _asked(
+        ref,
+        course,
+        *(("post", one) for one in refs),
+        ("lend", ref),
+        undoes=(*(("unpost", one) for one in refs), ("reclaim", ref)),
+        ends=ends,
+        # What is in doubt is settled by whoever has undone it.
+        commands=("undo", "decide", *commands),
+    )
+    steps = [
+        _step("posts", "post", {"ref": "$each"}, each="$goal.refs"),
+        _step("lend", "lend", {"ref": ref}, after=["posts"]),
+    ]
+    return Goal(asked, course, {"steps": steps}, {"refs": refs}, faults or {}, people=people)
 
 
 def _struck(ref: str, course: str, tool: str, strike: str) -> Goal:

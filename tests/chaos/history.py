@@ -65,6 +65,8 @@ class Asked:
     ends: tuple[str, ...] = ("done",)
     # The commands that the course itself gives.
     commands: tuple[str, ...] = ()
+    # The compensations that are owed once the run is undone as it was wanted, each (tool, ref).
+    undoes: tuple[tuple[str, str], ...] = ()
     run: str = ""
     asked_ns: int = 0
     acknowledged_ns: int = 0

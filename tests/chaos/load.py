@@ -7,9 +7,12 @@ import random
 import time
 from contextlib import suppress
 
-from handrail.errors import ClientError, DeadlineExceeded, Unavailable
+from handrail import goals
+from handrail.errors import ClientError
+from handrail.v1 import run_service_pb2
 from tests.chaos.courses import COURSES, LOAD, Goal
 from tests.chaos.history import Asked
+from tests.chaos.people import AGAIN, RPC_TIMEOUT_S, People, persist
 from tests.chaos.stage import Stage
 
 MAX_LOAD = 6
@@ -17,8 +20,6 @@ MAX_LOAD = 6
 LOAD_INTERVAL_S = 0.25
 CLAIM_TIMEOUT_S = 120.0
 RESUME_AFTER_S = 0.3
-
-_AGAIN = (Unavailable, DeadlineExceeded)
 
 
 class Load:
@@ -61,15 +62,14 @@ class Load:
         return asked
 
     async def _submit(self, goal: Goal) -> None:
-        asked, client = goal.asked, self._stage.client
+        asked = goal.asked
         asked.asked_ns = time.time_ns()
         while not asked.run:
-            with suppress(*_AGAIN):
-                submitted = await client.submit(
-                    goal.text, plan=goal.plan, context=goal.context, request_id=asked.ref
-                )
-                asked.run = submitted.run
+            with suppress(*AGAIN):
+                asked.run = await self._send(goal)
         asked.acknowledged_ns = time.time_ns()
+        if goal.people:
+            await getattr(People(self._stage, asked), goal.people)()
         if not goal.then:
             return
         await self._stage.tap.wait_for(
@@ -80,13 +80,26 @@ class Load:
             await asyncio.sleep(RESUME_AFTER_S)
             await self._command("resume", asked.run)
 
+    async def _send(self, goal: Goal) -> str:
+        """Submit a goal once, and return its run when it is acknowledged."""
+        name = goal.asked.ref
+        if not goal.undo_on_failure:
+            client = self._stage.client
+            return (await client.submit(goal.text, plan=goal.plan, context=goal.context, request_id=name)).run
+        made = goals.goal(goal.text, plan=goal.plan, context=goal.context)
+        made.undo_on_failure = True
+        request = run_service_pb2.SubmitGoalRequest(goal=made, request_id=name)
+        response = await persist(lambda: self._stage.runs.SubmitGoal(request, timeout=RPC_TIMEOUT_S))
+        assert isinstance(response, run_service_pb2.SubmitGoalResponse)
+        return response.run
+
     async def _command(self, command: str, run: str) -> None:
         """Give a command; a run that has ended meanwhile takes none."""
         while True:
             try:
                 await getattr(self._stage.client, command)(run)
                 return
-            except _AGAIN:
+            except AGAIN:
                 continue
             except ClientError:
                 return

@@ -14,12 +14,13 @@ from typing import Literal
 
 from handrail.v1 import event_pb2
 from tests.chaos.history import Asked, Row, status_name
-from tests.chaos.world import KEYED, UNKEYED, Call, Effect
+from tests.chaos.world import GATED, KEYED, UNDOING, UNKEYED, Call, Effect
 
 Wrong = Literal[
-    "lost", "not ended", "repeated", "missing", "not verified", "unclaimed", "torn", "commanded", "untraced"
+    *("lost", "not ended", "repeated", "missing", "not verified", "unclaimed", "torn", "commanded"),
+    *("untraced", "unapproved", "untaken"),
 ]
-COMMANDS = ("cancel", "pause", "resume")
+COMMANDS = ("cancel", "pause", "resume", "decide", "undo")
 WAITING = "waiting"
 CLOSES = ("result", "healed", "in_doubt")
 """What ends a claim, by the attempt that it names: an answer, or a move on without one."""
@@ -73,13 +74,34 @@ def check(asked: Asked, rows: Sequence[Row], ledger: Ledger, told: Told | None) 
         *_called(asked, rows, ledger),
         *_decisions(rows),
         *_commands(asked, rows),
+        *_gates(rows),
+        *_approved(asked, rows, ledger),
+        *_undone(asked, rows, ledger),
     ]
     return [Finding(wrong, asked.run, asked.ref, text) for wrong, text in found]
 
 
 def doubts(rows: Iterable[Row]) -> dict[str, str]:
-    """Return the steps that were surfaced as in doubt, and why."""
-    return {row.body.step: row.body.why for row in rows if row.kind == "in_doubt"}
+    """Return the steps that were surfaced as in doubt, and why; of an undo whoever undoes is asked."""
+    said = {row.body.step: row.body.why for row in rows if row.kind == "in_doubt"}
+    return {step: why for step, why in said.items() if not is_undo(step)}
+
+
+def undoing(rows: Sequence[Row]) -> bool:
+    """Whether an undo was asked for, or begun, and has not ended."""
+    finished = next((row.order for row in rows if row.kind == "finished"), None)
+    ended = max((row.order for row in rows if row.kind == "undo_ended"), default=(0, 0))
+    # What is asked while the run goes on, or another undo does, is for nothing.
+    asked = [
+        row.order for row in rows if row.kind == "undo" and finished is not None and row.order > finished
+    ]
+    begun = [row.order for row in rows if row.kind == "undo_planned"]
+    return any(order > ended for order in (*asked, *begun))
+
+
+def is_undo(name: str) -> bool:
+    """Whether a step, or an attempt at one, is a compensation: no step of the campaign is called so."""
+    return name.startswith("undo-")
 
 
 def in_flight(rows: Iterable[Row], moment_ns: int) -> set[tuple[str, str]]:
@@ -104,6 +126,11 @@ def _ended(asked: Asked, rows: Sequence[Row], told: Told | None) -> Iterator[tup
         yield "torn", f"it ended {len(ends)} times: {ends}"
     blind = {tool for tool, _ in asked.owes} & UNKEYED
     end = ends[0] if ends else WAITING if doubts(rows) and blind else ""
+    if end and undoing(rows):
+        yield "not ended", "an undo was begun, or asked for, and does not end"
+    for row in rows if ends else ():
+        if row.kind == "undo_ended" and row.body.status:
+            end = status_name(row.body.status)
     if not end:
         last = rows[-1]
         yield "not ended", f"its last event is {last.kind} ({last.sequence}) of {last.writer}"
@@ -144,14 +171,28 @@ def _verified(rows: Sequence[Row], told: Told | None) -> Iterator[tuple[Wrong, s
         if at is not None and at < row.order:
             confirmed.setdefault(step_of.get(row.attempt, ""), row.order)
     end = next((row for row in rows if row.kind == "finished"), None)
+    over = max((row.order for row in rows if row.kind == "undo_ended"), default=(0, 0))
     due = set(told.done) if told is not None else set()
     if end is not None and end.body.status == event_pb2.RUN_STATUS_DONE:
-        due |= set(step_of.values())
+        due |= {step for step in step_of.values() if not is_undo(step)}
+    if any(row.kind == "undo_ended" and row.body.status == event_pb2.RUN_STATUS_UNDONE for row in rows):
+        # What somebody has looked up in the world needs no verdict.
+        due |= set(step_of.values()) - _by_word(rows)
     for step in sorted(due & set(step_of.values())):
         if step not in confirmed:
             yield "not verified", f"{step} is done and no confirmed verdict names a result of it"
-        elif end is not None and confirmed[step] > end.order:
+        elif is_undo(step) and confirmed[step] > over:
+            yield "not verified", f"{step} was confirmed after the undo had ended"
+        elif not is_undo(step) and end is not None and confirmed[step] > end.order:
             yield "not verified", f"{step} was confirmed after the run had ended"
+
+
+def _by_word(rows: Iterable[Row]) -> set[str]:
+    """Return the steps of which somebody has said that they happened."""
+    happened = event_pb2.GATE_OUTCOME_HAPPENED
+    said = {row.body.gate for row in rows if row.kind == "gate_closed" and row.body.outcome == happened}
+    opened = (row.body for row in rows if row.kind == "gate_opened" and row.body.gate in said)
+    return {item.step for body in opened for item in body.items}
 
 
 def _claims(rows: Sequence[Row]) -> Iterator[tuple[Wrong, str]]:
@@ -182,7 +223,7 @@ def _called(asked: Asked, rows: Sequence[Row], ledger: Ledger) -> Iterator[tuple
 
 
 def _decisions(rows: Sequence[Row]) -> Iterator[tuple[Wrong, str]]:
-    """Nothing is asked twice under one name, and nothing starts after the end."""
+    """Nothing is asked twice under one name, and nothing starts after the end but what an undo starts."""
     asks = Counter(
         (row.kind, row.attempt) for row in rows if row.kind in ("plan_ask", "proposal_ask", "action")
     )
@@ -190,9 +231,15 @@ def _decisions(rows: Sequence[Row]) -> Iterator[tuple[Wrong, str]]:
         if count > 1:
             yield "torn", f"{kind} {attempt} was decided {count} times"
     end = next((row.order for row in rows if row.kind == "finished"), None)
+    undoes = False
     for row in rows:
+        undoes = row.kind == "undo_planned" or (undoes and row.kind != "undo_ended")
         started = row.kind in ("action", "proposal_ask", "intent")
-        if end is not None and row.order > end and started:
+        if not started:
+            continue
+        if is_undo(row.attempt) != undoes:
+            yield "torn", f"{row.kind} {row.attempt} came {'during' if undoes else 'without'} an undo"
+        elif end is not None and row.order > end and not undoes:
             yield "torn", f"{row.kind} {row.attempt} came after the end of the run"
 
 
@@ -209,3 +256,86 @@ def _attempts(rows: Iterable[Row], steps: Mapping[str, str] | None = None) -> It
             continue
         if row.body.tool in KEYED | UNKEYED:
             yield row.attempt, row.body.tool, json.loads(row.body.arguments["ref"].json or '""')
+
+
+# --- gates and undos -------------------------------------------------------------------------------------
+
+
+def _gates(rows: Sequence[Row]) -> Iterator[tuple[Wrong, str]]:
+    """A gate is opened once and closed at most once; whatever has ended leaves none but its own open."""
+    opened = Counter(row.body.gate for row in rows if row.kind == "gate_opened")
+    closed = Counter(row.body.gate for row in rows if row.kind == "gate_closed")
+    for gate in opened | closed:
+        if (opened[gate], closed[gate]) not in ((1, 0), (1, 1)):
+            yield "torn", f"gate {gate} was opened {opened[gate]} times and closed {closed[gate]} times"
+    for row in rows:
+        if row.kind == "gate_closed" and row.body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
+            quorum, who = _quorum(rows, row.body.gate), _approvers(rows, row)
+            if len(who) < quorum or not set(row.body.approvers) <= who:
+                yield "unapproved", f"gate {row.body.gate} wants {quorum}, and {sorted(who)} have approved"
+
+
+def _quorum(rows: Iterable[Row], gate: str) -> int:
+    return max(
+        (row.body.quorum for row in rows if row.kind == "gate_opened" and row.body.gate == gate), default=1
+    )
+
+
+def _approvers(rows: Iterable[Row], closed: Row) -> set[str]:
+    """Return who had approved exactly what a gate shows before it was closed."""
+    gate = closed.body.gate
+    bindings = {row.body.binding for row in rows if row.kind == "gate_opened" and row.body.gate == gate}
+    return {
+        row.body.approver
+        for row in rows
+        if row.kind == "decide" and row.order < closed.order and row.body.gate == gate
+        if row.body.choice == event_pb2.GATE_CHOICE_APPROVE and row.body.binding in bindings
+    }
+
+
+def _approved(asked: Asked, rows: Sequence[Row], ledger: Ledger) -> Iterator[tuple[Wrong, str]]:
+    """What waits for approvals is asked of a worker when there are enough, and has no effect before."""
+    passed: dict[str, tuple[tuple[int, int], int]] = {}
+    for row in rows:
+        if row.kind == "gate_closed" and row.body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
+            for item in _items(rows, row.body.gate):
+                passed[item.step] = (row.order, len(_approvers(rows, row)))
+    let: set[tuple[str, str]] = set()
+    for row in rows:
+        if row.kind != "action" or row.body.tool not in GATED:
+            continue
+        order, count = passed.get(row.body.step, ((0, 0), 0))
+        if count < GATED[row.body.tool] or order > row.order:
+            yield "unapproved", f"{row.attempt} was asked for with {count} approvals"
+        else:
+            let.add((row.body.tool, json.loads(row.body.arguments["ref"].json)))
+    for tool, ref in (*asked.owes, *asked.undoes):
+        if tool in GATED and ledger.effects[tool, ref] and (tool, ref) not in let:
+            yield "unapproved", f"{tool} {ref} has happened, and nobody has approved it"
+
+
+def _items(rows: Iterable[Row], gate: str) -> list[event_pb2.GateItem]:
+    found = (row.body.items for row in rows if row.kind == "gate_opened" and row.body.gate == gate)
+    return [item for items in found for item in items]
+
+
+def _undone(asked: Asked, rows: Sequence[Row], ledger: Ledger) -> Iterator[tuple[Wrong, str]]:
+    """Each effect is taken back at most once, and exactly once where the undo is complete; the last first."""
+    ends = [row.body for row in rows if row.kind == "undo_ended"]
+    complete = bool(ends) and not ends[-1].HasField("failure")
+    for tool, ref in asked.undoes:
+        effects, done = ledger.effects[tool, ref], ledger.effects[UNDOING[tool], ref]
+        if len(effects) > 1:
+            yield "repeated", f"{tool} {ref}: {len(effects)} effects: {effects}"
+        if effects and (not ends or not done or effects[0].time_ns < done[0].time_ns):
+            yield (
+                "untaken",
+                f"{tool} {ref}: it was taken back, and there was nothing to take back, or no undo",
+            )
+        if complete and done and not effects:
+            yield "missing", f"{tool} {ref}: the undo is complete and the world shows nothing"
+    for place, (tool, ref) in enumerate(asked.undoes):
+        for other, name in asked.undoes[place + 1 :]:
+            early, late = ledger.effects[tool, ref], ledger.effects[other, name]
+            if other != tool and early and (not late or late[0].time_ns > early[0].time_ns):
+                yield "untaken", f"{tool} {ref} was taken back before {other} {name}, which rests on it"

@@ -57,7 +57,7 @@ async def settle(stage: Stage, outcome: Outcome, begun: Mapping[str, asyncio.Tas
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     for asked in outcome.asked:
         left_s = max(0.0, deadline - time.monotonic())
-        ended = functools.partial(stage.tap.of, asked.run, "finished", "in_doubt")
+        ended = functools.partial(_is_at_rest, stage, asked)
         with suppress(AssertionError):
             await stage.tap.wait_for(asked.ref, ended, left_s)
     runs = {asked.ref: asked.run for asked in outcome.asked}
@@ -66,6 +66,11 @@ async def settle(stage: Stage, outcome: Outcome, begun: Mapping[str, asyncio.Tas
             task.cancel()
         elif task.exception() is not None:
             outcome.findings.append(Finding("lost", runs[ref], ref, repr(task.exception())))
+
+
+def _is_at_rest(stage: Stage, asked: Asked) -> bool:
+    said = stage.tap.of(asked.run, "finished", "in_doubt")
+    return bool(said) and not oracle.undoing(stage.tap.of(asked.run))
 
 
 async def judge(stage: Stage, outcome: Outcome) -> None:

@@ -77,6 +77,19 @@ POINTS: tuple[Point, ...] = (
     Point("worker", "worker_action", _ACK, "sends"),
     *(Point("worker", f"tool-{tool}", _APPEND, f"in_{tool}") for tool in ("post", "send", "ring")),
     Point("worker", "tool-look", ("before",), "in_look"),
+    # Gates and undos.
+    Point("gateway", "decide", _APPEND, "handed"),
+    Point("gateway", "undo", _APPEND, "undone"),
+    # The decider passes so many that each counts for the length of a campaign.
+    Point("decider", "gate_opened", ("after",), "handed"),
+    Point("decider", "gate_closed", ("before",), "handed"),
+    Point("decider", "undo_planned", ("after",), "undone"),
+    Point("decider", "undo-action", _APPEND, "undone"),
+    Point("decider", "undo_ended", ("before",), "undone"),
+    Point("decider", "decider_undo", _ACK, "undone"),
+    Point("verifier", "undo-verdict", _APPEND, "undone"),
+    *(Point("worker", f"undo-{kind}", _APPEND, "undone") for kind in ("intent", "result")),
+    Point("worker", "tool-unpost", _APPEND, "in_unpost"),
 )
 
 

@@ -100,7 +100,7 @@ def went_on(work: tuple[str, str], rows: Sequence[Row], after_ns: int) -> int:
             continue
         answered = row.kind in ("plan_answer", "proposal", "verdict") and row.attempt == attempt
         redone = row.kind == "result" and row.attempt in siblings
-        over = row.kind == "finished" or (row.kind == "in_doubt" and row.body.step == step)
+        over = row.kind in ("finished", "undo_ended") or (row.kind == "in_doubt" and row.body.step == step)
         if answered or redone or over:
             return row.time_ns
     return 0

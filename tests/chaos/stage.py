@@ -19,8 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from actors.ray_head import RayHead
 from handrail.client import Client
+from handrail.v1 import run_service_pb2_grpc
 from tests.chaos.history import Stroke, Tap
 from tests.chaos.plan import MINDS, HostKind
 from tests.chaos.proxy import EVERYBODY, Proxy
@@ -64,6 +67,7 @@ class Stage:
         self._extra = environment
         self._process: asyncio.subprocess.Process | None = None
         self._client: Client | None = None
+        self._channel: grpc.aio.Channel | None = None
         self._tap: Tap | None = None
 
     @classmethod
@@ -98,6 +102,12 @@ class Stage:
         return self._client
 
     @property
+    def runs(self) -> run_service_pb2_grpc.RunServiceStub:
+        """The gateway's service, for what the client has no word for."""
+        assert self._channel is not None
+        return run_service_pb2_grpc.RunServiceStub(self._channel)
+
+    @property
     def tap(self) -> Tap:
         """The log of every run."""
         assert self._tap is not None
@@ -125,7 +135,9 @@ class Stage:
         if not line:
             said = (self.directory / "up.stderr").read_text()[-2000:]
             raise AssertionError(f"the stack did not start: {said}")
-        self._client = Client(str(json.loads(line)["gateway"]), timeout_s=CLIENT_TIMEOUT_S)
+        address = str(json.loads(line)["gateway"])
+        self._client = Client(address, timeout_s=CLIENT_TIMEOUT_S)
+        self._channel = grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
         self._tap = Tap(self.proxy.address, self.seen, SHARDS)
         await self._tap.start()
 
@@ -133,6 +145,8 @@ class Stage:
         """End the stack in order, and what is around it."""
         if self._client is not None:
             await self._client.close()
+        if self._channel is not None:
+            await self._channel.close(None)
         if self._tap is not None:
             await self._tap.stop()
         process = self._process

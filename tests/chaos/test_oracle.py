@@ -29,7 +29,15 @@ BODIES: dict[str, type] = {
     "in_doubt": event_pb2.InDoubt,
     "verdict": event_pb2.Verdict,
     "finished": event_pb2.Finished,
+    "gate_opened": event_pb2.GateOpened,
+    "gate_closed": event_pb2.GateClosed,
+    "decide": event_pb2.Decide,
+    "undo": event_pb2.Undo,
+    "undo_planned": event_pb2.UndoPlanned,
+    "undo_ended": event_pb2.UndoEnded,
 }
+APPROVED, DENIED = event_pb2.GATE_OUTCOME_APPROVED, event_pb2.GATE_OUTCOME_DENIED
+UNDONE = event_pb2.RUN_STATUS_UNDONE
 
 
 @dataclass
@@ -80,6 +88,22 @@ class History:
     def confirm(self, attempt: str, outcome: int = event_pb2.OUTCOME_CONFIRMED) -> History:
         named = next(row.id for row in reversed(self.rows) if row.kind == "result")
         return self.say("verdict", "verifier/v", attempt=attempt, result_id=named, outcome=outcome)
+
+    def gate(self, step: str, tool: str = "hand", quorum: int = 1) -> History:
+        item = event_pb2.GateItem(step=step, tool=tool)
+        return self.say("gate_opened", gate="g1", items=[item], quorum=quorum, binding="b")
+
+    def approve(self, who: str, binding: str = "b") -> History:
+        choice = event_pb2.GATE_CHOICE_APPROVE
+        return self.say("decide", "gateway/1", gate="g1", approver=who, binding=binding, choice=choice)
+
+    def close(self, *who: str, outcome: int = APPROVED) -> History:
+        return self.say("gate_closed", gate="g1", outcome=outcome, approvers=who)
+
+    def do(self, attempt: str, tool: str) -> History:
+        """Ask, claim, act and confirm."""
+        self.ask(attempt, tool).claim(attempt).call(tool)
+        return self.happen(tool).result(attempt).confirm(attempt)
 
     def end(self, status: int = event_pb2.RUN_STATUS_DONE) -> History:
         return self.say("finished", status=status)
@@ -270,3 +294,179 @@ def test_percentiles_are_of_those_that_there_are() -> None:
     assert recovery.percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert recovery.percentile([3.0, 1.0, 2.0], 0.99) == 3.0
     assert recovery.percentile([1.0], 0.5) == 1.0
+
+
+# --- gates -------------------------------------------------------------------------------------------
+
+
+def handed(quorum: int = 1, *who: str) -> History:
+    """Something that waited for approvals, and had them."""
+    tool = "hand" if quorum == 1 else "seal"
+    history = History().say("submit", "gateway/1").gate("step", tool, quorum)
+    for one in who or ("ada",):
+        history.approve(one)
+    return history.close(*(who or ("ada",))).do("step-a1", tool).end()
+
+
+def look_at_gate(history: History, **asked: Any) -> list[str]:
+    return look(history, **{"tool": "hand", "commands": ("decide",), **asked})
+
+
+def test_what_was_approved_has_no_findings() -> None:
+    assert look_at_gate(handed()) == []
+    assert look_at_gate(handed(2, "ada", "bob"), tool="seal") == []
+
+
+def test_an_action_that_nobody_has_approved() -> None:
+    history = handed()
+    history.rows = [row for row in history.rows if row.kind not in ("decide", "gate_opened", "gate_closed")]
+    assert look_at_gate(history) == ["unapproved", "unapproved"]
+
+
+def test_a_gate_that_is_said_to_be_approved() -> None:
+    history = handed()
+    history.rows = [row for row in history.rows if row.kind != "decide"]
+    assert "unapproved" in look_at_gate(history)
+
+
+def test_one_of_two_who_have_to_approve() -> None:
+    history = handed(2, "ada", "ada")
+    assert "unapproved" in look_at_gate(history, tool="seal")
+
+
+def test_an_approval_of_something_else() -> None:
+    history = handed()
+    next(row for row in history.rows if row.kind == "decide").body.binding = "another"
+    assert "unapproved" in look_at_gate(history)
+
+
+def test_an_action_before_its_gate_is_closed() -> None:
+    history = handed()
+    closed = next(row for row in history.rows if row.kind == "gate_closed")
+    history.rows.remove(closed)
+    history.rows.insert(-1, replace(closed, sequence=history.rows[-1].sequence))
+    assert "unapproved" in look_at_gate(history)
+
+
+def test_an_effect_of_what_was_denied() -> None:
+    history = History().say("submit", "gateway/1").gate("step").close("ada", outcome=DENIED).happen("hand")
+    history.end(event_pb2.RUN_STATUS_FAILED)
+    assert look_at_gate(history, ends=("failed",)) == ["unapproved"]
+
+
+@pytest.mark.parametrize("kind", ["gate_opened", "gate_closed"])
+def test_a_gate_with_two_ends_or_beginnings(kind: str) -> None:
+    history = handed()
+    where = next(i for i, row in enumerate(history.rows) if row.kind == kind)
+    history.rows.insert(where + 1, history.rows[where])
+    assert "torn" in look_at_gate(history)
+
+
+# --- undos -------------------------------------------------------------------------------------------
+
+
+def undone(status: int = UNDONE, **ended: Any) -> History:
+    """A posting that is undone, as it should be."""
+    history = good().say("undo", "gateway/1").say("undo_planned").do("undo-step-a1", "unpost")
+    return history.say("undo_ended", status=status, **ended)
+
+
+def look_at_undo(history: History, **asked: Any) -> list[str]:
+    named = {"undoes": (("unpost", "a"),), "commands": ("undo",), "ends": ("undone",)}
+    return look(history, **{**named, **asked})
+
+
+def test_what_is_undone_has_no_findings() -> None:
+    assert look_at_undo(undone()) == []
+    assert look_at_undo(undone(), told=Told("undone")) == []
+
+
+def test_a_client_that_is_told_that_an_undone_run_is_done() -> None:
+    assert look_at_undo(undone(), told=Told("done")) == ["torn"]
+
+
+def test_an_undo_without_an_end() -> None:
+    for kinds in (("undo_ended",), ("undo_ended", "undo_planned")):
+        history = good().say("undo", "gateway/1") if len(kinds) > 1 else undone()
+        history.rows = [row for row in history.rows if row.kind not in kinds]
+        assert "not ended" in look_at_undo(history, ends=("done",))
+
+
+def test_an_undo_that_is_asked_for_twice_is_one() -> None:
+    history = undone()
+    where = next(i for i, row in enumerate(history.rows) if row.kind == "undo")
+    history.rows.insert(where, history.rows[where])
+    assert look_at_undo(history) == []
+
+
+def test_two_compensations_are_a_repetition() -> None:
+    assert look_at_undo(undone().happen("unpost", key="other")) == ["repeated"]
+
+
+def test_a_compensation_that_is_missing() -> None:
+    history = undone()
+    history.effects = [effect for effect in history.effects if effect.tool != "unpost"]
+    assert look_at_undo(history) == ["missing"]
+    given_up = undone(event_pb2.RUN_STATUS_DONE, failure=event_pb2.Failure(code="denied"))
+    given_up.effects = history.effects
+    assert look_at_undo(given_up, ends=("done",)) == []
+
+
+def test_something_is_taken_back_that_has_not_happened() -> None:
+    history = undone()
+    history.effects = [effect for effect in history.effects if effect.tool == "unpost"]
+    assert "untaken" in look_at_undo(history, owes=())
+
+
+def test_something_is_taken_back_and_nobody_has_undone_it() -> None:
+    assert look_at_undo(good().happen("unpost"), ends=("done",)) == ["untaken"]
+
+
+def test_something_is_taken_back_before_what_rests_on_it() -> None:
+    def both(*order: str) -> History:
+        history = History().say("submit", "gateway/1").do("step-a1", "post").do("lend-a1", "lend").end()
+        history.say("undo", "gateway/1").say("undo_planned")
+        for tool in order:
+            history.do(f"undo-{tool}-a1", tool)
+        return history.say("undo_ended", status=UNDONE)
+
+    undoes = (("unpost", "a"), ("reclaim", "a"))
+    assert look_at_undo(both("reclaim", "unpost"), undoes=undoes) == []
+    assert look_at_undo(both("unpost", "reclaim"), undoes=undoes) == ["untaken"]
+
+
+def test_a_compensation_without_an_undo() -> None:
+    history = undone()
+    history.rows = [row for row in history.rows if not row.kind.startswith("undo")]
+    assert "torn" in look_at_undo(history, ends=("done",))
+
+
+def test_a_step_that_is_begun_while_the_run_is_undone() -> None:
+    history = undone()
+    end = history.rows.pop()
+    history.ask("other-a1", "look")
+    history.rows.append(replace(end, sequence=99))
+    assert "torn" in look_at_undo(history)
+
+
+def test_a_compensation_without_a_verdict() -> None:
+    history = undone()
+    last = [row for row in history.rows if row.kind == "verdict"][-1]
+    history.rows.remove(last)
+    assert look_at_undo(history) == ["not verified"]
+    history.rows.append(replace(last, sequence=99))
+    assert look_at_undo(history) == ["not verified"]
+
+
+def test_a_compensation_that_somebody_has_looked_up_needs_no_verdict() -> None:
+    history = good().say("undo", "gateway/1").say("undo_planned").ask("undo-step-a1", "unpost")
+    history.claim("undo-step-a1").call("unpost").happen("unpost")
+    history.say("in_doubt", step="undo-step", attempt="undo-step-a1").gate("undo-step", "unpost")
+    history.close("ada", outcome=event_pb2.GATE_OUTCOME_HAPPENED).say("undo_ended", status=UNDONE)
+    assert look_at_undo(history) == []
+    assert oracle.doubts(history.rows) == {}
+
+
+def test_an_undo_or_a_decision_that_nobody_planned() -> None:
+    assert look_at_undo(undone(), commands=()) == ["commanded"]
+    assert look_at_gate(handed(), commands=()) == ["commanded"]

@@ -17,8 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-KEYED = frozenset({"post", "post_copy"})
-UNKEYED = frozenset({"send", "ring"})
+KEYED = frozenset({"post", "post_copy", "lend", "hand", "seal", "unpost", "unhand"})
+UNKEYED = frozenset({"send", "ring", "reclaim"})
+GATED = {"hand": 1, "unhand": 1, "seal": 2}
+"""What waits for approvals, and for how many."""
+UNDOING = {"unpost": "post", "reclaim": "lend", "unhand": "hand"}
+"""What takes back what."""
 READS = frozenset({"look"})
 
 Where = Literal["before", "after"]
@@ -95,7 +99,7 @@ class World:
         self._file.close()
 
     def script(self, ref: str, *faults: Fault) -> None:
-        """Say what befalls the next calls about a thing."""
+        """Say what befalls the next calls about a thing, or of one tool about it ("unpost a")."""
         self._faults[ref].extend(faults)
 
     def effects_of(self, ref: str) -> list[Effect]:
@@ -128,7 +132,7 @@ class World:
             call = Call(len(self.calls) + 1, time.time_ns(), **request)
             self.calls.append(call)
             self._write("call", asdict(call))
-            faults = self._faults.get(call.ref)
+            faults = self._faults.get(f"{call.tool} {call.ref}") or self._faults.get(call.ref)
             fault = faults.popleft() if faults else None
             if fault is not None and fault.deed == "hide":
                 self._hidden[call.ref] = int(fault.seconds)

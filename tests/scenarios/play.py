@@ -18,7 +18,7 @@ from core.ahead import decide_ahead
 from core.conformance import Limits
 from core.decide import Catalogue
 from core.moves import Arm, Decide, Load, Revoke
-from core.plan import Unresolved, parse_reference, resolve
+from core.plan import Unresolved, parse_reference, plan_attempt, resolve
 from core.plan_form import plan_from_form
 from core.policy import NoRules, Policy
 from core.ports import Address, Record, RunKey
@@ -126,7 +126,7 @@ class Play:
 
     def plan(self, **answer: Any) -> Play:
         """The planner answers."""
-        attempt = run.plan_attempt(self.state.plan_asks)
+        attempt = plan_attempt(self.state.plan_asks)
         body = event_pb2.PlanAnswer(attempt=attempt, **answer)
         return self.fact(("planner", "main", "plan", attempt), "plan_answer", body)
 

@@ -57,10 +57,19 @@ class Undoers:
                 self._ask(key, chance.choice((0.0, 0.01, chance.uniform(0.0, 5.0))))
             elif arm == "undo_planned" and not event.undo_planned.dry_run:
                 self._interfere(key)
-            elif arm == "undo_ended" and chance.random() < 0.45:
+            elif arm == "undo_ended" and chance.random() < (
+                0.8 if event.undo_ended.HasField("failure") else 0.3
+            ):
+                # What was given up is wanted all the more.
                 self._ask(key, chance.choice((0.0, 0.01, chance.uniform(0.0, 3.0))))
-            elif arm == "intent" and event.intent.attempt.startswith("undo-") and chance.random() < 0.08:
+            elif self._is_a_part(key, event) and chance.random() < 0.08:
                 self._steer(key, 0.0, "cancel")
+
+    def _is_a_part(self, key: RunKey, event: event_pb2.Event) -> bool:
+        """Whether a part of an undo has just been claimed, or let pass."""
+        if event.HasField("gate_closed"):
+            return self._runs[key.run].undo is not None
+        return event.HasField("intent") and event.intent.attempt.startswith("undo-")
 
     def _ask(self, key: RunKey, at_s: float) -> None:
         """Ask for something, as often as not in more than one voice."""

@@ -64,11 +64,22 @@ def strike(kinds: set[str], moment: str, **told: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
 
 
+def _kinds(event: Any) -> set[str]:
+    """Return what is said in an event: of a compensation, "undo-action" as well as "action"."""
+    found = set()
+    for one in (event, *event.before):
+        kind = one.WhichOneof("body") or ""
+        body = getattr(one, kind) if kind else None
+        of_undo = str(getattr(body, "attempt", "")).startswith("undo-")
+        found |= {kind, f"undo-{kind}"} if of_undo else {kind}
+    return found
+
+
 def _hook_records(module: ModuleType) -> None:
     append, reserve, put_blob = module.StoreLog.append, module.StoreLog.reserve, module.StoreLog.put_blob
 
     async def appending(self: Any, address: Any, event: Any, **options: Any) -> int:
-        kinds = {event.WhichOneof("body") or "", *(one.WhichOneof("body") or "" for one in event.before)}
+        kinds = _kinds(event)
         told = {"run": address.key.run, "topic": list(address.topic), "id": event.id, "writer": event.writer}
         strike(kinds, "before", **told)
         sequence: int = await append(self, address, event, **options)
@@ -109,7 +120,7 @@ def _hook_intake(module: ModuleType) -> None:
         event = self.record.event if self.record is not None else None
         kinds = {"tick"} if self.record is None else set()
         if event is not None:
-            kinds = {event.WhichOneof("body") or "", *(one.WhichOneof("body") or "" for one in event.before)}
+            kinds = _kinds(event)
         strike({f"{role}_{kind}" for kind in kinds}, "ack", run=self.key.run)
         await ack(self)
 

@@ -1,8 +1,10 @@
 """Tools of errands. Each tells the world outside what it does; the world says what then befalls the tool.
 
 `post` is keyed (the world takes a key once), `send` has no key but can be read back, `ring` can only be
-surfaced, `look` reads. A call and its effect are two things in the world's ledger, so that a call which ends
-between them, and an effect which comes late, can be told apart.
+surfaced, `look` reads. `hand` and `seal` wait for one and two approvals. `unpost`, `reclaim` and `unhand`
+take back what `post`, `lend` and `hand` have done; the last waits for an approval too. A call and its effect
+are two things in the world's ledger, so that a call which ends between them, and an effect which comes late,
+can be told apart.
 """
 
 from __future__ import annotations
@@ -94,6 +96,13 @@ def find_posting(number: int) -> Posting | None:
 
 
 @tool(effect="read")
+def reclaiming_by_key(key: str) -> Posting | None:
+    """Find what was reclaimed under a key; nothing where there is nothing."""
+    found = ask("find_key", tool="reclaim", key=key)["effect"]
+    return None if found is None else Posting(ref=found["ref"], number=found["number"])
+
+
+@tool(effect="read")
 def sending_by_key(key: str) -> Posting | None:
     """Find what was sent under a key; nothing where there is nothing."""
     found = ask("find_key", tool="send", key=key)["effect"]
@@ -104,17 +113,23 @@ _READS = {"posting": call("find_posting", number="output.number")}
 _POST = "reads.posting != null && reads.posting.ref == args.ref"
 
 
-@tool(
-    effect="write", idempotency="keyed", key="key", reads=_READS, post=_POST, timeout_s=TOOL_TIMEOUT_S
-)  # fmt: skip
+_KEYED: dict[str, Any] = {
+    "effect": "write",
+    "idempotency": "keyed",
+    "key": "key",
+    "reads": _READS,
+    "post": _POST,
+    "timeout_s": TOOL_TIMEOUT_S,
+}
+
+
+@tool(**_KEYED, undo=call("unpost", ref="output.ref"))
 def post(ref: Ref, key: str, text: str = "") -> Posting:
     """Post an errand: the world takes a key once."""
     return act("post", ref, key)
 
 
-@tool(
-    effect="write", idempotency="keyed", key="key", reads=_READS, post=_POST, timeout_s=TOOL_TIMEOUT_S
-)  # fmt: skip
+@tool(**_KEYED)
 def post_copy(ref: Ref, key: str) -> Posting:
     """Post a copy: the same, under another name."""
     return act("post_copy", ref, key)
@@ -139,3 +154,48 @@ def send(ref: Ref, key: str) -> Posting:
 def ring(ref: Ref) -> Posting:
     """Ring: every call is another one, and nothing shows it."""
     return act("ring", ref, "")
+
+
+@tool(**_KEYED, undo=call("reclaim", ref="args.ref"))
+def lend(ref: Ref, key: str) -> Posting:
+    """Lend something out."""
+    return act("lend", ref, key)
+
+
+@tool(**_KEYED, undo=call("unhand", ref="args.ref"))
+def hand(ref: Ref, key: str) -> Posting:
+    """Hand something over, if somebody has approved it."""
+    return act("hand", ref, key)
+
+
+@tool(**_KEYED)
+def seal(ref: Ref, key: str) -> Posting:
+    """Seal something, if two have approved it."""
+    return act("seal", ref, key)
+
+
+@tool(**_KEYED)
+def unpost(ref: Ref, key: str) -> Posting:
+    """Take a posting back: the world takes a key once."""
+    return act("unpost", ref, key)
+
+
+@tool(**_KEYED)
+def unhand(ref: Ref, key: str) -> Posting:
+    """Take back what was handed over, if somebody has approved it."""
+    return act("unhand", ref, key)
+
+
+@tool(
+    effect="write",
+    idempotency="none",
+    key="key",
+    readback="reclaiming_by_key",
+    settle_s=0.2,
+    reads=_READS,
+    post=_POST,
+    timeout_s=TOOL_TIMEOUT_S,
+)
+def reclaim(ref: Ref, key: str) -> Posting:
+    """Claim back what was lent: every call is another one, and it can be read back."""
+    return act("reclaim", ref, key)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from core import course, run
+from core import course, instances, run
 from core.course import Course
 from core.state import RunState, evolve
 from handrail.v1 import event_pb2
@@ -68,7 +68,7 @@ def verdict_on_any_result() -> Patch:
     on_verdict = run.HANDLERS["verdict"][1]
 
     def trusting(state: Any, record: Any, body: event_pb2.Verdict) -> Any:
-        found = run._find(state, body.attempt)
+        found = instances.find(state, body.attempt)
         if found is not None and found[1].result is not None:
             copy = event_pb2.Verdict()
             copy.CopyFrom(body)
@@ -89,7 +89,7 @@ def done_by_its_result() -> Patch:
         if changed is None or not body.HasField("output"):
             return changed
         instance = changed.instances[changed.attempts[body.attempt]]
-        return run._settle(changed, replace(instance, settled="done", output=body.output))
+        return instances.settle(changed, replace(instance, settled="done", output=body.output))
 
     return handling("result", trusting)
 

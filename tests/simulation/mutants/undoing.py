@@ -86,7 +86,7 @@ def before_is_lost_with_its_claim() -> Patch:
     return patch.object(undo, "_before", _last_before)
 
 
-@planted(within=150)
+@planted(within=1000)
 def late_facts_count() -> Patch:
     """What comes late of the run itself counts while it is undone."""
     return _counted(("intent", "result", "verdict"), lambda state: not state.over)
@@ -106,7 +106,7 @@ def dry_undos_act() -> Patch:
     return handling("undo_planned", acting)
 
 
-@planted(within=150)
+@planted(within=1000)
 def failures_do_not_stop_undos() -> Patch:
     """The others go on when one has gone wrong."""
 
@@ -201,7 +201,7 @@ def gates_outlive_their_undo() -> Patch:
     return handling("undo_ended", leaving)
 
 
-@planted(within=400, policies=True)
+@planted(within=1000, policies=True)
 def approvals_outlive_their_undo() -> Patch:
     """What was approved for one who undoes is approved for the next."""
     made = run._compensation
