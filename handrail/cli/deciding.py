@@ -93,7 +93,7 @@ def amend(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Change arguments of the action that waits, and approve what results.
+    """Change arguments of what waits, and approve the result.
 
     Where more than one must approve, a new gate opens for the action as it is then.
     """
