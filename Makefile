@@ -15,7 +15,7 @@ GOAL ?= refund order 1001 and tell the customer
 export UV_NATIVE_TLS := 1
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: run test check simulate simulate-mutants chaos chaos-short bench bench-peers profile fmt protos setup \
+.PHONY: run test check simulate simulate-mutants hijack chaos chaos-short bench bench-peers profile fmt protos setup \
 	ci clean help
 
 help:  ## show the targets
@@ -51,6 +51,9 @@ simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, 
 
 simulate-mutants: $(STAMP)  ## plant bugs, and see that the simulator finds each of them
 	$(PY) -m tests.simulation --mutants
+
+hijack: $(STAMP)  ## let an attacker who has every mind try AgentDojo's goals (ten minutes; QUICK=1: one)
+	$(PY) -m tests.hijack $(if $(QUICK),--quick) $(ARGS)
 
 chaos: $(STAMP)  ## kill, stop and cut off KILLS times on both hosts, and judge every run (up to half an hour)
 	$(PY) -m tests.chaos --kills $(KILLS) --points --stops --cases --host both $(if $(SEED),--seed $(SEED))

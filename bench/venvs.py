@@ -19,19 +19,22 @@ class Missing(Exception):
     """Something that a peer needs is not on this machine and cannot be had; the text says what."""
 
 
-def python(name: str) -> Path:
-    """Return the interpreter of a venv that has what `peers/NAME.txt` pins."""
-    wanted = PEERS / f"{name}.txt"
+def python(name: str, pins: Path | None = None, *options: str) -> Path:
+    """Return the interpreter of a venv that has what `peers/NAME.txt`, or another file, pins."""
+    wanted = pins or PEERS / f"{name}.txt"
     venv = PLACE / name
     interpreter = venv / "bin" / "python"
     if not _fresh(venv, wanted):
         uv = shutil.which("uv")
         if uv:
             _run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(venv)], name)
-            _run([uv, "pip", "install", "--quiet", "--python", str(interpreter), "-r", str(wanted)], name)
+            _run(
+                [uv, "pip", "install", "--quiet", "--python", str(interpreter), *options, "-r", str(wanted)],
+                name,
+            )
         else:
             _run([sys.executable, "-m", "venv", "--clear", str(venv)], name)
-            _run([str(interpreter), "-m", "pip", "install", "--quiet", "-r", str(wanted)], name)
+            _run([str(interpreter), "-m", "pip", "install", "--quiet", *options, "-r", str(wanted)], name)
         shutil.copy(wanted, venv / STAMP)
     return interpreter
 

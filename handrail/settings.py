@@ -20,7 +20,10 @@ SETTINGS_FILE = "handrail.toml"
 MAX_SETTINGS_BYTES = 1024 * 1024
 MAX_PROBLEMS = 50
 
-_TOOLBOX = re.compile(r"[a-z][a-z0-9_]{0,31}")
+# A worker's claim is fenced on every subject with its pool and attempt: were a toolbox called like the minds'
+# pool, a mind could write on such a subject, and keep the worker from ever claiming anything.
+MINDS_POOL = "main"
+_TOOLBOX = re.compile(rf"(?!{MINDS_POOL}$)[a-z][a-z0-9_]{{0,31}}")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _FUNCTION = re.compile(rf"{_MODULE.pattern}:[A-Za-z_][A-Za-z0-9_]*")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
@@ -48,7 +51,10 @@ def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
 
 
 _ToolboxName = Annotated[
-    str, _matching(_TOOLBOX, "a toolbox's name: lower case letters, digits and '_', to 32")
+    str,
+    _matching(
+        _TOOLBOX, f"a toolbox's name: lower case letters, digits and '_', to 32, and not '{MINDS_POOL}'"
+    ),
 ]
 _ModuleName = Annotated[str, _matching(_MODULE, "a module's name, like tools or shop.tools")]
 _FunctionName = Annotated[str, _matching(_FUNCTION, "a function of a module, like minds:propose")]

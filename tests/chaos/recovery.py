@@ -57,14 +57,18 @@ def first_back(stroke: Stroke, rows: Iterable[Row]) -> int:
 
 
 def in_hand(target: str, rows: Sequence[Row], moment_ns: int) -> list[tuple[str, str]]:
-    """Return what a target had in hand at a moment, as (run, attempt)."""
+    """Return what a target had in hand at a moment, as (run, attempt); of what has ended nothing is."""
     before = [row for row in rows if row.time_ns <= moment_ns]
     kind, _, _ = target.partition(":")
     found: list[tuple[str, str]] = []
     roles = MINDS if kind == "minds" or kind in HEAD else (kind,)
     for role in roles:
         found += _open(role, target, before)
-    return found
+    return [work for work in found if not _is_over([row for row in before if row.run == work[0]])]
+
+
+def _is_over(rows: Sequence[Row]) -> bool:
+    return any(row.kind == "finished" for row in rows) and not oracle.undoing(rows)
 
 
 def _open(role: str, target: str, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:

@@ -290,6 +290,17 @@ def test_minds_have_in_hand_what_they_were_asked() -> None:
     assert recovery.went_on((RUN, "goal-a1"), history.rows, asked_ns) == history.now_ns
 
 
+def test_of_what_has_ended_nothing_is_in_hand() -> None:
+    history = good().result("step-a1")
+    assert recovery.in_hand("minds", history.rows[:-3], history.now_ns) == [(RUN, "step-a1")]
+    assert recovery.in_hand("minds", history.rows, history.now_ns) == []
+    history.rows = [row for row in history.rows if row.kind != "verdict"]
+    assert recovery.in_hand("minds", history.rows, history.now_ns) == []
+    assert recovery.in_hand("minds", history.say("undo", "gateway/1").rows, history.now_ns) == [
+        (RUN, "step-a1")
+    ]
+
+
 def test_percentiles_are_of_those_that_there_are() -> None:
     assert recovery.percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert recovery.percentile([3.0, 1.0, 2.0], 0.99) == 3.0

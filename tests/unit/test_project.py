@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core import playbook
+from core.course import MIND_POOL
 from handrail.project import Project, ProjectError, Settings, load, load_settings
 from handrail.settings import MAX_SETTINGS_BYTES
 from handrail.yaml_text import BadYaml, read_yaml
@@ -137,6 +138,7 @@ def test_no_settings_file(tmp_path: Path) -> None:
         ("[toolboxes.shop]\nmodules = []\n", "toolboxes.shop.modules: "),
         ("[toolboxes.shop]\nmodules = ['../x']\n", "is not a module's name"),
         ("[toolboxes.'a.b']\nmodules = ['a']\n", "is not a toolbox's name"),
+        (f"[toolboxes.{MIND_POOL}]\nmodules = ['a']\n", "and not 'main'"),
         ("[toolboxes.shop]\n", "toolboxes.shop.modules: Field required"),
         ("[toolboxes.shop.env]\nX = 1\n", "toolboxes.shop.env.X: "),
         ("x = [\n", "is not TOML"),
