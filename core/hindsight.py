@@ -84,9 +84,11 @@ def _known(arguments: Mapping[str, plan_pb2.Value]) -> tuple[dict[str, Any], fro
 
 
 def _gate_of(state: RunState, step: str) -> str:
-    """Return the last gate that let this step's action pass."""
+    """Return the last gate that let this step's action pass: as it was, or as somebody would have it."""
     for gate in reversed(tuple(state.gates.values())):
-        approved = gate.closed is not None and gate.closed.outcome == event_pb2.GATE_OUTCOME_APPROVED
-        if approved and any(item.step == step for item in gate.opened.items):
+        if gate.closed is None or not any(item.step == step for item in gate.opened.items):
+            continue
+        amended = gate.closed.outcome == event_pb2.GATE_OUTCOME_AMENDED and gate.closed.binding
+        if gate.closed.outcome == event_pb2.GATE_OUTCOME_APPROVED or amended:
             return gate.opened.gate
     return ""

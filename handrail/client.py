@@ -17,7 +17,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast
@@ -364,7 +364,32 @@ class Client:
         """
         choice = event_pb2.GATE_CHOICE_HAPPENED if happened else event_pb2.GATE_CHOICE_REPEAT
         value = None if output is None else goals.value("output", output)
-        return await self._decide(gate, choice, approver, binding, reason, value)
+        return await self._decide(gate, choice, approver, binding, reason, output=value)
+
+    async def amend(
+        self, gate: str, *, arguments: Mapping[str, Any], approver: str, binding: str = "", reason: str = ""
+    ) -> bool:
+        """Change arguments of the one action that waits at a gate; where one approval is enough, that is it.
+
+        Where more are needed, a new gate opens for the action as it is then. Returns whether the same had
+        been decided before.
+        """
+        made = {
+            sendable("arguments", name): goals.value(f"arguments.{name}", held)
+            for name, held in arguments.items()
+        }
+        choice = event_pb2.GATE_CHOICE_AMEND
+        return await self._decide(gate, choice, approver, binding, reason, arguments=made)
+
+    async def delegate(
+        self, gate: str, *, to: str, approver: str, binding: str = "", reason: str = ""
+    ) -> bool:
+        """Hand one's own decision at a gate to somebody else, once.
+
+        Returns whether it had been handed to them before.
+        """
+        choice = event_pb2.GATE_CHOICE_DELEGATE
+        return await self._decide(gate, choice, approver, binding, reason, delegate=sendable("to", to))
 
     async def _decide(
         self,
@@ -373,7 +398,10 @@ class Client:
         approver: str,
         binding: str,
         reason: str,
+        *,
         output: plan_pb2.Value | None = None,
+        arguments: Mapping[str, plan_pb2.Value] | None = None,
+        delegate: str = "",
     ) -> bool:
         request = gate_service_pb2.DecideGateRequest(
             gate=sendable("gate", gate),
@@ -382,6 +410,8 @@ class Client:
             approver=sendable("approver", approver),
             reason=sendable("reason", reason),
             output=output,
+            arguments=arguments,
+            delegate=delegate,
         )
         response = await self._call(self._gates.DecideGate, request)
         return response.existed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -161,6 +161,20 @@ class SyncClient:
             gate, happened=happened, approver=approver, output=output, binding=binding, reason=reason
         )
         return self._run(settled)
+
+    def amend(
+        self, gate: str, *, arguments: Mapping[str, Any], approver: str, binding: str = "", reason: str = ""
+    ) -> bool:
+        """Change arguments of what waits at a gate; see `Client.amend`."""
+        amended = self._client.amend(
+            gate, arguments=arguments, approver=approver, binding=binding, reason=reason
+        )
+        return self._run(amended)
+
+    def delegate(self, gate: str, *, to: str, approver: str, binding: str = "", reason: str = "") -> bool:
+        """Hand one's own decision at a gate to somebody else; see `Client.delegate`."""
+        handed = self._client.delegate(gate, to=to, approver=approver, binding=binding, reason=reason)
+        return self._run(handed)
 
     def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
         """See `Client.tools`."""

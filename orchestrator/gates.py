@@ -98,12 +98,6 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
         """Append a decision, unless it could not count."""
         _check(request)
         state, gate = await self._find(request.gate)
-        for decision in gate.decisions:
-            if decision.message.approver == request.approver:
-                if decision.message.choice == request.choice:
-                    return gate_service_pb2.DecideGateResponse(existed=True)
-                raise self._no("DECIDED_BEFORE", f"{request.approver} has decided here before, otherwise")
-        self._check_open(state, gate, request)
         _check_choice(state, gate, request)
         body = event_pb2.Decide(
             gate=gate.opened.gate,
@@ -115,6 +109,12 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
             arguments=request.arguments,
             delegate=request.delegate,
         )
+        for decision in gate.decisions:
+            if decision.message.approver == request.approver:
+                if _says(decision.message) == _says(body):
+                    return gate_service_pb2.DecideGateResponse(existed=True)
+                raise self._no("DECIDED_BEFORE", f"{request.approver} has decided here before, otherwise")
+        self._check_open(state, gate, request)
         self._check_rules(state, gate, body)
         await self._runs.command(state, event_pb2.Event(decide=body))
         return gate_service_pb2.DecideGateResponse()
@@ -167,6 +167,16 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
     @staticmethod
     def _no(reason: str, message: str, **metadata: str) -> Refusal:
         return Refusal(_FAILED_PRECONDITION, reason, message, metadata=metadata)
+
+
+def _says(body: event_pb2.Decide) -> event_pb2.Decide:
+    """Return what a decision says, without who said it and why."""
+    return event_pb2.Decide(
+        choice=body.choice,
+        output=body.output if body.HasField("output") else None,
+        arguments=body.arguments,
+        delegate=body.delegate,
+    )
 
 
 def _check(request: gate_service_pb2.DecideGateRequest) -> None:

@@ -41,7 +41,8 @@ def get_customer(customer_id: int) -> Customer:
         return Customer(**database.get(db, "customer", "SELECT * FROM customers WHERE id = ?", customer_id))
 
 
-@tool(effect="read", endorses=of_each("notes", NOTE))
+# What is noted on an account is for colleagues: nobody writes it so that the customer can read it.
+@tool(effect="read", endorses=of_each("notes", NOTE), readers=["staff"])
 @injectable
 def list_notes(customer_id: int) -> Notes:
     """List the latest notes on a customer's account, the last first, without those that were retracted."""
@@ -53,7 +54,7 @@ def list_notes(customer_id: int) -> Notes:
         return Notes(notes=[Note(**row) for row in rows])
 
 
-@tool(effect="read", endorses=NOTE)
+@tool(effect="read", endorses=NOTE, readers=["staff"])
 @injectable
 def get_note(note_id: int) -> Note | None:
     """Look a note up by id, also one that was retracted; nothing where there is none."""
@@ -71,6 +72,7 @@ def get_note(note_id: int) -> Note | None:
     reads={"account": call("list_notes", customer_id="args.customer_id")},
     post="reads.account.notes.exists(n, n.id == output.id && n.text == args.text)",
     endorses=NOTE,
+    readers=["staff"],
 )
 @injectable
 def add_note(customer_id: int, text: Text) -> Note:
@@ -96,6 +98,7 @@ def add_note(customer_id: int, text: Text) -> Note:
     post="reads.note != null && reads.note.status == args.status",
     critical=["note_id"],
     endorses=NOTE,
+    readers=["staff"],
 )
 @injectable
 def mark_note(note_id: int, status: NoteStatus) -> Note:

@@ -29,7 +29,7 @@ _AS_BEFORE = call(
 )
 
 
-@tool(effect="read", endorses=INVOICE)
+@tool(effect="read", endorses=INVOICE, readers=["staff"])
 @injectable
 def get_invoice(invoice_id: int) -> Invoice:
     """Look an invoice up, and whether the same one came before."""
@@ -44,6 +44,7 @@ def get_invoice(invoice_id: int) -> Invoice:
     reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
     post="reads.invoice.status == 'routed' && reads.invoice.queue == args.queue",
     endorses=INVOICE,
+    readers=["staff"],
 )
 @injectable
 def route_invoice(invoice_id: int, queue: Queue) -> Invoice:
@@ -58,6 +59,7 @@ def route_invoice(invoice_id: int, queue: Queue) -> Invoice:
     reads={"invoice": call("get_invoice", invoice_id="args.invoice_id")},
     post="reads.invoice.status == 'held' && reads.invoice.reason == args.reason",
     endorses=INVOICE,
+    readers=["staff"],
 )
 @injectable
 def hold_invoice(invoice_id: int, reason: Line) -> Invoice:
@@ -74,6 +76,7 @@ def hold_invoice(invoice_id: int, reason: Line) -> Invoice:
     post="reads.invoice.status == args.status && reads.invoice.queue == args.queue"
     " && reads.invoice.reason == args.reason",
     endorses=INVOICE,
+    readers=["staff"],
 )
 @injectable
 def restore_invoice(
@@ -92,6 +95,7 @@ def restore_invoice(
     post="reads.invoice.status == 'approved'",
     critical=["invoice_id"],
     endorses=INVOICE,
+    readers=["staff"],
 )
 @injectable
 def approve_invoice(invoice_id: int) -> Invoice:

@@ -145,6 +145,7 @@ def mark_draft(draft_id: int, status: DraftStatus) -> Draft:
     post="reads.email != null && reads.email.to == args.to && reads.email.subject == args.subject"
     " && reads.email.body == args.body",
     critical=["to"],
+    shows=["customer"],
     timeout_s=10.0,
     retry="transient",
     capability="email",
@@ -164,6 +165,7 @@ def send_email(to: Line, subject: Line, body: Text, key: str, attachment: str = 
     post="reads.email != null && reads.email.to == args.to && reads.email.subject == args.subject"
     " && reads.email.body == args.body",
     critical=["to"],
+    shows=["customer"],
     timeout_s=20.0,
     retry="transient",
     capability="email",

@@ -83,7 +83,7 @@ def get_checklist(role: Role, starts_on: Day) -> Checklist:
         )
 
 
-@tool(effect="read", endorses=of_each("tasks", TASK))
+@tool(effect="read", endorses=of_each("tasks", TASK), readers=["staff"])
 @injectable
 def list_tasks(employee_id: int) -> Tasks:
     """List what there is to do or was done for an employee, the last first."""
@@ -96,7 +96,7 @@ def list_tasks(employee_id: int) -> Tasks:
         return Tasks(tasks=[Task(**row) for row in rows])
 
 
-@tool(effect="read", endorses=TASK)
+@tool(effect="read", endorses=TASK, readers=["staff"])
 @injectable
 def get_task(task_id: int) -> Task | None:
     """Look a task up by id, also one that was cancelled; nothing where there is none."""
@@ -156,6 +156,7 @@ def mark_employee(employee_id: int, status: EmployeeStatus) -> Employee:
     reads={"list": call("list_tasks", employee_id="args.employee_id")},
     post="reads.list.tasks.exists(t, t.id == output.id && t.title == args.title && t.owner == args.owner)",
     endorses=TASK,
+    readers=["staff"],
 )
 @injectable
 def create_task(employee_id: int, title: Line, owner: Line, due_on: Day, key: str) -> Task:
@@ -182,6 +183,7 @@ def create_task(employee_id: int, title: Line, owner: Line, due_on: Day, key: st
     pre="reads.task != null",
     post="reads.task != null && reads.task.status == args.status",
     endorses=TASK,
+    readers=["staff"],
 )
 @injectable
 def mark_task(task_id: int, status: TaskStatus) -> Task:

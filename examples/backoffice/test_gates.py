@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core import rules
+from core.plan_form import plan_from_form
 from core.playbook import instantiate
 from handrail.project import Project, load
 from handrail.v1 import event_pb2, tool_pb2
@@ -56,6 +58,48 @@ def test_a_playbook_waits_once_at_most(playbook: str, user: str) -> None:
     for call in asked:
         for reason in call.ruling.reasons:
             assert_is_sentence(reason.text)
+
+
+def asked_about(*steps: dict[str, Any]) -> dict[str, rules.Call]:
+    """What the policy says of each step of a plan that somebody of support submits."""
+    plan = plan_from_form({"steps": list(steps)})
+    goal = event_pb2.Goal(plan=plan, submitter="maren")
+    loaded = project()
+    found = rules.calls(plan, loaded.protos, loaded.policy, goal=goal, tenant="default", now_ns=0)
+    return {call.step.id: call for call in found}
+
+
+NOTES = {"id": "notes", "tool": "list_notes", "with": {"customer_id": 7}}
+
+
+@pytest.mark.parametrize(
+    ("said", "leaks"),
+    [("We come back to you.", False), ("$ticket.subject", False), ("$notes.notes[0].text", True)],
+)
+def test_what_is_for_colleagues_does_not_reach_a_customer_unseen(said: str, leaks: bool) -> None:
+    found = asked_about(
+        NOTES,
+        {"id": "ticket", "tool": "get_ticket", "with": {"ticket_id": 501}},
+        {"id": "reply", "tool": "reply_to_ticket", "with": {"ticket_id": 501, "body": said}},
+    )
+    ruling = found["reply"].ruling
+    # An answer to a ticket waits for nobody otherwise.
+    assert [reason.rule for reason in ruling.reasons] == (["leak"] if leaks else [])
+    (seen,) = rules.outlook([found["reply"]])
+    assert [(one.argument, list(one.steps)) for one in seen.leaks] == ([("body", ["notes"])] if leaks else [])
+
+
+def test_a_colleague_reads_what_is_for_colleagues() -> None:
+    found = asked_about(
+        NOTES,
+        {"id": "copy", "tool": "add_note", "with": {"customer_id": 7, "text": "$notes.notes[0].text"}},
+    )
+    assert found["copy"].ruling.outcome == "allow"
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_no_playbook_leaks(playbook: str) -> None:
+    assert [call.step.id for call in calls_of(playbook, "maren") if rules.outlook([call])[0].leaks] == []
 
 
 def test_whatever_holds_an_action_up_reads_like_a_sentence() -> None:

@@ -146,6 +146,7 @@ def escalate_ticket(ticket_id: int, assignee: str = "team lead") -> Ticket:
     key="key",
     reads={"ticket": call("list_replies", ticket_id="args.ticket_id")},
     post="reads.ticket.replies.exists(r, r.id == output.id && r.body == args.body)",
+    shows=["customer"],
 )
 @injectable
 def reply_to_ticket(ticket_id: int, body: Text, key: str) -> Reply:

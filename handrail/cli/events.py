@@ -190,11 +190,17 @@ _SAID: Mapping[int, str] = {
     event_pb2.GATE_CHOICE_DENY: "denies",
     event_pb2.GATE_CHOICE_HAPPENED: "says that it happened",
     event_pb2.GATE_CHOICE_REPEAT: "wants it done again",
+    event_pb2.GATE_CHOICE_AMEND: "amends",
+    event_pb2.GATE_CHOICE_DELEGATE: "delegates",
 }
 
 
 def _decide(body: event_pb2.Decide) -> str:
     verb = _SAID.get(body.choice, "decides")
+    if body.choice == event_pb2.GATE_CHOICE_AMEND:
+        verb = f"{verb} to {_values(body.arguments)}"
+    elif body.choice == event_pb2.GATE_CHOICE_DELEGATE:
+        verb = f"{verb} to {clean(body.delegate)}"
     why = f": {clean(body.reason)}" if body.reason else ""
     return f"{clean(body.approver)} {verb} at gate {clean(body.gate)}{why}"
 
@@ -214,8 +220,9 @@ def _gate_opened(body: event_pb2.GateOpened) -> str:
 def _gate_closed(body: event_pb2.GateClosed) -> str:
     outcome = event_pb2.GateOutcome.Name(body.outcome).removeprefix("GATE_OUTCOME_").lower()
     by = f" by {', '.join(map(clean, body.approvers))}" if body.approvers else ""
+    to = f" to {_values(body.arguments)}" if body.arguments else ""
     why = f": {clean(body.reason)}" if body.reason else ""
-    return f"gate {clean(body.gate)}: {outcome}{by}{why}"
+    return f"gate {clean(body.gate)}: {outcome}{by}{to}{why}"
 
 
 def _in_doubt(body: event_pb2.InDoubt) -> str:

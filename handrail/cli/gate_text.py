@@ -28,6 +28,7 @@ MAX_NAME_CELLS = 24
 MIN_WIDTH = 40
 BINDING_CHARS = 12
 UNTRUSTED = "untrusted"
+LEAKS = "leaks"
 STYLE = "magenta"
 
 _LABEL_CELLS = 9
@@ -43,8 +44,12 @@ _OUTCOMES: Mapping[int, tuple[str, str, str]] = {
     event_pb2.GATE_OUTCOME_VOID: ("cancelled", "void", "yellow"),
     event_pb2.GATE_OUTCOME_HAPPENED: ("done", "happened", "green"),
     event_pb2.GATE_OUTCOME_REPEAT: ("healing", "repeat", "yellow"),
+    event_pb2.GATE_OUTCOME_AMENDED: ("done", "amended", "green"),
 }
-
+_MARKS: Mapping[str, str] = {
+    UNTRUSTED: "nobody who is trusted has written such a value",
+    LEAKS: "somebody would get to read it who may not",
+}
 
 _SETTLED = {"happened": "settled as having happened", "repeat": "settled, to be done again"}
 _UNDO_SETTLED = {"happened": "settled as undone", "repeat": "settled, to be tried again", "denied": "left"}
@@ -53,7 +58,7 @@ _UNDO_SETTLED = {"happened": "settled as undone", "repeat": "settled, to be trie
 
 
 def state_of(gate: run_service_pb2.Gate) -> str:
-    """Return the one word for where a gate stands: open, approved, denied, expired, void, happened ..."""
+    """Return the one word for where a gate stands: open, approved, amended, denied, expired, void ..."""
     return _OUTCOMES.get(gate.closed.outcome, ("", "open", ""))[1]
 
 
@@ -71,10 +76,32 @@ def undoes(gate: run_service_pb2.Gate) -> str:
 def outcome(gate: run_service_pb2.Gate) -> str:
     """Say what became of a gate: how it was closed, by whom, and why."""
     by = f" by {', '.join(map(_word, gate.closed.approvers))}" if gate.closed.approvers else ""
+    to = f" to {', '.join(amended(gate.closed))}" if gate.closed.arguments else ""
     why = f": {_word(gate.closed.reason)}" if gate.closed.reason else ""
     word = state_of(gate)
     settled = _UNDO_SETTLED if undoes(gate) else _SETTLED
-    return f"{settled.get(word, word)}{by}{why}"
+    return f"{settled.get(word, word)}{by}{to}{why}"
+
+
+def amended(closed: event_pb2.GateClosed) -> list[str]:
+    """Say of each argument that was changed at a gate what it is now: `amount=20`."""
+    found = sorted(closed.arguments.items())
+    return [f"{exact(_word(name))}={_value(value, MAX_BRIEF_CHARS)}" for name, value in found]
+
+
+def is_one_action(gate: run_service_pb2.Gate) -> bool:
+    """Whether a gate is for one action that may be done or not: only then can it be amended."""
+    return not is_doubt(gate) and len(gate.what.items) == 1
+
+
+def changes(gate: run_service_pb2.Gate, arguments: Mapping[str, plan_pb2.Value]) -> Iterator[str]:
+    """Say of each argument that somebody wants to be another what it was and what it is to be."""
+    there = gate.what.items[0].arguments
+    for name, value in sorted(arguments.items()):
+        shown = exact(_word(name))
+        was = _value(there[name], MAX_VALUE_CHARS) if name in there else "not given"
+        yield f"  {shown}  was {was}"
+        yield f"  {pad('', cell_len(shown))}  now {_value(value, MAX_VALUE_CHARS)}"
 
 
 def call(gate: run_service_pb2.Gate) -> str:
@@ -197,6 +224,14 @@ def commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]:
     return {"approve": target.command("approve", name, *bound), "deny": deny}
 
 
+def other_commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]:
+    """Return the command lines of what else can be said at a gate, by what they say."""
+    name, bound = clean(gate.id), ("--binding", clean(gate.what.binding[:BINDING_CHARS]))
+    amend = target.command("amend", name, "--set", "NAME=JSON", *bound)
+    found = {"amend": amend} if is_one_action(gate) else {}
+    return {**found, "delegate": target.command("delegate", name, "--to", "NAME", *bound)}
+
+
 def gate_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator[Text]:
     """Return everything that somebody needs to decide at a gate."""
     page = _Page(max(pen.width, MIN_WIDTH), pen)
@@ -221,7 +256,7 @@ def gate_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator
     yield from page.field("gate", gate.id)
     yield from page.field("binding", gate.what.binding[:BINDING_CHARS])
     if not gate.HasField("closed"):
-        for label, command in commands(gate, target).items():
+        for label, command in {**commands(gate, target), **other_commands(gate, target)}.items():
             # One line, however wide, for it to be copied.
             yield Text(f"  {pad(label, _LABEL_CELLS)} ", style=DIM).append(command, style="cyan")
 
@@ -265,7 +300,7 @@ class _Page:
         shared = [name for name in names if len(items) > 1 and _is_shared(name, items)]
         width = max((cell_len(exact(name)) for name in names), default=0)
         width = min(width, MAX_NAME_CELLS, self.width // 4)
-        marked = any(item.untrusted for item in items)
+        marked = max((cell_len(_mark(item, name)) for item in items for name in item.arguments), default=0)
         if shared:
             yield Text(f"  in each of {len(items):,} actions")
             yield from self._arguments(items[0], shared, width, marked)
@@ -275,17 +310,18 @@ class _Page:
             yield from self._hung("  ", "", title, "bold")
             own = [name for name in sorted(item.arguments) if name not in shared]
             yield from self._arguments(item, own, width, marked)
-        if marked:
-            yield from self.field(UNTRUSTED, "nobody who is trusted has written such a value")
-            for told in _sources(items):
-                yield from self.field("", told)
+        for mark, meaning in _MARKS.items():
+            if any(_marked(item, mark) for item in items):
+                yield from self.field(mark, meaning)
+                for told in _sources(items, mark):
+                    yield from self.field("", told)
 
     def _arguments(
-        self, item: event_pb2.GateItem, names: Sequence[str], width: int, marked: bool
+        self, item: event_pb2.GateItem, names: Sequence[str], width: int, marked: int
     ) -> Iterator[Text]:
         for name in names:
-            doubtful = name in item.untrusted
-            mark = pad(UNTRUSTED if doubtful else "", len(UNTRUSTED)) + "  " if marked else ""
+            doubtful = _mark(item, name)
+            mark = pad(doubtful, marked) + "  " if marked else ""
             label = pad(cut(exact(name), width, self.pen.glyphs), width)
             shown = _value(item.arguments[name], MAX_VALUE_CHARS)
             yield from self._hung(f"    {label}  ", mark, shown, "yellow" if doubtful else "")
@@ -301,13 +337,24 @@ class _Page:
             yield Text(label, style=DIM).append(mark, style="bold yellow").append(rest, style=style)
 
 
-def _sources(items: Sequence[event_pb2.GateItem]) -> list[str]:
-    """Say which steps the untrusted values come from, and what else is untrusted about the actions."""
+def _marked(item: event_pb2.GateItem, mark: str) -> Sequence[str]:
+    """Return the names of what is marked so."""
+    return item.untrusted if mark == UNTRUSTED else item.leaks
+
+
+def _mark(item: event_pb2.GateItem, name: str) -> str:
+    """Return the marks of an argument."""
+    return ", ".join(mark for mark in _MARKS if name in _marked(item, mark))
+
+
+def _sources(items: Sequence[event_pb2.GateItem], mark: str) -> list[str]:
+    """Say which steps the values that are marked so come from, and what else is so about the actions."""
     told: dict[str, None] = {}
     for item in items:
         for found in item.provenance:
-            steps = ", ".join(map(_word, found.steps)) or "nowhere that is known"
-            told[f"{_CONTROLS.get(found.argument, _word(found.argument))}: from {steps}"] = None
+            if found.argument in _marked(item, mark):
+                steps = ", ".join(map(_word, found.steps)) or "nowhere that is known"
+                told[f"{_CONTROLS.get(found.argument, _word(found.argument))}: from {steps}"] = None
     return list(told)
 
 
@@ -322,6 +369,6 @@ def _is_shared(name: str, items: Sequence[event_pb2.GateItem]) -> bool:
     return all(
         name in item.arguments
         and item.arguments[name] == first.arguments[name]
-        and (name in item.untrusted) == (name in first.untrusted)
+        and _mark(item, name) == _mark(first, name)
         for item in items
     )

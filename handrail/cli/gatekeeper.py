@@ -202,6 +202,7 @@ def is_decided(gate: Gate) -> bool:
     """Whether enough has been said at an open gate; it is for the decider to say whether it counts."""
     choices = [decision.message.choice for decision in gate.decisions]
     if gate.opened.kind == event_pb2.GATE_KIND_DOUBT:
-        return bool(choices)
-    approvals = choices.count(event_pb2.GATE_CHOICE_APPROVE)
-    return event_pb2.GATE_CHOICE_DENY in choices or approvals >= max(1, gate.opened.quorum)
+        return any(choice != event_pb2.GATE_CHOICE_DELEGATE for choice in choices)
+    if event_pb2.GATE_CHOICE_DENY in choices or event_pb2.GATE_CHOICE_AMEND in choices:
+        return True
+    return choices.count(event_pb2.GATE_CHOICE_APPROVE) >= max(1, gate.opened.quorum)

@@ -19,6 +19,7 @@ from core.ports import Record
 from core.run import fold
 from core.state import Instance, RunState
 from handrail.cli.exits import CommandError, ExitCode
+from handrail.cli.gate_text import amended
 from handrail.cli.output import Output
 from handrail.cli.server import Target, with_client
 from handrail.cli.text import clean, cut, pad
@@ -136,8 +137,12 @@ def _explained(one: Asked, state: RunState, ruling: Ruling, policy: CedarPolicy)
         yield Text(
             f"  {clean(str(rule.node.effect)):<7} {clean(name)}: {clean(rule.reason)}  ", style=""
         ).append(f"{clean(rule.where)}", style="dim")
-    if request.untrusted:
-        yield Text(f"  untrusted: {', '.join(sorted(map(clean, request.untrusted)))}")
+    for mark, names in (("untrusted", request.untrusted), ("leaks", request.leaks)):
+        if names:
+            yield Text(f"  {mark}: {', '.join(sorted(map(clean, names)))}")
+    changed = state.instances[one.step].amended.keys() if one.became == "authorised" else ()
+    if changed:
+        yield Text(f"  amended: {', '.join(sorted(map(clean, changed)))}")
 
 
 def _became(one: Asked, state: RunState) -> str:
@@ -147,7 +152,8 @@ def _became(one: Asked, state: RunState) -> str:
             return f"it waits at gate {one.gate}"
         by = ", ".join(map(clean, gate.closed.approvers))
         word = event_pb2.GateOutcome.Name(gate.closed.outcome).removeprefix("GATE_OUTCOME_").lower()
-        return f"it waited at gate {one.gate}: {word}" + (f" by {by}" if by else "")
+        to = f" to {', '.join(amended(gate.closed))}" if gate.closed.arguments else ""
+        return f"it waited at gate {one.gate}: {word}" + (f" by {by}" if by else "") + to
     return f"authorised, approved at gate {one.gate}" if one.gate else "authorised"
 
 
@@ -174,6 +180,7 @@ def _object(one: Asked, state: RunState) -> dict[str, Any]:
         "became": one.became,
         "gate": one.gate,
         "untrusted": sorted(one.request.untrusted),
+        "leaks": sorted(one.request.leaks),
     }
 
 

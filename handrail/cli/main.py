@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from handrail.cli import doctor, gates, history, init, options, policy, runs, tools, trace, undo, up
+from handrail.cli import deciding, doctor, gates, history, init, options, policy, runs, tools, trace, undo, up
 from handrail.cli.exits import EPILOG, CommandError, ExitCode, debugging, explain
 
 JSON_FLAG = "--json"
@@ -66,8 +66,10 @@ app.command("cancel")(runs.cancel)
 app.command("pause")(runs.pause)
 app.command("resume")(runs.resume)
 app.add_typer(gates.app, name="gates")
-app.command("approve")(gates.approve)
-app.command("deny")(gates.deny)
+app.command("approve")(deciding.approve)
+app.command("deny")(deciding.deny)
+app.command("amend")(deciding.amend)
+app.command("delegate")(deciding.delegate)
 app.add_typer(tools.app, name="tools")
 app.add_typer(policy.app, name="policy")
 app.command("doctor")(doctor.doctor)

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from handrail.cli.exits import CommandError
 
 MAX_FILE_BYTES = 8 << 20
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
+BOUNDS = ("max_actions", "max_steps", "max_heals")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
 
 
@@ -77,6 +78,18 @@ Deadline = Annotated[
     str | None,
     typer.Option("--deadline", metavar="TIME", help="30s, 2m, 1h, or a time as 2030-01-31T15:00:00Z."),
 ]
+Ceiling = Annotated[
+    str | None,
+    typer.Option("--ceiling", metavar="LEVEL", help="No action may need more: read, draft, ... admin."),
+]
+Budget = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="CUR=AMOUNT",
+        help="The most it may spend of a currency; or max_actions=N, max_steps=N, max_heals=N.",
+    ),
+]
 RequestId = Annotated[
     str | None,
     typer.Option("--request-id", metavar="ID", help="Submitting twice under one id is submitting once."),
@@ -119,6 +132,58 @@ def read_deadline(text: str | None) -> datetime | timedelta | None:
             next="Write a span (500ms, 30s, 2m, 1h) or a time (2030-01-31T15:00:00Z).",
         ) from None
     return time if time.tzinfo is not None else time.astimezone()
+
+
+def read_ceiling(text: str | None) -> str | None:
+    """Read the level that no action of a goal may exceed."""
+    from core import spelling
+    from handrail.v1.tool_pb2 import Permission
+
+    levels = [name.removeprefix("PERMISSION_").lower() for name in Permission.keys()[1:]]
+    if text is None or text.strip() in levels:
+        return text and text.strip()
+    raise CommandError(
+        f"--ceiling {text!r:.60} is no level{spelling.hint(text.strip(), levels)}.",
+        next=f"Write one of {', '.join(levels)}.",
+    )
+
+
+def read_budget(texts: Iterable[str] | None) -> dict[str, Any] | None:
+    """Read what a run may use up: CURRENCY=AMOUNT as people write it, or a bound and a number."""
+    found: dict[str, Any] = {}
+    spend: dict[str, int] = {}
+    for text in texts or ():
+        name, sign, held = (part.strip() for part in text.partition("="))
+        if not (name and sign and held):
+            raise _bad_budget(text, "names nothing and how much of it")
+        if name in found or name in spend:
+            raise _bad_budget(text, f"is the second one about {name}")
+        if name not in BOUNDS:
+            spend[name] = _read_amount(text, name, held)
+        elif re.fullmatch(r"[0-9]{1,9}", held) and int(held) > 0:
+            found[name] = int(held)
+        else:
+            raise _bad_budget(text, "is no number above 0")
+    return ({**found, "max_spend": spend} if spend else found) or None
+
+
+def _read_amount(text: str, currency: str, held: str) -> int:
+    """Return minor units: 500.00 EUR is 50000."""
+    from core.slots import BadSlot, read_money
+
+    if not re.fullmatch(r"[A-Z]{3}", currency):
+        raise _bad_budget(text, "names neither a currency nor a bound")
+    try:
+        return int(read_money(f"{held} {currency}")["minor"])
+    except BadSlot as error:
+        raise _bad_budget(text, f"cannot be read: {error}") from None
+
+
+def _bad_budget(text: str, why: str) -> CommandError:
+    return CommandError(
+        f"--budget {text!r:.60} {why}.",
+        next=f"Write CURRENCY=AMOUNT, as EUR=500.00, or a number for {', '.join(BOUNDS)}.",
+    )
 
 
 def read_context(text: str | None) -> Mapping[str, Any] | None:

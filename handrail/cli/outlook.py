@@ -37,6 +37,10 @@ def _ruled(one: event_pb2.Outlook, pen: Pen) -> Iterator[tuple[str, str, str]]:
     for found in one.untrusted:
         steps = ", ".join(map(clean, found.steps))
         yield pen.glyphs.warning, f"{clean(found.argument)} is untrusted: from {steps}", "yellow"
+    for found in one.leaks:
+        steps = ", ".join(map(clean, found.steps))
+        told = f"{clean(found.argument)} leaks: not all who would see it may read what comes from {steps}"
+        yield pen.glyphs.warning, told, "yellow"
 
 
 def _lasting(one: event_pb2.Outlook, pen: Pen) -> Iterator[tuple[str, str, str]]:

@@ -34,6 +34,8 @@ def run(
     context: options.Context = None,
     plan: options.Plan = None,
     deadline: options.Deadline = None,
+    ceiling: options.Ceiling = None,
+    budget: options.Budget = None,
     request_id: options.RequestId = None,
     name: options.As = None,
     approve: options.Approve = False,
@@ -50,7 +52,7 @@ def run(
 
     output = Output(as_json=json)
     target = find(server, project, data)
-    given = _given(context, plan, deadline, request_id, dry_run, name, undo_on_failure)
+    given = _given(context, plan, deadline, request_id, dry_run, name, undo_on_failure, ceiling, budget)
     if approve:
         output.note(f"--approve: {given['submitter']} approves every gate of this run, unasked")
 
@@ -82,6 +84,8 @@ def submit(
     context: options.Context = None,
     plan: options.Plan = None,
     deadline: options.Deadline = None,
+    ceiling: options.Ceiling = None,
+    budget: options.Budget = None,
     request_id: options.RequestId = None,
     name: options.As = None,
     undo_on_failure: options.UndoOnFailure = False,
@@ -102,7 +106,7 @@ def submit(
             next="Start one with `handrail up`, name one with --server, or use `handrail run`.",
             code=ExitCode.UNAVAILABLE,
         )
-    given = _given(context, plan, deadline, request_id, dry_run, name, undo_on_failure)
+    given = _given(context, plan, deadline, request_id, dry_run, name, undo_on_failure, ceiling, budget)
 
     async def work() -> None:
         async with connect(target) as client:
@@ -211,6 +215,8 @@ def _given(
     dry_run: bool,
     name: str | None,
     undo_on_failure: bool,
+    ceiling: str | None,
+    budget: list[str] | None,
 ) -> dict[str, Any]:
     """Return what goes with a goal, as `Client.submit` takes it."""
     return {
@@ -221,6 +227,8 @@ def _given(
         "dry_run": dry_run,
         "submitter": options.read_name(name),
         "undo_on_failure": undo_on_failure,
+        "ceiling": options.read_ceiling(ceiling),
+        "budget": options.read_budget(budget),
     }
 
 

@@ -60,6 +60,73 @@ def test_an_email_waits_for_somebody_else_and_goes_out_once(up: Up) -> None:
     assert outbox(up) == before + 1
 
 
+def amounts(up: Up, order: int) -> list[int]:
+    return [row[0] for row in query(up.project, "SELECT amount_minor FROM refunds WHERE order_id = ?", order)]
+
+
+def test_a_refund_is_made_with_the_amount_that_somebody_else_has_put_in(up: Up) -> None:
+    with up.client() as client:
+        goal = "refund 600.00 EUR of order 1009 and tell the customer"
+        run = client.run(goal, submitter="maren", timeout_s=60)
+    (gate,) = run.gates
+    assert [reason.rule for reason in gate.what.reasons] == ["large_refund"]
+    lower = ("--set", 'amount={"minor": 2500, "currency": "EUR"}', "--reason", "only the postage")
+    code, said = decide(up, gate.id, "amend", "tomas", *lower)
+    assert (code, "a refund that waits is decided by finance" in said) == (1, True), said
+    code, said = decide(up, gate.id, "amend", "yuki", "--set", "amount=much")
+    assert (code, "was not amended, and is open as it was" in said) == (1, True), said
+    assert decide(up, gate.id, "delegate", "yuki", "--to", "tomas")[0] == 0
+    assert amounts(up, 1009) == []
+    code, said = decide(up, gate.id, "amend", "tomas", *lower)
+    assert code == 0, said
+    assert 'now {"currency": "EUR", "minor": 2500}' in said
+    assert "amended by tomas to amount=" in said
+    with up.client() as client:
+        run = wait_for("the e-mail's gate", lambda: _second_gate(client.wait(gate.run, timeout_s=60)))
+        assert amounts(up, 1009) == [2500]
+        assert "25.00 EUR" in run.gates[1].what.items[0].arguments["body"].json
+        client.decide(run.gates[1].id, approve=True, approver="clara")
+        run = wait_for("the end", lambda: _ended(client.wait(run.id, timeout_s=60)))
+    assert (run.status, amounts(up, 1009)) == (DONE, [2500])
+    told = handrail("show", run.id, "--server", up.address).stdout
+    assert f"gate {gate.id} amended by tomas to amount=" in told
+    why = handrail(
+        "policy", "explain", run.id, "refund", "--project", str(up.project), "--server", up.address
+    )
+    assert "it waited at gate g1: amended by tomas to amount=" in why.stdout
+    assert "authorised, approved at gate g1" in why.stdout
+    assert "amended: amount" in why.stdout
+
+
+def _second_gate(run: run_service_pb2.Run) -> run_service_pb2.Run | None:
+    return run if len(run.gates) == 2 else None
+
+
+def test_what_colleagues_noted_waits_before_a_customer_reads_it(up: Up, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "steps:\n"
+        "  - {id: note, tool: add_note, with: {customer_id: 7, text: often late with payments}}\n"
+        "  - {id: notes, tool: list_notes, with: {customer_id: 7}, after: [note]}\n"
+        "  - {id: reply, tool: reply_to_ticket, with: {ticket_id: 501, body: '$notes.notes[0].text'}}\n"
+    )
+    given = ("run", "answer ticket 501", "--plan", str(plan), "--as", "maren", "--server", up.address)
+    ahead = handrail(*given, "--dry-run")
+    assert "body leaks: not all who would see it may read what comes from notes" in ahead.stdout
+    waits = handrail(*given)
+    assert waits.returncode == 3, waits.stdout + waits.stderr
+    with up.client() as client:
+        (gate,) = [gate for gate in client.gates() if gate.goal == "answer ticket 501"]
+        shown = handrail("gates", "show", gate.id, "--server", up.address).stdout
+        assert "  leaks     somebody would get to read it who may not" in shown
+        # What somebody writes instead does not leak, and is sent.
+        answer = ("--set", "body=We look into it.")
+        assert decide(up, gate.id, "amend", "yuki", *answer)[0] == 0
+        run = wait_for("the end", lambda: _ended(client.wait(gate.run, timeout_s=60)))
+    assert run.status == DONE
+    assert query(up.project, "SELECT body FROM replies WHERE ticket_id = 501") == [("We look into it.",)]
+
+
 def test_a_denied_email_is_not_sent(up: Up) -> None:
     gate, before = waiting(up, 1007), outbox(up)
     assert decide(up, gate.id, "deny", "tomas", "--reason", "they called")[0] == 0

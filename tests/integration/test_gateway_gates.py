@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from bus.memory import MemoryLog
 from core.decide import Catalogue
+from core.policy import ALLOWED, Reason, Request, Ruling
 from handrail import errors
 from handrail.client import Client
 from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, run_service_pb2
 from orchestrator.decider import Decider
 from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged, until
 from tests.keys import SIGNER
-from tests.policies import FunctionPolicy, asking
+from tests.policies import LOST, FunctionPolicy, asking
 
 WAITING = event_pb2.RUN_STATUS_WAITING
 PLAN = {"steps": [{"id": "refund", "tool": "refund_order", "with": {"order_id": 7, "amount": 5}}]}
@@ -231,6 +233,237 @@ async def _closed(desk: Desk, gate: run_service_pb2.Gate) -> event_pb2.GateClose
         while [one async for one in desk.client.gates() if one.id == gate.id]:
             await asyncio.sleep(0.01)
     return found.closed
+
+
+# --- amending and delegating -----------------------------------------------------------------------------
+
+
+def limited(quorum: int = 1) -> FunctionPolicy:
+    """Refunds wait for somebody; more than 100 is refused."""
+    much = Ruling("refuse", (Reason("much", "it is too much"),))
+
+    def rule(request: Request) -> Ruling:
+        if request.contract.name != "refund_order" or "amount" not in request.arguments:
+            return ALLOWED
+        return much if request.arguments["amount"] > 100 else Ruling("gate", (LOST,), quorum)
+
+    return FunctionPolicy(rule)
+
+
+@pytest.fixture
+async def limits(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with _desk(tmp_path, limited()) as found:
+        yield found
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with _desk(tmp_path, limited(quorum=2)) as found:
+        yield found
+
+
+async def _authorised(desk: Desk, run: str) -> list[str]:
+    """Return the amounts with which refunds of a run were authorised."""
+    return [
+        part.action.arguments["amount"].json
+        async for seen in desk.client.watch(run, until_now=True)
+        for part in (*seen.event.before, seen.event)
+        if part.HasField("action")
+    ]
+
+
+async def _closings(desk: Desk, run: str) -> list[tuple[str, int]]:
+    """Return how each gate of a run was closed, in the order of the log."""
+    return [
+        (part.gate_closed.gate, part.gate_closed.outcome)
+        async for seen in desk.client.watch(run, until_now=True)
+        for part in (*seen.event.before, seen.event)
+        if part.HasField("gate_closed")
+    ]
+
+
+async def _at_once(*calls: Awaitable[object]) -> list[errors.ClientError]:
+    """Make calls at the same time, and return what the server said no to."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert all(isinstance(answer, errors.ClientError) for answer in refused), refused
+    return [answer for answer in refused if isinstance(answer, errors.ClientError)]
+
+
+async def test_what_was_amended_is_done(limits: Desk) -> None:
+    gate = await limits.waiting()
+    assert not await limits.client.amend(
+        gate.id, arguments={"amount": 3}, approver="bob", binding=gate.what.binding, reason="the postage"
+    )
+    seen = await _closed(limits, gate)
+    assert (seen.outcome, list(seen.approvers)) == (event_pb2.GATE_OUTCOME_AMENDED, ["bob"])
+    assert ({n: v.json for n, v in seen.arguments.items()}, seen.reason) == ({"amount": "3"}, "the postage")
+    assert seen.binding not in ("", gate.what.binding)
+    assert await _authorised(limits, gate.run) == ["3"]
+
+
+async def test_what_needs_two_is_asked_about_again_as_it_is_now(pair: Desk) -> None:
+    gate = await pair.waiting()
+    await pair.client.amend(gate.id, arguments={"amount": 3}, approver="bob")
+    assert (await _closed(pair, gate)).binding == ""
+    async with asyncio.timeout(10):
+        while not (again := [one async for one in pair.client.gates()]):
+            await asyncio.sleep(0.01)
+    assert again[0].what.items[0].arguments["amount"].json == "3"
+    for who in ("ann 2", "bob"):
+        assert await _authorised(pair, gate.run) == []
+        await pair.client.decide(again[0].id, approve=True, approver=who)
+    await _closed(pair, again[0])
+    assert await _authorised(pair, gate.run) == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("who", "arguments", "kind", "reason", "told"),
+    [
+        ("bob", {"amount": 500}, errors.PermissionDenied, "FORBIDDEN", "it is too much"),
+        ("bob", {"amount": "much"}, errors.PermissionDenied, "FORBIDDEN", "amount"),
+        ("bob", {"amout": 5}, errors.PermissionDenied, "FORBIDDEN", "amout"),
+        ("eve", {"amount": 3}, errors.PermissionDenied, "FORBIDDEN", "eve may not decide"),
+        ("bob", {}, errors.InvalidArgument, "BAD_ARGUMENTS", "which arguments"),
+        ("bob", {"amount": float("nan")}, errors.InvalidArgument, "BAD_CALL", "JSON"),
+    ],
+    ids=str,
+)
+async def test_what_may_not_be_is_refused_at_once_and_the_gate_stays_open(
+    limits: Desk,
+    who: str,
+    arguments: dict[str, Any],
+    kind: type[errors.ClientError],
+    reason: str,
+    told: str,
+) -> None:
+    gate = await limits.waiting()
+    events = limits.stage.events()
+    with pytest.raises(kind) as refused:
+        await limits.client.amend(gate.id, arguments=arguments, approver=who)
+    assert refused.value.reason == reason
+    assert told in str(refused.value)
+    assert limits.stage.events() == events
+    assert not (await limits.client.gate(gate.id)).HasField("closed")
+    # Nothing is spoiled by it: who was refused can still decide, if they may.
+    await limits.client.decide(gate.id, approve=True, approver="bob")
+    await _closed(limits, gate)
+    assert await _authorised(limits, gate.run) == ["5"]
+    assert await _closings(limits, gate.run) == [("g1", event_pb2.GATE_OUTCOME_APPROVED)]
+
+
+async def test_amended_twice_at_once_one_of_them_is_done(limits: Desk) -> None:
+    gate = await limits.waiting()
+    amounts = {"bob": 3, "cat": 4}
+    amend = limits.client.amend
+    await _at_once(
+        *(
+            amend(gate.id, arguments={"amount": amount}, approver=who, binding=gate.what.binding)
+            for who, amount in amounts.items()
+        )
+    )
+    closed = await _closed(limits, gate)
+    (who,) = closed.approvers
+    assert await _authorised(limits, gate.run) == [str(amounts[who])]
+    assert await _closings(limits, gate.run) == [("g1", event_pb2.GATE_OUTCOME_AMENDED)]
+
+
+async def test_amended_and_approved_at_once_one_of_them_is_done(limits: Desk) -> None:
+    gate = await limits.waiting()
+    binding = gate.what.binding
+    await _at_once(
+        limits.client.amend(gate.id, arguments={"amount": 3}, approver="bob", binding=binding),
+        limits.client.decide(gate.id, approve=True, approver="cat", binding=binding),
+    )
+    closed = await _closed(limits, gate)
+    amended = closed.outcome == event_pb2.GATE_OUTCOME_AMENDED
+    assert list(closed.approvers) == (["bob"] if amended else ["cat"])
+    assert await _authorised(limits, gate.run) == (["3"] if amended else ["5"])
+    assert len(await _closings(limits, gate.run)) == 1
+
+
+async def test_amended_and_cancelled_at_once_it_ends_once(limits: Desk) -> None:
+    gate = await limits.waiting()
+    await _at_once(
+        limits.client.amend(gate.id, arguments={"amount": 3}, approver="bob", binding=gate.what.binding),
+        limits.client.cancel(gate.run),
+    )
+    async with asyncio.timeout(10):
+        while not (seen := await limits.client.gate(gate.id)).HasField("closed"):
+            await asyncio.sleep(0.01)
+    amended = seen.closed.outcome == event_pb2.GATE_OUTCOME_AMENDED
+    assert amended or seen.closed.outcome == event_pb2.GATE_OUTCOME_VOID
+    # What was not amended was not done; what was may have been cancelled before its turn.
+    assert await _authorised(limits, gate.run) in ([["3"], []] if amended else [[]])
+    assert len(await _closings(limits, gate.run)) <= 1
+
+
+async def test_the_same_again_is_no_news_and_something_else_is_refused(tmp_path: Path) -> None:
+    async with _desk(tmp_path, limited()) as desk:
+        handed, amended = [(await desk.waiting()).id for _ in range(2)]
+        broker = desk.stage.broker
+    # While no decider is there, what was said stays what was said.
+    again = staged(broker, path=tmp_path / "listing.db", policy=limited())
+    async with again as stage, Client(stage.address) as client:
+        assert not await client.delegate(handed, to="dan", approver="bob")
+        assert await client.delegate(handed, to="dan", approver="bob")
+        assert not await client.amend(amended, arguments={"amount": 3}, approver="bob")
+        assert await client.amend(amended, arguments={"amount": 3}, approver="bob")
+        otherwise = await _at_once(
+            client.delegate(handed, to="cat", approver="bob"),
+            client.amend(amended, arguments={"amount": 4}, approver="bob"),
+            client.decide(amended, approve=True, approver="bob"),
+        )
+        assert [refused.reason for refused in otherwise] == ["DECIDED_BEFORE"] * 3
+
+
+async def test_somebody_decides_in_anothers_stead(limits: Desk) -> None:
+    gate = await limits.waiting()
+    assert not await limits.client.delegate(gate.id, to="eve", approver="bob", reason="on holiday")
+    assert not (await limits.client.gate(gate.id)).HasField("closed")
+    assert await _authorised(limits, gate.run) == []
+    with pytest.raises(errors.FailedPrecondition) as refused:
+        await limits.client.decide(gate.id, approve=True, approver="bob")
+    assert refused.value.reason == "DECIDED_BEFORE"
+    await limits.client.decide(gate.id, approve=True, approver="eve")
+    closed = await _closed(limits, gate)
+    assert (closed.outcome, list(closed.approvers)) == (event_pb2.GATE_OUTCOME_APPROVED, ["eve"])
+    assert await _authorised(limits, gate.run) == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("who", "to", "kind", "reason", "told"),
+    [
+        ("bob", "ann", errors.InvalidArgument, "BAD_DELEGATE", "ann asks for it"),
+        ("bob", "bob", errors.InvalidArgument, "BAD_DELEGATE", "somebody else"),
+        ("bob", "", errors.InvalidArgument, "BAD_DELEGATE", "say who"),
+        ("bob", "c\x1bat", errors.InvalidArgument, "BAD_DELEGATE", ""),
+        ("eve", "cat", errors.PermissionDenied, "FORBIDDEN", "eve may not decide here"),
+    ],
+    ids=str,
+)
+async def test_a_delegation_that_could_not_count_is_refused(
+    limits: Desk, who: str, to: str, kind: type[errors.ClientError], reason: str, told: str
+) -> None:
+    gate = await limits.waiting()
+    events = limits.stage.events()
+    with pytest.raises(kind) as refused:
+        await limits.client.delegate(gate.id, to=to, approver=who)
+    assert (refused.value.reason, told in str(refused.value)) == (reason, True)
+    assert limits.stage.events() == events
+    assert not (await limits.client.gate(gate.id)).HasField("closed")
+
+
+async def test_what_was_handed_to_somebody_is_not_handed_on(limits: Desk) -> None:
+    gate = await limits.waiting()
+    await limits.client.delegate(gate.id, to="eve", approver="bob")
+    with pytest.raises(errors.PermissionDenied):
+        await limits.client.delegate(gate.id, to="eve 2", approver="eve")
+    with pytest.raises(errors.PermissionDenied):
+        await limits.client.decide(gate.id, approve=True, approver="eve 2")
+    await limits.client.amend(gate.id, arguments={"amount": 3}, approver="eve")
+    await _closed(limits, gate)
+    assert await _authorised(limits, gate.run) == ["3"]
 
 
 # --- doubts ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from core import values
+from core.hindsight import asked
 from core.policy import ALLOWED, Reason, Request, Ruling
 from handrail.v1 import event_pb2, tool_pb2
 from tests.policies import LOST, NEVER, FunctionPolicy, asking
@@ -72,6 +73,16 @@ def test_what_was_amended_is_done_and_nothing_else() -> None:
     assert (action.permit.gate, bool(action.permit.binding)) == ("g1", True)
     play.intent("pay-a1").done("pay-a1").check("gate_amended")
     assert (play.status, outcome(play)) == ("done", "amended")
+
+
+def test_looking_back_it_is_told_at_which_gate_it_was_let_pass() -> None:
+    def passed(play: Play) -> list[tuple[str, str]]:
+        found = asked(play.state.key, play.records, play.catalogue.policy)
+        return [(one.became, one.gate) for one in found if one.request.contract.name == "pay"]
+
+    assert passed(amend(paying(limited()), "bo", amount=20)) == [("gate", "g1"), ("authorised", "g1")]
+    play = amend(paying(limited(quorum=2)), "bo", amount=20).decide("bo", gate="g2").decide("ann", gate="g2")
+    assert passed(play) == [("gate", "g1"), ("gate", "g2"), ("authorised", "g2")]
 
 
 def test_a_repetition_has_the_amended_arguments_too() -> None:

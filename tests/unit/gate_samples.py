@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ TARGET = Target("own", "", Path("shop"), Path("shop/.handrail"), "--project shop
 
 
 def item(
-    step: str = "tell", tool: str = "send_email", untrusted: Sequence[str] = (), **arguments: Any
+    step: str = "tell",
+    tool: str = "send_email",
+    untrusted: Sequence[str] = (),
+    leaks: Sequence[str] = (),
+    **arguments: Any,
 ) -> Any:
     """An action that waits."""
     values = {name: plan_pb2.Value(json=json.dumps(v, ensure_ascii=False)) for name, v in arguments.items()}
-    return E.GateItem(step=step, tool=tool, arguments=values, untrusted=untrusted)
+    return E.GateItem(step=step, tool=tool, arguments=values, untrusted=untrusted, leaks=leaks)
 
 
 MAIL = item(to="ada@example.com", subject="Your refund")
@@ -132,4 +136,34 @@ class FakeGates:
         )
         outcome = E.GATE_OUTCOME_HAPPENED if happened else E.GATE_OUTCOME_REPEAT
         self.all[gate].closed.MergeFrom(E.GateClosed(outcome=outcome, approvers=[approver]))
+        return False
+
+    async def amend(
+        self, gate: str, *, arguments: Mapping[str, Any], approver: str, binding: str = "", reason: str = ""
+    ) -> bool:
+        """Approve by it where one is enough; else open the next gate for the same step."""
+        self.decided.append({"gate": gate, "amend": dict(arguments), "by": approver, "binding": binding})
+        found = self.all[gate]
+        if found.HasField("closed") or not self.counts:
+            return found.HasField("closed")
+        made = {name: plan_pb2.Value(json=json.dumps(held)) for name, held in arguments.items()}
+        found.closed.MergeFrom(
+            E.GateClosed(outcome=E.GATE_OUTCOME_AMENDED, approvers=[approver], reason=reason, arguments=made)
+        )
+        if found.what.quorum <= 1:
+            found.closed.binding = "b" * 64
+            return False
+        after = S.Gate()
+        after.CopyFrom(found)
+        after.ClearField("closed")
+        after.id = f"{RUN}-g9"
+        for name, held in made.items():
+            after.what.items[0].arguments[name].CopyFrom(held)
+        self.all[after.id] = after
+        return False
+
+    async def delegate(
+        self, gate: str, *, to: str, approver: str, binding: str = "", reason: str = ""
+    ) -> bool:
+        self.decided.append({"gate": gate, "to": to, "by": approver, "binding": binding, "reason": reason})
         return False

@@ -92,3 +92,20 @@ def test_telling_descriptions() -> None:
     assert said(result=doubt) == "a-a1: timeout, the effect may have happened"
     orphan = E.Orphan(attempt="a-a1", claimer="1-w-1", seen_dead=True)
     assert said(orphan=orphan) == "a-a1: claimed by 1-w-1, which is dead"
+
+
+def test_what_is_said_at_a_gate_is_told() -> None:
+    def said(choice: int, **body: Any) -> str:
+        decided = E.Decide(gate="g1", approver="bob", **body)
+        decided.choice = choice  # type: ignore[assignment]
+        return describe(E.Event(version=1, decide=decided))
+
+    changed = {"amount": plan_pb2.Value(json="20"), "to": plan_pb2.Value(json='"ines"')}
+    assert said(E.GATE_CHOICE_AMEND, arguments=changed, reason="no postage") == (
+        'bob amends to amount=20, to="ines" at gate g1: no postage'
+    )
+    assert said(E.GATE_CHOICE_DELEGATE, delegate="ines") == "bob delegates to ines at gate g1"
+    closed = E.GateClosed(gate="g1", outcome=E.GATE_OUTCOME_AMENDED, approvers=["bob"], arguments=changed)
+    assert (
+        describe(E.Event(version=1, gate_closed=closed)) == 'gate g1: amended by bob to amount=20, to="ines"'
+    )

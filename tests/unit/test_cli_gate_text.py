@@ -28,7 +28,7 @@ from handrail.cli.gate_text import (
     state_of,
 )
 from handrail.cli.pen import Pen
-from handrail.cli.text import ASCII, Glyphs, clean
+from handrail.cli.text import ASCII, Glyphs, clean, exact
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 from tests.policies import asking
 from tests.scenarios.test_undo import paid, undo
@@ -68,7 +68,54 @@ def test_a_gate_shows_all_that_is_needed_to_decide() -> None:
         "  binding   673167316731",
         f"  approve   handrail approve {RUN}-g1 --binding 673167316731 --project shop",
         f"  deny      handrail deny {RUN}-g1 --reason 'why not' --project shop",
+        f"  amend     handrail amend {RUN}-g1 --set NAME=JSON --binding 673167316731 --project shop",
+        f"  delegate  handrail delegate {RUN}-g1 --to NAME --binding 673167316731 --project shop",
     ]
+
+
+def test_only_one_action_that_may_be_done_can_be_amended() -> None:
+    for made in (gate(item("a-0"), item("a-1")), gate(kind=E.GATE_KIND_DOUBT)):
+        lines = shown(made)
+        assert not any(line.startswith("  amend ") for line in lines)
+        assert any(line.startswith("  delegate ") for line in lines)
+
+
+def test_what_leaks_is_said_with_where_it_comes_from() -> None:
+    made = item(
+        to="eve@example.com", body="hi", subject="!", untrusted=["to", "body"], leaks=["body", "subject"]
+    )
+    for name, steps in (("to", ["look"]), ("body", ["look", "notes"]), ("subject", ["notes"])):
+        made.provenance.add(argument=name, steps=steps)
+    lines = shown(gate(made))
+    assert '    body     untrusted, leaks  "hi"' in lines
+    assert '    subject  leaks             "!"' in lines
+    assert '    to       untrusted         "eve@example.com"' in lines
+    place = lines.index("  untrusted nobody who is trusted has written such a value")
+    assert lines[place + 1 : place + 6] == [
+        "            to: from look",
+        "            body: from look, notes",
+        "  leaks     somebody would get to read it who may not",
+        "            body: from look, notes",
+        "            subject: from notes",
+    ]
+
+
+def test_what_is_the_same_but_leaks_in_one_is_shown_for_each() -> None:
+    lines = shown(gate(item("a-0", to="x", leaks=["to"]), item("a-1", to="x")))
+    assert '    to  leaks  "x"' in lines
+    assert '    to         "x"' in lines
+
+
+def test_an_amended_gate_says_to_what() -> None:
+    made = closed(E.GATE_OUTCOME_AMENDED, ["bob"], "no postage")
+    made.closed.arguments["amount"].json = "20"
+    made.closed.arguments["body"].json = json.dumps(EVIL * 9)
+    assert state_of(made) == "amended"
+    assert outcome(made).startswith("amended by bob to amount=20, body=")
+    assert outcome(made).endswith(" more characters): no postage")
+    assert outcome(made) == exact(outcome(made))
+    (line,) = [line for line in shown(made) if line.startswith("  closed ")]
+    assert "amended by bob to amount=20" in line
 
 
 def test_what_is_untrusted_is_said_in_a_word() -> None:
@@ -131,7 +178,9 @@ def test_a_long_value_shows_its_beginning_and_how_much_is_missing() -> None:
 @pytest.mark.parametrize("glyphs", [Glyphs(), ASCII])
 @pytest.mark.parametrize("width", [40, 60, 100])
 def test_nothing_hostile_can_fake_the_screen(width: int, glyphs: Glyphs) -> None:
-    evil = item(EVIL, EVIL, to=EVIL, body={"deep": [EVIL * 30]}, **{EVIL: EVIL}, untrusted=["to", EVIL])
+    evil = item(
+        EVIL, EVIL, to=EVIL, body={"deep": [EVIL * 30]}, **{EVIL: EVIL}, untrusted=["to", EVIL], leaks=["to"]
+    )
     evil.arguments["raw"].CopyFrom(plan_pb2.Value(json=f"not json {EVIL}" * 30))
     many = gate(
         evil,
@@ -145,15 +194,15 @@ def test_nothing_hostile_can_fake_the_screen(width: int, glyphs: Glyphs) -> None
     guide = f"{glyphs.line[0]} "
     # Every line is one of ours, with its words in its own column, or goes on behind the guide.
     ours = re.compile(
-        r"(  (goal|for|step|why|needs|until|gate|binding|approve|deny|untrusted) *  ?"
-        r"|  [12] of 2  | {4}\S.*? {2,}(untrusted)? {2,}|  in each of 2 actions$| *"
+        r"(  (goal|for|step|why|needs|until|gate|binding|approve|deny|delegate|untrusted|leaks) *  ?"
+        r"|  [12] of 2  | {4}\S.*? {2,}(untrusted, leaks|untrusted|leaks)? {2,}|  in each of 2 actions$| *"
         + re.escape(guide)
         + r"| {12}[^ ]|$)"
     )
     for line in lines[1:]:
         assert ours.match(line), line
         assert all(c.isprintable() for c in line)
-        assert cell_len(line) <= width or line.startswith(("  approve ", "  deny "))
+        assert cell_len(line) <= width or line.startswith(("  approve ", "  deny ", "  delegate "))
     for label in ("binding", "approve", "deny", "until", "why"):
         assert sum(line.startswith(f"  {label} ") for line in lines) == 1
     assert "  binding   673167316731" in lines

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
+from core.state import Decision, Gate
 from handrail.cli import gatekeeper, watching
 from handrail.cli.gatekeeper import QUESTION, UNDO_DOUBT, WHY, Answer, Gatekeeper
 from handrail.cli.output import Output
@@ -427,3 +428,22 @@ def test_nobody_is_asked_on_a_pipe_or_with_json(monkeypatch: pytest.MonkeyPatch)
 async def test_an_answer_stands_for_itself() -> None:
     keeper = Gatekeeper(Output(as_json=True), "ada", lambda: TARGET, ask=Typist("YES").ask)
     assert await keeper.answer(gate()) == Answer("approve")
+
+
+@pytest.mark.parametrize(
+    ("kind", "quorum", "choices", "enough"),
+    [
+        (E.GATE_KIND_ACTION, 1, [], False),
+        (E.GATE_KIND_ACTION, 2, [E.GATE_CHOICE_APPROVE], False),
+        (E.GATE_KIND_ACTION, 2, [E.GATE_CHOICE_APPROVE, E.GATE_CHOICE_APPROVE], True),
+        (E.GATE_KIND_ACTION, 2, [E.GATE_CHOICE_DENY], True),
+        (E.GATE_KIND_ACTION, 2, [E.GATE_CHOICE_AMEND], True),
+        (E.GATE_KIND_ACTION, 1, [E.GATE_CHOICE_DELEGATE], False),
+        (E.GATE_KIND_DOUBT, 1, [E.GATE_CHOICE_HAPPENED], True),
+        (E.GATE_KIND_DOUBT, 1, [E.GATE_CHOICE_DELEGATE], False),
+    ],
+)
+def test_when_enough_was_said(kind: Any, quorum: int, choices: list[Any], enough: bool) -> None:
+    said = tuple(Decision(1, E.Decide(choice=choice)) for choice in choices)
+    what = opened(kind=kind, quorum=quorum)
+    assert gatekeeper.is_decided(Gate(sequence=1, opened_ns=1, opened=what, decisions=said)) == enough

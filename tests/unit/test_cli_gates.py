@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from handrail import errors
-from handrail.cli import gates, options, runs, server
+from handrail.cli import deciding, gates, options, runs, server
 from handrail.cli.exits import ExitCode
 from handrail.cli.main import app
 from handrail.cli.summary import exit_code, undo_code
 from handrail.v1 import run_service_pb2
-from tests.unit.gate_samples import RUN, E, FakeGates, closed, gate
+from tests.unit.gate_samples import RUN, E, FakeGates, closed, gate, item
 from tests.unit.undo_samples import stuck
 
 SERVER = ["--server", "127.0.0.1:1"]
@@ -32,8 +32,8 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gates, "HEARD_WITHIN_S", 0.05)
-    monkeypatch.setattr(gates, "LOOK_INTERVAL_S", 0.001)
+    monkeypatch.setattr(deciding, "HEARD_WITHIN_S", 0.05)
+    monkeypatch.setattr(deciding, "LOOK_INTERVAL_S", 0.001)
     monkeypatch.setattr(getpass, "getuser", lambda: "ada")
 
 
@@ -341,7 +341,7 @@ def test_on_a_stack_of_its_own_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, 
         seen.append((client, run, options))
         return code
 
-    monkeypatch.setattr(gates, "see_through", see_through)
+    monkeypatch.setattr(deciding, "see_through", see_through)
     result = runner.invoke(app, ["approve", GATE, "--as", "bob"])
     assert result.exit_code == code
     assert seen == [(fake, RUN, {"name": "bob", "code": exit_code})]
@@ -367,13 +367,161 @@ def test_an_undo_that_went_wrong_is_decided_like_a_doubt(
         seen.append(options["code"])
         return ExitCode.DONE
 
-    monkeypatch.setattr(gates, "see_through", see_through)
+    monkeypatch.setattr(deciding, "see_through", see_through)
     result = runner.invoke(app, [given[0], made.id, *given[1:], "--as", "bob"])
     assert result.exit_code == 0, result.stderr
     assert told in result.stdout
     assert fake.decided[0]["by"] == "bob"
     # What it ends with is what came of the undo, and not of the run.
     assert seen == [undo_code]
+
+
+# --- amending and delegating -------------------------------------------------------------------------------
+
+
+def refund(**more: Any) -> run_service_pb2.Gate:
+    amount = {"minor": 5000, "currency": "EUR"}
+    return gate(item("pay", "refund", amount=amount, to="ada@example.com"), **more)
+
+
+def test_amending_says_what_it_was_and_what_it_is_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch, refund())
+    lower = '{"minor": 1250, "currency": "EUR"}'
+    given = ("--set", f"amount={lower}", "--set", "to=ines@example.com", "--reason", "no postage")
+    result = call("amend", GATE, *given)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        'amending: refund(amount={"minor": 5000, "currency": "EUR"}, to="ada@example.com")',
+        '  amount  was {"minor": 5000, "currency": "EUR"}',
+        '          now {"currency": "EUR", "minor": 1250}',
+        '  to  was "ada@example.com"',
+        '      now "ines@example.com"',
+        f'{GATE} amended by ada to amount={lower}, to="ines@example.com": no postage',
+    ]
+    assert fake.decided == [
+        {
+            "gate": GATE,
+            "amend": {"amount": {"minor": 1250, "currency": "EUR"}, "to": "ines@example.com"},
+            "by": "ada",
+            "binding": "6731" * 16,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("held", "meant"),
+    [
+        ("7", 7),
+        ('"7"', "7"),
+        ("true", True),
+        ("null", None),
+        ("", ""),
+        ("a=b", "a=b"),
+        ("ada, bo", "ada, bo"),
+        ("[1,", "[1,"),
+    ],
+)
+def test_what_is_no_json_is_text(held: str, meant: Any) -> None:
+    assert deciding.read_changes([f"to={held}"]) == {"to": meant}
+
+
+@pytest.mark.parametrize(
+    ("made", "changes", "told"),
+    [
+        (refund(), ["amount"], "says nothing of an argument"),
+        (refund(), ["=5"], "says nothing of an argument"),
+        (refund(), ["to=1", "to=2"], "--set names 'to' twice"),
+        (refund(), ["to=NaN"], "--set to"),
+        (refund(), ["amount.minor=1250"], 'Now it is amount={"minor": 5000, "currency": "EUR"}'),
+        (gate(item("a-0"), item("a-1")), ["to=1"], "is for 2 actions, and is decided as a whole"),
+        (gate(kind=E.GATE_KIND_DOUBT), ["to=1"], "asks what became of an action"),
+    ],
+)
+def test_what_cannot_be_amended_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, made: run_service_pb2.Gate, changes: list[str], told: str
+) -> None:
+    fake = serve(monkeypatch, made)
+    result = call("amend", GATE, *(part for change in changes for part in ("--set", change)))
+    assert (result.exit_code, told in result.stderr) == (ExitCode.USAGE, True), result.stderr
+    assert fake.decided == []
+    assert call("amend", GATE).exit_code == ExitCode.USAGE
+
+
+def test_where_more_must_approve_it_is_said_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, refund(quorum=2))
+    result = call("amend", GATE, "--set", "to=bo")
+    assert result.exit_code == 0, result.stderr
+    last = result.stdout.splitlines()[-2:]
+    assert last == [
+        f'{GATE} amended by ada to to="bo"',
+        f"{RUN}-g9 has opened: as it is now it needs 2 approvals",
+    ]
+    assert f"handrail approve {RUN}-g9 --binding 673167316731 --server 127.0.0.1:1" in result.stderr
+
+
+def test_an_amendment_as_json_names_the_next_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, refund(quorum=2))
+    told = json.loads(call("amend", GATE, "--set", "to=bo", "--json").stdout)
+    assert told == {
+        "gate": GATE,
+        "run": RUN,
+        "decision": "amend",
+        "approver": "ada",
+        "binding": "6731" * 16,
+        "existed": False,
+        "state": "amended",
+        "arguments": {"to": "bo"},
+        "after": f"{RUN}-g9",
+    }
+
+
+def test_why_it_was_not_amended_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch, refund())
+
+    async def amend(*_: Any, **__: Any) -> bool:
+        message = "it cannot be amended so: refund is not allowed like this: it is too much"
+        raise errors.PermissionDenied(message, code=grpc.StatusCode.PERMISSION_DENIED)
+
+    monkeypatch.setattr(fake, "amend", amend)
+    result = call("amend", GATE, "--set", "to=bo")
+    assert result.exit_code == ExitCode.FAILED
+    assert f"Gate {GATE} was not amended, and is open as it was." in result.stderr
+    assert "it is too much" in result.stderr
+    assert "now" in result.stdout
+
+
+def test_amending_again_is_no_error_and_what_does_not_count_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, refund())
+    assert call("amend", GATE, "--set", "to=bo").exit_code == 0
+    again = call("amend", GATE, "--set", "to=bo")
+    assert (again.exit_code, "you had said so before" in again.stdout) == (0, True)
+    assert call("amend", GATE, "--set", "to=bo", "--as", "bob").exit_code == ExitCode.FAILED
+    serve(monkeypatch, refund(), counts=False)
+    late = call("amend", GATE, "--set", "to=bo")
+    assert (late.exit_code, "has not counted" in late.stdout) == (ExitCode.FAILED, True)
+
+
+@pytest.mark.parametrize("made", [refund(), gate(kind=E.GATE_KIND_DOUBT)])
+def test_delegating_says_who_may_decide(monkeypatch: pytest.MonkeyPatch, made: run_service_pb2.Gate) -> None:
+    fake = serve(monkeypatch, made)
+    result = call("delegate", GATE, "--to", " bo ", "--reason", "I am away")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("delegating to bo: ")
+    assert lines[1:] == [f"{GATE} stays open: bo may decide in ada's stead, and ada no more"]
+    assert fake.decided == [
+        {"gate": GATE, "to": "bo", "by": "ada", "binding": "6731" * 16, "reason": "I am away"}
+    ]
+    told = json.loads(call("delegate", GATE, "--to", "bo", "--json").stdout)
+    assert (told["decision"], told["to"], told["state"]) == ("delegate", "bo", "open")
+
+
+def test_nothing_is_delegated_to_nobody_nor_at_a_closed_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch, closed(E.GATE_OUTCOME_APPROVED, ["bob"]))
+    assert call("delegate", GATE, "--to", " ").exit_code == ExitCode.USAGE
+    assert call("delegate", GATE).exit_code == ExitCode.USAGE
+    assert call("delegate", GATE, "--to", "bo").exit_code == ExitCode.FAILED
+    assert fake.decided == []
 
 
 # --- who -----------------------------------------------------------------------------------------------
@@ -393,6 +541,24 @@ def test_submit_and_run_say_who_asks(monkeypatch: pytest.MonkeyPatch, given: lis
     assert call("run", "goal", *given).exit_code == 0
     assert [each["submitter"] for each in fake.submitted] == [name, name]
     assert seen == [name]
+
+
+def test_submit_and_run_say_what_it_may_come_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch)
+
+    async def see_through(*_: Any, **__: Any) -> ExitCode:
+        return ExitCode.DONE
+
+    monkeypatch.setattr(runs, "see_through", see_through)
+    given = ("--ceiling", "draft", "--budget", "EUR=500.00", "--budget", "max_actions=5")
+    for command in ("submit", "run"):
+        assert call(command, "goal", *given).exit_code == 0
+        assert call(command, "goal").exit_code == 0
+        assert call(command, "goal", "--ceiling", "root").exit_code == ExitCode.USAGE
+        assert call(command, "goal", "--budget", "EUR").exit_code == ExitCode.USAGE
+    bounded = ("draft", {"max_actions": 5, "max_spend": {"EUR": 50_000}})
+    seen = [(each["ceiling"], each["budget"]) for each in fake.submitted]
+    assert seen == [bounded, (None, None)] * 2
 
 
 def test_a_name_that_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

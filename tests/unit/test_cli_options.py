@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from handrail.cli.exits import CommandError, ExitCode
-from handrail.cli.options import MAX_FILE_BYTES, read_context, read_deadline, read_plan
+from handrail.cli.options import (
+    MAX_FILE_BYTES,
+    read_budget,
+    read_ceiling,
+    read_context,
+    read_deadline,
+    read_plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +45,58 @@ def test_no_time_at_all(text: str) -> None:
         read_deadline(text)
     assert caught.value.code is ExitCode.USAGE
     assert "30s" in caught.value.next
+
+
+def test_a_ceiling_is_a_level() -> None:
+    assert (read_ceiling("draft"), read_ceiling(" admin "), read_ceiling(None)) == ("draft", "admin", None)
+
+
+@pytest.mark.parametrize("text", ["", "root", "Draft", "excute"])
+def test_another_level_there_is_none(text: str) -> None:
+    with pytest.raises(CommandError, match="is no level") as caught:
+        read_ceiling(text)
+    assert "read, draft, recommend, execute, approve, delete, admin" in caught.value.next
+    assert ("did you mean 'execute'?" in caught.value.what) == (text == "excute")
+
+
+def test_a_budget_is_in_the_money_that_people_write() -> None:
+    given = ["EUR=500.00", "USD=12.5", "JPY=300", "KWD=1.234", "GBP=0", "max_actions=5", " max_heals = 2 "]
+    assert read_budget(given) == {
+        "max_spend": {"EUR": 50_000, "USD": 1_250, "JPY": 300, "KWD": 1_234, "GBP": 0},
+        "max_actions": 5,
+        "max_heals": 2,
+    }
+    assert read_budget(["max_steps=1"]) == {"max_steps": 1}
+    assert read_budget([]) is None
+    assert read_budget(None) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["EUR"], "names nothing and how much of it"),
+        (["=5"], "names nothing and how much of it"),
+        (["EUR="], "names nothing and how much of it"),
+        (["EUR=1", "EUR=2"], "is the second one about EUR"),
+        (["max_heals=1", "max_heals=2"], "is the second one about max_heals"),
+        (["eur=5"], "names neither a currency nor a bound"),
+        (["max_action=5"], "names neither a currency nor a bound"),
+        (["XYZ=5"], "not a currency known here"),
+        (["EUR=5.001"], "EUR has 2 digits after the point"),
+        (["JPY=5.0"], "JPY has 0 digits"),
+        (["EUR=-5"], "cannot be read"),
+        (["EUR=much"], "cannot be read"),
+        (["max_steps=0"], "is no number above 0"),
+        (["max_steps=-1"], "is no number above 0"),
+        (["max_steps=1e3"], "is no number above 0"),
+    ],
+)
+def test_a_budget_that_is_none(given: list[str], why: str) -> None:
+    with pytest.raises(CommandError, match=why) as caught:
+        read_budget(given)
+    assert caught.value.code is ExitCode.USAGE
+    assert "EUR=500.00" in caught.value.next
+    assert "max_actions, max_steps, max_heals" in caught.value.next
 
 
 def test_a_context_is_an_object(tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ def test_a_gate_is_foreseen_with_its_reasons_and_whose_data_it_rests_on() -> Non
     ]
 
 
+def test_what_would_leak_is_said_with_where_it_comes_from() -> None:
+    found = step("tell", GATE)
+    found.outlook[0].leaks.add(argument="body", steps=["notes", "order"])
+    assert "! body leaks: not all who would see it may read what comes from notes, order" in told(found)
+
+
 def test_what_may_be_done_says_how_it_could_be_undone() -> None:
     assert told(step("pay", undo="unpay")) == ["· could be undone by unpay"]
     assert told(step("pay")) == ["· nothing is known to undo it"]
