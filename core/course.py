@@ -186,7 +186,10 @@ class Course:
         try:
             moves = self._next(instance)
         except values.BadValue as error:
-            moves = self._fail(instance, failures.BAD_OUTPUT, str(error))
+            failure = permanent(failures.BAD_OUTPUT, str(error))
+            # Of what cannot be shown nobody can be asked whether it happened.
+            lost = note("step_failed", event_pb2.StepFailed(step=instance.id, failure=failure))
+            moves = [lost if instance.settled else self._healer(instance).fail(failure)]
         self.heals += sum(isinstance(move, Decide) and move.arm == "healed" for move in moves)
         return moves
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from core import failures, values
-from core.decide import Catalogue
+import pytest
+
+from core import failures, run, values
+from core.decide import Catalogue, decide
 from core.undo import plan_undo
 from handrail.v1 import event_pb2, tool_pb2
 from tests.policies import asking
-from tests.scenarios.play import Play, write
+from tests.scenarios.play import KEY, Play, write
 from tests.scenarios.test_undo import BOOK, KEYED, PAY, TOOLS, acted, asked, booked, paid, stays, undo
 
 REPEAT, HAPPENED = event_pb2.GATE_CHOICE_REPEAT, event_pb2.GATE_CHOICE_HAPPENED
@@ -133,3 +135,21 @@ def test_a_keyed_compensation_that_was_lost_is_repeated_under_its_key() -> None:
     keys = {a.action.key for a in play.state.instances["undo-pay"].attempts if a.action is not None}
     assert len(asked(play)) == 2
     assert keys == {f"{play.state.key.run}:undo-pay"}
+
+
+@pytest.mark.parametrize("of_undo", [True, False])
+def test_nobody_is_asked_for_ever_about_what_cannot_be_shown(of_undo: bool) -> None:
+    """What is in doubt was done with a large value, of which nothing whole is found any more."""
+    play, attempt = (undo(paid_unkeyed()), "undo-pay-a1") if of_undo else (Play(*UNKEYED), "unpay-a1")
+    if not of_undo:
+        play.submit({"id": "unpay", "tool": "unpay", "with": {"id": 7}})
+    play.intent(attempt).orphan(attempt, seen_dead=True)
+    state = run.fold(KEY, [record for record in play.records if not record.event.HasField("gate_opened")])
+    (instance,) = (one for one in state.instances.values() if one.settled == "in_doubt")
+    assert instance.current is not None
+    assert instance.current.action is not None
+    step = state.undo.planned.compensations[0].step if of_undo else None
+    held = step.arguments["id"].constant if step else instance.current.action.arguments["id"]
+    held.blob.sha256 = values.digest("lost")
+    moves = decide(state, play.now_ns, play.catalogue, {held.blob.sha256: ""})
+    assert [move.arm for move in moves] == ["step_failed"]
