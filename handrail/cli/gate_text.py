@@ -14,13 +14,15 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from core.plan import is_compensation, undone_by
+from core.values import MAX_INLINE_BYTES
 from handrail.cli.pen import BAD, DIM, Pen
 from handrail.cli.server import Target
 from handrail.cli.text import clean, cut, exact, pad, plural, relaxed, size, wrap
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
-MAX_VALUE_CHARS = 2_000
-"""Of one value, where it is shown in full."""
+MAX_VALUE_CHARS = MAX_INLINE_BYTES
+"""Of one value, where it is shown in full: all of it, unless it is too large for the log. Whoever approves it
+answers for its end too."""
 MAX_BRIEF_CHARS = 60
 """Of one value within a line."""
 MAX_CALL_CHARS = 200

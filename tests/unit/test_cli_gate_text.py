@@ -168,10 +168,19 @@ def test_a_large_value_is_shown_by_size_and_digest() -> None:
     assert "    body  1 MiB in the blob stream (sha256 abababababab…)" in lines
 
 
-def test_a_long_value_shows_its_beginning_and_how_much_is_missing() -> None:
+def test_the_end_of_a_long_value_is_not_hidden_from_whoever_approves_it() -> None:
+    told = "".join(
+        line.strip(" │") for line in shown(gate(item(to="a@b.example, " * 4_000 + "mallory@evil")))
+    )
+    assert "mallory@evil" in told
+    assert "more characters" not in told
+
+
+def test_what_is_too_long_to_be_one_value_shows_its_beginning_and_how_much_is_missing() -> None:
     lines = shown(gate(item(body="x" * 1_000_000)))
-    assert len(lines) < 60
-    assert "… (998,002 more characters)" in "".join(line.strip(" │") for line in lines)
+    assert f"… ({1_000_002 - MAX_VALUE_CHARS:,} more characters)" in "".join(
+        line.strip(" │") for line in lines
+    )
     assert sum(line.count("x") for line in lines[6:-8]) == MAX_VALUE_CHARS - 1
 
 
