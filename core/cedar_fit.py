@@ -1,7 +1,7 @@
 """Whether rules fit a project: its tools and their arguments, and its people.
 
-`check_fit` finds what makes a policy unusable: names that mean nothing, types that do not match. `find_dead`
-and `find_unheard` find what a policy can be used with, and hardly means.
+`check_fit` finds what makes a policy unusable: names that mean nothing, types that do not match. `find_dead`,
+`find_unheard` and `find_unguarded` find what a policy can be used with, and hardly means.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cedarpy import Schema, pst, validate_policies
 
 from core import cedar_rules, cedar_schema, spelling
 from core.cedar_rules import Rule
+from core.policy import Policy, Request
 from handrail.v1 import tool_pb2
 
 MAX_SHOWN_OF_RULE = 3
@@ -87,6 +88,21 @@ def find_dead(rules: Iterable[Rule], contracts: Contracts) -> Iterator[Finding]:
         found = validate_policies(text, schema)
         if found.validation_passed or any(_NO_ACTION in error.error for error in found.errors):
             yield Finding("warning", rule.where, f"the rule '{rule.id}' can never apply to any tool")
+
+
+def find_unguarded(policy: Policy, contracts: Contracts, users: Iterable[str]) -> Iterator[Finding]:
+    """Yield the tools with an effect that nothing undoes and that some of the users may cause unasked."""
+    asking = list(users)
+    for contract in contracts:
+        if contract.effect not in (tool_pb2.EFFECT_WRITE, tool_pb2.EFFECT_IRREVERSIBLE) or contract.undo:
+            continue
+        names = frozenset(cedar_schema.arguments_of(contract.input_schema).record.fields)
+        for user in asking:
+            ruling = policy.rule(Request(user, "default", contract, {}, unknown=names))
+            if ruling.outcome == "allow" and not ruling.open:
+                text = f"nothing undoes it, and no rule asks before {user} does it; write one, or an undo"
+                yield Finding("hint", contract.name, text)
+                break
 
 
 def find_unheard(rules: Iterable[Rule], people: Mapping[str, Collection[str]]) -> Iterator[Finding]:

@@ -31,6 +31,7 @@ app = typer.Typer(
 def check_rules(project: options.Project = None, json: options.Json = False) -> None:
     """Check the rules: whether they can be read, fit the tools, and can ever apply."""
     from core import cedar_fit
+    from core.cedar import OWNER
     from handrail.cli.output import Output
     from handrail.cli.text import plural
     from handrail.project import load
@@ -42,6 +43,7 @@ def check_rules(project: options.Project = None, json: options.Json = False) -> 
     found = [
         *cedar_fit.find_dead(policy.rules, list(policy.contracts.values())),
         *cedar_fit.find_unheard(policy.rules, roles),
+        *cedar_fit.find_unguarded(policy, list(policy.contracts.values()), [*policy.people] or [OWNER]),
     ]
     warnings = [finding for finding in found if finding.severity == "warning"]
     for finding in found:

@@ -180,3 +180,26 @@ def test_the_schema_says_what_rules_cannot_see(project: Path) -> None:
     assert printed.startswith(
         "// rate: rules cannot see the argument 'score': it is a number with a fraction\n"
     )
+
+
+def test_an_effect_that_nothing_undoes_and_nobody_is_asked_about_is_named(project: Path) -> None:
+    tools = project / "tools.py"
+    text = tools.read_text()
+    assert text.count("    undo=call(") == 2
+    tools.write_text("\n".join(line for line in text.splitlines() if "    undo=call(" not in line))
+    checked = policy(project, "check")
+    assert checked.exit_code == 0, checked.output
+    for tool in ("lend_item", "return_item"):
+        assert f"{tool}: nothing undoes it, and no rule asks before owner does it" in checked.stdout
+    rules = project / "policy" / "rules.cedar"
+    rules.write_text(
+        rules.read_text()
+        + """
+@id("no_way_back")
+@reason("nothing is known to undo it")
+forbid (principal, action in Action::"at_most_admin", resource)
+when { resource.effect == "write" && !resource.undoable }
+unless { context.undoing || context.approvals >= 1 };
+"""
+    )
+    assert "nothing undoes it" not in policy(project, "check").stdout
