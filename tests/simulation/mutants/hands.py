@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from bus import subjects
-from core import run
+from core import instances
 from core.ports import LogError
 from orchestrator import decider
 from tests.simulation.mutants.planting import Patch, planted
@@ -108,7 +108,7 @@ def pending_is_guessed() -> Patch:
     def both() -> Iterator[None]:
         with (
             patch.object(host, "resolve", lambda reference, outputs: 1),
-            patch.object(run, "took_what_counts", lambda state, attempt: True),
+            patch.object(instances, "took_what_counts", lambda state, attempt: True),
         ):
             yield
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from core import action, course, run, undo
+from core import action, course, decisions, run, undo
 from core.plan import is_compensation
 from core.rules import Rules
 from core.state import RunState, evolve
@@ -153,7 +153,7 @@ def each_undo_has_its_keys() -> Patch:
 @planted(within=1000)
 def undos_forget_doubts() -> Patch:
     """What may have been taken back in an earlier undo is taken back again."""
-    return patch.object(run, "happened", lambda instance: "no")
+    return patch.object(decisions, "happened", lambda instance: "no")
 
 
 @planted(within=20)
@@ -204,14 +204,14 @@ def gates_outlive_their_undo() -> Patch:
 @planted(within=1000, policies=True)
 def approvals_outlive_their_undo() -> Patch:
     """What was approved for one who undoes is approved for the next."""
-    made = run._compensation
+    made = decisions._compensation
 
     def approved(state: RunState, name: str, now_ns: int) -> Any:
         known = state.instances.get(name)
         found = made(state, name, now_ns)
         return found if known is None else evolve(found, approved=known.approved)
 
-    return patch.object(run, "_compensation", approved)
+    return patch.object(decisions, "_compensation", approved)
 
 
 @planted(within=150, policies=True)
