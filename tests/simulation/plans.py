@@ -10,7 +10,7 @@ from typing import Any, Literal
 from core import values
 from core.plan_form import plan_from_form
 from handrail.v1 import event_pb2, plan_pb2
-from tests.simulation.tools import EFFECTS
+from tests.simulation.tools import EFFECTS, UNDOABLE
 
 Command = Literal["pause", "resume", "cancel"]
 MAX_STEPS = 7
@@ -51,7 +51,23 @@ def draw(seed: int | str) -> list[Draft]:
     drafts = [_draft(chance, f"goal{number}") for number in range(chance.choice((2, 3, 3, 4, 5)))]
     for draft in drafts:
         draft.undo_on_failure = regret.random() < 0.25
+    if regret.random() < 0.6:
+        drafts.append(_regretted(regret))
     return drafts
+
+
+def _regretted(regret: random.Random) -> Draft:
+    """Draw a goal of which much can be undone: effects that rest on each other, and some that do not."""
+    steps: list[dict[str, Any]] = []
+    for index in range(regret.randint(3, 5)):
+        named = {"who": f"regret.s{index}", "n": regret.choice((1, 2, 3))}
+        before = [step["id"] for step in steps if regret.random() < 0.4]
+        tool = regret.choice(UNDOABLE)
+        steps.append({"id": f"s{index}", "tool": tool, "with": named, "after": before})
+    plan = plan_from_form({"title": "regret", "steps": steps})
+    draft = Draft("regret", plan, submit_s=regret.uniform(0.0, 2.0))
+    draft.undo_on_failure = regret.random() < 0.5
+    return draft
 
 
 def _draft(chance: random.Random, label: str) -> Draft:

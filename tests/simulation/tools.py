@@ -267,6 +267,7 @@ CONTRACTS = {name: to_proto(t.contract) for name, t in TOOLS.items()}
 CATALOGUE = Catalogue(contracts=CONTRACTS, gate_life_ns=600_000_000_000)
 UNDOES = ("unput", "release", "displace", "unbook", "unwire")
 """What takes back, and no plan asks for."""
+UNDOABLE = tuple(name for name, t in TOOLS.items() if t.contract.undo)
 EFFECTS = tuple(name for name, t in TOOLS.items() if t.contract.has_effect and name not in UNDOES)
 
 

@@ -55,6 +55,9 @@ class Undoers:
                 self._ask(key, chance.uniform(0.0, 3.0))
             elif arm == "finished" and chance.random() < 0.55:
                 self._ask(key, chance.choice((0.0, 0.01, chance.uniform(0.0, 5.0))))
+            elif arm == "in_doubt" and chance.random() < 0.3 and not event.in_doubt.step.startswith("undo-"):
+                # Somebody has seen enough.
+                self._steer(key, chance.choice((0.0, chance.uniform(0.0, 1.0))), "cancel")
             elif arm == "undo_planned" and not event.undo_planned.dry_run:
                 self._interfere(key)
             elif arm == "undo_ended" and chance.random() < (

@@ -219,11 +219,16 @@ def what_is_stopped_begins_nothing(look: Look) -> Iterator[str]:
     if known.undo is None or known.undo.planned is None or step not in known.instances:
         return
     others = [name for name in wanted(look.run) if name != step and name in known.instances]
-    wrong = next((name for name in others if known.instances[name].settled in ("failed", "in_doubt")), "")
+    # What somebody wants done again goes on with the word that says so.
+    wrong = next((n for n in others if _is_wrong(known, n) and _is_wrong(look.before, n)), "")
     why = "is cancelled" if known.undo.cancel is not None else "is paused" if known.paused else ""
     why = why or (f"has gone wrong in {wrong}" if wrong else "")
     if why and not any(view.instances[step].attempts for view in look.views if step in view.instances):
         yield f"{step} is begun though the undo {why}"
+
+
+def _is_wrong(state: RunState, name: str) -> bool:
+    return state.instances[name].settled in ("failed", "in_doubt")
 
 
 def nothing_else_goes_on(look: Look) -> Iterator[str]:

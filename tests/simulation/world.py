@@ -25,6 +25,8 @@ from workers.host import Worker
 
 LATE_SHARE = 0.8
 """An effect that is on its way when its worker dies lands within this share of the settling time."""
+UNDO_FAILS = 0.15
+"""How often what takes something back says no, whatever the weather."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class World:
     ) -> None:
         self._loop = loop
         self._random = random.Random(f"{seed}/world")
+        self._regret = random.Random(f"{seed}/world/undo")
         self._weather = weather
         self._told, self._kill, self._stop = told, kill, stop
         self.ledger: list[Effect] = []
@@ -191,12 +194,16 @@ class World:
 
     def _how(self, manner: Manner, identity: object) -> str | None:
         """Choose what goes wrong, if anything."""
+        can_refuse = identity not in self._done or manner.idempotency == "none"
+        if manner.undoes and can_refuse and self._regret.random() < UNDO_FAILS:
+            self._identity = identity
+            return "permanent"
         if not self._weather.chance(self._weather.odds.trouble):
             return None
         ways = ["transient", "doubt before", "doubt after", "odd before", "odd after", "hang before"]
         ways += ["hang after", "stubborn", "kill before", "kill after", "kill after", "stop before"]
         ways += ["stop after", "slow", "bad output"]
-        if identity not in self._done or manner.idempotency == "none":
+        if can_refuse:
             ways += ["permanent"] * (6 if manner.tool.startswith("wire") else 1)
             self._identity = identity
         if manner.judged:
