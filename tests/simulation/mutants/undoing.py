@@ -10,7 +10,7 @@ from unittest.mock import patch
 from core import action, course, decisions, run, undo
 from core.plan import is_compensation
 from core.rules import Rules
-from core.state import RunState, evolve
+from core.state import RunState, Undo, evolve
 from core.undo_course import UndoCourse
 from handrail.v1 import event_pb2
 from tests.simulation.mutants.planting import Patch, handling, planted
@@ -127,7 +127,7 @@ def running_runs_are_undone() -> Patch:
     """A run that goes on is undone."""
 
     def at_once(state: RunState, record: Any, body: event_pb2.Undo) -> Any:
-        return None if state.plan is None else evolve(state, undo=run.Undo(asked=body))
+        return None if state.plan is None else evolve(state, undo=Undo(asked=body))
 
     return handling("undo", at_once)
 
