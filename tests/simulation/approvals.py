@@ -212,6 +212,12 @@ def gates_close_once(look: Look) -> Iterator[str]:
                 yield f"{opened.gate} is for what waits at {name}"
 
 
+def decisions_count_where_something_waits(look: Look) -> Iterator[str]:
+    """What is said at a gate counts for nothing where nothing waits any more."""
+    if look.arm == "decide" and look.counts and look.event.decide.gate not in look.run.waiting:
+        yield f"{look.event.decide.approver} decides at {look.event.decide.gate}, where nothing waits"
+
+
 def gates_close_for_a_reason(look: Look) -> Iterator[str]:
     """A gate ends as its decisions, its time and the policy have it, and says who decided."""
     if look.arm != "gate_closed" or look.basis is None or not look.counts:
@@ -321,6 +327,7 @@ APPROVALS: dict[str, Invariant] = {
         approvals_serve_one,
         refusals_hold,
         gates_close_once,
+        decisions_count_where_something_waits,
         gates_close_for_a_reason,
         gates_are_bound,
         denials_are_final,

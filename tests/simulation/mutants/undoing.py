@@ -86,10 +86,10 @@ def before_is_lost_with_its_claim() -> Patch:
     return patch.object(undo, "_before", _last_before)
 
 
-@planted(within=1000)
+@planted(within=400)
 def late_facts_count() -> Patch:
-    """What comes late of the run itself counts while it is undone."""
-    return _counted(("intent", "result", "verdict"), lambda state: not state.over)
+    """What comes late of the run itself, or is said at its gates, counts while it is undone."""
+    return _counted(("intent", "result", "verdict", "decide"), lambda state: not state.over)
 
 
 @planted(within=50)
@@ -106,7 +106,7 @@ def dry_undos_act() -> Patch:
     return handling("undo_planned", acting)
 
 
-@planted(within=1000)
+@planted(within=400)
 def failures_do_not_stop_undos() -> Patch:
     """The others go on when one has gone wrong."""
 
@@ -189,19 +189,7 @@ def undone_whatever_stays() -> Patch:
     return patch.object(UndoCourse, "_done", hasty)
 
 
-@planted(within=400, policies=True)
-def gates_outlive_their_undo() -> Patch:
-    """What waited in an undo that was stopped waits on in the next."""
-    on_ended = run.HANDLERS["undo_ended"][1]
-
-    def leaving(state: RunState, record: Any, body: event_pb2.UndoEnded) -> Any:
-        changed = on_ended(state, record, body)
-        return None if changed is None else evolve(changed, gates=state.gates)
-
-    return handling("undo_ended", leaving)
-
-
-@planted(within=1000, policies=True)
+@planted(within=150, policies=True)
 def approvals_outlive_their_undo() -> Patch:
     """What was approved for one who undoes is approved for the next."""
     made = decisions._compensation
