@@ -16,6 +16,7 @@ from tests.simulation.weather import Weather
 DAY_NS = 86_400_000_000_000
 MAX_FAULTS = 18
 SILENT_SHARE = 0.35
+RACE_SHARE = 0.5
 _KINDS = ("kill", "kill", "kill", "stop", "stop", "partition", "away", "full", "clock", "tick", "everything")
 
 
@@ -38,6 +39,7 @@ class Faults:
         self._parts, self._weather, self._watch, self._note = parts, weather, watch, note
         self._random = random.Random(f"{seed}/faults")
         self._silence = random.Random(f"{seed}/silence")
+        self._races = random.Random(f"{seed}/races")
         self.counts: Counter[str] = Counter()
         self._over = False
         self._kinds = self._random.sample(_KINDS, self._random.randint(2, len(_KINDS)))
@@ -68,6 +70,15 @@ class Faults:
             self.stop(claimer, self._silence.choice((5.0, 7.0, 9.0, 14.0)))
         else:
             self.kill(claimer)
+
+    def race(self, decider: Process, claimer: Process | None) -> None:
+        """Let a claim speak, now and then, while the decision to do it again is on its way."""
+        if self._over or claimer is None or self._races.random() >= RACE_SHARE:
+            return
+        self.counts["race"] += 1
+        self._note(f"SIGCONT {claimer}, and {decider} is slow")
+        self._parts.links[decider].lag(self._races.choice((0.02, 0.1, 0.4, 1.0)))
+        claimer.go_on()
 
     def kill(self, process: Process) -> None:
         """Kill a process; its successor comes in a while."""

@@ -81,6 +81,10 @@ class Link:
             self._silent = True
             self.refresh()
 
+    def lag(self, for_s: float) -> None:
+        """Let what is sent from now on arrive so much later."""
+        self._up_s = max(self._up_s, self.loop.time() + for_s)
+
     # --- what travels ----------------------------------------------------------------------------
 
     def _upwards_s(self) -> float:

@@ -65,13 +65,14 @@ class Parts:
         regime: Regime | None,
         bases: dict[str, Basis],
         late: Callable[[str], None],
+        decided: Callable[[Process, RunKey, event_pb2.Event], None],
         key: SeedKey,
     ) -> None:
         self._loop, self._broker, self._weather, self._supervisor = loop, broker, weather, supervisor
         self._shards = shards
         self._plans = DrawnPlans(drafts)
         self._random = random.Random(f"{seed}/parts")
-        self._bases, self._late = bases, late
+        self._bases, self._late, self._decided = bases, late, decided
         self.key = key
         self._bases_of: dict[tuple[Process, RunKey], Basis] = {}
         self._looks = 0
@@ -111,6 +112,7 @@ class Parts:
         basis = self._bases_of.get((process, address.key))
         if address.channel == "dec" and basis is not None:
             self._bases[event.id] = basis
+            self._decided(process, address.key, event)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ import structlog
 import core.action
 from bus import subjects
 from bus.store import Stored
-from core.ports import Address, Record
+from core.ports import Address, Record, RunKey
 from core.run import VERSION
 from handrail.v1 import event_pb2
 from tests.simulation import ending, invariants, plans, policies, promises, tools
@@ -81,6 +81,7 @@ class Simulation:
             regime=self.regime,
             bases=self.watch.bases,
             late=functools.partial(self.fail, "permits_expire"),
+            decided=self._decided,
             key=key,
         )
         self.client = Client(self.loop, self.supervisor, self.parts, self.note)
@@ -135,6 +136,16 @@ class Simulation:
         self.faults.strike(self._writer(record))
         if self.regime is not None and record.event is not None and record.event.HasField("intent"):
             self.faults.hush(self._writer(record))
+
+    def _decided(self, decider: Process, key: RunKey, event: event_pb2.Event) -> None:
+        """Hear of a decision that is being sent: what it gives up on may yet answer."""
+        seen = self.watch.runs.get(key.run)
+        for said in (*event.before, event) if seen is not None else ():
+            instance = seen.state.instances.get(said.action.step)
+            attempt = instance.current if instance is not None else None
+            if attempt is not None and attempt.in_flight:
+                lives = self._lives_of(seen.claimers.get(attempt.id, ""))
+                self.faults.race(decider, next((life for life in lives if not life.is_dead()), None))
 
     def _writer(self, record: Record) -> Process | None:
         """Return the process that wrote a record, if it lives."""
