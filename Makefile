@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
+# A test file is never split: its tests may share a stack.
+PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 STAMP := $(VENV)/.synced
 SEEDS ?= 1000
@@ -36,7 +38,7 @@ run: $(STAMP)  ## run the main job on the embedded default
 	@$(VENV)/bin/handrail run "$(GOAL)" --project examples/backoffice --as ines $$([ -t 0 ] || echo --approve)
 
 test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
-	$(PY) -m pytest tests examples -q
+	$(PYTEST) tests examples
 
 check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
 	$(VENV)/bin/ruff format --check .
@@ -44,7 +46,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tes
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) protos/generate.py --check
-	$(PY) -m pytest tests/unit tests/scenarios -q
+	$(PYTEST) tests/unit tests/scenarios
 
 simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, and check every promise
 	$(PY) -m tests.simulation --seeds $(SEEDS) --first $(FIRST)

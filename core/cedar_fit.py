@@ -90,11 +90,20 @@ def find_dead(rules: Iterable[Rule], contracts: Contracts) -> Iterator[Finding]:
             yield Finding("warning", rule.where, f"the rule '{rule.id}' can never apply to any tool")
 
 
-def find_unguarded(policy: Policy, contracts: Contracts, users: Iterable[str]) -> Iterator[Finding]:
-    """Yield the tools with an effect that nothing undoes and that some of the users may cause unasked."""
+def find_unguarded(
+    policy: Policy, rules: Iterable[Rule], contracts: Contracts, users: Iterable[str]
+) -> Iterator[Finding]:
+    """Yield the tools with an effect that nothing undoes and that some of the users may cause unasked.
+
+    A tool that a `forbid` names has been thought of: it may be an exception.
+    """
     asking = list(users)
+    forbids = [rule.node for rule in rules if rule.node.effect == "forbid"]
+    named = {uid.id for node in forbids for uid in pst.entity_uids(node) if str(uid.type) == "Tool"}
     for contract in contracts:
         if contract.effect not in (tool_pb2.EFFECT_WRITE, tool_pb2.EFFECT_IRREVERSIBLE) or contract.undo:
+            continue
+        if contract.name in named:
             continue
         names = frozenset(cedar_schema.arguments_of(contract.input_schema).record.fields)
         for user in asking:

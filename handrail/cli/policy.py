@@ -40,10 +40,11 @@ def check_rules(project: options.Project = None, json: options.Json = False) -> 
     loaded = load(project or Path())
     policy, files = loaded.policy, loaded.policy_files
     roles = {name: person.roles for name, person in policy.people.items()}
+    contracts, people = list(policy.contracts.values()), [*policy.people] or [OWNER]
     found = [
-        *cedar_fit.find_dead(policy.rules, list(policy.contracts.values())),
+        *cedar_fit.find_dead(policy.rules, contracts),
         *cedar_fit.find_unheard(policy.rules, roles),
-        *cedar_fit.find_unguarded(policy, list(policy.contracts.values()), [*policy.people] or [OWNER]),
+        *cedar_fit.find_unguarded(policy, policy.rules, contracts, people),
     ]
     warnings = [finding for finding in found if finding.severity == "warning"]
     for finding in found:

@@ -19,10 +19,10 @@ def project(tmp_path: Path) -> Path:
 def test_the_policy_of_the_sample(project: Path) -> None:
     checked = handrail("policy", "check", "--project", str(project))
     assert checked.returncode == 0, checked.stderr
-    assert "12 rules, 5 people: no contradictions" in checked.stdout
+    assert "13 rules, 5 people: no contradictions" in checked.stdout
     tested = handrail("policy", "test", "--project", str(project))
     assert tested.returncode == 0, tested.stdout
-    assert "34 cases, 0 failed" in tested.stdout
+    assert "36 cases, 0 failed" in tested.stdout
     assert "no case meets" not in tested.stdout
     schema = handrail("policy", "schema", "--project", str(project))
     assert 'action "refund_order" in [Action::"execute"' in schema.stdout

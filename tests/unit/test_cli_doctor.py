@@ -117,7 +117,7 @@ def test_the_clock(tmp_path: Path) -> None:
 def test_the_project(tmp_path: Path) -> None:
     assert doctor.check_project(tmp_path).status == "warn"
     create(tmp_path)
-    assert doctor.check_project(tmp_path) == Finding("project", "ok", "shed: 4 tools, 2 playbooks, 7 rules")
+    assert doctor.check_project(tmp_path) == Finding("project", "ok", "shed: 4 tools, 2 playbooks, 8 rules")
     (tmp_path / "handrail.toml").write_text("[toolboxs]")
     broken = doctor.check_project(tmp_path)
     assert broken.status == "fail"

@@ -188,7 +188,7 @@ def test_tools_of_a_project(tmp_path: Path) -> None:
     assert missing.exit_code == ExitCode.USAGE
     assert "did you mean 'lend_item'?" in missing.stderr
     checked = runner.invoke(app, ["tools", "check", "--json"])
-    assert json.loads(checked.stdout) == {"ok": True, "tools": 4, "playbooks": 2, "rules": 7}
+    assert json.loads(checked.stdout) == {"ok": True, "tools": 4, "playbooks": 2, "rules": 8}
 
 
 def test_tools_check_names_every_contradiction(tmp_path: Path) -> None:

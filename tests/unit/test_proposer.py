@@ -65,7 +65,7 @@ async def test_a_grant_that_there_is_not_is_for_the_decider_to_refuse() -> None:
         {"grant": "first"},
         {"grant": 0, "tool": "wipe"},
         {"grant": 0, "arguments": [1]},
-        {"grant": 0, "arguments": {"amount": object()}},
+        {"grant": 0, "arguments": {"amount": len}},
         {"grant": 0, "reason": "x" * 501},
     ],
     ids=repr,

@@ -212,8 +212,9 @@ def test_ten_thousand_events_fold_in_under_a_second() -> None:
     while len(records) < 10_000:
         again = records[len(records) % len(play.records)]
         records.append(replace(again, sequence=len(records) + 1))
-    begun = time.perf_counter()
+    # Of this process alone: how busy the machine is does not matter.
+    begun = time.process_time()
     state = fold(KEY, records)
-    elapsed = time.perf_counter() - begun
+    elapsed = time.process_time() - begun
     assert state.status == event_pb2.RUN_STATUS_DONE
     assert elapsed < 1.0, f"{elapsed:.2f} s"
