@@ -18,7 +18,7 @@ from core.moves import Move
 from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
 from core.shape import tools_of
-from core.spending import amounts_in, excess, spent
+from core.spending import amounts_in, excess, spent, uncountable
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -171,9 +171,10 @@ class Rules:
         """Say in which way an action would spend more than the run may; "" where it would not."""
         plan = self.state.plan.budget if self.state.plan is not None else plan_pb2.Budget()
         budgets = [one for one in (self.state.goal.budget, plan) if one.max_spend]
+        hidden = uncountable(contract, arguments)
         amounts = amounts_in(contract, arguments) if budgets else Counter[str]()
-        if not amounts:
-            return ""
+        if hidden or not amounts:
+            return hidden
         return excess(self._spent_by_others(instance.id) + amounts, budgets)
 
     def _spent_by_others(self, instance_id: str) -> Counter[str]:
