@@ -274,8 +274,11 @@ class Rules:
             raise gates.CannotAmend("a gate for several actions cannot be amended; deny it")
         item = gate.opened.items[0]
         contract = self.state.contracts[item.tool]
-        changed = {name: values.load(value, contents) for name, value in said.arguments.items()}
-        arguments = gates.arguments_of(item, contents) | changed
+        shown = gates.arguments_of(item, contents)
+        wanted = {name: values.load(value, contents) for name, value in said.arguments.items()}
+        # Who repeats what is there has not written it: one would take the place of those who must approve it.
+        changed = {name: value for name, value in wanted.items() if not _is_same(shown, name, value)}
+        arguments = shown | changed
         found = conformance.check_arguments(contract, arguments)
         if found or not changed:
             text = "; ".join(f"{v.field}: {v.message}" for v in found) or "nothing is changed"
@@ -329,6 +332,11 @@ class Rules:
         if planned is not None and is_compensation(instance_id):
             return planned.submitter
         return self.state.goal.submitter
+
+
+def _is_same(arguments: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Whether an argument has this value already, to the letter: 1 is neither 1.0 nor true."""
+    return name in arguments and values.encode(arguments[name]) == values.encode(value)
 
 
 def _untrusted(labels: Mapping[str, Label]) -> frozenset[str]:
