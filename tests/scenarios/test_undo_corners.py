@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from core import failures, run, values
+from core.ahead import can_be_overtaken
 from core.decide import Catalogue, decide
+from core.moves import note
 from core.policy import ALLOWED
 from core.undo import plan_undo
 from handrail.v1 import event_pb2, tool_pb2
@@ -171,3 +175,12 @@ def test_nothing_is_taken_back_in_the_moment_in_which_another_goes_wrong() -> No
     assert asked(play) == []
     play.decide("bo", gate="g2", choice=HAPPENED)
     assert len(asked(play)) == 1
+
+
+def test_what_is_taken_back_is_decided_on_all_that_has_been_said() -> None:
+    """An answer that is on its way may say that something has happened after all."""
+    state = paid().state
+    planned, ended = note("undo_planned", event_pb2.UndoPlanned()), note("undo_ended", event_pb2.UndoEnded())
+    assert can_be_overtaken(state, planned)
+    assert can_be_overtaken(state, replace(ended, before=(planned,)))
+    assert not can_be_overtaken(state, ended)
