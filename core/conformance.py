@@ -129,7 +129,7 @@ def _check_spending(proposed: plan_pb2.Plan, around: Surroundings, goal: event_p
         for name, held in step.arguments.items():
             with suppress(values.BadValue, values.NotLoaded):
                 known |= {name: values.load(held.constant, {})} if held.HasField("constant") else {}
-        amounts = amounts_in(contract, known)
+        amounts = amounts_in(contract, known, step.arguments.keys() - known.keys())
         certain = not step.when and not step.each
         over = excess(total + amounts if certain else amounts, budgets) if amounts else ""
         if over:

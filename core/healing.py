@@ -208,6 +208,11 @@ class Healer:
             settle_ns = int(self.contract(attempt).settle_s * 1e9)
             return self.heal(attempt, REREAD, cause, max(settle_ns, REREAD_DELAY_NS))
         may_repeat = not has_effect or verdict.happened == event_pb2.HAPPENED_NO
+        if has_effect and may_repeat and self.contract(attempt).idempotency not in _REPEATABLE:
+            # The worker says that it is done: on a verdict alone it would be done twice.
+            return self.surface(
+                attempt, f"the verifier did not find what the worker has done: {cause.message}"
+            )
         if not may_repeat or self.tries >= self.max_attempts:
             return self.fail(cause)
         if self.repeats(attempt):

@@ -43,9 +43,10 @@ async def observe(
 
 def needed_to_undo(contract: tool_pb2.ToolContract) -> frozenset[str]:
     """Return the names of the reads that the contract's undo needs as they were before the action."""
-    return frozenset(
-        name for text in contract.undo_arguments.values() for name in conditions.fields(text, "reads")
-    )
+    texts = contract.undo_arguments.values()
+    used = {field for text in texts for name, field in conditions.selections(text) if name == "reads"}
+    # What is looked at otherwise than by its name, as in reads["stock"], may be any of them.
+    return frozenset(read.name for read in contract.reads if not used.isdisjoint((read.name, "")))
 
 
 def judge(expressions: list[str], scope: Mapping[str, Any]) -> list[event_pb2.Evidence]:

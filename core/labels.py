@@ -123,8 +123,12 @@ class Labels:
                 **dict.fromkeys((n for g in step.grants for n in g.open), whoever),
                 CHOICE: whoever,
             }
-        seen = {name for rule in step.rules if rule.when for name in conditions.fields(rule.when, "input")}
-        found[CHOICE] = _join(inputs.get(name, TRUSTED) for name in seen)
+        seen = {looked for rule in step.rules if rule.when for looked in conditions.selections(rule.when)}
+        # What is looked at otherwise than by its name, as in input["mood"], may be any of it.
+        names = {
+            name for variable, field in seen if variable == "input" for name in ([field] if field else inputs)
+        }
+        found[CHOICE] = _join(inputs.get(name, TRUSTED) for name in names)
         return found
 
     def _argument(

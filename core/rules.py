@@ -18,7 +18,7 @@ from core.moves import Move
 from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
 from core.shape import tools_of
-from core.spending import amounts_in, excess, spent
+from core.spending import amounts_in, excess, spent, uncountable
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -171,9 +171,10 @@ class Rules:
         """Say in which way an action would spend more than the run may; "" where it would not."""
         plan = self.state.plan.budget if self.state.plan is not None else plan_pb2.Budget()
         budgets = [one for one in (self.state.goal.budget, plan) if one.max_spend]
+        hidden = uncountable(contract, arguments)
         amounts = amounts_in(contract, arguments) if budgets else Counter[str]()
-        if not amounts:
-            return ""
+        if hidden or not amounts:
+            return hidden
         return excess(self._spent_by_others(instance.id) + amounts, budgets)
 
     def _spent_by_others(self, instance_id: str) -> Counter[str]:
@@ -273,8 +274,11 @@ class Rules:
             raise gates.CannotAmend("a gate for several actions cannot be amended; deny it")
         item = gate.opened.items[0]
         contract = self.state.contracts[item.tool]
-        changed = {name: values.load(value, contents) for name, value in said.arguments.items()}
-        arguments = gates.arguments_of(item, contents) | changed
+        shown = gates.arguments_of(item, contents)
+        wanted = {name: values.load(value, contents) for name, value in said.arguments.items()}
+        # Who repeats what is there has not written it: one would take the place of those who must approve it.
+        changed = {name: value for name, value in wanted.items() if not _is_same(shown, name, value)}
+        arguments = shown | changed
         found = conformance.check_arguments(contract, arguments)
         if found or not changed:
             text = "; ".join(f"{v.field}: {v.message}" for v in found) or "nothing is changed"
@@ -328,6 +332,11 @@ class Rules:
         if planned is not None and is_compensation(instance_id):
             return planned.submitter
         return self.state.goal.submitter
+
+
+def _is_same(arguments: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Whether an argument has this value already, to the letter: 1 is neither 1.0 nor true."""
+    return name in arguments and values.encode(arguments[name]) == values.encode(value)
 
 
 def _untrusted(labels: Mapping[str, Label]) -> frozenset[str]:

@@ -1,20 +1,24 @@
 """What a run's effects have come to, by currency: what rules call `spent`, and what a budget bounds.
 
 Every amount of money among the arguments of an action that was authorised counts from then on, once for all
-attempts at its instance, unless it is known that it did not happen. So nothing in flight is forgotten. An
+attempts at its instance, unless it is known that it did not happen. So nothing in flight is forgotten. A
+default that the contract states counts where the argument is left out, since the tool will act with it. An
 amount below nothing hides none above it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from core import values
-from core.cedar_schema import arguments_of
+from core.cedar_schema import Record, arguments_of
 from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+
+MAX_AMOUNT_BYTES = 1_024
+"""Of one amount; far below what is moved out of the log, where it would not be counted."""
 
 
 def spent(state: RunState) -> dict[str, Counter[str]]:
@@ -26,25 +30,46 @@ def spent(state: RunState) -> dict[str, Counter[str]]:
     for instance in state.instances.values():
         attempt = _that_counts(instance)
         if attempt is not None and attempt.action is not None and attempt.action.tool in effects:
-            inline = {n: v for n, v in attempt.action.arguments.items() if v.WhichOneof("kind") == "json"}
+            held = attempt.action.arguments
             money = arguments_of(effects[attempt.action.tool].input_schema).money
-            arguments = {name: values.load(inline[name], {}) for name in money & inline.keys()}
-            amounts = amounts_in(effects[attempt.action.tool], arguments)
+            # What has been moved out of the log is no amount: see `uncountable`.
+            inline = {name for name in money & held.keys() if held[name].WhichOneof("kind") == "json"}
+            arguments = {name: values.load(held[name], {}) for name in inline}
+            amounts = amounts_in(effects[attempt.action.tool], arguments, held.keys() - inline)
             if amounts:
                 found[instance.id] = amounts
     return found
 
 
-def amounts_in(contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]) -> Counter[str]:
-    """Return what an action with an effect comes to, by currency."""
+def amounts_in(
+    contract: tool_pb2.ToolContract, arguments: Mapping[str, Any], unknown: Collection[str] = ()
+) -> Counter[str]:
+    """Return what an action with an effect comes to, by currency, as far as its arguments are known."""
     found: Counter[str] = Counter()
     if contract.effect == tool_pb2.EFFECT_READ:
         return found
-    for name in arguments_of(contract.input_schema).money & arguments.keys():
-        amount = arguments[name]
-        if isinstance(amount, Mapping) and isinstance(minor := amount.get("minor"), int) and minor > 0:
-            found[str(amount.get("currency"))] += minor
+    seen = arguments_of(contract.input_schema)
+    for name in seen.money.difference(unknown):
+        field = seen.record.fields[name]
+        amount = arguments.get(name, field.default)
+        if isinstance(amount, Mapping) and isinstance(field.shape, Record):
+            members = field.shape.fields
+            minor, currency = (amount.get(n, members[n].default) for n in ("minor", "currency"))
+            if isinstance(minor, int) and minor > 0:
+                found[str(currency)] += minor
     return found
+
+
+def uncountable(contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]) -> str:
+    """Say which amount is too large a value to be counted when only the log is left; "" where none is."""
+    if contract.effect == tool_pb2.EFFECT_READ:
+        return ""
+    for name in sorted(arguments_of(contract.input_schema).money & arguments.keys()):
+        size = len(values.encode(arguments[name]).encode())
+        if size > MAX_AMOUNT_BYTES:
+            most = f"at most {MAX_AMOUNT_BYTES:,} bytes are counted"
+            return f"an amount of {size:,} bytes ('{name}') would go uncounted; {most}"
+    return ""
 
 
 def excess(total: Mapping[str, int], budgets: Iterable[plan_pb2.Budget]) -> str:

@@ -39,6 +39,8 @@ class UndoCourse(Course):
         # To stop half-way because the run was expensive would help nobody; each step's attempts are bounded.
         self.max_actions = sys.maxsize
         self.heals = sum(len(state.instances[name].heals) for name in self.steps)
+        # Whether one has gone wrong in this look.
+        self._goes_wrong = False
 
     def _deadline(self) -> list[Move]:
         return []
@@ -63,8 +65,15 @@ class UndoCourse(Course):
         instances = self.state.instances
         return [instances[name] for name in (filter(is_compensation, instances) if every else self.steps)]
 
+    def _look(self, instance: Instance) -> list[Move]:
+        moves = super()._look(instance)
+        self._goes_wrong |= any(isinstance(m, Decide) and m.arm in ("in_doubt", "step_failed") for m in moves)
+        return moves
+
     def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
-        if self._waits(instance) or any(one.settled == "in_doubt" for one in self._compensations()):
+        if self._goes_wrong or any(one.settled == "in_doubt" for one in self._compensations()):
+            return []
+        if self._waits(instance):
             return []
         return self._start(instance, previous)
 

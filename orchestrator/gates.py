@@ -25,7 +25,7 @@ from orchestrator import pages
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
 from orchestrator.runs import Runs
-from orchestrator.submission import MAX_SUBMITTER_BYTES, check_text
+from orchestrator.submission import check_name, check_text
 
 MAX_WATCHERS = 100
 MAX_REASON_BYTES = 1_024
@@ -189,7 +189,7 @@ def _check(request: gate_service_pb2.DecideGateRequest) -> None:
         message = "give the binding of the gate as it was shown, so that nothing else is decided"
         raise invalid_field("NO_BINDING", "binding", "empty", message)
     found = [
-        *check_text("approver", request.approver, MAX_SUBMITTER_BYTES),
+        *check_name("approver", request.approver),
         *check_text("reason", request.reason, MAX_REASON_BYTES),
     ]
     if found:
@@ -254,6 +254,6 @@ def _check_delegate(request: gate_service_pb2.DecideGateRequest, asking: str) ->
         message = f"{asking} asks for it, and nobody decides about what they ask for"
     if message:
         raise invalid_field("BAD_DELEGATE", "delegate", "bad_delegate", message)
-    found = list(check_text("delegate", request.delegate, MAX_SUBMITTER_BYTES))
+    found = list(check_name("delegate", request.delegate))
     if found:
         raise invalid("BAD_DELEGATE", found)

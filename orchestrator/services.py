@@ -33,7 +33,7 @@ from orchestrator import pages
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
 from orchestrator.runs import Runs, no_run
-from orchestrator.submission import MAX_SUBMITTER_BYTES, Submissions, check_text
+from orchestrator.submission import Submissions, check_name, check_text
 from orchestrator.waits import Waits, settled
 
 MAX_WATCHERS = 500
@@ -300,7 +300,7 @@ def _check_reason(reason: str) -> None:
 
 
 def _check_submitter(submitter: str) -> None:
-    found = list(check_text("submitter", submitter, MAX_SUBMITTER_BYTES))
+    found = list(check_name("submitter", submitter))
     if found:
         raise invalid("BAD_SUBMITTER", found)
 

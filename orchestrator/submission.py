@@ -231,7 +231,7 @@ def check(
     found = [
         *_check_request_id(request.request_id),
         *check_text("goal.text", goal.text, MAX_TEXT_BYTES, required=True),
-        *check_text("goal.submitter", goal.submitter, MAX_SUBMITTER_BYTES),
+        *check_name("goal.submitter", goal.submitter),
         *_unknown_enums(goal, "goal", MAX_ENUM_DEPTH),
         *_check_budget(goal.budget, limits),
         *_check_deadline(goal, now_ns),
@@ -262,6 +262,16 @@ def check_text(field: str, text: str, limit_bytes: int, *, required: bool = Fals
             message = f"{name} at character {position + 1} cannot be seen or misleads the eye; remove it"
             yield Violation(field=field, code="unseen_character", message=message)
             return
+
+
+def check_name(field: str, name: str) -> Iterator[Violation]:
+    """Yield what is wrong with a name: where people are counted, two that look the same must be one."""
+    found = list(check_text(field, name, MAX_SUBMITTER_BYTES))
+    yield from found
+    plain = unicodedata.normalize("NFKC", " ".join(name.split()))
+    if not found and name != plain:
+        message = f"{name[:80]!a} can be taken for {plain[:80]!a}, which is another name; write it plainly"
+        yield Violation(field=field, code="ambiguous_name", message=message)
 
 
 def _check_request_id(request_id: str) -> Iterator[Violation]:

@@ -140,6 +140,7 @@ async def test_two_at_once_have_one_outcome(desk: Desk) -> None:
         ({"approver": "eve"}, errors.PermissionDenied, "FORBIDDEN"),
         ({"approver": ""}, errors.InvalidArgument, "NO_APPROVER"),
         ({"approver": "b\x1bob"}, errors.InvalidArgument, "BAD_DECISION"),
+        ({"approver": "bob "}, errors.InvalidArgument, "BAD_DECISION"),
         ({"binding": "f" * 64}, errors.FailedPrecondition, "GATE_CHANGED"),
         ({"reason": "x" * 2000}, errors.InvalidArgument, "BAD_DECISION"),
     ],

@@ -219,3 +219,24 @@ def test_a_deputy_amends_within_what_the_other_may() -> None:
     assert paid(amend(play, "eve", amount=70)) == []
     play = delegate(paying(limited()), "ines", "eve")
     assert [one["amount"] for one in paid(amend(play, "eve", amount=70))] == ["70"]
+
+
+def test_who_repeats_an_untrusted_value_has_not_written_it() -> None:
+    two = Ruling("gate", (LOST,), 2)
+    paid = FunctionPolicy(lambda request: two if "amount" in request.untrusted else ALLOWED)
+    play = Play(contract("look"), write("pay", **KEYED), policy=paid)
+    look = {"id": "look", "tool": "look"}
+    play.submit(look, {"id": "pay", "tool": "pay", "with": {"amount": "$look.amount", "note": "a"}})
+    play.done("look-a1", {"amount": 5})
+    play.decide("bob", choice=AMEND, arguments={"amount": values.inline(5)})
+    play.decide("ann", choice=AMEND, arguments={"amount": values.inline(5), "note": values.inline("b")})
+    # Ann has changed the note, and two have to approve the amount all the same.
+    assert [(gate.closed is not None, gate.opened.quorum) for gate in play.state.gates.values()] == [
+        (True, 2),
+        (False, 2),
+    ]
+    assert list(play.state.attempts) == ["look-a1"]
+    play.decide("bob", gate="g2").decide("ann", gate="g2")
+    action = play.state.instances["pay"].current.action  # type: ignore[union-attr]
+    assert action is not None
+    assert {name: value.json for name, value in action.arguments.items()} == {"amount": "5", "note": '"b"'}

@@ -140,3 +140,16 @@ def test_each_item_of_a_fan_out_is_a_doubt_of_its_own() -> None:
 def test_everything_is_in_the_log() -> None:
     play = doubtful(THEN).decide("ann", choice=HAPPENED, output=values.inline({"id": 7})).done("then-a1")
     assert fold(KEY, play.records) == play.state
+
+
+@pytest.mark.parametrize("tries", [{}, {"max_attempts": 1}], ids=str)
+def test_a_verdict_alone_has_nothing_done_twice(tries: dict[str, int]) -> None:
+    play = Play(write("pay", doubt=True)).submit({"id": "pay", "tool": "pay", **tries})
+    play.intent("pay-a1").output("pay-a1", 1)
+    no = event_pb2.HAPPENED_NO
+    play.verdict("pay-a1", event_pb2.OUTCOME_REFUTED, happened=no).tick()
+    play.verdict("pay-a1", event_pb2.OUTCOME_REFUTED, round=2, happened=no)
+    assert list(play.state.attempts) == ["pay-a1"]
+    assert play.state.gates["g1"].opened.kind == event_pb2.GATE_KIND_DOUBT
+    play.decide("ann", choice=REPEAT)
+    assert list(play.state.attempts) == ["pay-a1", "pay-a2"]

@@ -555,3 +555,43 @@ def test_a_chain_counts_as_many_actions_as_it_has() -> None:
     assert list(play.state.attempts) == ["a-a1", "b-a1"]
     play.done("a-a1", 1).done("b-a1", 2)
     assert play.status == "failed"
+
+
+MONEY_BY_DEFAULT = MONEY.replace(
+    '"required":["minor","currency"]}',
+    '"required":["minor","currency"],"default":{"minor":7,"currency":"EUR"}}',
+)
+
+
+def test_what_is_left_out_is_spent_as_the_tool_will_act_with_it() -> None:
+    pays = [{"id": name, "tool": "pay", "with": {"to": name}} for name in ("p0", "p1")]
+    play = Play(write("pay", input_schema=MONEY_BY_DEFAULT, **KEYED))
+    play.submit(*pays, budget={"max_spend": {"EUR": 10}})
+    assert play.status == "refused"
+    assert [v.code for v in play.state.violations] == ["over_budget"]
+
+
+def test_an_amount_that_comes_from_a_step_is_not_taken_for_its_default() -> None:
+    play = Play(contract("look"), write("pay", input_schema=MONEY_BY_DEFAULT, **KEYED))
+    pays = [
+        {"id": name, "tool": "pay", "with": {"amount": "$look", "to": "a"}} for name in ("p0", "p1", "p2")
+    ]
+    play.submit({"id": "look", "tool": "look"}, *pays, budget={"max_spend": {"EUR": 10}})
+    play.done("look-a1", {"minor": 5, "currency": "EUR"})
+    assert list(play.state.attempts) == ["look-a1", "p0-a1", "p1-a1"]
+
+
+@pytest.mark.parametrize("budget", [{}, {"max_spend": {"EUR": 10}}], ids=str)
+def test_an_amount_with_too_much_in_it_to_be_counted_is_not_spent(budget: dict[str, object]) -> None:
+    play = Play(contract("look"), write("pay", input_schema=MONEY_BY_DEFAULT, **KEYED))
+    play.submit(
+        {"id": "look", "tool": "look"},
+        {"id": "p", "tool": "pay", "with": {"amount": "$look", "to": "a"}},
+        budget=budget,
+    )
+    play.done("look-a1", {"minor": 5, "currency": "EUR", "pad": "x" * 70_000})
+    assert play.status == "failed"
+    failure = play.state.instances["p"].failure
+    assert failure is not None
+    assert failure.code == failures.BUDGET
+    assert "an amount of 70,037 bytes ('amount') would go uncounted" in failure.message

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from core import failures, run, values
+from core.ahead import can_be_overtaken
 from core.decide import Catalogue, decide
+from core.moves import note
+from core.policy import ALLOWED
 from core.undo import plan_undo
 from handrail.v1 import event_pb2, tool_pb2
-from tests.policies import asking
+from tests.policies import NEVER, FunctionPolicy, asking
 from tests.scenarios.play import KEY, Play, write
 from tests.scenarios.test_undo import BOOK, KEYED, PAY, TOOLS, acted, asked, booked, paid, stays, undo
 
@@ -153,3 +158,29 @@ def test_nobody_is_asked_for_ever_about_what_cannot_be_shown(of_undo: bool) -> N
     held.blob.sha256 = values.digest("lost")
     moves = decide(state, play.now_ns, play.catalogue, {held.blob.sha256: ""})
     assert [move.arm for move in moves] == ["step_failed"]
+
+
+def test_nothing_is_taken_back_in_the_moment_in_which_another_goes_wrong() -> None:
+    refused = FunctionPolicy(
+        lambda request: NEVER if request.arguments.get("id") == 8 and request.undoing else ALLOWED
+    )
+    tip = {"id": "tip", "tool": "pay", "with": {"to": "bo"}}
+    play = Play(*TOOLS, policy=refused).submit(PAY, tip)
+    for name, made in (("pay", 7), ("tip", 8)):
+        acted(play, f"{name}-a1", {"id": made})
+    undo(play)
+    assert play.status == "waiting"
+    assert asked(play) == []
+    play.decide("bo", choice=REPEAT)
+    assert asked(play) == []
+    play.decide("bo", gate="g2", choice=HAPPENED)
+    assert len(asked(play)) == 1
+
+
+def test_what_is_taken_back_is_decided_on_all_that_has_been_said() -> None:
+    """An answer that is on its way may say that something has happened after all."""
+    state = paid().state
+    planned, ended = note("undo_planned", event_pb2.UndoPlanned()), note("undo_ended", event_pb2.UndoEnded())
+    assert can_be_overtaken(state, planned)
+    assert can_be_overtaken(state, replace(ended, before=(planned,)))
+    assert not can_be_overtaken(state, ended)

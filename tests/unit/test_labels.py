@@ -112,6 +112,27 @@ def test_the_worst_rule_counts_and_so_does_what_chose_it() -> None:
     assert untrusted(labels(step("a"), choose), "b") == {"x", CHOICE}
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        "input['mood'] == 'bad'",
+        "input[ 'mo' + 'od' ] == 'bad'",
+        "input.exists(key, key == 'mood')",
+        "input == {'age': 3, 'mood': 'bad'}",
+        "input.age > 3 && size(input['mood']) > 2",
+    ],
+)
+def test_a_rule_that_looks_at_its_input_as_a_whole_may_look_at_any_of_it(when: str) -> None:
+    choose = {
+        "id": "b",
+        "with": {"age": "$a.id", "mood": "$a.text"},
+        "choose": [{"when": when, "tool": "look", "with": {"x": 1}}, {"tool": "look", "with": {"x": 2}}],
+    }
+    found = labels(step("a"), choose, step("c", y="$b.id"))
+    assert untrusted(found, "b") == {CHOICE}
+    assert untrusted(found, "c") == {"y"}
+
+
 def test_whatever_may_stand_in_counts() -> None:
     first = tool_pb2.ToolContract(name="first", capability="look", endorses=["id"])
     second = tool_pb2.ToolContract(name="second", capability="look")

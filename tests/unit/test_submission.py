@@ -15,6 +15,7 @@ from orchestrator.submission import (
     MAX_TEXT_BYTES,
     Checked,
     check,
+    check_name,
     check_text,
 )
 
@@ -43,6 +44,37 @@ def test_ordinary_text_passes(text: str) -> None:
 def test_no_text_breaks_the_check(text: str) -> None:
     codes = {violation.code for violation in check_text("f", text, 60, required=True)}
     assert codes <= {"empty", "too_long", "unseen_character"}
+
+
+@pytest.mark.parametrize("name", ["", "bob", "Ada Lovelace", "yuki@example.com", "Jos\u00e9", "李雷"])
+def test_names_that_can_be_told_apart_pass(name: str) -> None:
+    assert not list(check_name("approver", name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        " bob",
+        "bob ",
+        "bob\n",
+        "b\nob",
+        "a  b",
+        " ",
+        "bob\u00a0",
+        "\uff42ob",
+        "Jose\u0301",
+        "bob\u3164",
+        "\ufb01",
+    ],
+    ids=ascii,
+)
+def test_names_that_can_be_taken_for_another_do_not(name: str) -> None:
+    (found,) = check_name("approver", name)
+    assert (found.field, found.code) == ("approver", "ambiguous_name")
+
+
+def test_a_goal_is_in_no_ambiguous_name() -> None:
+    assert [v.field for v in checked(goal(submitter="ines ")).violations] == ["goal.submitter"]
 
 
 @given(st.text(max_size=200))

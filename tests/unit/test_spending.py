@@ -1,0 +1,67 @@
+"""Spending: what an action comes to is what the tool acts with, and nothing of it is missed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from core import conformance
+from core.spending import MAX_AMOUNT_BYTES, amounts_in, uncountable
+from handrail.tool import Money, tool
+from handrail.v1 import tool_pb2
+from tests.unit.policies import contract_of
+
+FIVE = {"minor": 500, "currency": "EUR"}
+
+
+@tool(effect="write", idempotency="natural")
+def tip(to: str, amount: Money = Money(minor=500, currency="EUR"), fee: Money | None = None) -> int:
+    return 1
+
+
+TIP = contract_of(tip)
+
+
+def contract(**properties: Any) -> tool_pb2.ToolContract:
+    schema = {"type": "object", "properties": properties}
+    return tool_pb2.ToolContract(name="pay", effect=tool_pb2.EFFECT_WRITE, input_schema=json.dumps(schema))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "minor"),
+    [
+        ({"to": "ada"}, 500),
+        ({"to": "ada", "amount": {"minor": 700, "currency": "EUR"}}, 700),
+        ({"to": "ada", "fee": FIVE}, 1_000),
+        ({"to": "ada", "fee": None}, 500),
+    ],
+)
+def test_a_default_is_spent_like_any_other_amount(arguments: dict[str, Any], minor: int) -> None:
+    assert not conformance.check_arguments(TIP, arguments)
+    assert amounts_in(TIP, arguments) == Counter(EUR=minor)
+
+
+def test_a_default_within_an_amount_is_spent_too() -> None:
+    money = {
+        "type": "object",
+        "properties": {
+            "minor": {"type": "integer", "default": 900},
+            "currency": {"type": "string", "default": "EUR"},
+        },
+    }
+    pay = contract(amount=money)
+    assert amounts_in(pay, {"amount": {}}) == Counter(EUR=900)
+    assert amounts_in(pay, {"amount": {"minor": 7}}) == Counter(EUR=7)
+    assert amounts_in(pay, {"amount": {"minor": 2**70, "currency": "EUR"}}) == Counter(EUR=2**70)
+
+
+def test_an_amount_that_the_log_would_not_hold_is_not_counted() -> None:
+    amount = {"type": "object", "properties": {"minor": {"type": "integer"}, "currency": {"type": "string"}}}
+    amount["required"] = ["minor", "currency"]
+    pay, padded = contract(amount=amount), {**FIVE, "pad": "x" * MAX_AMOUNT_BYTES}
+    assert not conformance.check_arguments(pay, {"amount": padded})
+    assert uncountable(pay, {"amount": padded}).startswith("an amount of ")
+    assert uncountable(pay, {"amount": FIVE, "note": "x" * MAX_AMOUNT_BYTES}) == ""
