@@ -99,13 +99,16 @@ def unknown_in(request: Request, tool: Arguments) -> frozenset[str]:
     if not request.unknown:
         return request.unknown
     found = {ARGUMENTS, *(argument(name) for name in request.unknown)}
-    return frozenset(found if request.unknown.isdisjoint(tool.money) else {*found, SPENT})
+    known = request.unknown.isdisjoint(tool.money) and request.unknown.isdisjoint(tool.within)
+    return frozenset(found if known else {*found, SPENT})
 
 
 def _spent(request: Request, tool: Arguments, held: Mapping[str, Any]) -> int:
     """Return what the run has spent in the currency of the action's money; of several, the most."""
-    amounts = (held[name] for name in tool.money if name in held)
-    return max((request.spent.get(amount["currency"], 0) for amount in amounts), default=0)
+    amounts = [held[name] for name in tool.money if name in held]
+    for name, default in tool.within.items():
+        amounts += cedar_schema.amounts_within(request.arguments.get(name, default))
+    return max((request.spent.get(str(amount.get("currency")), 0) for amount in amounts), default=0)
 
 
 def _moment(now_ns: int) -> str:

@@ -7,7 +7,7 @@ states is filled in, because the tool will act with it: what a rule does not see
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -135,6 +135,8 @@ class Arguments:
     left_out: Mapping[str, str]
     # Those that are an amount of money.
     money: frozenset[str]
+    # Those that hold amounts somewhere within, with their defaults: no rule sees these, but they are spent.
+    within: Mapping[str, Any]
 
 
 def hold(field: Field, values: Mapping[str, Any], name: str) -> Any:
@@ -159,7 +161,14 @@ def arguments_of(input_schema: str) -> Arguments:
         except Unholdable as error:
             left_out[name] = str(error)
     money = frozenset(name for name, field in fields.items() if _is_money(field.shape))
-    return Arguments(Record(MappingProxyType(fields)), MappingProxyType(left_out), money)
+    within = {
+        name: part.get("default")
+        for name, part in schema.properties.items()
+        if name not in money and _holds_money(part, schema.document, 0)
+    }
+    return Arguments(
+        Record(MappingProxyType(fields)), MappingProxyType(left_out), money, MappingProxyType(within)
+    )
 
 
 def arguments_of_all(contracts: Iterable[tool_pb2.ToolContract]) -> Arguments:
@@ -167,17 +176,29 @@ def arguments_of_all(contracts: Iterable[tool_pb2.ToolContract]) -> Arguments:
     fields: dict[str, Field] = {}
     left_out: dict[str, str] = {}
     money: set[str] = set()
+    within: dict[str, Any] = {}
     for contract in contracts:
         found = arguments_of(contract.input_schema)
         left_out |= found.left_out
         money |= found.money
+        within |= found.within
         for name, field in found.record.fields.items():
             known = fields.setdefault(name, Field(field.shape, optional=True))
             if known.shape != field.shape:
                 left_out[name] = "is of another type in another tool"
     for name in left_out:
         fields.pop(name, None)
-    return Arguments(Record(fields), left_out, frozenset(money))
+    return Arguments(Record(fields), left_out, frozenset(money), within)
+
+
+def amounts_within(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the amounts of money that a value holds, however deep."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("minor"), int):
+            yield value
+        value = list(value.values())
+    for inner in value if isinstance(value, list) else ():
+        yield from amounts_within(inner)
 
 
 def schema_of(contracts: Iterable[tool_pb2.ToolContract], *, complete: bool = False) -> dict[str, Any]:
@@ -306,6 +327,24 @@ def _is_money(shape: Shape) -> bool:
         return False
     kinds = {name: field.shape for name, field in shape.fields.items() if not field.optional}
     return kinds.get("minor") == Scalar("Long") and kinds.get("currency") == Scalar("String")
+
+
+def _holds_money(part: Any, whole: Mapping[str, Any], depth: int) -> bool:
+    """Whether an amount of money is, or may be, within what a part of a schema describes."""
+    if depth > MAX_SHAPE_DEPTH:
+        return True
+    for node in schemas.alternatives((schemas.Node(part, whole),)):
+        held = node.part if node is not None else None
+        if not isinstance(held, dict):
+            continue
+        members = held.get("properties", {})
+        if "minor" in members and "currency" in members:
+            return True
+        inner = [*members.values(), *held.get("prefixItems", ())]
+        inner += [held[key] for key in ("items", "additionalProperties") if isinstance(held.get(key), dict)]
+        if any(_holds_money(one, whole, depth + 1) for one in inner):
+            return True
+    return False
 
 
 def _word(enum: Any, number: int) -> str:

@@ -2,8 +2,9 @@
 
 Every amount of money among the arguments of an action that was authorised counts from then on, once for all
 attempts at its instance, unless it is known that it did not happen. So nothing in flight is forgotten. A
-default that the contract states counts where the argument is left out, since the tool will act with it. An
-amount below nothing hides none above it.
+default that the contract states counts where the argument is left out, since the tool will act with it. So do
+amounts within lists and objects, where the contract says that there are any. An amount below nothing hides
+none above it.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from core import values
-from core.cedar_schema import Record, arguments_of
+from core.cedar_schema import Record, amounts_within, arguments_of
 from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 MAX_AMOUNT_BYTES = 1_024
-"""Of one amount; far below what is moved out of the log, where it would not be counted."""
+MAX_AMOUNTS_BYTES = values.MAX_INLINE_BYTES // 2
+"""Of one amount, and of an argument with several: below what is moved out of the log, and would not count."""
 
 
 def spent(state: RunState) -> dict[str, Counter[str]]:
     """Return minor units by currency, for each instance that has spent any."""
     effects = {n: c for n, c in state.contracts.items() if c.effect != tool_pb2.EFFECT_READ}
-    if not any(arguments_of(contract.input_schema).money for contract in effects.values()):
+    seen = {name: arguments_of(contract.input_schema) for name, contract in effects.items()}
+    if not any(one.money or one.within for one in seen.values()):
         return {}
     found: dict[str, Counter[str]] = {}
     for instance in state.instances.values():
         attempt = _that_counts(instance)
         if attempt is not None and attempt.action is not None and attempt.action.tool in effects:
             held = attempt.action.arguments
-            money = arguments_of(effects[attempt.action.tool].input_schema).money
+            money = seen[attempt.action.tool].money.union(seen[attempt.action.tool].within)
             # What has been moved out of the log is no amount: see `uncountable`.
             inline = {name for name in money & held.keys() if held[name].WhichOneof("kind") == "json"}
             arguments = {name: values.load(held[name], {}) for name in inline}
@@ -57,18 +60,26 @@ def amounts_in(
             minor, currency = (amount.get(n, members[n].default) for n in ("minor", "currency"))
             if isinstance(minor, int) and minor > 0:
                 found[str(currency)] += minor
-    return found
+    for name in seen.within.keys() - set(unknown):
+        for amount in amounts_within(arguments.get(name, seen.within[name])):
+            found[str(amount.get("currency"))] += max(0, amount["minor"])
+    return +found
 
 
 def uncountable(contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]) -> str:
-    """Say which amount is too large a value to be counted when only the log is left; "" where none is."""
+    """Say which amount could not be counted when only the log is left; "" where all can."""
     if contract.effect == tool_pb2.EFFECT_READ:
         return ""
-    for name in sorted(arguments_of(contract.input_schema).money & arguments.keys()):
+    seen = arguments_of(contract.input_schema)
+    for name in sorted(seen.money.union(seen.within) & arguments.keys()):
         size = len(values.encode(arguments[name]).encode())
-        if size > MAX_AMOUNT_BYTES:
-            most = f"at most {MAX_AMOUNT_BYTES:,} bytes are counted"
-            return f"an amount of {size:,} bytes ('{name}') would go uncounted; {most}"
+        most = MAX_AMOUNT_BYTES if name in seen.money else MAX_AMOUNTS_BYTES
+        if size > most:
+            bound = f"it has {size:,} bytes, and at most {most:,} are counted"
+            return f"what '{name}' comes to would go uncounted: {bound}"
+    for name, default in seen.within.items():
+        if any("currency" not in amount for amount in amounts_within(arguments.get(name, default))):
+            return f"what '{name}' comes to would go uncounted: an amount in it names no currency"
     return ""
 
 

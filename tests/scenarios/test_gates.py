@@ -594,4 +594,4 @@ def test_an_amount_with_too_much_in_it_to_be_counted_is_not_spent(budget: dict[s
     failure = play.state.instances["p"].failure
     assert failure is not None
     assert failure.code == failures.BUDGET
-    assert "an amount of 70,037 bytes ('amount') would go uncounted" in failure.message
+    assert "what 'amount' comes to would go uncounted: it has 70,037 bytes" in failure.message

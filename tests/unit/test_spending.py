@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from core import conformance
 from core.spending import MAX_AMOUNT_BYTES, amounts_in, uncountable
@@ -22,7 +23,19 @@ def tip(to: str, amount: Money = Money(minor=500, currency="EUR"), fee: Money | 
     return 1
 
 
+class Payment(BaseModel):
+    to: str
+    amount: Money
+    parts: list[Payment] = []
+
+
+@tool(effect="write", idempotency="natural")
+def pay_all(payments: list[Payment], fees: dict[str, Money] | None = None) -> int:
+    return 1
+
+
 TIP = contract_of(tip)
+PAY_ALL = contract_of(pay_all)
 
 
 def contract(**properties: Any) -> tool_pb2.ToolContract:
@@ -44,6 +57,28 @@ def test_a_default_is_spent_like_any_other_amount(arguments: dict[str, Any], min
     assert amounts_in(TIP, arguments) == Counter(EUR=minor)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "minor"),
+    [
+        ({"payments": [{"to": "ada", "amount": FIVE}] * 3}, 1_500),
+        ({"payments": [], "fees": {"a": FIVE, "b": FIVE}}, 1_000),
+        ({"payments": [{"to": "ada", "amount": FIVE, "parts": [{"to": "bo", "amount": FIVE}]}]}, 1_000),
+        ({"payments": [{"to": "ada", "amount": {"minor": -7, "currency": "EUR"}}]}, 0),
+    ],
+)
+def test_amounts_within_lists_and_objects_are_spent(arguments: dict[str, Any], minor: int) -> None:
+    assert not conformance.check_arguments(PAY_ALL, arguments)
+    assert amounts_in(PAY_ALL, arguments) == (Counter(EUR=minor) if minor else Counter())
+    assert not uncountable(PAY_ALL, arguments)
+
+
+def test_amounts_that_would_not_be_counted_are_refused() -> None:
+    many = [{"to": "x" * 100, "amount": FIVE}] * 400
+    assert "would go uncounted: it has" in uncountable(PAY_ALL, {"payments": many})
+    nameless = {"payments": [{"to": "ada", "amount": {"minor": 5}}]}
+    assert "names no currency" in uncountable(PAY_ALL, nameless)
+
+
 def test_a_default_within_an_amount_is_spent_too() -> None:
     money = {
         "type": "object",
@@ -63,5 +98,5 @@ def test_an_amount_that_the_log_would_not_hold_is_not_counted() -> None:
     amount["required"] = ["minor", "currency"]
     pay, padded = contract(amount=amount), {**FIVE, "pad": "x" * MAX_AMOUNT_BYTES}
     assert not conformance.check_arguments(pay, {"amount": padded})
-    assert uncountable(pay, {"amount": padded}).startswith("an amount of ")
+    assert uncountable(pay, {"amount": padded}).startswith("what 'amount' comes to would go uncounted")
     assert uncountable(pay, {"amount": FIVE, "note": "x" * MAX_AMOUNT_BYTES}) == ""
