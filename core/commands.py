@@ -53,7 +53,8 @@ def _on_decide(state: RunState, record: Record, body: event_pb2.Decide) -> RunSt
 def _on_undo(state: RunState, record: Record, body: event_pb2.Undo) -> RunState | None:
     if state.finished is None or state.plan is None:
         return None
-    return evolve(state, undo=Undo(asked=body))
+    before = state.undo.before if state.undo is not None and state.undo.is_dry else state.undo
+    return evolve(state, undo=Undo(asked=body, before=before if body.dry_run else None))
 
 
 COMMANDS: Mapping[str, tuple[tuple[str, ...], Handler]] = {

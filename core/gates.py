@@ -140,7 +140,11 @@ class Amendment:
 
 
 class CannotAmend(HandrailError):
-    """Why an action cannot be done with the arguments that somebody wants."""
+    """Why an action cannot be done with the arguments that somebody wants; `violations` of its schema."""
+
+    def __init__(self, text: str, violations: Sequence[plan_pb2.Violation] = ()) -> None:
+        super().__init__(text)
+        self.violations = tuple(violations)
 
 
 class Bench(Protocol):

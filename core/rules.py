@@ -282,7 +282,7 @@ class Rules:
         found = conformance.check_arguments(contract, arguments)
         if found or not changed:
             text = "; ".join(f"{v.field}: {v.message}" for v in found) or "nothing is changed"
-            raise gates.CannotAmend(text)
+            raise gates.CannotAmend(text, found)
         instance = self.state.instances[item.step]
         over = "" if is_compensation(item.step) else self.excess(instance, contract, arguments)
         if over:

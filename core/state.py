@@ -229,6 +229,8 @@ class Undo:
     steps: frozenset[str] = frozenset()
     cancel: event_pb2.Cancel | None = None
     ended: event_pb2.UndoEnded | None = None
+    # Of a dry one: the last that was not.
+    before: Undo | None = None
 
     @property
     def is_dry(self) -> bool:

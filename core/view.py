@@ -40,8 +40,11 @@ def view(state: RunState) -> run_service_pb2.Run:
         run.plan.CopyFrom(state.plan)
         for step in state.plan.steps:
             _add_step(run, state, step)
-    if state.undo is not None:
-        run.undo.CopyFrom(_undo(state, state.undo))
+    if state.undo is not None and state.undo.is_dry:
+        run.undo_outlook.CopyFrom(_undo(state, state.undo))
+    made = state.undo.before if state.undo is not None and state.undo.is_dry else state.undo
+    if made is not None:
+        run.undo.CopyFrom(_undo(state, made))
     return run
 
 
@@ -60,6 +63,9 @@ def show_gate(state: RunState, gate: Gate) -> run_service_pb2.Gate:
     seen.opened.FromNanoseconds(gate.opened_ns)
     approvals = (d.message for d in gate.decisions if d.message.choice == event_pb2.GATE_CHOICE_APPROVE)
     seen.approved_by.extend(decided.approver for decided in approvals)
+    for said in (d.message for d in gate.decisions):
+        if said.choice == event_pb2.GATE_CHOICE_DELEGATE:
+            seen.delegations.add(by=said.approver, to=said.delegate, reason=said.reason)
     return seen
 
 
@@ -101,6 +107,7 @@ def _undo(state: RunState, undo: Undo) -> run_service_pb2.UndoState:
     if undo.is_dry:
         for name, step in steps.items():
             seen.steps.append(_step(state, Instance(id=name, step=name), step))
+            seen.steps[-1].status = run_service_pb2.STEP_STATUS_PENDING
             seen.steps[-1].outlook.extend(one for one in planned.outlook if one.step == name)
         return seen
     for name, instance in state.instances.items():
@@ -168,7 +175,7 @@ def _are_undone(state: RunState, parent: Instance) -> bool:
 def _is_given_up(state: RunState, instance: Instance) -> bool:
     """Whether an instance that is not settled is left as it is, because the run or the undo has ended."""
     if is_compensation(instance.id):
-        return state.over and state.undo is not None and not state.undo.is_dry
+        return state.over or (state.undo is not None and state.undo.is_dry)
     return state.finished is not None and state.finished.status != event_pb2.RUN_STATUS_DONE
 
 

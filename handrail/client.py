@@ -258,8 +258,8 @@ class Client:
         """Take back what an ended run has done; return it as `wait` does: its `undo` says what came of it.
 
         With a step, or one of its instances, only that and what rests on it. With `dry_run` nothing is done:
-        the compensations are shown with what the rules say of them, and what stays. To ask twice for the same
-        is to ask once.
+        `undo_outlook` has the compensations with what the rules say of them, and what stays. To ask twice for
+        the same is to ask once.
         """
         request = _undo_request(run, step, reason, submitter, dry_run)
         patience = _Patience(timeout_s, DEFAULT_OUTAGE_S)
@@ -490,7 +490,7 @@ class _Patience:
 
 def is_settled(run: run_service_pb2.Run) -> bool:
     """Whether nothing goes on of a run without a human; looking ahead to an undo is something that does."""
-    looking_ahead = run.undo.dry_run and not run.undo.ended
+    looking_ahead = run.HasField("undo_outlook") and not run.undo_outlook.ended
     return run.status in _SETTLED and not looking_ahead
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from core.failures import FORBIDDEN
-from core.gates import CHOICES, CannotAmend, requester
+from core.gates import CHOICES, CannotAmend, deputies, requester
 from core.policy import Policy
 from core.rules import Rules
 from core.schemas import compile_schema
@@ -156,10 +156,14 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
                 ruling = asks(gate, said.approver, {})
                 why = "; ".join(reason.text for reason in ruling.reasons)
                 message = "" if ruling.outcome == "allow" else f"{said.approver} may not decide here: {why}"
+                if delegates and not message:
+                    _check_can_receive(state, gate, said, rules)
         except NotLoaded:
             # The decider, which loads large values, will say.
             return
         except CannotAmend as error:
+            if error.violations:
+                raise invalid("BAD_ARGUMENTS", error.violations) from None
             message = f"it cannot be amended so: {error}"
         if message:
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, FORBIDDEN.upper(), message)
@@ -239,6 +243,20 @@ def _check_arguments(request: gate_service_pb2.DecideGateRequest) -> None:
         except BadValue as error:
             field = f"arguments.{name[:64]}"
             raise invalid_field("BAD_ARGUMENTS", field, "bad_value", str(error)) from None
+
+
+def _check_can_receive(state: RunState, gate: Gate, said: event_pb2.Decide, rules: Rules) -> None:
+    """Check that a delegation would count: it goes one step, and nobody has two votes or votes twice."""
+    standing = deputies(state, gate, lambda who: rules.may_decide(gate, who, {}))
+    message = ""
+    if said.approver in standing:
+        message = f"{standing[said.approver]} lets {said.approver} decide, which cannot be handed on"
+    elif said.delegate in standing:
+        message = f"{said.delegate} decides here for {standing[said.delegate]} already"
+    elif any(decision.message.approver == said.delegate for decision in gate.decisions):
+        message = f"{said.delegate} has decided here before"
+    if message:
+        raise invalid_field("BAD_DELEGATE", "delegate", "bad_delegate", message)
 
 
 def _check_delegate(request: gate_service_pb2.DecideGateRequest, asking: str) -> None:

@@ -206,7 +206,11 @@ def _decide(target: Target, text: str, name: str, said: Said, binding: str, as_j
             if connection.target.kind == "own":
                 # This stack ends with this command, and the run goes on with a stack only.
                 output.json(_told(gate, said, name, existed))
-                code = undo_code if is_compensation(gate.what.step) else exit_code
+                ended = undo_code if is_compensation(gate.what.step) else exit_code
+
+                def code(seen: run_service_pb2.Run) -> ExitCode:
+                    return ExitCode.FAILED if _came_otherwise(seen, gate.id, said, output) else ended(seen)
+
                 return await see_through(client, gate.run, connection, output, name=name, code=code)
             seen, after = await _heard(client, gate, name)
             return _tell(seen, after, said, name, existed, target, output)
@@ -338,6 +342,17 @@ async def _heard(
     if not seen.closed.arguments or seen.closed.binding:
         return seen, None
     return seen, await look(lambda each: not each.HasField("closed") and each.what.items[0].step == step)
+
+
+def _came_otherwise(run: run_service_pb2.Run, name: str, said: Said, output: Output) -> bool:
+    """Say of a gate that was closed by something else than what was said there, and whether it was."""
+    from handrail.cli.gate_text import outcome, state_of
+
+    gate = next((one for one in run.gates if one.id == name and one.HasField("closed")), None)
+    if gate is None or state_of(gate) == said.state:
+        return False
+    output.line(f"{gate.id} was closed otherwise: {outcome(gate)}")
+    return True
 
 
 def _has_counted(gate: run_service_pb2.Gate, name: str) -> bool:

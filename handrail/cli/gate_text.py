@@ -251,6 +251,10 @@ def gate_lines(gate: run_service_pb2.Gate, target: Target, pen: Pen) -> Iterator
     for number, reason in enumerate(reasons or [""]):
         yield from page.field("" if number else "why", sentence(reason))
     yield from page.field("needs", _approvals(gate))
+    for number, one in enumerate(gate.delegations):
+        why = f": {_word(one.reason)}" if one.reason else ""
+        told = f"{_word(one.by)} lets {_word(one.to)} decide{why}"
+        yield from page.field("" if number else "delegated", told)
     if gate.HasField("closed"):
         yield from page.field("closed", outcome(gate))
     else:

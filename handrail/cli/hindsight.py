@@ -82,10 +82,10 @@ def hold_to(run: str, folder: Path, target: Target, project: Path | None, output
     others = 0
     for one in _last_of_each(found):
         ruling = policy.rule(one.request)
-        other = _was(one) != told(ruling).split()[0]
+        other = is_other(_gate(one, state), ruling)
         others += other
         output.json({**_object(one, state), **_ruling_object(ruling), "other": other})
-        output.line(_held(one, ruling, other, output))
+        output.line(_held(one, state, ruling, other, output))
     output.line("")
     count = len(_last_of_each(found))
     output.line(
@@ -116,9 +116,17 @@ def _last_of_each(found: Sequence[Asked]) -> list[Asked]:
     return list({one.step: one for one in found}.values())
 
 
-def _was(one: Asked) -> str:
-    """Say how it was decided then: allow, or gate, whatever was said there."""
-    return "gate" if one.gate else "allow"
+def _gate(one: Asked, state: RunState) -> event_pb2.GateOpened | None:
+    """Return the gate of an action, whatever was said there, or None where it was allowed."""
+    return state.gates[one.gate].opened if one.gate else None
+
+
+def is_other(gate: event_pb2.GateOpened | None, ruling: Ruling) -> bool:
+    """Whether rules say something else of an action than what it came to; how many must approve counts."""
+    if gate is None or ruling.outcome != "gate":
+        return ruling.outcome != ("allow" if gate is None else "gate")
+    # The quorum of a gate is that of the strictest of its actions; of one among several it is not known.
+    return ruling.quorum > gate.quorum or (ruling.quorum < gate.quorum and len(gate.items) == 1)
 
 
 def _explained(one: Asked, state: RunState, ruling: Ruling, policy: CedarPolicy) -> Iterator[Text]:
@@ -157,13 +165,15 @@ def _became(one: Asked, state: RunState) -> str:
     return f"authorised, approved at gate {one.gate}" if one.gate else "authorised"
 
 
-def _held(one: Asked, ruling: Ruling, other: bool, output: Output) -> Text:
+def _held(one: Asked, state: RunState, ruling: Ruling, other: bool, output: Output) -> Text:
     sign = output.glyphs.warning if other else output.glyphs.done
     step = pad(cut(clean(one.step), STEP_CELLS, output.glyphs), STEP_CELLS)
     line = Text(f"{sign} ", style="yellow" if other else "green").append(
         f"{step} {clean(one.request.contract.name)}  "
     )
-    line.append(f"was {_was(one)}, would be {told(ruling)}", style="bold" if other else "dim")
+    gate = _gate(one, state)
+    was = f"gate {gate.quorum}" if gate is not None else "allow"
+    line.append(f"was {was}, would be {told(ruling)}", style="bold" if other else "dim")
     if ruling.open:
         line.append(", as far as is known", style="dim")
     why = "; ".join(clean(reason.text) for reason in ruling.reasons)

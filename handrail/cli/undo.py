@@ -106,24 +106,25 @@ async def _look_ahead(
 ) -> ExitCode:
     """Show what an undo would do."""
     from handrail.cli.events import message_object
-    from handrail.cli.summary import undo_code
 
     seen = await client.undo(run, dry_run=True, **asked)
+    if not seen.HasField("undo_outlook"):
+        raise _other(seen, target)
     output.json({"run": message_object(seen)})
-    output.lines(_foreseen(seen, target, output))
-    return undo_code(seen)
+    output.lines(_foreseen(seen.undo_outlook, output))
+    return ExitCode.STAYS if seen.undo_outlook.stays else ExitCode.DONE
 
 
-def _foreseen(seen: run_service_pb2.Run, target: Target, output: Output) -> Iterator[Text | str]:
+def _foreseen(undo: run_service_pb2.UndoState, output: Output) -> Iterator[Text | str]:
     """Return what an undo would do, as lines."""
     from handrail.cli.pen import Pen
     from handrail.cli.tree import undo_lines
-    from handrail.cli.undo_text import results
+    from handrail.cli.undo_text import foreseen
 
     pen = Pen(output.width, output.glyphs, time.time_ns())
-    yield from undo_lines(seen.undo, pen)
+    yield from undo_lines(undo, pen)
     yield ""
-    yield from results(seen, target, pen)
+    yield from foreseen(undo, pen)
 
 
 async def _begin(client: Client, run: str, asked: dict[str, Any], target: Target, output: Output) -> ExitCode:
@@ -142,9 +143,10 @@ async def _is_wanted(client: Client, run: str, asked: dict[str, Any], target: Ta
     if not can_ask(output):
         return True
     seen = await client.undo(run, dry_run=True, **asked)
-    if not (seen.undo.stays and seen.undo.compensations):
+    ahead = seen.undo_outlook
+    if not (ahead.stays and ahead.compensations):
         return True
-    output.lines(_foreseen(seen, target, output))
+    output.lines(_foreseen(ahead, output))
     typed = await on_terminal(output)(QUESTION)
     return (typed or "").strip().lower() in ("y", "yes")
 
@@ -153,10 +155,14 @@ def _code(seen: run_service_pb2.Run, step: str, target: Target) -> ExitCode:
     """Return what came of the undo, if it is the one that was asked for."""
     from handrail.cli.summary import undo_code
 
-    if seen.undo.step != step or seen.undo.dry_run:
-        raise CommandError(
-            f"Somebody else asked for another undo of {seen.id} at the same moment.",
-            next=f"`{target.command('undo', seen.id)}` asks again.",
-            code=ExitCode.FAILED,
-        )
+    if seen.undo.step != step:
+        raise _other(seen, target)
     return undo_code(seen)
+
+
+def _other(seen: run_service_pb2.Run, target: Target) -> CommandError:
+    return CommandError(
+        f"Somebody else asked for another undo of {seen.id} at the same moment.",
+        next=f"`{target.command('undo', seen.id)}` asks again.",
+        code=ExitCode.FAILED,
+    )

@@ -35,13 +35,19 @@ def outcome(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text
     """Say of the last undo of a run who wanted it and what came of it; nothing where there is none."""
     if run.HasField("undo"):
         yield heading(run.undo, pen)
-        yield from (Text("  ").append_text(text) for text in results(run, target, pen))
+        yield from (Text("  ").append_text(text) for text in _results(run, target, pen))
 
 
-def results(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
-    """Say what came of an undo, or would, and what to do next."""
+def foreseen(undo: run_service_pb2.UndoState, pen: Pen) -> Iterator[Text]:
+    """Say what would come of an undo."""
+    yield from _foreseen(undo)
+    yield from _staying(undo, pen)
+
+
+def _results(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
+    """Say what came of an undo, and what to do next."""
     undo = run.undo
-    yield from _foreseen(undo) if undo.dry_run else _done(undo, pen)
+    yield from _done(undo, pen)
     yield from _staying(undo, pen)
     if undo.ended and undo.HasField("failure"):
         step = ("--step", clean(undo.step)) if undo.step else ()

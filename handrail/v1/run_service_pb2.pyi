@@ -191,6 +191,7 @@ class Run(_message.Message):
     GATES_FIELD_NUMBER: _builtins.int
     UNDO_FIELD_NUMBER: _builtins.int
     UNDO_ON_FAILURE_FIELD_NUMBER: _builtins.int
+    UNDO_OUTLOOK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     goal: _builtins.str
     status: _event_pb2.RunStatus.ValueType
@@ -217,7 +218,11 @@ class Run(_message.Message):
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]: ...
     @_builtins.property
     def undo(self) -> Global___UndoState:
-        """The last undo of the run, if any."""
+        """The last undo of the run that was more than a look ahead, if any."""
+
+    @_builtins.property
+    def undo_outlook(self) -> Global___UndoState:
+        """What an undo would do, where the last that was asked for was dry."""
 
     def __init__(
         self,
@@ -237,10 +242,11 @@ class Run(_message.Message):
         gates: _abc.Iterable[Global___Gate] | None = ...,
         undo: Global___UndoState | None = ...,
         undo_on_failure: _builtins.bool = ...,
+        undo_outlook: Global___UndoState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "plan", b"plan", "submitted", b"submitted", "undo", b"undo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "plan", b"plan", "submitted", b"submitted", "undo", b"undo", "undo_outlook", b"undo_outlook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure", "undo_outlook", b"undo_outlook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,6 +322,7 @@ class Gate(_message.Message):
     WHAT_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     APPROVED_BY_FIELD_NUMBER: _builtins.int
+    DELEGATIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"<run>-g1": names it to whoever decides."""
     run: _builtins.str
@@ -334,6 +341,10 @@ class Gate(_message.Message):
     def approved_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Those who have approved so far."""
 
+    @_builtins.property
+    def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delegation]:
+        """Who has handed their decision to whom, the first first."""
+
     def __init__(
         self,
         *,
@@ -345,14 +356,42 @@ class Gate(_message.Message):
         what: _event_pb2.GateOpened | None = ...,
         closed: _event_pb2.GateClosed | None = ...,
         approved_by: _abc.Iterable[_builtins.str] | None = ...,
+        delegations: _abc.Iterable[Global___Delegation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "opened", b"opened", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "closed", b"closed", "goal", b"goal", "id", b"id", "opened", b"opened", "run", b"run", "submitter", b"submitter", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "closed", b"closed", "delegations", b"delegations", "goal", b"goal", "id", b"id", "opened", b"opened", "run", b"run", "submitter", b"submitter", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Gate: _TypeAlias = Gate  # noqa: Y015
+
+@_typing.final
+class Delegation(_message.Message):
+    """That somebody else is to decide in one's stead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    to: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        by: _builtins.str = ...,
+        to: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "reason", b"reason", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delegation: _TypeAlias = Delegation  # noqa: Y015
 
 @_typing.final
 class SubmitGoalRequest(_message.Message):

@@ -74,7 +74,7 @@ def test_a_refund_is_made_with_the_amount_that_somebody_else_has_put_in(up: Up) 
     code, said = decide(up, gate.id, "amend", "tomas", *lower)
     assert (code, "a refund that waits is decided by finance" in said) == (1, True), said
     code, said = decide(up, gate.id, "amend", "yuki", "--set", "amount=much")
-    assert (code, "was not amended, and is open as it was" in said) == (1, True), said
+    assert (code, "expected an object, not 'much'" in said) == (2, True), said
     assert decide(up, gate.id, "delegate", "yuki", "--to", "tomas")[0] == 0
     assert amounts(up, 1009) == []
     code, said = decide(up, gate.id, "amend", "tomas", *lower)

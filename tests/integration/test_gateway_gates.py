@@ -322,8 +322,8 @@ async def test_what_needs_two_is_asked_about_again_as_it_is_now(pair: Desk) -> N
     ("who", "arguments", "kind", "reason", "told"),
     [
         ("bob", {"amount": 500}, errors.PermissionDenied, "FORBIDDEN", "it is too much"),
-        ("bob", {"amount": "much"}, errors.PermissionDenied, "FORBIDDEN", "amount"),
-        ("bob", {"amout": 5}, errors.PermissionDenied, "FORBIDDEN", "amout"),
+        ("bob", {"amount": "much"}, errors.InvalidArgument, "BAD_ARGUMENTS", "amount"),
+        ("bob", {"amout": 5}, errors.InvalidArgument, "BAD_ARGUMENTS", "amout"),
         ("eve", {"amount": 3}, errors.PermissionDenied, "FORBIDDEN", "eve may not decide"),
         ("bob", {}, errors.InvalidArgument, "BAD_ARGUMENTS", "which arguments"),
         ("bob", {"amount": float("nan")}, errors.InvalidArgument, "BAD_CALL", "JSON"),
@@ -453,6 +453,34 @@ async def test_a_delegation_that_could_not_count_is_refused(
     assert (refused.value.reason, told in str(refused.value)) == (reason, True)
     assert limits.stage.events() == events
     assert not (await limits.client.gate(gate.id)).HasField("closed")
+
+
+async def test_a_gate_says_who_has_handed_their_decision_to_whom(limits: Desk) -> None:
+    gate = await limits.waiting()
+    await limits.client.delegate(gate.id, to="eve", approver="bob", reason="on holiday")
+    (seen,) = (await limits.client.gate(gate.id)).delegations
+    assert (seen.by, seen.to, seen.reason) == ("bob", "eve", "on holiday")
+
+
+@pytest.mark.parametrize(
+    ("who", "to", "told"),
+    [
+        ("cat", "dan", "bob lets cat decide, which cannot be handed on"),
+        ("dan", "cat", "cat decides here for bob already"),
+        ("dan", "bob", "bob has decided here before"),
+    ],
+)
+async def test_a_vote_goes_one_step_and_nobody_gets_a_second(
+    limits: Desk, who: str, to: str, told: str
+) -> None:
+    gate = await limits.waiting()
+    await limits.client.delegate(gate.id, to="cat", approver="bob")
+    events = limits.stage.events()
+    with pytest.raises(errors.InvalidArgument, match=told):
+        await limits.client.delegate(gate.id, to=to, approver=who)
+    assert limits.stage.events() == events
+    await limits.client.decide(gate.id, approve=True, approver="cat")
+    assert (await _closed(limits, gate)).outcome == event_pb2.GATE_OUTCOME_APPROVED
 
 
 async def test_what_was_handed_to_somebody_is_not_handed_on(limits: Desk) -> None:

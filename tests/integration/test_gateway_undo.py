@@ -146,9 +146,9 @@ async def test_a_dry_run_says_what_stays_and_does_nothing(desk: Desk) -> None:
     run = await desk.done(ONE, TWO, TELL)
     with SyncClient(desk.address, timeout_s=30) as client:
         seen = await asyncio.to_thread(client.undo, run, dry_run=True, timeout_s=30)
-    assert (seen.status, seen.undo.ended, desk.unmade) == (RUN_STATUS_DONE, True, [])
-    assert [one.undoes for one in seen.undo.compensations] == ["two", "one"]
-    assert [(one.step, one.tool) for one in seen.undo.stays] == [("tell", "tell")]
+    assert (seen.status, seen.undo_outlook.ended, desk.unmade) == (RUN_STATUS_DONE, True, [])
+    assert [one.undoes for one in seen.undo_outlook.compensations] == ["two", "one"]
+    assert [(one.step, one.tool) for one in seen.undo_outlook.stays] == [("tell", "tell")]
     undone = await desk.client.undo(run, step="two", timeout_s=30)
     assert (undone.status, desk.world) == (RUN_STATUS_DONE, {"one"})
 

@@ -104,14 +104,26 @@ def test_a_dry_run_says_what_would_come_of_it_and_does_nothing() -> None:
     play = undo(booked(policy=asking("unpay")), dry_run=True)
     assert play.status == "done"
     assert not asked(play)
-    found = [(s.id, s.outlook[0].ruling) for s in play.view.undo.steps]
+    assert not play.view.HasField("undo")
+    found = [(s.id, s.outlook[0].ruling) for s in play.view.undo_outlook.steps]
     assert found == [
         ("undo-book", event_pb2.RULING_OUTCOME_ALLOW),
         ("undo-pay", event_pb2.RULING_OUTCOME_GATE),
     ]
     # What it is made of came from a tool, and is critical.
-    assert [p.argument for p in play.view.undo.steps[1].outlook[0].untrusted] == ["id"]
+    assert [p.argument for p in play.view.undo_outlook.steps[1].outlook[0].untrusted] == ["id"]
     assert undo(play).status == "undoing"
+    assert not play.view.HasField("undo_outlook")
+
+
+def test_a_dry_run_leaves_what_is_said_of_the_undo_before() -> None:
+    play = undo(booked()).intent("undo-book-a1").cancel()
+    before = play.output("undo-book-a1", None, happened=event_pb2.HAPPENED_YES).verdict("undo-book-a1").view
+    assert before.undo.failure.code == failures.CANCELLED
+    undo(undo(play, dry_run=True), "pay", dry_run=True)
+    assert play.view.undo == before.undo
+    assert list(play.view.steps) == list(before.steps)
+    assert play.view.undo_outlook.step == "pay"
 
 
 def test_nothing_is_undone_twice() -> None:
@@ -277,7 +289,8 @@ def test_a_run_that_was_cancelled_while_it_was_paused_is_undone_at_once() -> Non
 
 def test_what_an_undo_is_to_do_is_shown_with_its_arguments() -> None:
     for dry_run in (True, False):
-        seen = undo(booked(), dry_run=dry_run).view.undo
+        found = undo(booked(), dry_run=dry_run).view
+        seen = found.undo_outlook if dry_run else found.undo
         calls = [(one.undoes, one.step.tool, one.step.arguments) for one in seen.compensations]
         assert [(undoes, tool) for undoes, tool, _ in calls] == [("book", "unbook"), ("pay", "unpay")]
         assert calls[1][2]["id"].constant.json == "7"

@@ -46,6 +46,15 @@ def shown(made: run_service_pb2.Gate, **pen: Any) -> list[str]:
     return [line.plain for line in gate_lines(made, TARGET, Pen(**pen))]
 
 
+def test_a_gate_shows_who_has_delegated_to_whom() -> None:
+    handed = [("tomas", "clara", "on holiday"), ("yuki", "ines", "")]
+    made = [run_service_pb2.Delegation(by=by, to=to, reason=reason) for by, to, reason in handed]
+    lines = shown(gate(delegations=made))
+    place = lines.index("  delegated tomas lets clara decide: on holiday")
+    assert lines[place + 1] == "            yuki lets ines decide"
+    assert not any(line.startswith("  delegated ") for line in shown(gate()))
+
+
 def test_a_gate_shows_all_that_is_needed_to_decide() -> None:
     lines = shown(gate())
     assert lines[:9] == [
@@ -197,13 +206,14 @@ def test_nothing_hostile_can_fake_the_screen(width: int, glyphs: Glyphs) -> None
         goal=EVIL * 100,
         submitter=EVIL,
         approved_by=[EVIL],
+        delegations=[run_service_pb2.Delegation(by=EVIL, to=EVIL, reason=EVIL * 50)] * 2,
         reasons=[E.Reason(rule=EVIL, text=EVIL), E.Reason(rule=EVIL, text=EVIL * 50)],
     )
     lines = shown(many, width=width, glyphs=glyphs)
     guide = f"{glyphs.line[0]} "
     # Every line is one of ours, with its words in its own column, or goes on behind the guide.
     ours = re.compile(
-        r"(  (goal|for|step|why|needs|until|gate|binding|approve|deny|delegate|untrusted|leaks) *  ?"
+        r"(  (goal|for|step|why|needs|until|gate|binding|approve|deny|delegated?|untrusted|leaks) *  ?"
         r"|  [12] of 2  | {4}\S.*? {2,}(untrusted, leaks|untrusted|leaks)? {2,}|  in each of 2 actions$| *"
         + re.escape(guide)
         + r"| {12}[^ ]|$)"

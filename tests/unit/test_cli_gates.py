@@ -16,7 +16,6 @@ from handrail import errors
 from handrail.cli import deciding, gates, options, runs, server
 from handrail.cli.exits import ExitCode
 from handrail.cli.main import app
-from handrail.cli.summary import exit_code, undo_code
 from handrail.v1 import run_service_pb2
 from tests.unit.gate_samples import RUN, E, FakeGates, closed, gate, item
 from tests.unit.undo_samples import stuck
@@ -338,14 +337,39 @@ def test_on_a_stack_of_its_own_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, 
     seen: list[Any] = []
 
     async def see_through(client: Any, run: str, *_: Any, **options: Any) -> ExitCode:
-        seen.append((client, run, options))
+        seen.append((client, run, options["name"]))
         return code
 
     monkeypatch.setattr(deciding, "see_through", see_through)
     result = runner.invoke(app, ["approve", GATE, "--as", "bob"])
     assert result.exit_code == code
-    assert seen == [(fake, RUN, {"name": "bob", "code": exit_code})]
+    assert seen == [(fake, RUN, "bob")]
     assert fake.decided[0]["by"] == "bob"
+
+
+@pytest.mark.parametrize(
+    ("became", "code"),
+    [
+        (gate(), ExitCode.DONE),
+        (closed(E.GATE_OUTCOME_DENIED, ["bob"]), ExitCode.DONE),
+        (closed(E.GATE_OUTCOME_APPROVED, ["cat"]), ExitCode.FAILED),
+        (closed(E.GATE_OUTCOME_VOID), ExitCode.FAILED),
+    ],
+    ids=["open", "denied", "approved", "void"],
+)
+def test_on_a_stack_of_its_own_what_did_not_count_is_told_whatever_became_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, became: run_service_pb2.Gate, code: ExitCode
+) -> None:
+    serve(monkeypatch, gate())
+
+    async def see_through(*_: Any, **options: Any) -> ExitCode:
+        told: ExitCode = options["code"](run_service_pb2.Run(status=E.RUN_STATUS_DONE, gates=[became]))
+        return told
+
+    monkeypatch.setattr(deciding, "see_through", see_through)
+    result = runner.invoke(app, ["deny", GATE, "--as", "bob"])
+    assert result.exit_code == code
+    assert (f"{GATE} was closed otherwise" in result.stdout) == (code is ExitCode.FAILED)
 
 
 @pytest.mark.parametrize(
@@ -362,9 +386,12 @@ def test_an_undo_that_went_wrong_is_decided_like_a_doubt(
     (made,) = stuck().view.gates
     fake = serve(monkeypatch, made)
     seen: list[Any] = []
+    ended = run_service_pb2.Run(status=E.RUN_STATUS_DONE)
+    ended.undo.ended = True
+    ended.undo.stays.add(step="book")
 
     async def see_through(*_: Any, **options: Any) -> ExitCode:
-        seen.append(options["code"])
+        seen.append(options["code"](ended))
         return ExitCode.DONE
 
     monkeypatch.setattr(deciding, "see_through", see_through)
@@ -373,7 +400,7 @@ def test_an_undo_that_went_wrong_is_decided_like_a_doubt(
     assert told in result.stdout
     assert fake.decided[0]["by"] == "bob"
     # What it ends with is what came of the undo, and not of the run.
-    assert seen == [undo_code]
+    assert seen == [ExitCode.STAYS]
 
 
 # --- amending and delegating -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from handrail.cli.pen import Detail, Pen
 from handrail.cli.summary import ending, exit_code, undo_code
 from handrail.cli.text import ASCII
 from handrail.cli.tree import draw, undo_lines
+from handrail.cli.undo_text import foreseen
 from handrail.cli.watching import Watched
 from handrail.v1 import event_pb2, run_service_pb2
 from tests.policies import asking
@@ -37,6 +38,10 @@ def said(play: Play) -> list[str]:
     """What is told of an undo at the end, below the run's own lines."""
     lines = [line.plain for line in ending(play.view, TARGET, Pen())]
     return lines[next(n for n, line in enumerate(lines) if line.startswith("  ↶ ")) :]
+
+
+def ahead(play: Play) -> list[str]:
+    return [line.plain for line in foreseen(play.view.undo_outlook, Pen())]
 
 
 def tree(play: Play, **pen: Any) -> list[str]:
@@ -79,7 +84,7 @@ def test_a_compensation_that_went_wrong_is_no_doubt() -> None:
 
 def test_a_dry_run_shows_every_call_what_the_rules_say_of_it_and_where_it_comes_from() -> None:
     play = asked(booked(policy=asking("unpay")), dry_run=True)
-    lines = [line.plain for line in undo_lines(play.view.undo, Pen())]
+    lines = [line.plain for line in undo_lines(play.view.undo_outlook, Pen())]
     assert lines == [
         "↶ what would be undone for ines",
         "├─ ○ undo-book  unbook",
@@ -90,9 +95,9 @@ def test_a_dry_run_shows_every_call_what_the_rules_say_of_it_and_where_it_comes_
         "   ├─ ◆ would wait for a human: it cannot be undone",
         "   └─ ! id is untrusted: from pay",
     ]
-    assert said(play)[1:] == [
-        "    2 effects would be taken back: book by unbook, pay by unpay",
-        "    it would wait for a human to undo pay by unpay",
+    assert ahead(play) == [
+        "2 effects would be taken back: book by unbook, pay by unpay",
+        "it would wait for a human to undo pay by unpay",
     ]
 
 
@@ -128,8 +133,13 @@ def test_what_stays_is_said_with_its_reason() -> None:
     ]
     assert undo_code(play.view) is ExitCode.STAYS
     assert exit_code(play.view) is ExitCode.DONE
-    assert undo_code(asked(told(), dry_run=True).view) is ExitCode.STAYS
-    assert "    ! tell (tell) would stay: it cannot be undone" in said(asked(told(), dry_run=True))
+    assert "! tell (tell) would stay: it cannot be undone" in ahead(asked(told(), dry_run=True))
+
+
+def test_a_dry_run_is_not_told_as_an_undo_of_the_run() -> None:
+    assert not any("↶" in line.plain for line in ending(asked(told(), dry_run=True).view, TARGET, Pen()))
+    assert not any("would" in line for line in tree(asked(told(), dry_run=True)))
+    assert said(asked(undone(), dry_run=True)) == said(undone())
 
 
 def test_an_undo_with_nothing_to_do_says_so() -> None:
@@ -140,7 +150,7 @@ def test_an_undo_with_nothing_to_do_says_so() -> None:
     ]
     assert undo_code(again.view) is ExitCode.DONE
     play = asked(undone(), dry_run=True)
-    assert said(play)[1:] == ["    there is nothing to undo"]
+    assert ahead(play) == ["there is nothing to undo"]
     looked = asked(Play(contract("look")).submit({"id": "look", "tool": "look"}).done("look-a1"))
     assert said(looked)[1:] == ["    there was nothing to undo"]
     assert undo_code(looked.view) is ExitCode.DONE
@@ -290,7 +300,7 @@ def test_a_dry_run_shows_and_ends_with_whether_something_stays(monkeypatch: pyte
     result = call("--dry-run", "--json")
     assert result.exit_code == ExitCode.DONE
     (line,) = result.stdout.splitlines()
-    found = json.loads(line)["run"]["undo"]
+    found = json.loads(line)["run"]["undo_outlook"]
     assert [one["undoes"] for one in found["compensations"]] == ["book", "pay"]
     assert found["compensations"][1]["step"]["arguments"] == {"id": {"constant": {"json": "7"}}}
     assert found["steps"][0]["outlook"][0]["ruling"] == "RULING_OUTCOME_ALLOW"

@@ -1,0 +1,41 @@
+"""What other rules would have made of a run: when that is something else than what it came to."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.policy import ALLOWED, Ruling
+from handrail.cli.hindsight import is_other
+from handrail.v1 import event_pb2
+
+REFUSED = Ruling("refuse", ())
+
+
+def gate(quorum: int, items: int = 1) -> event_pb2.GateOpened:
+    return event_pb2.GateOpened(quorum=quorum, items=[event_pb2.GateItem()] * items)
+
+
+def needing(quorum: int) -> Ruling:
+    return Ruling("gate", (), quorum=quorum)
+
+
+@pytest.mark.parametrize(
+    ("was", "would_be", "other"),
+    [
+        (None, ALLOWED, False),
+        (None, needing(1), True),
+        (None, REFUSED, True),
+        (gate(1), ALLOWED, True),
+        (gate(1), REFUSED, True),
+        (gate(2), needing(2), False),
+        (gate(2), needing(1), True),
+        (gate(1), needing(2), True),
+        # Another of them may have been why two had to approve.
+        (gate(2, items=3), needing(1), False),
+        (gate(2, items=3), needing(3), True),
+    ],
+)
+def test_how_many_must_approve_counts_too(
+    was: event_pb2.GateOpened | None, would_be: Ruling, other: bool
+) -> None:
+    assert is_other(was, would_be) is other
