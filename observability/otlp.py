@@ -67,8 +67,10 @@ def _fill(target: Any, attributes: Mapping[str, Value]) -> None:
             held.int_value = value
         elif isinstance(value, float):
             held.double_value = value
-        else:
+        elif isinstance(value, str):
             held.string_value = value
+        else:
+            held.array_value.values.extend(type(held)(string_value=each) for each in value)
 
 
 def text(spans: Iterable[Span], resource_of: ResourceOf) -> str:
@@ -119,6 +121,8 @@ def _value(value: Value) -> str:
         return f'{{"stringValue":{_quote(value)}}}'
     if isinstance(value, bool):
         return f'{{"boolValue":{"true" if value else "false"}}}'
+    if isinstance(value, tuple):
+        return f'{{"arrayValue":{{"values":{_list(map(_value, value))}}}}}'
     return f'{{"intValue":"{value}"}}' if isinstance(value, int) else f'{{"doubleValue":{json.dumps(value)}}}'
 
 

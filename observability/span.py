@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Value = str | int | float | bool
+Value = str | int | float | bool | tuple[str, ...]
 Kind = Literal["internal", "server", "producer", "consumer"]
 
 

@@ -143,7 +143,7 @@ def test_the_text_says_what_the_message_says_of_every_kind_of_span() -> None:
             told |= {mark for span in spans for mark in ("lost", "open", "error") if getattr(span, mark)}
     assert told >= {
         *(names.SUBMIT, names.INVOKE_WORKFLOW, names.PLAN, names.MAKE_PLAN, names.STEP, names.ATTEMPT),
-        *(names.CHOOSE, names.EXECUTE_TOOL, names.VERIFY, names.HEAL),
+        *(names.CHOOSE, names.EXECUTE_TOOL, names.VERIFY, names.HEAL, names.GATE, names.DECIDED, names.UNDO),
         *(names.CLAIMED, names.ORPHANED, names.IN_DOUBT, "plan_accepted", "cancel"),
         *("link of attempt", "link of heal", "lost", "open", "error"),
     }
