@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import math
 import os
 import random
@@ -305,6 +306,21 @@ class Client:
         request = gate_service_pb2.GetGateRequest(gate=sendable("gate", gate))
         response = await self._call(self._gates.GetGate, request)
         return response.gate
+
+    async def gate_value(self, gate: str, argument: str, *, step: str = "") -> Any:
+        """Return an argument of what waits, whole: a gate has large ones by size and digest only.
+
+        `step` says which action is meant, at a gate for several.
+        """
+        request = gate_service_pb2.GetGateValueRequest(
+            gate=sendable("gate", gate), argument=sendable("argument", argument), step=sendable("step", step)
+        )
+
+        async def whole(request: Any, *, timeout: float | None) -> str:
+            parts = self._gates.GetGateValue(request, timeout=timeout)
+            return "".join([part.json async for part in parts])
+
+        return json.loads(await self._call(whole, request))
 
     async def gates(self) -> AsyncGenerator[run_service_pb2.Gate, None]:
         """Yield the gates that are open, the oldest first."""

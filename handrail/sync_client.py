@@ -131,6 +131,10 @@ class SyncClient:
         """Return a gate; see `Client.gate`."""
         return self._run(self._client.gate(gate))
 
+    def gate_value(self, gate: str, argument: str, *, step: str = "") -> Any:
+        """Return an argument of what waits, whole; see `Client.gate_value`."""
+        return self._run(self._client.gate_value(gate, argument, step=step))
+
     def gates(self) -> Iterator[run_service_pb2.Gate]:
         """Yield the gates that are open, the oldest first."""
         return self._iterate(self._client.gates())

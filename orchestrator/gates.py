@@ -7,7 +7,7 @@ it, in the order of the log.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -15,12 +15,13 @@ import grpc
 from core.failures import FORBIDDEN
 from core.gates import CHOICES, CannotAmend, deputies, requester
 from core.policy import Policy
+from core.ports import LogError, LogForbidden, LogUnavailable
 from core.rules import Rules
 from core.schemas import compile_schema
 from core.state import Gate, RunState
 from core.values import MAX_INLINE_BYTES, BadValue, NotLoaded, decode, encode
 from core.view import left_open, show_gate
-from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc
+from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, plan_pb2
 from orchestrator import pages
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
@@ -29,7 +30,10 @@ from orchestrator.submission import check_name, check_text
 
 MAX_WATCHERS = 100
 MAX_REASON_BYTES = 1_024
+MAX_LOADED_BYTES = 32 * 1024 * 1024
+PART_CHARS = 256 * 1024
 
+_SHOWN = 20
 _NAME = re.compile(r"g[1-9][0-9]{0,5}")
 _FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -63,6 +67,18 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
         """Fold the run's log."""
         state, gate = await self._find(request.gate)
         return gate_service_pb2.GetGateResponse(gate=show_gate(state, gate))
+
+    async def GetGateValue(
+        self, request: gate_service_pb2.GetGateValueRequest, context: Any
+    ) -> AsyncIterator[gate_service_pb2.GetGateValueResponse]:
+        """Send an argument as it would be used, so that nobody approves what they cannot see."""
+        state, gate = await self._find(request.gate)
+        value = _argument(gate, request.step, request.argument)
+        text = value.json
+        if value.HasField("blob"):
+            text = (await self._runs.log.get_blob(state.key, value.blob)).decode()
+        for begin in range(0, len(text), PART_CHARS):
+            yield gate_service_pb2.GetGateValueResponse(json=text[begin : begin + PART_CHARS])
 
     async def WatchGates(
         self, request: gate_service_pb2.WatchGatesRequest, context: Any
@@ -115,7 +131,7 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
                     return gate_service_pb2.DecideGateResponse(existed=True)
                 raise self._no("DECIDED_BEFORE", f"{request.approver} has decided here before, otherwise")
         self._check_open(state, gate, request)
-        self._check_rules(state, gate, body)
+        self._check_rules(state, gate, body, await self._contents(state, gate))
         await self._runs.command(state, event_pb2.Event(decide=body))
         return gate_service_pb2.DecideGateResponse()
 
@@ -143,23 +159,39 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
         if gate.opened.expires.ToNanoseconds() <= self._clock():
             raise self._no("GATE_EXPIRED", "the time to decide is over, which denies", outcome="expired")
 
-    def _check_rules(self, state: RunState, gate: Gate, said: event_pb2.Decide) -> None:
+    async def _contents(self, state: RunState, gate: Gate) -> dict[str, str]:
+        """Load the large values of a gate, if they are not too many; without them the decider will say."""
+        held = (value for item in gate.opened.items for value in item.arguments.values())
+        blobs = {value.blob.sha256: value.blob for value in held if value.HasField("blob")}
+        if sum(blob.size_bytes for blob in blobs.values()) > MAX_LOADED_BYTES:
+            return {}
+        load = self._runs.log.get_blob
+        try:
+            return {digest: (await load(state.key, blob)).decode() for digest, blob in blobs.items()}
+        except (LogUnavailable, LogForbidden):
+            raise
+        except (LogError, UnicodeDecodeError):
+            # What is not whole can still be denied.
+            return {}
+
+    def _check_rules(
+        self, state: RunState, gate: Gate, said: event_pb2.Decide, contents: Mapping[str, str]
+    ) -> None:
         rules = Rules(state, self._policy, self._clock(), 0)
         message = ""
         try:
             if said.choice == event_pb2.GATE_CHOICE_AMEND:
-                rules.amend(gate, said, {})
+                rules.amend(gate, said, contents)
             else:
                 delegates = said.choice == event_pb2.GATE_CHOICE_DELEGATE
                 # Nobody hands on what was handed to them.
                 asks = rules.may_decide if delegates else rules.may_answer
-                ruling = asks(gate, said.approver, {})
+                ruling = asks(gate, said.approver, contents)
                 why = "; ".join(reason.text for reason in ruling.reasons)
                 message = "" if ruling.outcome == "allow" else f"{said.approver} may not decide here: {why}"
                 if delegates and not message:
-                    _check_can_receive(state, gate, said, rules)
+                    _check_can_receive(state, gate, said, rules, contents)
         except NotLoaded:
-            # The decider, which loads large values, will say.
             return
         except CannotAmend as error:
             if error.violations:
@@ -181,6 +213,21 @@ def _says(body: event_pb2.Decide) -> event_pb2.Decide:
         arguments=body.arguments,
         delegate=body.delegate,
     )
+
+
+def _argument(gate: Gate, step: str, name: str) -> plan_pb2.Value:
+    """Return an argument of what waits at a gate."""
+    items = [item for item in gate.opened.items if step in ("", item.step)]
+    if len(items) != 1:
+        steps = ", ".join(item.step for item in gate.opened.items[:_SHOWN])
+        message = f"say which of its {len(gate.opened.items):,} actions: {steps}"
+        raise invalid_field("BAD_STEP", "step", "unknown_step", message)
+    if name not in items[0].arguments:
+        message = (
+            f"{items[0].tool} has no argument {name[:80]!a} here: {', '.join(sorted(items[0].arguments))}"
+        )
+        raise invalid_field("BAD_ARGUMENT", "argument", "unknown_argument", message)
+    return items[0].arguments[name]
 
 
 def _check(request: gate_service_pb2.DecideGateRequest) -> None:
@@ -245,9 +292,11 @@ def _check_arguments(request: gate_service_pb2.DecideGateRequest) -> None:
             raise invalid_field("BAD_ARGUMENTS", field, "bad_value", str(error)) from None
 
 
-def _check_can_receive(state: RunState, gate: Gate, said: event_pb2.Decide, rules: Rules) -> None:
+def _check_can_receive(
+    state: RunState, gate: Gate, said: event_pb2.Decide, rules: Rules, contents: Mapping[str, str]
+) -> None:
     """Check that a delegation would count: it goes one step, and nobody has two votes or votes twice."""
-    standing = deputies(state, gate, lambda who: rules.may_decide(gate, who, {}))
+    standing = deputies(state, gate, lambda who: rules.may_decide(gate, who, contents))
     message = ""
     if said.approver in standing:
         message = f"{standing[said.approver]} lets {said.approver} decide, which cannot be handed on"

@@ -231,6 +231,12 @@ def other_commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]
     name, bound = clean(gate.id), ("--binding", clean(gate.what.binding[:BINDING_CHARS]))
     amend = target.command("amend", name, "--set", "NAME=JSON", *bound)
     found = {"amend": amend} if is_one_action(gate) else {}
+    large = next(
+        ((i, n) for i in gate.what.items for n, held in i.arguments.items() if held.HasField("blob")), None
+    )
+    if large is not None:
+        whose = () if len(gate.what.items) == 1 else ("--step", clean(large[0].step))
+        found["see all"] = target.command("gates show", name, "--value", clean(large[1]), *whose)
     return {**found, "delegate": target.command("delegate", name, "--to", "NAME", *bound)}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated
+from json import dumps as encode
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,16 +73,30 @@ def show(
     project: options.Project = None,
     server: options.Server = None,
     data: options.Data = None,
+    value: Annotated[
+        str, typer.Option("--value", metavar="ARGUMENT", help="Print this argument, whole, as JSON.")
+    ] = "",
+    step: Annotated[str, typer.Option("--step", help="With --value, at a gate for several: whose.")] = "",
     json: options.Json = False,
 ) -> None:
     """Show all that whoever decides at a gate must know."""
     from handrail.cli.events import message_object
     from handrail.cli.gate_text import gate_lines
     from handrail.cli.output import Output
+    from handrail.cli.text import exact
 
     output = Output(as_json=json)
     target = find(server, project, data)
-    found = with_client(target, lambda client: resolve(client, gate, target))
+
+    async def work(client: Client) -> tuple[run_service_pb2.Gate, Any]:
+        found = await resolve(client, gate, target)
+        return found, await client.gate_value(found.id, value, step=step) if value else None
+
+    found, held = with_client(target, work)
+    if value:
+        output.json({"gate": found.id, "argument": value, "value": held})
+        output.line(exact(encode(held, ensure_ascii=False)))
+        return
     output.json({"gate": message_object(found)})
     output.lines(gate_lines(found, target, _pen(output)))
 

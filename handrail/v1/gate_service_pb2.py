@@ -27,7 +27,7 @@ from handrail.v1 import plan_pb2 as handrail_dot_v1_dot_plan__pb2
 from handrail.v1 import run_service_pb2 as handrail_dot_v1_dot_run__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehandrail/v1/gate_service.proto\x12\x0bhandrail.v1\x1a\x17handrail/v1/event.proto\x1a\x16handrail/v1/plan.proto\x1a\x1dhandrail/v1/run_service.proto\"9\n\x10ListGatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x11ListGatesResponse\x12 \n\x05gates\x18\x01 \x03(\x0b\x32\x11.handrail.v1.Gate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetGateRequest\x12\x0c\n\x04gate\x18\x01 \x01(\t\"2\n\x0fGetGateResponse\x12\x1f\n\x04gate\x18\x01 \x01(\x0b\x32\x11.handrail.v1.Gate\"\x13\n\x11WatchGatesRequest\"5\n\x12WatchGatesResponse\x12\x1f\n\x04gate\x18\x01 \x01(\x0b\x32\x11.handrail.v1.Gate\"\xbb\x02\n\x11\x44\x65\x63ideGateRequest\x12\x0c\n\x04gate\x18\x01 \x01(\t\x12\'\n\x06\x63hoice\x18\x02 \x01(\x0e\x32\x17.handrail.v1.GateChoice\x12\x0f\n\x07\x62inding\x18\x03 \x01(\t\x12\x10\n\x08\x61pprover\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\"\n\x06output\x18\x06 \x01(\x0b\x32\x12.handrail.v1.Value\x12@\n\targuments\x18\x07 \x03(\x0b\x32-.handrail.v1.DecideGateRequest.ArgumentsEntry\x12\x10\n\x08\x64\x65legate\x18\x08 \x01(\t\x1a\x44\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.handrail.v1.Value:\x02\x38\x01\"%\n\x12\x44\x65\x63ideGateResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x32\xbf\x02\n\x0bGateService\x12J\n\tListGates\x12\x1d.handrail.v1.ListGatesRequest\x1a\x1e.handrail.v1.ListGatesResponse\x12\x44\n\x07GetGate\x12\x1b.handrail.v1.GetGateRequest\x1a\x1c.handrail.v1.GetGateResponse\x12O\n\nWatchGates\x12\x1e.handrail.v1.WatchGatesRequest\x1a\x1f.handrail.v1.WatchGatesResponse0\x01\x12M\n\nDecideGate\x12\x1e.handrail.v1.DecideGateRequest\x1a\x1f.handrail.v1.DecideGateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehandrail/v1/gate_service.proto\x12\x0bhandrail.v1\x1a\x17handrail/v1/event.proto\x1a\x16handrail/v1/plan.proto\x1a\x1dhandrail/v1/run_service.proto\"9\n\x10ListGatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x11ListGatesResponse\x12 \n\x05gates\x18\x01 \x03(\x0b\x32\x11.handrail.v1.Gate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetGateRequest\x12\x0c\n\x04gate\x18\x01 \x01(\t\"2\n\x0fGetGateResponse\x12\x1f\n\x04gate\x18\x01 \x01(\x0b\x32\x11.handrail.v1.Gate\"C\n\x13GetGateValueRequest\x12\x0c\n\x04gate\x18\x01 \x01(\t\x12\x10\n\x08\x61rgument\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\"$\n\x14GetGateValueResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x13\n\x11WatchGatesRequest\"5\n\x12WatchGatesResponse\x12\x1f\n\x04gate\x18\x01 \x01(\x0b\x32\x11.handrail.v1.Gate\"\xbb\x02\n\x11\x44\x65\x63ideGateRequest\x12\x0c\n\x04gate\x18\x01 \x01(\t\x12\'\n\x06\x63hoice\x18\x02 \x01(\x0e\x32\x17.handrail.v1.GateChoice\x12\x0f\n\x07\x62inding\x18\x03 \x01(\t\x12\x10\n\x08\x61pprover\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\"\n\x06output\x18\x06 \x01(\x0b\x32\x12.handrail.v1.Value\x12@\n\targuments\x18\x07 \x03(\x0b\x32-.handrail.v1.DecideGateRequest.ArgumentsEntry\x12\x10\n\x08\x64\x65legate\x18\x08 \x01(\t\x1a\x44\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.handrail.v1.Value:\x02\x38\x01\"%\n\x12\x44\x65\x63ideGateResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x32\x96\x03\n\x0bGateService\x12J\n\tListGates\x12\x1d.handrail.v1.ListGatesRequest\x1a\x1e.handrail.v1.ListGatesResponse\x12\x44\n\x07GetGate\x12\x1b.handrail.v1.GetGateRequest\x1a\x1c.handrail.v1.GetGateResponse\x12U\n\x0cGetGateValue\x12 .handrail.v1.GetGateValueRequest\x1a!.handrail.v1.GetGateValueResponse0\x01\x12O\n\nWatchGates\x12\x1e.handrail.v1.WatchGatesRequest\x1a\x1f.handrail.v1.WatchGatesResponse0\x01\x12M\n\nDecideGate\x12\x1e.handrail.v1.DecideGateRequest\x1a\x1f.handrail.v1.DecideGateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,16 +44,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETGATEREQUEST']._serialized_end=296
   _globals['_GETGATERESPONSE']._serialized_start=298
   _globals['_GETGATERESPONSE']._serialized_end=348
-  _globals['_WATCHGATESREQUEST']._serialized_start=350
-  _globals['_WATCHGATESREQUEST']._serialized_end=369
-  _globals['_WATCHGATESRESPONSE']._serialized_start=371
-  _globals['_WATCHGATESRESPONSE']._serialized_end=424
-  _globals['_DECIDEGATEREQUEST']._serialized_start=427
-  _globals['_DECIDEGATEREQUEST']._serialized_end=742
-  _globals['_DECIDEGATEREQUEST_ARGUMENTSENTRY']._serialized_start=674
-  _globals['_DECIDEGATEREQUEST_ARGUMENTSENTRY']._serialized_end=742
-  _globals['_DECIDEGATERESPONSE']._serialized_start=744
-  _globals['_DECIDEGATERESPONSE']._serialized_end=781
-  _globals['_GATESERVICE']._serialized_start=784
-  _globals['_GATESERVICE']._serialized_end=1103
+  _globals['_GETGATEVALUEREQUEST']._serialized_start=350
+  _globals['_GETGATEVALUEREQUEST']._serialized_end=417
+  _globals['_GETGATEVALUERESPONSE']._serialized_start=419
+  _globals['_GETGATEVALUERESPONSE']._serialized_end=455
+  _globals['_WATCHGATESREQUEST']._serialized_start=457
+  _globals['_WATCHGATESREQUEST']._serialized_end=476
+  _globals['_WATCHGATESRESPONSE']._serialized_start=478
+  _globals['_WATCHGATESRESPONSE']._serialized_end=531
+  _globals['_DECIDEGATEREQUEST']._serialized_start=534
+  _globals['_DECIDEGATEREQUEST']._serialized_end=849
+  _globals['_DECIDEGATEREQUEST_ARGUMENTSENTRY']._serialized_start=781
+  _globals['_DECIDEGATEREQUEST_ARGUMENTSENTRY']._serialized_end=849
+  _globals['_DECIDEGATERESPONSE']._serialized_start=851
+  _globals['_DECIDEGATERESPONSE']._serialized_end=888
+  _globals['_GATESERVICE']._serialized_start=891
+  _globals['_GATESERVICE']._serialized_end=1297
 # @@protoc_insertion_point(module_scope)

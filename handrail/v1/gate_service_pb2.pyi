@@ -106,6 +106,52 @@ class GetGateResponse(_message.Message):
 Global___GetGateResponse: _TypeAlias = GetGateResponse  # noqa: Y015
 
 @_typing.final
+class GetGateValueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    ARGUMENT_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    gate: _builtins.str
+    argument: _builtins.str
+    step: _builtins.str
+    """Which action, at a gate for several."""
+    def __init__(
+        self,
+        *,
+        gate: _builtins.str = ...,
+        argument: _builtins.str = ...,
+        step: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument", b"argument", "gate", b"gate", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGateValueRequest: _TypeAlias = GetGateValueRequest  # noqa: Y015
+
+@_typing.final
+class GetGateValueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_FIELD_NUMBER: _builtins.int
+    json: _builtins.str
+    """The next part of its JSON."""
+    def __init__(
+        self,
+        *,
+        json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGateValueResponse: _TypeAlias = GetGateValueResponse  # noqa: Y015
+
+@_typing.final
 class WatchGatesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

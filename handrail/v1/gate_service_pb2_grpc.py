@@ -44,6 +44,11 @@ class GateServiceStub:
                 request_serializer=handrail_dot_v1_dot_gate__service__pb2.GetGateRequest.SerializeToString,
                 response_deserializer=handrail_dot_v1_dot_gate__service__pb2.GetGateResponse.FromString,
                 _registered_method=True)
+        self.GetGateValue = channel.unary_stream(
+                '/handrail.v1.GateService/GetGateValue',
+                request_serializer=handrail_dot_v1_dot_gate__service__pb2.GetGateValueRequest.SerializeToString,
+                response_deserializer=handrail_dot_v1_dot_gate__service__pb2.GetGateValueResponse.FromString,
+                _registered_method=True)
         self.WatchGates = channel.unary_stream(
                 '/handrail.v1.GateService/WatchGates',
                 request_serializer=handrail_dot_v1_dot_gate__service__pb2.WatchGatesRequest.SerializeToString,
@@ -68,6 +73,13 @@ class GateServiceServicer:
 
     def GetGate(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGateValue(self, request, context):
+        """An argument of what waits, whole, however large it is.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -98,6 +110,11 @@ def add_GateServiceServicer_to_server(servicer, server):
                     servicer.GetGate,
                     request_deserializer=handrail_dot_v1_dot_gate__service__pb2.GetGateRequest.FromString,
                     response_serializer=handrail_dot_v1_dot_gate__service__pb2.GetGateResponse.SerializeToString,
+            ),
+            'GetGateValue': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetGateValue,
+                    request_deserializer=handrail_dot_v1_dot_gate__service__pb2.GetGateValueRequest.FromString,
+                    response_serializer=handrail_dot_v1_dot_gate__service__pb2.GetGateValueResponse.SerializeToString,
             ),
             'WatchGates': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchGates,
@@ -164,6 +181,33 @@ class GateService:
             '/handrail.v1.GateService/GetGate',
             handrail_dot_v1_dot_gate__service__pb2.GetGateRequest.SerializeToString,
             handrail_dot_v1_dot_gate__service__pb2.GetGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGateValue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/handrail.v1.GateService/GetGateValue',
+            handrail_dot_v1_dot_gate__service__pb2.GetGateValueRequest.SerializeToString,
+            handrail_dot_v1_dot_gate__service__pb2.GetGateValueResponse.FromString,
             options,
             channel_credentials,
             insecure,

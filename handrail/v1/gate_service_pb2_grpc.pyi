@@ -34,6 +34,8 @@ class GateServiceStub:
     ListGates: _grpc.UnaryUnaryMultiCallable[_gate_service_pb2.ListGatesRequest, _gate_service_pb2.ListGatesResponse]
     """Open gates, the oldest first."""
     GetGate: _grpc.UnaryUnaryMultiCallable[_gate_service_pb2.GetGateRequest, _gate_service_pb2.GetGateResponse]
+    GetGateValue: _grpc.UnaryStreamMultiCallable[_gate_service_pb2.GetGateValueRequest, _gate_service_pb2.GetGateValueResponse]
+    """An argument of what waits, whole, however large it is."""
     WatchGates: _grpc.UnaryStreamMultiCallable[_gate_service_pb2.WatchGatesRequest, _gate_service_pb2.WatchGatesResponse]
     """Every gate that is open, then each that opens or closes as it does, without end."""
     DecideGate: _grpc.UnaryUnaryMultiCallable[_gate_service_pb2.DecideGateRequest, _gate_service_pb2.DecideGateResponse]
@@ -45,6 +47,8 @@ class GateServiceAsyncStub(GateServiceStub):
     ListGates: _aio.UnaryUnaryMultiCallable[_gate_service_pb2.ListGatesRequest, _gate_service_pb2.ListGatesResponse]  # type: ignore[assignment]
     """Open gates, the oldest first."""
     GetGate: _aio.UnaryUnaryMultiCallable[_gate_service_pb2.GetGateRequest, _gate_service_pb2.GetGateResponse]  # type: ignore[assignment]
+    GetGateValue: _aio.UnaryStreamMultiCallable[_gate_service_pb2.GetGateValueRequest, _gate_service_pb2.GetGateValueResponse]  # type: ignore[assignment]
+    """An argument of what waits, whole, however large it is."""
     WatchGates: _aio.UnaryStreamMultiCallable[_gate_service_pb2.WatchGatesRequest, _gate_service_pb2.WatchGatesResponse]  # type: ignore[assignment]
     """Every gate that is open, then each that opens or closes as it does, without end."""
     DecideGate: _aio.UnaryUnaryMultiCallable[_gate_service_pb2.DecideGateRequest, _gate_service_pb2.DecideGateResponse]  # type: ignore[assignment]
@@ -65,6 +69,14 @@ class GateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gate_service_pb2.GetGateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gate_service_pb2.GetGateResponse, _abc.Awaitable[_gate_service_pb2.GetGateResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetGateValue(
+        self,
+        request: _gate_service_pb2.GetGateValueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gate_service_pb2.GetGateValueResponse], _abc.AsyncIterator[_gate_service_pb2.GetGateValueResponse]]:
+        """An argument of what waits, whole, however large it is."""
 
     @_abc_1.abstractmethod
     def WatchGates(

@@ -40,9 +40,19 @@ def refund_order(order_id: int, amount: Annotated[int, Field(ge=1)], key: str) -
     return {"refund": amount}
 
 
+@tools.tool(effect="write", idempotency="keyed", key="key")
+def refund_letter(to: str, text: str, key: str) -> bool:
+    """Write to somebody whose money was paid back."""
+    return True
+
+
 CONTRACTS = {
     tool.contract.name: to_proto(tool.contract.model_copy(update={"toolbox": "shop"}))
-    for tool in (get_order.__handrail_tool__, refund_order.__handrail_tool__)  # type: ignore[attr-defined]
+    for tool in (
+        get_order.__handrail_tool__,  # type: ignore[attr-defined]
+        refund_order.__handrail_tool__,  # type: ignore[attr-defined]
+        refund_letter.__handrail_tool__,  # type: ignore[attr-defined]
+    )
 }
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
+from typer.testing import CliRunner
 
 from bus.memory import MemoryLog
 from core.decide import Catalogue
 from core.policy import ALLOWED, Reason, Request, Ruling
 from handrail import errors
+from handrail.cli.main import app
 from handrail.client import Client
 from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, run_service_pb2
 from orchestrator.decider import Decider
@@ -81,6 +83,39 @@ async def test_what_waits_is_shown_with_all_that_it_would_do(desk: Desk) -> None
     assert {name: value.json for name, value in item.arguments.items()} == {"order_id": "7", "amount": "5"}
     waiting = [run async for run in desk.client.list(status=WAITING)]
     assert [run.id for run in waiting] == [gate.run]
+
+
+async def test_what_is_too_large_for_an_event_is_shown_whole(
+    tmp_path: Path,
+) -> None:
+    letter = {"steps": [{"id": "mail", "tool": "refund_letter", "with": {"to": "ada", "text": "$goal.text"}}]}
+    text = "Dear Ada, " + "x" * 80_000 + " pay \u202e here"
+    async with _desk(tmp_path, asking("refund")) as desk:
+        submitted = await desk.client.submit("write", plan=letter, context={"text": text}, submitter="ann")
+        gate = (await desk.client.wait(submitted.run, timeout_s=10)).gates[0]
+        assert gate.what.items[0].arguments["text"].blob.size_bytes > 80_000
+        assert await desk.client.gate_value(gate.id, "text") == text
+        assert await desk.client.gate_value(gate.id, "to", step="mail") == "ada"
+        with pytest.raises(errors.InvalidArgument, match="no argument 'cc' here: text, to"):
+            await desk.client.gate_value(gate.id, "cc")
+        with pytest.raises(errors.InvalidArgument, match="say which of its 1 actions: mail"):
+            await desk.client.gate_value(gate.id, "text", step="male")
+        shown = await _handrail("gates", "show", gate.id, "--server", desk.stage.address)
+        assert f"see all   handrail gates show {gate.id} --value text" in shown
+        whole = await _handrail("gates", "show", gate.id, "--value", "text", "--server", desk.stage.address)
+        assert whole.strip() == '"' + text.replace("\u202e", "\\u202e") + '"'
+        events = desk.stage.events()
+        with pytest.raises(errors.PermissionDenied):
+            await desk.client.decide(gate.id, approve=True, approver="eve")
+        assert desk.stage.events() == events
+        await desk.client.decide(gate.id, approve=True, approver="bob")
+        assert (await _closed(desk, gate)).outcome == event_pb2.GATE_OUTCOME_APPROVED
+
+
+async def _handrail(*arguments: str) -> str:
+    done = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 async def test_an_approval_lets_it_go_on(desk: Desk) -> None:
