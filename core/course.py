@@ -313,7 +313,7 @@ class Course:
             return choice.tool, self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
         call = proposal.call
         filled_in = self.scope.loaded(call.arguments)
-        violations = check_call(call, step.grants, filled_in, inputs)
+        violations = check_call(call, step.grants, filled_in, inputs, self.state.contracts)
         if violations:
             return violations
         fixed = self.scope.arguments(step.grants[call.grant].arguments, instance, inputs)

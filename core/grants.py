@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core import conditions, failures, spelling
-from handrail.v1 import event_pb2, plan_pb2
+from core import conditions, failures, schemas, spelling
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 MAX_GRANTS = 64
 
@@ -16,9 +16,11 @@ def check_call(
     grants: Sequence[plan_pb2.Grant],
     proposed: Mapping[str, Any],
     inputs: Mapping[str, Any],
+    contracts: Mapping[str, tool_pb2.ToolContract],
 ) -> list[plan_pb2.Violation]:
     """Return in what way a proposal leaves its grant; `proposed` are the values of its arguments.
 
+    What is open and left out has the default that the tool will act with, and that is judged like a value.
     Whether the whole fits the tool's schema is not asked here.
     """
     where = f"call.grant[{call.grant}]"
@@ -27,7 +29,7 @@ def check_call(
         return [plan_pb2.Violation(field=where, code="outside_closed_set", message=message)]
     found: list[plan_pb2.Violation] = []
     grant = grants[call.grant]
-    for name, value in proposed.items():
+    for name, value in {**_left_out(grant, contracts[call.tool], proposed), **proposed}.items():
         field = f"call.arguments.{name[:64]}"
         if name not in grant.open:
             fixed = name in grant.arguments
@@ -42,6 +44,16 @@ def check_call(
     return found
 
 
+def _left_out(
+    grant: plan_pb2.Grant, contract: tool_pb2.ToolContract, proposed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the defaults of what is open and not proposed; without one a tool acts with nothing."""
+    properties = schemas.compile_schema(contract.input_schema).properties
+    parts = {name: properties.get(name) for name in grant.open.keys() - proposed.keys()}
+    found = {name: part.get("default") for name, part in sorted(parts.items()) if isinstance(part, dict)}
+    return {name: default for name, default in found.items() if default is not None}
+
+
 def _outside(condition: str, value: Any, inputs: Mapping[str, Any]) -> tuple[str, str] | None:
     if not condition:
         return None
@@ -50,4 +62,4 @@ def _outside(condition: str, value: Any, inputs: Mapping[str, Any]) -> tuple[str
             return None
     except conditions.ConditionError as error:
         return failures.CONDITION, str(error)
-    return "outside_grant", f"it must hold that {condition}"
+    return "outside_grant", f"it must hold that {condition}, and it is {schemas.show(value)}"

@@ -183,3 +183,37 @@ def test_grants_are_in_the_ask_and_large_values_are_not_lost() -> None:
     assert values.load(ask.inputs["order"], {}) == ORDER
     assert plan_pb2.Route.Name(play.view.steps[1].route) == "ROUTE_LAM"
     assert event_pb2.RunStatus.Name(play.state.status) == "RUN_STATUS_RUNNING"
+
+
+def test_what_is_left_out_has_the_default_that_the_tool_acts_with() -> None:
+    """Whoever leaves an open argument out chooses its default: that must be within its condition too."""
+    play = defaulting(5_000).propose("settle-a1", 0, "pay", order=7)
+    assert asked(play) == []
+    refused = play.state.instances["settle"].attempts[0].refused
+    assert [(one.field, one.code) for one in refused] == [("call.arguments.amount", "outside_grant")]
+    assert "5000" in refused[0].message
+    play.propose("settle-a2", 0, "pay", order=7, amount=20)
+    assert asked(play) == [("pay", {"amount": "20", "order": "7"})]
+
+
+@pytest.mark.parametrize("default", [50, None])
+def test_what_is_left_out_may_be_where_its_default_is_within_or_nothing(default: int | None) -> None:
+    assert asked(defaulting(default).propose("settle-a1", 0, "pay", order=7)) == [("pay", {"order": "7"})]
+
+
+def defaulting(default: int | None) -> Play:
+    """A step in which an executor may pay up to the total, with a tool that has a default amount."""
+    amount = {"type": ["integer", "null"], "default": default}
+    schema = {
+        "type": "object",
+        "properties": {"order": {"type": "integer"}, "amount": amount},
+        "required": ["order"],
+        "additionalProperties": False,
+    }
+    grant = {"tool": "pay", "open": {"order": "", "amount": "value <= input.order.total"}}
+    tools = (
+        contract("look", endorses=["id", "total"]),
+        write("pay", input_schema=values.encode(schema), critical=["amount"], **KEYED),
+    )
+    play = Play(*tools, limits=Limits(proposers=True))
+    return play.submit(LOOK, {**SETTLE, "grants": [grant]}).done("look-a1", ORDER)
