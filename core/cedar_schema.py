@@ -164,7 +164,7 @@ def arguments_of(input_schema: str) -> Arguments:
     within = {
         name: part.get("default")
         for name, part in schema.properties.items()
-        if name not in money and _holds_money(part, schema.document, 0)
+        if name not in money and _holds_money(part, schema.document)
     }
     return Arguments(
         Record(MappingProxyType(fields)), MappingProxyType(left_out), money, MappingProxyType(within)
@@ -193,12 +193,16 @@ def arguments_of_all(contracts: Iterable[tool_pb2.ToolContract]) -> Arguments:
 
 def amounts_within(value: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the amounts of money that a value holds, however deep."""
+    return (one for one in objects_within(value) if isinstance(one.get("minor"), int))
+
+
+def objects_within(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects that a value holds, itself included, however deep."""
     if isinstance(value, Mapping):
-        if isinstance(value.get("minor"), int):
-            yield value
+        yield value
         value = list(value.values())
     for inner in value if isinstance(value, list) else ():
-        yield from amounts_within(inner)
+        yield from objects_within(inner)
 
 
 def schema_of(contracts: Iterable[tool_pb2.ToolContract], *, complete: bool = False) -> dict[str, Any]:
@@ -329,21 +333,25 @@ def _is_money(shape: Shape) -> bool:
     return kinds.get("minor") == Scalar("Long") and kinds.get("currency") == Scalar("String")
 
 
-def _holds_money(part: Any, whole: Mapping[str, Any], depth: int) -> bool:
-    """Whether an amount of money is, or may be, within what a part of a schema describes."""
-    if depth > MAX_SHAPE_DEPTH:
-        return True
-    for node in schemas.alternatives((schemas.Node(part, whole),)):
-        held = node.part if node is not None else None
+def _holds_money(part: Any, whole: Mapping[str, Any]) -> bool:
+    """Whether an amount of money is, or may be, within what a part of a schema describes.
+
+    Under whatever keyword it is described: one that is missed here would be spent and never counted.
+    """
+    pending, followed = [part], set[str]()
+    while pending:
+        held = pending.pop()
+        if isinstance(held, list):
+            pending.extend(held)
         if not isinstance(held, dict):
             continue
-        members = held.get("properties", {})
-        if "minor" in members and "currency" in members:
+        members, target = held.get("properties"), held.get("$ref")
+        if isinstance(members, dict) and {"minor", "currency"} <= members.keys():
             return True
-        inner = [*members.values(), *held.get("prefixItems", ())]
-        inner += [held[key] for key in ("items", "additionalProperties") if isinstance(held.get(key), dict)]
-        if any(_holds_money(one, whole, depth + 1) for one in inner):
-            return True
+        if isinstance(target, str) and target not in followed:
+            followed.add(target)
+            pending.append(schemas.look_up(whole, target))
+        pending.extend(held.values())
     return False
 
 

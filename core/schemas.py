@@ -108,7 +108,7 @@ def check_schema(document: Mapping[str, Any]) -> str | None:
     except RecursionError:
         return "it is nested too deep"
     for target in _references(document):
-        if _lookup(document, target) is None:
+        if look_up(document, target) is None:
             return f"it refers to {target!r:.100}, which is not in it"
     return None
 
@@ -190,7 +190,7 @@ def alternatives(nodes: tuple[Node, ...]) -> Iterator[Node | None]:
             yield node
             continue
         if "$ref" in part:
-            target = _lookup(node.whole, part["$ref"])
+            target = look_up(node.whole, part["$ref"])
             pending.append(Node(True if target is None else target, node.whole))
         elif "anyOf" in part or "oneOf" in part:
             pending.extend(Node(inner, node.whole) for inner in part.get("anyOf") or part["oneOf"])
@@ -288,7 +288,8 @@ def _references(document: Any) -> Iterator[str]:
             pending.extend(part)
 
 
-def _lookup(document: Any, target: Any) -> Any:
+def look_up(document: Any, target: Any) -> Any:
+    """Return what a reference within a schema refers to; None where there is nothing."""
     if not isinstance(target, str) or not target.startswith("#"):
         return None
     part = document

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from core import values
-from core.cedar_schema import Record, amounts_within, arguments_of
+from core.cedar_schema import Record, amounts_within, arguments_of, objects_within
 from core.state import Attempt, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
@@ -78,8 +78,12 @@ def uncountable(contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]) -
             bound = f"it has {size:,} bytes, and at most {most:,} are counted"
             return f"what '{name}' comes to would go uncounted: {bound}"
     for name, default in seen.within.items():
-        if any("currency" not in amount for amount in amounts_within(arguments.get(name, default))):
+        held = arguments.get(name, default)
+        if any("currency" not in amount for amount in amounts_within(held)):
             return f"what '{name}' comes to would go uncounted: an amount in it names no currency"
+        amounts = (one["minor"] for one in objects_within(held) if {"minor", "currency"} <= one.keys())
+        if any(minor is not None and not isinstance(minor, int) for minor in amounts):
+            return f"what '{name}' comes to would go uncounted: an amount in it is no whole number"
     return ""
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 
 from core import conformance
 from core.spending import MAX_AMOUNT_BYTES, amounts_in, uncountable
@@ -16,6 +16,7 @@ from handrail.v1 import tool_pb2
 from tests.unit.policies import contract_of
 
 FIVE = {"minor": 500, "currency": "EUR"}
+MONEY = {"type": "object", "properties": {"minor": {"type": "integer"}, "currency": {"type": "string"}}}
 
 
 @tool(effect="write", idempotency="natural")
@@ -100,3 +101,40 @@ def test_an_amount_that_the_log_would_not_hold_is_not_counted() -> None:
     assert not conformance.check_arguments(pay, {"amount": padded})
     assert uncountable(pay, {"amount": padded}).startswith("what 'amount' comes to would go uncounted")
     assert uncountable(pay, {"amount": FIVE, "note": "x" * MAX_AMOUNT_BYTES}) == ""
+
+
+@tool(effect="write", idempotency="natural")
+def pay_each(payments: dict[Annotated[str, StringConstraints(pattern="^[a-z]+$")], Money]) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("payments", "value"),
+    [
+        ({"type": "object", "patternProperties": {"^[a-z]+$": MONEY}}, {"ada": FIVE}),
+        ({"type": "array", "items": {"allOf": [MONEY]}}, [FIVE]),
+        ({"type": "array", "contains": MONEY}, [FIVE]),
+        ({"type": "object", "if": {"minProperties": 2}, "then": MONEY}, FIVE),
+        ({"anyOf": [{"type": "object"}], "properties": {"one": MONEY}}, {"one": FIVE}),
+    ],
+    ids=["patternProperties", "allOf", "contains", "then", "beside anyOf"],
+)
+def test_an_amount_is_found_wherever_a_schema_may_state_it(payments: dict[str, Any], value: Any) -> None:
+    pay = contract(payments=payments)
+    assert not conformance.check_arguments(pay, {"payments": value})
+    assert amounts_in(pay, {"payments": value}) == Counter(EUR=500)
+
+
+def test_amounts_by_a_name_of_a_pattern_are_spent() -> None:
+    assert amounts_in(contract_of(pay_each), {"payments": {"ada": FIVE, "bo": FIVE}}) == Counter(EUR=1_000)
+
+
+@pytest.mark.parametrize("minor", [700.0, 700.5, "700"])
+def test_an_amount_that_is_no_whole_number_is_refused_rather_than_forgotten(minor: Any) -> None:
+    loose = {"type": "object", "properties": {"minor": {"type": ["number", "string"]}, "currency": {}}}
+    pay = contract(payments={"type": "array", "items": loose}, amount=loose)
+    arguments = {"payments": [FIVE, {"minor": minor, "currency": "EUR"}]}
+    assert not conformance.check_arguments(pay, arguments)
+    assert "no whole number" in uncountable(pay, arguments)
+    assert "no whole number" in uncountable(pay, {"amount": {"minor": minor, "currency": "EUR"}})
+    assert not uncountable(pay, {"amount": FIVE, "payments": [FIVE, {"minor": None, "currency": "EUR"}]})
