@@ -67,16 +67,22 @@ def tools_of(proposed: plan_pb2.Plan, contracts: Contracts) -> dict[str, tool_pb
     That is: its tools, those that can stand in for them (of the same capability, effect and arguments, with
     no higher permission), and the read tools that judge them.
     """
-    named = {name for step in proposed.steps for name in plan.tools(step)}
-    acting = {name: contracts[name] for name in sorted(named) if name in contracts}
-    for contract in list(acting.values()):
-        acting |= {name: other for name, other in contracts.items() if _stands_in(other, contract)}
+    acting = acting_of(proposed, contracts)
     used = dict(acting)
     for contract in acting.values():
         for name in (contract.readback, *(read.tool for read in contract.reads)):
             if name in contracts:
                 used[name] = contracts[name]
     return used
+
+
+def acting_of(proposed: plan_pb2.Plan, contracts: Contracts) -> dict[str, tool_pb2.ToolContract]:
+    """Return the contract of every tool that can come to carry out a step: the named, and their stand-ins."""
+    named = {name for step in proposed.steps for name in plan.tools(step)}
+    acting = {name: contracts[name] for name in sorted(named) if name in contracts}
+    for contract in list(acting.values()):
+        acting |= {name: other for name, other in contracts.items() if _stands_in(other, contract)}
+    return acting
 
 
 def _stands_in(other: tool_pb2.ToolContract, contract: tool_pb2.ToolContract) -> bool:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
-from core import conditions
+from core import conditions, conformance
 from core.plan import BadReference, Reference, alternatives, canonical_route, parse_reference, tools
 from core.shape import Shape, shape_of
 from handrail.v1 import plan_pb2, tool_pb2
@@ -71,6 +71,11 @@ class Labels:
         self._shape: Shape = shape_of(plan)
         self._arguments: dict[str, Mapping[str, Label]] = {}
         self._asked: dict[str, Label] = {}
+
+    @cached_property
+    def acting(self) -> frozenset[str]:
+        """The tools that the plan names, and those that can stand in for them: these may act as well."""
+        return self._shape.tools.union(conformance.acting_of(self.plan, self.contracts))
 
     def of_action(self, step_id: str) -> Mapping[str, Label]:
         """Return the labels of a step's arguments, and of what decides that and how it is taken.

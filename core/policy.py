@@ -44,7 +44,7 @@ class Request:
     now_ns: int = 0
     # Arguments that would be shown to somebody who may not read what they rest on.
     leaks: frozenset[str] = frozenset()
-    # The tools that the run's plan names.
+    # The tools that the run's plan names, and those that can stand in for them.
     plan: frozenset[str] = frozenset()
     # It takes an effect of the run back.
     undoing: bool = False

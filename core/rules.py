@@ -17,7 +17,6 @@ from core.labels import Label, labels_of
 from core.moves import Move
 from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
-from core.shape import tools_of
 from core.spending import amounts_in, excess, spent, uncountable
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
@@ -45,7 +44,7 @@ def calls(
 ) -> list[Call]:
     """Ask about every call of a plan that conforms."""
     found = []
-    named_in_plan = tools_of(plan)
+    acting = labels_of(plan, contracts).acting
     for index, step in enumerate(plan.steps):
         nothing: Mapping[str, str] = {}
         named = [("tool", step.tool, step.arguments, nothing)]
@@ -71,7 +70,7 @@ def calls(
                 untrusted=_untrusted(labels),
                 leaks=_leaks(labels, contract),
                 now_ns=now_ns,
-                plan=named_in_plan,
+                plan=acting,
             )
             found.append(Call(step, f"steps[{index}].{field}", contract, policy.rule(request), labels))
     return found
@@ -311,6 +310,7 @@ class Rules:
         untrusted: frozenset[str],
         leaks: frozenset[str],
     ) -> Request:
+        plan, contracts = self.state.plan, self.state.contracts
         return Request(
             user=self._user(instance_id),
             tenant=self.state.key.tenant,
@@ -322,7 +322,7 @@ class Rules:
             actions=self.actions,
             spent=self._spent_by_others(instance_id),
             now_ns=self.now_ns,
-            plan=tools_of(self.state.plan) if self.state.plan is not None else frozenset(),
+            plan=labels_of(plan, contracts).acting if plan is not None else frozenset(),
             undoing=is_compensation(instance_id),
         )
 

@@ -35,11 +35,6 @@ class Shape:
         return hashlib.sha256(self.plan.SerializeToString(deterministic=True)).hexdigest()
 
 
-def tools_of(plan: plan_pb2.Plan) -> frozenset[str]:
-    """Return the tools that a plan names."""
-    return shape_of(plan).tools
-
-
 _shapes: dict[int, Shape] = {}
 
 

@@ -595,3 +595,20 @@ def test_an_amount_with_too_much_in_it_to_be_counted_is_not_spent(budget: dict[s
     assert failure is not None
     assert failure.code == failures.BUDGET
     assert "what 'amount' comes to would go uncounted: it has 70,037 bytes" in failure.message
+
+
+def test_a_tool_that_can_stand_in_counts_as_one_of_the_plan() -> None:
+    """Else what must not be done together is done by naming another tool, which then says that it failed."""
+    money = {"capability": "money", **KEYED}
+    tools = (contract("export"), write("pay", **money), write("wire", **money), write("note", **KEYED))
+    never = Ruling("refuse", (LOST,))
+
+    def rule(request: Request) -> Ruling:
+        return never if request.contract.name == "export" and "wire" in request.plan else ALLOWED
+
+    steps = ({"id": "look", "tool": "export"}, {"id": "send", "tool": "pay", "after": ["look"]})
+    assert Play(*tools, policy=FunctionPolicy(rule)).submit(*steps).status == "refused"
+    higher = write("wire", **money, permission=tool_pb2.PERMISSION_ADMIN)
+    assert Play(*tools, higher, policy=FunctionPolicy(rule)).submit(*steps).status == "running"
+    steps[1]["tool"] = "note"
+    assert Play(*tools, policy=FunctionPolicy(rule)).submit(*steps).status == "running"
