@@ -140,10 +140,12 @@ class World:
         if op == "effect":
             return asdict(self._effect(**request))
         if op == "struck":
-            struck = Struck(request["pid"], time.time_ns(), request)
-            self.struck[request["name"]] = struck
-            self._write("struck", asdict(struck))
-            return {}
+            # A goal that was begun again for a point passes it again: a second stop is let go by nobody.
+            first = request["name"] not in self.struck
+            if first:
+                struck = self.struck[request["name"]] = Struck(request["pid"], time.time_ns(), request)
+                self._write("struck", asdict(struck))
+            return {"first": first}
         if op == "count":
             return {"effects": len(self.effects_of(request["ref"]))}
         if op == "find":

@@ -59,8 +59,9 @@ def suffer(fault: dict[str, Any] | None, where: str) -> None:
     deed = fault["deed"]
     if deed in ("kill", "stop"):
         # Which worker it is, as the command line has it.
-        ask("struck", name=fault["name"], child=sys.orig_argv[sys.orig_argv.index("_child") + 1])
-        os.kill(os.getpid(), signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
+        child = sys.orig_argv[sys.orig_argv.index("_child") + 1]
+        if ask("struck", name=fault["name"], child=child)["first"]:
+            os.kill(os.getpid(), signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
     elif deed == "hang":
         time.sleep(fault["seconds"])
     elif deed == "busy":
