@@ -119,7 +119,8 @@ class Course:
         if state.failed:
             failure = state.instances[state.failed[0]].failure
             return finish(event_pb2.RUN_STATUS_FAILED, failure)
-        if state.deadline_ns and self.now_ns >= state.deadline_ns:
+        # What has undone itself had failed, though the clock may have been set back since.
+        if state.deadline_ns and (self.now_ns >= state.deadline_ns or state.undo is not None):
             return finish(event_pb2.RUN_STATUS_FAILED, deadline_failure())
         return None
 

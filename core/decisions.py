@@ -186,7 +186,7 @@ def _clear_up(state: RunState, record: Record, instance: Instance, body: event_p
 def _on_undo_planned(state: RunState, record: Record, body: event_pb2.UndoPlanned) -> RunState | None:
     if state.finished is None and state.undo is not None:
         return None
-    undo = evolve(state.undo or Undo(), planned=body)
+    undo = evolve(state.undo or Undo(), planned=body, sequence=record.sequence)
     if body.dry_run:
         return evolve(state, undo=undo)
     opened = frozenset(one.step.id for one in body.compensations)

@@ -165,13 +165,20 @@ def requester(state: RunState, gate: Gate) -> str:
 def deputies(state: RunState, gate: Gate, may_decide: Callable[[str], Ruling]) -> dict[str, str]:
     """Return who may decide in somebody's stead, and in whose."""
     found: dict[str, str] = {}
+    decided: set[str] = set()
     for decision in gate.decisions:
         said = decision.message
         is_in_time = decision.time_ns < gate.opened.expires.ToNanoseconds()
         if said.choice == event_pb2.GATE_CHOICE_DELEGATE and said.delegate and is_in_time:
             given_away = said.delegate == requester(state, gate) or said.approver in found
-            if not given_away and may_decide(said.approver).outcome == "allow":
+            # What somebody said before was said in nobody's stead.
+            if (
+                not given_away
+                and said.delegate not in decided
+                and may_decide(said.approver).outcome == "allow"
+            ):
                 found.setdefault(said.delegate, said.approver)
+        decided.add(said.approver)
     return found
 
 
@@ -203,6 +210,8 @@ def judge(
         if said.choice == event_pb2.GATE_CHOICE_DENY:
             return [close(gate, event_pb2.GATE_OUTCOME_DENIED, [said.approver], reason=said.reason)]
         if opened.kind == event_pb2.GATE_KIND_DOUBT:
+            if said.choice == event_pb2.GATE_CHOICE_REPEAT and _is_judged(state, gate):
+                return []
             return [_settle(gate, said)]
         approvers.append(said.approver)
         if len(approvers) >= opened.quorum:
@@ -223,6 +232,14 @@ def _void(state: RunState, gate: Gate, version: str) -> str:
         return "the policy has changed"
     settled = all(state.instances[found.step].settled for found in items)
     return "an earlier attempt was answered after all" if settled else ""
+
+
+def _is_judged(state: RunState, gate: Gate) -> bool:
+    """Whether the answer came late and the verifier looks at it: to repeat it now might do it twice."""
+    current = state.instances[gate.opened.items[0].step].current
+    if current is None or state.is_past(current):
+        return False
+    return current.can_be_judged and current.verdict is None
 
 
 def _amend(gate: Gate, said: event_pb2.Decide, amendment: Amendment) -> Decide:

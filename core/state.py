@@ -225,6 +225,8 @@ class Undo:
     # None where the goal asked for it.
     asked: event_pb2.Undo | None = None
     planned: event_pb2.UndoPlanned | None = None
+    # Of its plan in the log: what was tried before it was tried by an earlier undo.
+    sequence: int = 0
     # The compensations that it makes; of an earlier undo there may be others.
     steps: frozenset[str] = frozenset()
     cancel: event_pb2.Cancel | None = None
@@ -344,7 +346,15 @@ class RunState:
     def in_flight(self) -> tuple[Attempt, ...]:
         """The attempts that somebody still owes an answer to."""
         current = (self.instances[i].current for i in self.open if not self.instances[i].settled)
-        return tuple(a for a in current if a is not None and a.in_flight and not self.left_behind(a))
+        return tuple(
+            a
+            for a in current
+            if a is not None and a.in_flight and not self.left_behind(a) and not self.is_past(a)
+        )
+
+    def is_past(self, attempt: Attempt) -> bool:
+        """Whether an attempt is an earlier undo's: whoever was to answer then may never do it."""
+        return self.undo is not None and self.undoing and attempt.sequence < self.undo.sequence
 
     def stands(self, attempt_id: str) -> bool:
         """Whether an attempt is what its step was done by."""

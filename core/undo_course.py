@@ -71,15 +71,25 @@ class UndoCourse(Course):
         return moves
 
     def _begin(self, instance: Instance, previous: Attempt | None = None) -> list[Move]:
-        if self._goes_wrong or any(one.settled == "in_doubt" for one in self._compensations()):
-            return []
-        if self._waits(instance):
-            return []
-        return self._start(instance, previous)
+        return self._start(instance, previous) if self._may_begin(instance) else []
+
+    def _may_begin(self, instance: Instance) -> bool:
+        """Whether the turn of a compensation has come, and nothing has gone wrong."""
+        if self.ending is not None or self.state.paused or self._goes_wrong:
+            return False
+        if any(one.settled == "in_doubt" for one in self._compensations()):
+            return False
+        return not self._waits(instance)
 
     def _carry_out_heal(self, instance: Instance) -> list[Move]:
-        # One that an earlier undo has tried may now have something to wait for.
-        return [] if self._waits(instance) else super()._carry_out_heal(instance)
+        current = instance.current
+        # What an earlier undo has tried is begun like any other.
+        is_begun = current is not None and not self.state.is_past(current)
+        return super()._carry_out_heal(instance) if is_begun or self._may_begin(instance) else []
+
+    def _lengthen(self, instance: Instance, moves: list[Move]) -> list[Move]:
+        # Nothing of the plan comes after a compensation.
+        return moves
 
     def _waits(self, instance: Instance) -> bool:
         """Whether something that rests on the effect is not undone yet."""
@@ -90,9 +100,12 @@ class UndoCourse(Course):
         denied = self.state.gates.get(instance.denied)
         if denied is not None:
             return [note("step_failed", event_pb2.StepFailed(step=instance.id, failure=denial(denied)))]
-        step = self.steps[instance.id]
-        arguments = self.scope.arguments(step.arguments, instance) | self.scope.loaded(instance.amended)
-        self.doubts.append(self.rules.doubt(instance, self.state.contracts[step.tool], arguments))
+        planned = self._planned(instance)
+        # Nobody has to choose how it is done.
+        assert planned is not None
+        tool, arguments = planned
+        arguments = arguments | self.scope.loaded(instance.amended)
+        self.doubts.append(self.rules.doubt(instance, self.state.contracts[tool], arguments))
         return []
 
 

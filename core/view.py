@@ -173,10 +173,14 @@ def _are_undone(state: RunState, parent: Instance) -> bool:
 
 
 def _is_given_up(state: RunState, instance: Instance) -> bool:
-    """Whether an instance that is not settled is left as it is, because the run or the undo has ended."""
+    """Whether an instance that is not settled is left as it is, because the run or its undo has ended."""
     if is_compensation(instance.id):
-        return state.over or (state.undo is not None and state.undo.is_dry)
-    return state.finished is not None and state.finished.status != event_pb2.RUN_STATUS_DONE
+        undo = state.undo
+        return state.over or (undo is not None and (undo.is_dry or instance.id not in undo.steps))
+    if state.finished is None:
+        # A run that undoes itself does nothing else any more.
+        return state.undo is not None
+    return state.finished.status != event_pb2.RUN_STATUS_DONE
 
 
 def _attempt(attempt: Attempt) -> run_service_pb2.Attempt:
