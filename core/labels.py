@@ -11,7 +11,7 @@ its contract names; what is made of several, those who may read all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -101,13 +101,15 @@ class Labels:
             return Label(untrusted=True, steps=frozenset((step_id,)))
         if step.each and path and isinstance(path[0], int):
             path = path[1:]
-        asked, tools = self._asked_with(step), self._tools(step)
-        endorsed = bool(tools) and all(_endorses(tool, path) for tool in tools)
-        returned = Label(not endorsed, frozenset((step_id,)))
+        return self._returned(step, lambda tool: _endorses(tool, path))
+
+    def _returned(self, step: plan_pb2.Step, endorses: Callable[[tool_pb2.ToolContract], bool]) -> Label:
+        tools = self._tools(step)
+        label = Label(not (tools and all(map(endorses, tools))), frozenset((step.id,)))
         for one in tools:
             if one.readers:
-                returned = returned.join(Label(readers=frozenset(one.readers)))
-        return asked.join(returned)
+                label = label.join(Label(readers=frozenset(one.readers)))
+        return self._asked_with(step).join(label)
 
     def _asked_with(self, step: plan_pb2.Step) -> Label:
         """Return the label of all that a step's tool is asked with."""
@@ -180,10 +182,17 @@ class Labels:
         return step is not None and bool(step.each)
 
     def _list(self, text: str) -> Label:
-        """Return the label of which items a list has: that of what its step was asked with."""
+        """Return the label of which items a list has: nobody answers for it who answers for nothing in an item."""
         source = parse_reference(text)
         step = self._shape.steps.get(source.root)
-        return TRUSTED if step is None else self._asked_with(step).join(Label(steps=frozenset((step.id,))))
+        if step is None:
+            return TRUSTED
+        path = source.path
+        if step.each:
+            if not path:  # a fan-out returns as many as its plan has it done
+                return self._asked_with(step).join(Label(steps=frozenset((step.id,))))
+            path = path[1:]
+        return self._returned(step, lambda tool: _endorses_in(tool, path))
 
     def _condition(self, text: str) -> Label:
         looked_at = (
@@ -206,9 +215,21 @@ def _join(labels: Iterable[Label]) -> Label:
 
 def _endorses(contract: tool_pb2.ToolContract, path: tuple[str | int, ...]) -> bool:
     """Whether a contract endorses a part of its output, or something that this is a part of."""
-    # "orders[].id" is every item's.
-    parts = tuple("[]" if isinstance(part, int) else part for part in path)
+    parts = _parts(path)
     return any(parts[: len(held)] == held for held in map(split_endorsed, contract.endorses))
+
+
+def _endorses_in(contract: tool_pb2.ToolContract, path: tuple[str | int, ...]) -> bool:
+    """Whether a contract endorses anything of the items of a list: then nobody else makes items of it."""
+    items = (*_parts(path), "[]")
+    return _endorses(contract, path) or any(
+        held[: len(items)] == items for held in map(split_endorsed, contract.endorses)
+    )
+
+
+def _parts(path: tuple[str | int, ...]) -> tuple[str, ...]:
+    # "orders[].id" is every item's.
+    return tuple("[]" if isinstance(part, int) else part for part in path)
 
 
 def split_endorsed(text: str) -> tuple[str, ...]:

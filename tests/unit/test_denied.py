@@ -104,9 +104,14 @@ class Trust:
             found |= inputs
         if step.when and not self._answers(step.when.split()[0], items=False):
             found.add("$when")
-        if step.each and not step.each.startswith("$goal") and self.untrusted(self._steps[step.each[1:]]):
+        if step.each and not step.each.startswith("$goal") and not self._counts(step.each[1:]):
             found.add("$each")
         return frozenset(found)
+
+    def _counts(self, name: str) -> bool:
+        """Whether somebody answers for which items a step's list has; a fan-out has those of the plan."""
+        step = self._steps[name]
+        return not self.untrusted(step) if step.each else self._answers(name, items=True)
 
     def _bad(self, step: plan_pb2.Step, reference: str) -> bool:
         root = parse_reference(reference).root

@@ -93,6 +93,34 @@ def test_a_list_asked_for_with_untrusted_words_taints_how_often() -> None:
     assert untrusted(labels(step("a"), step("b", q="$a.text"), fan), "c") == {EACH}
 
 
+@pytest.mark.parametrize(
+    ("endorses", "each", "bad"),
+    [
+        ([], "$a.items", True),
+        (["id"], "$a.items", True),
+        (["itemsize[].id"], "$a.items", True),
+        (["items[].id"], "$a.items", False),
+        (["items[].who.id"], "$a.items", False),
+        (["items[]"], "$a.items", False),
+        (["items[].id"], "$a.items[0].parts", True),
+        (["items[].parts[].id"], "$a.items[0].parts", False),
+        (["[]"], "$a", False),
+        (["[].id"], "$a", False),
+    ],
+)
+def test_who_answers_for_nothing_in_an_item_does_not_say_how_many_there_are(
+    endorses: list[str], each: str, bad: bool
+) -> None:
+    tool = tool_pb2.ToolContract(name="look", endorses=endorses)
+    fan = {**step("b", x=1), "each": each}
+    found = labels(step("a"), fan, look=tool)
+    assert found.of_action("b")[EACH] == Label(bad, frozenset({"a"}))
+    # A fan-out over what this one has returned is done as often as this one.
+    then = {**step("c", x=1), "each": "$b"}
+    again = labels(step("a"), fan, then, look=tool)
+    assert again.of_action("c")[EACH] == Label(bad, frozenset({"a", "b"}))
+
+
 def test_items_of_the_goal_are_the_users() -> None:
     assert not untrusted(labels({**step("a", x="$each.name"), "each": "$goal.people"}), "a")
 
@@ -189,7 +217,9 @@ def test_what_is_trusted_is_the_same_whatever_outsiders_write(
     for one in plan.steps:
         for name, label in found.of_action(one.id).items():
             if name in one.arguments and not label.untrusted:
-                assert [call[name] for call in first[one.id]] == [call[name] for call in second[one.id]]
+                assert all(a[name] == b[name] for a, b in zip(first[one.id], second[one.id], strict=False))
+            if name == EACH and not label.untrusted:
+                assert len(first[one.id]) == len(second[one.id])
 
 
 @settings(max_examples=300, deadline=None)
@@ -207,7 +237,9 @@ def test_what_does_not_leak_is_the_same_whatever_is_secret(
     for one in plan.steps:
         for name, label in found.of_action(one.id).items():
             if name in one.arguments and not label.leaks_to(["public"]):
-                assert [call[name] for call in first[one.id]] == [call[name] for call in second[one.id]]
+                assert all(a[name] == b[name] for a, b in zip(first[one.id], second[one.id], strict=False))
+            if name == EACH and not label.leaks_to(["public"]):
+                assert len(first[one.id]) == len(second[one.id])
 
 
 def test_who_may_read_what_is_made_of_both_may_read_either() -> None:
@@ -251,13 +283,15 @@ def _follow(text: str, outputs: dict[str, Any]) -> Any:
 def _answer(tool: str, call: dict[str, Any], world: int, secret: bool) -> dict[str, Any]:
     """An honest tool: what it endorses follows from what it is asked, the rest is somebody else's.
 
+    Of a list whose items nobody answers for, somebody else says how long it is.
+
     Of secrets the world decides what the blind one returns, and nothing else.
     """
     asked = zlib.crc32(values.encode(call).encode()) % 1000
     world = 0 if secret and tool == "look" else world
     mine = asked if tool == "look" else asked + world
     text = f"written in {world}"
-    return {"id": mine, "text": text, "items": [{"id": mine + n, "text": text} for n in range(2)]}
+    return {"id": mine, "text": text, "items": [{"id": mine + n, "text": text} for n in range(2 + mine % 3)]}
 
 
 # --- endorsing -------------------------------------------------------------------------------------------
