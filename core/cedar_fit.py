@@ -16,6 +16,7 @@ from cedarpy import Schema, pst, validate_policies
 
 from core import cedar_rules, cedar_schema, spelling
 from core.cedar_rules import Rule
+from core.labels import CHOICE, EACH, WHEN
 from core.policy import Policy, Request
 from handrail.v1 import tool_pb2
 
@@ -179,7 +180,7 @@ def _wrong_texts(rule: Rule, arguments: Collection[str], tools: Collection[str])
     """Yield the texts that a rule compares with something that is never so."""
     words = {f"resource.{name}": words for name, words in cedar_schema.WORDS.items()}
     known = {
-        "context.untrusted": arguments,
+        "context.untrusted": [*arguments, WHEN, EACH, CHOICE],
         "context.leaks": arguments,
         "resource.critical": arguments,
         "context.plan": tools,

@@ -347,7 +347,7 @@ class Course:
         """Authorise an action: everything that it may do is in it."""
         contract = self.state.contracts[tool]
         if kind == event_pb2.ACTION_KIND_ACT and instance.amended:
-            arguments = {**arguments, **self.scope.loaded(instance.amended)}
+            arguments = {**arguments, **self.scope.written(instance)}
         found = conformance.check_arguments(contract, arguments) if kind == event_pb2.ACTION_KIND_ACT else []
         if found:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)

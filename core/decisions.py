@@ -10,7 +10,7 @@ from core.healing import RETRY_SAME_KEY
 from core.instances import Handler, add_attempt, answered, change, find, put, settle
 from core.plan import instance as instance_id
 from core.ports import Record
-from core.state import NOTHING, Attempt, Gate, Heal, Instance, RunState, Undo, evolve
+from core.state import NOTHING, Attempt, Gate, Heal, Instance, RunState, Undo, Written, evolve
 from core.undo import acted, happened
 from handrail.v1 import event_pb2, tool_pb2
 
@@ -159,7 +159,8 @@ def _on_gate_closed(state: RunState, record: Record, body: event_pb2.GateClosed)
         if body.outcome == event_pb2.GATE_OUTCOME_APPROVED:
             approved = {**approved, item.binding: body.gate}
         elif body.outcome == event_pb2.GATE_OUTCOME_AMENDED:
-            amended = {**amended, **body.arguments}
+            written = {name: Written(value, item.tool) for name, value in body.arguments.items()}
+            amended = {**amended, **written}
             approved = {**approved, body.binding: body.gate} if body.binding else approved
         elif body.outcome in REFUSED:
             denied = body.gate

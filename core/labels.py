@@ -182,7 +182,7 @@ class Labels:
         return step is not None and bool(step.each)
 
     def _list(self, text: str) -> Label:
-        """Return the label of which items a list has: nobody answers for it who answers for nothing in an item."""
+        """Return the label of which items a list has; nobody says who endorses nothing in an item."""
         source = parse_reference(text)
         step = self._shape.steps.get(source.root)
         if step is None:

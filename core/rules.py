@@ -200,9 +200,10 @@ class Rules:
     ) -> Request:
         """Return what the policy is asked about an action."""
         labels = self.labels(instance.step)
-        # What somebody has changed at a gate is theirs.
-        untrusted = _untrusted(labels).difference(instance.amended)
-        leaks = _leaks(labels, contract).difference(instance.amended)
+        # What somebody has changed at a gate is theirs; of what another tool does with it they knew nothing.
+        theirs = {name for name, one in instance.amended.items() if one.tool == contract.name}
+        untrusted = _untrusted(labels).difference(theirs)
+        leaks = _leaks(labels, contract).difference(theirs)
         return self._request(instance.id, contract, arguments, unknown, untrusted, leaks)
 
     def labels(self, step: str) -> Mapping[str, Label]:

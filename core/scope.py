@@ -31,6 +31,10 @@ class Scope:
         """Return values as Python objects."""
         return {name: values.load(value, self._contents) for name, value in arguments.items()}
 
+    def written(self, instance: Instance) -> dict[str, Any]:
+        """Return the arguments that somebody has changed at a gate."""
+        return self.loaded({name: one.value for name, one in instance.amended.items()})
+
     def arguments(
         self,
         arguments: Mapping[str, plan_pb2.Argument],

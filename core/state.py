@@ -162,6 +162,14 @@ class Heal:
     tool: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An argument that somebody has written at a gate, knowing which tool it was for."""
+
+    value: plan_pb2.Value
+    tool: str
+
+
 @dataclass(frozen=True)
 class Instance:
     """A step as it is taken: the whole step, or one item of a fan-out."""
@@ -176,8 +184,8 @@ class Instance:
     # The gate at which it waits, and the actions that were approved: where, by binding.
     gate: str = ""
     approved: Mapping[str, str] = field(default_factory=_nothing)
-    # The arguments that somebody has changed at a gate.
-    amended: Mapping[str, plan_pb2.Value] = field(default_factory=_nothing)
+    # The arguments that somebody has changed at a gate: whatever does the step, does it with these.
+    amended: Mapping[str, Written] = field(default_factory=_nothing)
     # The gate at which it was denied, or at which nobody decided in time.
     denied: str = ""
     output: plan_pb2.Value | None = None

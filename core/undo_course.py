@@ -104,7 +104,7 @@ class UndoCourse(Course):
         # Nobody has to choose how it is done.
         assert planned is not None
         tool, arguments = planned
-        arguments = arguments | self.scope.loaded(instance.amended)
+        arguments = arguments | self.scope.written(instance)
         self.doubts.append(self.rules.doubt(instance, self.state.contracts[tool], arguments))
         return []
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core import values
+from core import failures, values
 from core.hindsight import asked
 from core.policy import ALLOWED, Reason, Request, Ruling
 from handrail.v1 import event_pb2, tool_pb2
@@ -95,6 +95,23 @@ def test_what_somebody_has_written_is_not_untrusted_any_more() -> None:
     assert list(play.state.gates["g1"].opened.items[0].untrusted) == ["to"]
     amend(play, "bo", to="ines@example.com")
     assert list(play.state.gates["g2"].opened.items[0].untrusted) == []
+
+
+def test_a_tool_that_stands_in_does_it_with_what_was_written_and_is_asked_for_anew() -> None:
+    careful = FunctionPolicy(lambda r: Ruling("gate", (LOST,), 1) if r.untrusted or r.leaks else ALLOWED)
+    money: dict[str, Any] = {"input_schema": SCHEMA, "capability": "money", **KEYED}
+    pays = write("pay", **money), write("pay_backup", shows=["world"], **money)
+    play = Play(contract("look", readers=["staff"]), *pays, policy=careful)
+    play.submit(LOOK, PAY).done("look-a1", {"name": "mallory"})
+    amend(play, "bo", to="ines").intent("pay-a1").failed("pay-a1")
+    waiting = play.state.gates["g2"].opened.items[0]
+    assert (waiting.tool, waiting.arguments["to"].json) == ("pay_backup", '"ines"')
+    assert (list(waiting.untrusted), list(waiting.leaks)) == (["to"], ["to"])
+    amend(play, "bo", gate="g2", amount=20)
+    assert paid(play) == [{"amount": "50", "to": '"ines"'}, {"amount": "20", "to": '"ines"'}]
+    # Bo has written the amount for the other tool, and what she let pass there passes again.
+    play.intent("pay-a2").failed("pay-a2", failures.transient).tick()
+    assert (len(paid(play)), list(play.state.gates)) == (3, ["g1", "g2"])
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,18 @@ def test_untrusted_arguments_and_critical_ones() -> None:
     assert policy.rule(refund(untrusted=frozenset({"reason"}))) == ALLOW
 
 
+@pytest.mark.parametrize("decides", ["$when", "$each", "$choice"])
+def test_a_rule_can_ask_where_untrusted_values_decide_that_something_is_done(decides: str) -> None:
+    policy = policy_of(
+        EVERYBODY + 'forbid (principal, action in Action::"at_most_admin", resource)'
+        f' when {{ context.untrusted.contains("{decides}") }} unless {{ context.approvals >= 1 }};'
+    )
+    assert policy.rule(refund(untrusted=frozenset({decides}))).quorum == 1
+    assert policy.rule(refund(untrusted=frozenset({"reason"}))) == ALLOW
+    with pytest.raises(BadPolicy, match=r"context\.leaks is never '\$"):
+        policy_of(f'forbid (principal, action, resource) when {{ context.leaks.contains("{decides}") }};')
+
+
 def test_what_must_not_be_done_together_is_refused_wherever_it_stands_in_the_plan() -> None:
     policy = policy_of(
         EVERYBODY + '@reason("nobody pays back and writes in one go")'
