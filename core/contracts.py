@@ -222,6 +222,8 @@ def _check_others(contract: Contract, known: Mapping[str, Contract]) -> _Found:
                 "bad_readback",
                 f"{readback.name} has an effect ({readback.effect}); it may only read",
             )
+        for wrong in _beyond(contract, readback):
+            yield "readback", "bad_readback", wrong
         if list(readback.input_schema.get("required", ())) != ["key"]:
             yield (
                 "readback",
@@ -283,7 +285,7 @@ def _check_reads(contract: Contract, known: Mapping[str, Contract]) -> _Found:
         if target is None:
             yield field, "unknown_tool", f"there is no tool '{read.tool}'{spelling.hint(read.tool, known)}"
         else:
-            for wrong in _misfits(read, target):
+            for wrong in _misfits(contract, read, target):
                 yield field, "bad_read", wrong
             if contract.pre and target.toolbox != contract.toolbox:
                 message = (
@@ -292,10 +294,17 @@ def _check_reads(contract: Contract, known: Mapping[str, Contract]) -> _Found:
                 yield field, "bad_read", message
 
 
-def _misfits(read: ReadCall, target: Contract) -> Iterator[str]:
+def _misfits(contract: Contract, read: ReadCall, target: Contract) -> Iterator[str]:
     if target.has_effect:
         yield f"{target.name} has an effect ({target.effect}); a read call may only read"
+    yield from _beyond(contract, target)
     yield from _misnamed(read.arguments, target)
+
+
+def _beyond(contract: Contract, target: Contract) -> Iterator[str]:
+    """What a tool reads is allowed with the tool, so it needs no more than the tool does."""
+    if _permission(target) > _permission(contract):
+        yield f"{target.name} needs the permission {target.permission}, above that of {contract.name}"
 
 
 def _misnamed(arguments: Mapping[str, str], target: Contract) -> Iterator[str]:

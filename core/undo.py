@@ -125,16 +125,21 @@ def labels(state: RunState, name: str) -> Mapping[str, Label]:
     assert attempt.action is not None
     plan_labels = labels_of(state.plan, state.contracts)
     asked = plan_labels.of_action(instance.step)
-    untrusted = Label(untrusted=True, steps=frozenset((instance.step,)))
+    contract = state.contracts[attempt.action.tool]
+    everything = reduce(Label.join, asked.values(), TRUSTED)
 
     def of(variable: str, field: str) -> Label:
         if variable == "args":
-            return asked[field] if field in asked else reduce(Label.join, asked.values(), TRUSTED)
+            return asked.get(field, everything)
         if variable == "output":
             return plan_labels.of_output(instance.step, (field,) if field else ())
-        return untrusted
+        found = everything.join(Label(untrusted=True, steps=frozenset((instance.step,))))
+        for read in contract.reads:
+            readers = state.contracts[read.tool].readers if read.tool in state.contracts else ()
+            if readers and field in (read.name, ""):
+                found = found.join(Label(readers=frozenset(readers)))
+        return found
 
-    contract = state.contracts[attempt.action.tool]
     return {
         argument: reduce(Label.join, (of(*used) for used in conditions.selections(text)), TRUSTED)
         for argument, text in contract.undo_arguments.items()

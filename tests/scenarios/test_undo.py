@@ -116,6 +116,19 @@ def test_a_dry_run_says_what_would_come_of_it_and_does_nothing() -> None:
     assert not play.view.HasField("undo_outlook")
 
 
+@pytest.mark.parametrize("seen", ["reads.room.note", "reads['room'].note"])
+def test_what_was_read_before_the_action_is_not_shown_to_whom_it_is_not_for(seen: str) -> None:
+    asks = FunctionPolicy(lambda r: Ruling("gate", (Reason("leak", "it leaks"),), 1) if r.leaks else ALLOWED)
+    book = write("book", undo="tell", undo_arguments={"text": seen}, **NATURAL)
+    book.reads.add(name="room", tool="look")
+    tools = book, write("tell", shows=["customer"], **NATURAL)
+    for readers, becomes in (["staff"], "waiting"), (["customer"], "undoing"), ([], "undoing"):
+        play = Play(contract("look", readers=readers), *tools, policy=asks).submit(
+            {"id": "a", "tool": "book"}
+        )
+        assert undo(acted(play, "a-a1", {"id": 8}, room={"note": "pst"})).status == becomes
+
+
 def test_a_dry_run_leaves_what_is_said_of_the_undo_before() -> None:
     play = undo(booked()).intent("undo-book-a1").cancel()
     before = play.output("undo-book-a1", None, happened=event_pb2.HAPPENED_YES).verdict("undo-book-a1").view

@@ -220,6 +220,20 @@ def test_read_calls_are_checked(read: ReadCall, field: str, code: str) -> None:
     assert (f"refund_order.{field}", code) in codes(reads=(read,))
 
 
+def test_what_a_tool_reads_needs_no_more_than_the_tool() -> None:
+    def found(permission: str) -> set[tuple[str, str]]:
+        secret = [
+            contract_of(f).model_copy(update={"permission": permission}) for f in (get_order, find_refund)
+        ]
+        return {(v.field, v.code) for v in check([*secret, *map(contract_of, (refund_order, cancel_refund))])}
+
+    assert found("execute") == set()
+    assert found("approve") == {
+        ("refund_order.reads.order", "bad_read"),
+        ("refund_order.readback", "bad_readback"),
+    }
+
+
 def test_what_undo_reads_can_be_read_before_the_action() -> None:
     def found(argument: str, toolbox: str = "") -> set[tuple[str, str]]:
         read = ReadCall(name="order", tool="get_order", arguments={"order_id": argument})
