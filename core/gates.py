@@ -189,10 +189,18 @@ def judge(
 
     `version` is that of the policy now; raises NotLoaded for large values.
     """
-    opened, expires_ns = gate.opened, gate.opened.expires.ToNanoseconds()
     void = _void(state, gate, version)
-    if void:
-        return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason=void)]
+    if not void:
+        try:
+            return _judge(state, gate, bench, now_ns, contents)
+        except values.BadValue as error:
+            void = f"what it is for cannot be read any more: {error}"
+    return [close(gate, event_pb2.GATE_OUTCOME_VOID, reason=void)]
+
+
+def _judge(state: RunState, gate: Gate, bench: Bench, now_ns: int, contents: Mapping[str, str]) -> list[Move]:
+    """Return what becomes of a gate that is still about something; raises BadValue for what is not whole."""
+    opened, expires_ns = gate.opened, gate.opened.expires.ToNanoseconds()
     standing = deputies(state, gate, lambda who: bench.may_decide(gate, who, contents))
     approvers: list[str] = []
     for decision in gate.decisions:

@@ -76,7 +76,13 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
         value = _argument(gate, request.step, request.argument)
         text = value.json
         if value.HasField("blob"):
-            text = (await self._runs.log.get_blob(state.key, value.blob)).decode()
+            try:
+                text = (await self._runs.log.get_blob(state.key, value.blob)).decode()
+            except (LogUnavailable, LogForbidden):
+                raise
+            except (LogError, UnicodeDecodeError) as error:
+                message = f"the value cannot be read whole any more, deny the gate: {error}"
+                raise self._no("VALUE_NOT_WHOLE", message) from None
         for begin in range(0, len(text), PART_CHARS):
             yield gate_service_pb2.GetGateValueResponse(json=text[begin : begin + PART_CHARS])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bus.memory import MemoryLog
+from core import failures
 from core.decide import Catalogue
 from core.policy import ALLOWED, Reason, Request, Ruling
 from handrail import errors
@@ -110,6 +111,32 @@ async def test_what_is_too_large_for_an_event_is_shown_whole(
         assert desk.stage.events() == events
         await desk.client.decide(gate.id, approve=True, approver="bob")
         assert (await _closed(desk, gate)).outcome == event_pb2.GATE_OUTCOME_APPROVED
+
+
+async def test_what_cannot_be_read_whole_is_given_up_when_somebody_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = {"steps": [{"id": "mail", "tool": "refund_letter", "with": {"to": "ada", "text": "$goal.text"}}]}
+    async with _desk(tmp_path, asking("refund")) as desk:
+        submitted = await desk.client.submit(
+            "write", plan=letter, context={"text": "x" * 80_000}, submitter="ann"
+        )
+        gate = (await desk.client.wait(submitted.run, timeout_s=10)).gates[0]
+        read = desk.stage.broker.first
+
+        async def damaged(stream: str, subject: str, after: int = 0) -> Any:
+            found = await read(stream, subject, after)
+            return replace(found, data=found.data[:-1]) if found and b"x" * 80_000 in found.data else found
+
+        monkeypatch.setattr(desk.stage.broker, "first", damaged)
+        with pytest.raises(errors.FailedPrecondition, match=r"whole any more, deny the gate: .*damaged"):
+            await desk.client.gate_value(gate.id, "text")
+        await desk.client.decide(gate.id, approve=False, approver="bob", reason="unreadable")
+        closed = await _closed(desk, gate)
+        assert closed.outcome == event_pb2.GATE_OUTCOME_VOID
+        assert closed.reason.startswith("what it is for cannot be read any more: ")
+        ended = await desk.client.wait(submitted.run, timeout_s=10)
+        assert (ended.status, ended.failure.code) == (event_pb2.RUN_STATUS_FAILED, failures.UNRESOLVED)
 
 
 async def _handrail(*arguments: str) -> str:
