@@ -54,7 +54,7 @@ simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, 
 simulate-mutants: $(STAMP)  ## plant bugs, and see that the simulator finds each of them
 	$(PY) -m tests.simulation --mutants
 
-hijack: $(STAMP)  ## let an attacker who has every mind try AgentDojo's goals (half an hour; QUICK=1: two minutes)
+hijack: $(STAMP)  ## let an attacker who has every mind try AgentDojo's goals (up to half an hour; QUICK=1: two minutes)
 	$(PY) -m tests.hijack $(if $(QUICK),--quick) $(ARGS)
 
 chaos: $(STAMP)  ## kill, stop and cut off KILLS times on both hosts, and judge every run (up to half an hour)
