@@ -11,7 +11,7 @@ from functools import reduce
 from typing import Any, Literal
 
 from core import conditions, conformance, values
-from core.labels import TRUSTED, Label, labels_of
+from core.labels import CHOICE, EACH, TRUSTED, WHEN, Label, labels_of
 from core.plan import compensation, is_compensation
 from core.shape import shape_of
 from core.state import Attempt, Instance, RunState
@@ -108,7 +108,8 @@ def happened(instance: Instance) -> Happened:
     if attempt is not None and attempt.result is not None:
         verdict = attempt.verdict.message if attempt.verdict is not None else event_pb2.Verdict()
         if verdict.happened == event_pb2.HAPPENED_NO:
-            return "no"
+            # Who has done it says so, and one verdict must not have it done twice, or forgotten.
+            return "unknown" if attempt.result.message.HasField("output") else "no"
         if attempt.result.message.happened == event_pb2.HAPPENED_YES:
             return "yes"
     return "unknown" if instance.doubtful is not None else "no"
@@ -140,7 +141,9 @@ def labels(state: RunState, name: str) -> Mapping[str, Label]:
                 found = found.join(Label(readers=frozenset(readers)))
         return found
 
-    return {
+    # Who decided what was done decides what is taken back.
+    decides = {name: label for name, label in asked.items() if name in (WHEN, EACH, CHOICE)}
+    return decides | {
         argument: reduce(Label.join, (of(*used) for used in conditions.selections(text)), TRUSTED)
         for argument, text in contract.undo_arguments.items()
     }
