@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from core import failures
+from core import conformance, failures
 from core.moves import Decide, note
 from core.plan import is_compensation
 from core.state import Attempt, Instance, RunState
@@ -152,10 +152,7 @@ class Healer:
         others = (
             name
             for name, other in sorted(self.state.contracts.items())
-            if other.capability == contract.capability
-            and other.effect == contract.effect
-            and other.permission <= contract.permission
-            and name not in tried
+            if conformance.stands_in(other, contract) and name not in tried
         )
         return next(others, "")
 

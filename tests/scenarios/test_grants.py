@@ -217,3 +217,18 @@ def defaulting(default: int | None) -> Play:
     )
     play = Play(*tools, limits=Limits(proposers=True))
     return play.submit(LOOK, {**SETTLE, "grants": [grant]}).done("look-a1", ORDER)
+
+
+@pytest.mark.parametrize(("default", "stands_in"), [(5, True), (5_000, False), (None, False)])
+def test_what_is_left_out_is_the_same_by_whichever_tool(default: int | None, stands_in: bool) -> None:
+    """Who leaves something out, and has the tool fail, must not come to what the grant keeps from it."""
+
+    def pays(name: str, amount: int | None) -> tool_pb2.ToolContract:
+        schema = {"properties": {"amount": {"type": "integer", "default": amount}}, "type": "object"}
+        return write(name, input_schema=values.encode(schema), capability="money", **KEYED)
+
+    play = Play(pays("refund", 5), pays("refund_backup", default), limits=Limits(proposers=True))
+    other = {"id": "other", "tool": "refund_backup", "with": {"amount": 1}, "after": ["settle"]}
+    play.submit({"id": "settle", "grants": [{"tool": "refund", "open": {"amount": "value <= 10"}}]}, other)
+    play.propose("settle-a1", 0, "refund").intent("settle-a2").failed("settle-a2")
+    assert asked(play) == [("refund", {}), ("refund_backup", {})][: 1 + stands_in]
