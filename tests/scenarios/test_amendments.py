@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,27 @@ def test_looking_back_it_is_told_at_which_gate_it_was_let_pass() -> None:
     assert passed(amend(paying(limited()), "bo", amount=20)) == [("gate", "g1"), ("authorised", "g1")]
     play = amend(paying(limited(quorum=2)), "bo", amount=20).decide("bo", gate="g2").decide("ann", gate="g2")
     assert passed(play) == [("gate", "g1"), ("gate", "g2"), ("authorised", "g2")]
+
+
+def test_looking_back_nobody_is_said_to_have_let_a_stand_in_pass_who_was_not_asked() -> None:
+    money: dict[str, Any] = {"input_schema": SCHEMA, "capability": "money", **KEYED}
+    tools = contract("look"), write("pay", **money), write("repay", **money)
+    play = Play(*tools, policy=asking("pay")).submit(LOOK, PAY).done("look-a1", {"name": "mallory"})
+    play.decide("bo").intent("pay-a1").failed("pay-a1")
+    found = asked(play.state.key, play.records, play.catalogue.policy)
+    assert [(one.request.contract.name, one.gate) for one in found[2:]] == [("pay", "g1"), ("repay", "")]
+
+
+def test_what_may_have_happened_is_repeated_as_it_was_and_cannot_be_amended() -> None:
+    """Under its key nothing else could be done, and the log would tell what the world does not have."""
+    play = paying(limited()).decide("bo").intent("pay-a1").orphan("pay-a1", seen_dead=True)
+    policy = limited()
+    policy.version = "v2"
+    play.catalogue = replace(play.catalogue, policy=policy)
+    amend(play.tick(), "bo", gate="g2", amount=20)
+    assert (outcome(play, "g2"), [one["amount"] for one in paid(play)]) == ("", ["50"])
+    play.decide("ann", gate="g2")
+    assert [one["amount"] for one in paid(play)] == ["50", "50"]
 
 
 def test_a_repetition_has_the_amended_arguments_too() -> None:
