@@ -196,9 +196,13 @@ def test_what_is_left_out_has_the_default_that_the_tool_acts_with() -> None:
     assert asked(play) == [("pay", {"amount": "20", "order": "7"})]
 
 
-@pytest.mark.parametrize("default", [50, None])
-def test_what_is_left_out_may_be_where_its_default_is_within_or_nothing(default: int | None) -> None:
-    assert asked(defaulting(default).propose("settle-a1", 0, "pay", order=7)) == [("pay", {"order": "7"})]
+@pytest.mark.parametrize(("default", "seen"), [(50, {"amount": "50"}), (None, {})])
+def test_what_is_left_out_may_be_where_its_default_is_within_or_nothing(
+    default: int | None, seen: dict[str, str]
+) -> None:
+    """Whoever approves it sees the default."""
+    play = defaulting(default).propose("settle-a1", 0, "pay", order=7)
+    assert asked(play) == [("pay", {"order": "7", **seen})]
 
 
 def defaulting(default: int | None) -> Play:
@@ -231,4 +235,5 @@ def test_what_is_left_out_is_the_same_by_whichever_tool(default: int | None, sta
     other = {"id": "other", "tool": "refund_backup", "with": {"amount": 1}, "after": ["settle"]}
     play.submit({"id": "settle", "grants": [{"tool": "refund", "open": {"amount": "value <= 10"}}]}, other)
     play.propose("settle-a1", 0, "refund").intent("settle-a2").failed("settle-a2")
-    assert asked(play) == [("refund", {}), ("refund_backup", {})][: 1 + stands_in]
+    with_five = {"amount": "5"}
+    assert asked(play) == [("refund", with_five), ("refund_backup", with_five)][: 1 + stands_in]
