@@ -26,6 +26,8 @@ class Asked:
     became: Became
     # Where it waited, or was let pass.
     gate: str = ""
+    # The arguments that somebody had written by then.
+    amended: frozenset[str] = frozenset()
 
 
 def asked(key: RunKey, records: Iterable[Record], policy: Policy) -> list[Asked]:
@@ -51,7 +53,8 @@ def asked(key: RunKey, records: Iterable[Record], policy: Policy) -> list[Asked]
 def _authorised(rules: Rules, part: Record, action: event_pb2.Action) -> Asked:
     known, unknown = _known(action.arguments)
     request = _request(rules, action.step, action.tool, known, unknown | frozenset(action.pending))
-    return Asked(part.sequence, action.step, request, "authorised", action.permit.gate)
+    amended = frozenset(rules.state.instances[action.step].amended)
+    return Asked(part.sequence, action.step, request, "authorised", action.permit.gate, amended)
 
 
 def _waiting(rules: Rules, part: Record, opened: event_pb2.GateOpened) -> list[Asked]:

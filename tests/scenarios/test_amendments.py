@@ -95,6 +95,16 @@ def test_looking_back_nobody_is_said_to_have_let_a_stand_in_pass_who_was_not_ask
     assert [(one.request.contract.name, one.gate) for one in found[2:]] == [("pay", "g1"), ("repay", "")]
 
 
+def test_looking_back_what_was_done_before_an_amendment_is_not_said_to_be_amended() -> None:
+    play = paying(limited()).decide("bo").intent("pay-a1").failed("pay-a1", failures.transient)
+    policy = limited()
+    policy.version = "v2"
+    play.catalogue = replace(play.catalogue, policy=policy)
+    amend(play.tick(), "bo", gate="g2", amount=20)
+    found = [one for one in asked(play.state.key, play.records, policy) if one.became == "authorised"]
+    assert [sorted(one.amended) for one in found] == [[], [], ["amount"]]
+
+
 def test_what_may_have_happened_is_repeated_as_it_was_and_cannot_be_amended() -> None:
     """Under its key nothing else could be done, and the log would tell what the world does not have."""
     play = paying(limited()).decide("bo").intent("pay-a1").orphan("pay-a1", seen_dead=True)
