@@ -107,12 +107,11 @@ def happened(instance: Instance) -> Happened:
         return "yes"
     if attempt is not None and attempt.result is not None:
         verdict = attempt.verdict.message if attempt.verdict is not None else event_pb2.Verdict()
-        if verdict.happened == event_pb2.HAPPENED_NO:
-            # Who has done it says so, and one verdict must not have it done twice, or forgotten.
-            return "unknown" if attempt.result.message.HasField("output") else "no"
-        if attempt.result.message.happened == event_pb2.HAPPENED_YES:
+        denied = verdict.happened == event_pb2.HAPPENED_NO
+        if attempt.result.message.happened == event_pb2.HAPPENED_YES and not denied:
             return "yes"
-    return "unknown" if instance.doubtful is not None else "no"
+    # Who has done it said so: a verdict alone must not have it done twice, or forgotten.
+    return "unknown" if instance.doubtful is not None or instance.was_said_done else "no"
 
 
 def labels(state: RunState, name: str) -> Mapping[str, Label]:
