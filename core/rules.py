@@ -284,7 +284,7 @@ class Rules:
             text = "; ".join(f"{v.field}: {v.message}" for v in found) or "nothing is changed"
             raise gates.CannotAmend(text, found)
         instance = self.state.instances[item.step]
-        if instance.doubtful is not None:
+        if instance.doubtful is not None or instance.was_said_done:
             # What may have happened is repeated as it was: under its key nothing else can be done.
             raise gates.CannotAmend("it may have happened as it is shown; approve that, or deny it")
         over = "" if is_compensation(item.step) else self.excess(instance, contract, arguments)

@@ -105,9 +105,16 @@ def test_looking_back_what_was_done_before_an_amendment_is_not_said_to_be_amende
     assert [sorted(one.amended) for one in found] == [[], [], ["amount"]]
 
 
-def test_what_may_have_happened_is_repeated_as_it_was_and_cannot_be_amended() -> None:
+@pytest.mark.parametrize("denied", [False, True])
+def test_what_may_have_happened_is_repeated_as_it_was_and_cannot_be_amended(denied: bool) -> None:
     """Under its key nothing else could be done, and the log would tell what the world does not have."""
-    play = paying(limited()).decide("bo").intent("pay-a1").orphan("pay-a1", seen_dead=True)
+    play = paying(limited()).decide("bo").intent("pay-a1")
+    if denied:
+        refuted, never = event_pb2.OUTCOME_REFUTED, event_pb2.HAPPENED_NO
+        play.output("pay-a1", 7).verdict("pay-a1", refuted, happened=never).tick()
+        play.verdict("pay-a1", refuted, round=2, happened=never)
+    else:
+        play.orphan("pay-a1", seen_dead=True)
     policy = limited()
     policy.version = "v2"
     play.catalogue = replace(play.catalogue, policy=policy)
