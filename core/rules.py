@@ -301,7 +301,10 @@ class Rules:
         may = self.policy.may_decide(by, request)
         if may.outcome != "allow":
             raise gates.CannotAmend(f"{by} may not decide about it like this: {why(may)}")
-        amended = gates.item(self.state, item.step, request, self.policy.version)
+        try:
+            amended = gates.item(self.state, item.step, request, self.policy.version)
+        except values.BadValue as error:
+            raise gates.CannotAmend(f"as a whole it is too much: {error}") from None
         kept = {name: amended.arguments[name] for name in changed}
         return gates.Amendment(kept, amended.binding, ruling)
 

@@ -172,6 +172,14 @@ def test_an_amendment_that_may_not_be_is_taken_no_notice_of(who: str, changed: d
     assert [one["amount"] for one in paid(play)] == ["50"]
 
 
+def test_what_is_nested_too_deep_as_a_whole_amends_nothing() -> None:
+    deep: list[Any] = []
+    for _ in range(values.MAX_DEPTH - 1):
+        deep = [deep]
+    play = Play(write("pay"), policy=asking("pay")).submit({"id": "pay", "tool": "pay", "with": {"note": 1}})
+    assert (amend(play, "bo", note=deep).status, outcome(play)) == ("waiting", "")
+
+
 def test_who_may_decide_about_what_results_may_amend() -> None:
     assert [one["amount"] for one in paid(amend(paying(limited()), "ines", amount=70))] == ["70"]
 
