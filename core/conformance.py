@@ -64,8 +64,8 @@ def check_arguments(
 def tools_of(proposed: plan_pb2.Plan, contracts: Contracts) -> dict[str, tool_pb2.ToolContract]:
     """Return the contract of every tool that the plan can come to use.
 
-    That is: its tools, those that can stand in for them (of the same capability, effect and arguments, with
-    no higher permission), and the read tools that judge them.
+    That is: its tools, those that can stand in for them (of the same capability, effect, arguments and
+    defaults, with no higher permission), and the read tools that judge them.
     """
     acting = acting_of(proposed, contracts)
     used = dict(acting)
@@ -81,16 +81,23 @@ def acting_of(proposed: plan_pb2.Plan, contracts: Contracts) -> dict[str, tool_p
     named = {name for step in proposed.steps for name in plan.tools(step)}
     acting = {name: contracts[name] for name in sorted(named) if name in contracts}
     for contract in list(acting.values()):
-        acting |= {name: other for name, other in contracts.items() if _stands_in(other, contract)}
+        acting |= {name: other for name, other in contracts.items() if stands_in(other, contract)}
     return acting
 
 
-def _stands_in(other: tool_pb2.ToolContract, contract: tool_pb2.ToolContract) -> bool:
+def stands_in(other: tool_pb2.ToolContract, contract: tool_pb2.ToolContract) -> bool:
+    """Whether a tool can carry out what another was to do, with the same values, those left out included."""
     if not contract.capability or other.capability != contract.capability or other.effect != contract.effect:
         return False
     ours, theirs = (schemas.compile_schema(c.input_schema) for c in (contract, other))
-    same = set(ours.properties) == set(theirs.properties)
+    same = _defaults(ours) == _defaults(theirs)
     return same and other.permission <= contract.permission
+
+
+def _defaults(schema: schemas.Schema) -> dict[str, str]:
+    """Return what each argument is where it is left out, as text: 1 is not true."""
+    parts = schema.properties.items()
+    return {n: values.encode(part.get("default") if isinstance(part, dict) else None) for n, part in parts}
 
 
 def _fits(plan: plan_pb2.Plan, around: Surroundings) -> bool:

@@ -12,7 +12,7 @@ from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
 from core.gates import Gated, approvals, denial
-from core.grants import check_call
+from core.grants import check_call, left_out
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.permits import Grounds
@@ -317,9 +317,11 @@ class Course:
         violations = check_call(call, step.grants, filled_in, inputs, self.state.contracts)
         if violations:
             return violations
-        fixed = self.scope.arguments(step.grants[call.grant].arguments, instance, inputs)
-        arguments = {**filled_in, **fixed}
-        violations = conformance.check_arguments(self.state.contracts[call.tool], arguments)
+        grant, contract = step.grants[call.grant], self.state.contracts[call.tool]
+        fixed = self.scope.arguments(grant.arguments, instance, inputs)
+        # What is left out was chosen too: whoever approves it sees what the tool would act with.
+        arguments = {**left_out(grant, contract, filled_in), **filled_in, **fixed}
+        violations = conformance.check_arguments(contract, arguments)
         return violations or (call.tool, arguments)
 
     def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:

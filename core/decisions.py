@@ -204,25 +204,25 @@ def _on_undo_planned(state: RunState, record: Record, body: event_pb2.UndoPlanne
 def _compensation(state: RunState, name: str, now_ns: int) -> Instance:
     """Return a compensation that is to be made: a new one, or one that was given up and is tried again.
 
-    What was approved was approved for whoever undid then.
+    What was approved was approved for whoever undid then. What may have been done is repeated as it was.
     """
     earlier = state.instances.get(name)
     if earlier is None:
         return Instance(id=name, step=name)
     current, why = earlier.current, earlier.reason
+    act = acted(earlier) if happened(earlier) != "no" else None
     again = evolve(
         earlier,
         settled="",
         heal=None,
         gate="",
         approved=NOTHING,
-        amended=NOTHING,
+        amended=earlier.amended if act is not None else NOTHING,
         denied="",
         failure=None,
         reason="",
     )
-    act = acted(earlier)
-    if act is not None and act.action is not None and happened(earlier) != "no":
+    if act is not None and act.action is not None:
         contract = state.contracts[act.action.tool]
         if contract.idempotency == tool_pb2.IDEMPOTENCY_NONE:
             return evolve(again, settled="in_doubt", reason=why or "it may have been undone before")

@@ -29,7 +29,7 @@ def check_call(
         return [plan_pb2.Violation(field=where, code="outside_closed_set", message=message)]
     found: list[plan_pb2.Violation] = []
     grant = grants[call.grant]
-    for name, value in {**_left_out(grant, contracts[call.tool], proposed), **proposed}.items():
+    for name, value in {**left_out(grant, contracts[call.tool], proposed), **proposed}.items():
         field = f"call.arguments.{name[:64]}"
         if name not in grant.open:
             fixed = name in grant.arguments
@@ -44,7 +44,7 @@ def check_call(
     return found
 
 
-def _left_out(
+def left_out(
     grant: plan_pb2.Grant, contract: tool_pb2.ToolContract, proposed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the defaults of what is open and not proposed; without one a tool acts with nothing."""

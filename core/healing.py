@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from core import failures
+from core import conformance, failures
 from core.moves import Decide, note
 from core.plan import is_compensation
 from core.state import Attempt, Instance, RunState
@@ -137,11 +137,25 @@ class Healer:
         if doubtful is not None:
             return self.resolve(doubtful, cause)
         happened = attempt.result is not None and attempt.result.message.happened == event_pb2.HAPPENED_YES
+        acted = happened or self._may_have_acted(attempt)
         # What is not what was authorised says nothing about the tool.
-        tool = "" if happened or cause.code == failures.PERMIT else self.alternative(attempt)
+        tool = "" if acted or cause.code == failures.PERMIT else self.alternative(attempt)
         if tool:
             return self.heal(attempt, ALTERNATIVE, cause, 0, tool)
         return self.fail(cause)
+
+    def _may_have_acted(self, attempt: Attempt) -> bool:
+        """Whether an earlier attempt may have had an effect that another tool would have once more.
+
+        A verdict alone does not rule it out, nor does a failure of the same tool, if that knows no keys.
+        """
+        contract = self.contract(attempt)
+        if contract.effect == tool_pb2.EFFECT_READ:
+            return False
+        if self.instance.was_said_done or contract.idempotency == tool_pb2.IDEMPOTENCY_KEYED:
+            return self.instance.was_said_done
+        results = (a.result for a in self.instance.attempts if a.is_act and a.claimer)
+        return any(one is None or one.message.happened != event_pb2.HAPPENED_NO for one in results)
 
     def alternative(self, attempt: Attempt) -> str:
         """Name a tool of the same capability that this instance has not tried."""
@@ -152,10 +166,7 @@ class Healer:
         others = (
             name
             for name, other in sorted(self.state.contracts.items())
-            if other.capability == contract.capability
-            and other.effect == contract.effect
-            and other.permission <= contract.permission
-            and name not in tried
+            if conformance.stands_in(other, contract) and name not in tried
         )
         return next(others, "")
 

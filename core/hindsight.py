@@ -10,7 +10,6 @@ from core import run, values
 from core.policy import Policy, Request
 from core.ports import Record, RunKey
 from core.rules import Rules
-from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2
 
 Became = Literal["authorised", "gate"]
@@ -25,8 +24,10 @@ class Asked:
     step: str
     request: Request
     became: Became
-    # Where it waited, or had waited.
+    # Where it waited, or was let pass.
     gate: str = ""
+    # The arguments that somebody had written by then.
+    amended: frozenset[str] = frozenset()
 
 
 def asked(key: RunKey, records: Iterable[Record], policy: Policy) -> list[Asked]:
@@ -52,8 +53,8 @@ def asked(key: RunKey, records: Iterable[Record], policy: Policy) -> list[Asked]
 def _authorised(rules: Rules, part: Record, action: event_pb2.Action) -> Asked:
     known, unknown = _known(action.arguments)
     request = _request(rules, action.step, action.tool, known, unknown | frozenset(action.pending))
-    gate = _gate_of(rules.state, action.step)
-    return Asked(part.sequence, action.step, request, "authorised", gate)
+    amended = frozenset(rules.state.instances[action.step].amended)
+    return Asked(part.sequence, action.step, request, "authorised", action.permit.gate, amended)
 
 
 def _waiting(rules: Rules, part: Record, opened: event_pb2.GateOpened) -> list[Asked]:
@@ -81,14 +82,3 @@ def _known(arguments: Mapping[str, plan_pb2.Value]) -> tuple[dict[str, Any], fro
     """Return the values that the log holds; large ones lie elsewhere."""
     large = frozenset(name for name, value in arguments.items() if value.HasField("blob"))
     return {name: values.load(value, {}) for name, value in arguments.items() if name not in large}, large
-
-
-def _gate_of(state: RunState, step: str) -> str:
-    """Return the last gate that let this step's action pass: as it was, or as somebody would have it."""
-    for gate in reversed(tuple(state.gates.values())):
-        if gate.closed is None or not any(item.step == step for item in gate.opened.items):
-            continue
-        amended = gate.closed.outcome == event_pb2.GATE_OUTCOME_AMENDED and gate.closed.binding
-        if gate.closed.outcome == event_pb2.GATE_OUTCOME_APPROVED or amended:
-            return gate.opened.gate
-    return ""

@@ -284,6 +284,9 @@ class Rules:
             text = "; ".join(f"{v.field}: {v.message}" for v in found) or "nothing is changed"
             raise gates.CannotAmend(text, found)
         instance = self.state.instances[item.step]
+        if instance.doubtful is not None or instance.was_said_done:
+            # What may have happened is repeated as it was: under its key nothing else can be done.
+            raise gates.CannotAmend("it may have happened as it is shown; approve that, or deny it")
         over = "" if is_compensation(item.step) else self.excess(instance, contract, arguments)
         if over:
             raise gates.CannotAmend(f"with it {over}")
@@ -298,7 +301,10 @@ class Rules:
         may = self.policy.may_decide(by, request)
         if may.outcome != "allow":
             raise gates.CannotAmend(f"{by} may not decide about it like this: {why(may)}")
-        amended = gates.item(self.state, item.step, request, self.policy.version)
+        try:
+            amended = gates.item(self.state, item.step, request, self.policy.version)
+        except values.BadValue as error:
+            raise gates.CannotAmend(f"as a whole it is too much: {error}") from None
         kept = {name: amended.arguments[name] for name in changed}
         return gates.Amendment(kept, amended.binding, ruling)
 

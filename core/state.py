@@ -201,6 +201,14 @@ class Instance:
         return self.attempts[-1] if self.attempts else None
 
     @property
+    def was_said_done(self) -> bool:
+        """Whether a worker has said of any attempt that it was done, whatever was said of that since."""
+        done = (
+            a.result is not None and a.result.message.HasField("output") for a in self.attempts if a.is_act
+        )
+        return any(done)
+
+    @property
     def doubtful(self) -> Attempt | None:
         """The attempt that may have had an effect which nothing has confirmed or ruled out since.
 

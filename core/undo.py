@@ -11,7 +11,7 @@ from functools import reduce
 from typing import Any, Literal
 
 from core import conditions, conformance, values
-from core.labels import TRUSTED, Label, labels_of
+from core.labels import CHOICE, EACH, TRUSTED, WHEN, Label, labels_of
 from core.plan import compensation, is_compensation
 from core.shape import shape_of
 from core.state import Attempt, Instance, RunState
@@ -107,11 +107,11 @@ def happened(instance: Instance) -> Happened:
         return "yes"
     if attempt is not None and attempt.result is not None:
         verdict = attempt.verdict.message if attempt.verdict is not None else event_pb2.Verdict()
-        if verdict.happened == event_pb2.HAPPENED_NO:
-            return "no"
-        if attempt.result.message.happened == event_pb2.HAPPENED_YES:
+        denied = verdict.happened == event_pb2.HAPPENED_NO
+        if attempt.result.message.happened == event_pb2.HAPPENED_YES and not denied:
             return "yes"
-    return "unknown" if instance.doubtful is not None else "no"
+    # Who has done it said so: a verdict alone must not have it done twice, or forgotten.
+    return "unknown" if instance.doubtful is not None or instance.was_said_done else "no"
 
 
 def labels(state: RunState, name: str) -> Mapping[str, Label]:
@@ -140,7 +140,9 @@ def labels(state: RunState, name: str) -> Mapping[str, Label]:
                 found = found.join(Label(readers=frozenset(readers)))
         return found
 
-    return {
+    # Who decided what was done decides what is taken back.
+    decides = {name: label for name, label in asked.items() if name in (WHEN, EACH, CHOICE)}
+    return decides | {
         argument: reduce(Label.join, (of(*used) for used in conditions.selections(text)), TRUSTED)
         for argument, text in contract.undo_arguments.items()
     }

@@ -148,9 +148,8 @@ def _explained(one: Asked, state: RunState, ruling: Ruling, policy: CedarPolicy)
     for mark, names in (("untrusted", request.untrusted), ("leaks", request.leaks)):
         if names:
             yield Text(f"  {mark}: {', '.join(sorted(map(clean, names)))}")
-    changed = state.instances[one.step].amended.keys() if one.became == "authorised" else ()
-    if changed:
-        yield Text(f"  amended: {', '.join(sorted(map(clean, changed)))}")
+    if one.amended:
+        yield Text(f"  amended: {', '.join(sorted(map(clean, one.amended)))}")
 
 
 def _became(one: Asked, state: RunState) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,44 @@ def test_looking_back_it_is_told_at_which_gate_it_was_let_pass() -> None:
     assert passed(play) == [("gate", "g1"), ("gate", "g2"), ("authorised", "g2")]
 
 
+def test_looking_back_nobody_is_said_to_have_let_a_stand_in_pass_who_was_not_asked() -> None:
+    money: dict[str, Any] = {"input_schema": SCHEMA, "capability": "money", **KEYED}
+    tools = contract("look"), write("pay", **money), write("repay", **money)
+    play = Play(*tools, policy=asking("pay")).submit(LOOK, PAY).done("look-a1", {"name": "mallory"})
+    play.decide("bo").intent("pay-a1").failed("pay-a1")
+    found = asked(play.state.key, play.records, play.catalogue.policy)
+    assert [(one.request.contract.name, one.gate) for one in found[2:]] == [("pay", "g1"), ("repay", "")]
+
+
+def test_looking_back_what_was_done_before_an_amendment_is_not_said_to_be_amended() -> None:
+    play = paying(limited()).decide("bo").intent("pay-a1").failed("pay-a1", failures.transient)
+    policy = limited()
+    policy.version = "v2"
+    play.catalogue = replace(play.catalogue, policy=policy)
+    amend(play.tick(), "bo", gate="g2", amount=20)
+    found = [one for one in asked(play.state.key, play.records, policy) if one.became == "authorised"]
+    assert [sorted(one.amended) for one in found] == [[], [], ["amount"]]
+
+
+@pytest.mark.parametrize("denied", [False, True])
+def test_what_may_have_happened_is_repeated_as_it_was_and_cannot_be_amended(denied: bool) -> None:
+    """Under its key nothing else could be done, and the log would tell what the world does not have."""
+    play = paying(limited()).decide("bo").intent("pay-a1")
+    if denied:
+        refuted, never = event_pb2.OUTCOME_REFUTED, event_pb2.HAPPENED_NO
+        play.output("pay-a1", 7).verdict("pay-a1", refuted, happened=never).tick()
+        play.verdict("pay-a1", refuted, round=2, happened=never)
+    else:
+        play.orphan("pay-a1", seen_dead=True)
+    policy = limited()
+    policy.version = "v2"
+    play.catalogue = replace(play.catalogue, policy=policy)
+    amend(play.tick(), "bo", gate="g2", amount=20)
+    assert (outcome(play, "g2"), [one["amount"] for one in paid(play)]) == ("", ["50"])
+    play.decide("ann", gate="g2")
+    assert [one["amount"] for one in paid(play)] == ["50", "50"]
+
+
 def test_a_repetition_has_the_amended_arguments_too() -> None:
     play = amend(paying(limited()), "bo", amount=20).intent("pay-a1").orphan("pay-a1", seen_dead=True).tick()
     assert [one["amount"] for one in paid(play)] == ["20", "20"]
@@ -131,6 +170,14 @@ def test_an_amendment_that_may_not_be_is_taken_no_notice_of(who: str, changed: d
     assert (play.status, outcome(play), paid(play)) == ("waiting", "", [])
     play.decide("ines")
     assert [one["amount"] for one in paid(play)] == ["50"]
+
+
+def test_what_is_nested_too_deep_as_a_whole_amends_nothing() -> None:
+    deep: list[Any] = []
+    for _ in range(values.MAX_DEPTH - 1):
+        deep = [deep]
+    play = Play(write("pay"), policy=asking("pay")).submit({"id": "pay", "tool": "pay", "with": {"note": 1}})
+    assert (amend(play, "bo", note=deep).status, outcome(play)) == ("waiting", "")
 
 
 def test_who_may_decide_about_what_results_may_amend() -> None:

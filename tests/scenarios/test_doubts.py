@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core import failures, values
 from core.run import fold
-from handrail.v1 import event_pb2
+from handrail.v1 import event_pb2, tool_pb2
 from tests.policies import asking
 from tests.scenarios.play import KEY, Play, contract, write
 
@@ -153,3 +155,44 @@ def test_a_verdict_alone_has_nothing_done_twice(tries: dict[str, int]) -> None:
     assert play.state.gates["g1"].opened.kind == event_pb2.GATE_KIND_DOUBT
     play.decide("ann", choice=REPEAT)
     assert list(play.state.attempts) == ["pay-a1", "pay-a2"]
+
+
+@pytest.mark.parametrize("idempotency", [tool_pb2.IDEMPOTENCY_KEYED, tool_pb2.IDEMPOTENCY_NATURAL])
+def test_what_was_said_to_be_done_is_done_by_no_other_tool_on_the_word_of_a_verifier(
+    idempotency: tool_pb2.Idempotency.ValueType,
+) -> None:
+    refuted, never = event_pb2.OUTCOME_REFUTED, event_pb2.HAPPENED_NO
+    play = standing_in(idempotency).output("pay-a1", 7, happened=event_pb2.HAPPENED_YES)
+    play.verdict("pay-a1", refuted, happened=never).tick()
+    play.verdict("pay-a1", refuted, round=2, happened=never).tick().intent("pay-a2").failed("pay-a2")
+    assert (play.status, acting(play)) == ("failed", ["pay", "pay"])
+    undo = play.command("undo", event_pb2.Undo(submitter="ines")).view.undo
+    assert [(one.step, one.why) for one in undo.stays] == [("pay", "nobody knows whether it happened")]
+
+
+@pytest.mark.parametrize(
+    ("idempotency", "tools"),
+    [
+        # Under the same key it says of both that it did not act.
+        (tool_pb2.IDEMPOTENCY_KEYED, ["pay", "pay", "pay_backup"]),
+        (tool_pb2.IDEMPOTENCY_NATURAL, ["pay", "pay"]),
+    ],
+)
+def test_what_may_have_happened_is_done_by_another_tool_only_where_the_key_rules_it_out(
+    idempotency: tool_pb2.Idempotency.ValueType, tools: list[str]
+) -> None:
+    play = standing_in(idempotency).orphan("pay-a1", seen_dead=True).tick().intent("pay-a2").failed("pay-a2")
+    assert acting(play) == tools
+
+
+def standing_in(idempotency: tool_pb2.Idempotency.ValueType) -> Play:
+    """A payment that is claimed, by a tool for which another can stand in."""
+    fields: dict[str, Any] = {"capability": "money", "idempotency": idempotency}
+    pay = write("pay", undo="unpay", undo_arguments={"id": "output"}, **fields)
+    play = Play(pay, write("pay_backup", **fields), write("unpay")).submit({"id": "pay", "tool": "pay"})
+    return play.intent("pay-a1")
+
+
+def acting(play: Play) -> list[str]:
+    """The tools that were asked to pay."""
+    return [a.action.tool for a in play.state.instances["pay"].attempts if a.action is not None]

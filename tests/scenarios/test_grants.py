@@ -196,9 +196,13 @@ def test_what_is_left_out_has_the_default_that_the_tool_acts_with() -> None:
     assert asked(play) == [("pay", {"amount": "20", "order": "7"})]
 
 
-@pytest.mark.parametrize("default", [50, None])
-def test_what_is_left_out_may_be_where_its_default_is_within_or_nothing(default: int | None) -> None:
-    assert asked(defaulting(default).propose("settle-a1", 0, "pay", order=7)) == [("pay", {"order": "7"})]
+@pytest.mark.parametrize(("default", "seen"), [(50, {"amount": "50"}), (None, {})])
+def test_what_is_left_out_may_be_where_its_default_is_within_or_nothing(
+    default: int | None, seen: dict[str, str]
+) -> None:
+    """Whoever approves it sees the default."""
+    play = defaulting(default).propose("settle-a1", 0, "pay", order=7)
+    assert asked(play) == [("pay", {"order": "7", **seen})]
 
 
 def defaulting(default: int | None) -> Play:
@@ -217,3 +221,19 @@ def defaulting(default: int | None) -> Play:
     )
     play = Play(*tools, limits=Limits(proposers=True))
     return play.submit(LOOK, {**SETTLE, "grants": [grant]}).done("look-a1", ORDER)
+
+
+@pytest.mark.parametrize(("default", "stands_in"), [(5, True), (5_000, False), (None, False)])
+def test_what_is_left_out_is_the_same_by_whichever_tool(default: int | None, stands_in: bool) -> None:
+    """Who leaves something out, and has the tool fail, must not come to what the grant keeps from it."""
+
+    def pays(name: str, amount: int | None) -> tool_pb2.ToolContract:
+        schema = {"properties": {"amount": {"type": "integer", "default": amount}}, "type": "object"}
+        return write(name, input_schema=values.encode(schema), capability="money", **KEYED)
+
+    play = Play(pays("refund", 5), pays("refund_backup", default), limits=Limits(proposers=True))
+    other = {"id": "other", "tool": "refund_backup", "with": {"amount": 1}, "after": ["settle"]}
+    play.submit({"id": "settle", "grants": [{"tool": "refund", "open": {"amount": "value <= 10"}}]}, other)
+    play.propose("settle-a1", 0, "refund").intent("settle-a2").failed("settle-a2")
+    with_five = {"amount": "5"}
+    assert asked(play) == [("refund", with_five), ("refund_backup", with_five)][: 1 + stands_in]

@@ -363,6 +363,28 @@ def test_an_effect_that_was_refuted_happened_all_the_same() -> None:
     assert asked(play) == [("undo-pay-a1", {"id": "7"})]
 
 
+def test_an_effect_that_only_a_verifier_denies_is_not_passed_over() -> None:
+    refuted, never = event_pb2.OUTCOME_REFUTED, event_pb2.HAPPENED_NO
+    play = Play(*TOOLS).submit({**PAY, "max_attempts": 1}).intent("pay-a1")
+    play.output("pay-a1", {"id": 7}, happened=event_pb2.HAPPENED_YES)
+    play.verdict("pay-a1", refuted, happened=never).tick().verdict("pay-a1", refuted, round=2, happened=never)
+    assert play.status == "failed"
+    assert stays(undo(play)) == {"pay": "nobody knows whether it happened"}
+
+
+def test_who_decides_which_of_two_is_paid_decides_from_whom_it_is_taken_back() -> None:
+    undone = {"undo": "unpay", "undo_arguments": {"to": "args.to"}}
+    rows = [{"when": "input.mood == 'x'", "tool": "pay", "with": {"to": "ann"}}]
+    rows.append({"tool": "pay", "with": {"to": "bo"}})
+    tools = contract("look"), write("pay", **undone, **KEYED), write("unpay", critical=["to"], **KEYED)
+    play = Play(*tools, policy=asking("unpay"))
+    play.submit({"id": "look", "tool": "look"}, {"id": "pay", "with": {"mood": "$look.mood"}, "choose": rows})
+    play.done("look-a1", {"mood": "x"}).choose("pay-a1", 0, "pay")
+    undo(acted(play, "pay-a2", 3))
+    item = play.state.gates["g1"].opened.items[0]
+    assert (list(item.untrusted), list(item.arguments)) == (["$choice"], ["to"])
+
+
 def test_what_is_above_the_ceiling_of_the_goal_stays() -> None:
     tools = [*TOOLS[:2], write("unpay", permission=tool_pb2.PERMISSION_DELETE, **KEYED)]
     play = undo(acted(Play(*tools).submit(PAY), "pay-a1", {"id": 7}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core import failures
+from core import failures, values
 from core.healing import DEFAULT_MAX_ATTEMPTS
 from handrail.v1 import event_pb2, run_service_pb2
 from tests.policies import asking
@@ -23,12 +23,16 @@ def statuses(steps: object) -> dict[str, int]:
 
 def silent(play: Play) -> Play:
     """An undo whose keyed compensation nobody answers for, until somebody gives it up."""
-    undo(play)
+    return unanswered(undo(play)).decide("bo", deny=True)
+
+
+def unanswered(play: Play) -> Play:
+    """The same, until somebody is asked."""
     for n in range(1, DEFAULT_MAX_ATTEMPTS + 1):
         play.intent(f"undo-pay-a{n}").orphan(f"undo-pay-a{n}", seen_dead=True)
         if n < DEFAULT_MAX_ATTEMPTS:
             play.tick()
-    return play.decide("bo", deny=True)
+    return play
 
 
 def refuted(play: Play) -> Play:
@@ -62,6 +66,21 @@ def test_what_an_earlier_undo_has_tried_waits_for_a_doubt_too() -> None:
     play.decide("bo", gate="g3", choice=event_pb2.GATE_CHOICE_HAPPENED)
     assert len(asked(play)) == len(before) + 1
     assert acted(play, "undo-tip-a2", None).status == "undone"
+
+
+@pytest.mark.parametrize(("lost", "amount"), [(True, "3"), (False, "5")])
+def test_what_may_have_been_taken_back_is_repeated_as_somebody_had_amended_it(
+    lost: bool, amount: str
+) -> None:
+    """Under its key nothing else could be done; what was not done is asked about as it is planned."""
+    undone = {"undo": "unpay", "undo_arguments": {"amount": "args.amount"}}
+    play = Play(write("pay", **undone, **KEYED), write("unpay", **KEYED), policy=asking("unpay"))
+    undo(acted(play.submit(PAY), "pay-a1", {"id": 7}))
+    play.decide("bo", choice=event_pb2.GATE_CHOICE_AMEND, arguments={"amount": values.inline(3)})
+    gone_wrong = unanswered(play) if lost else play.failed("undo-pay-a1")
+    gone_wrong.decide("bo", gate="g2", deny=True)
+    assert undo(play).status == "waiting"
+    assert play.state.gates["g3"].opened.items[0].arguments["amount"].json == amount
 
 
 def test_what_was_never_judged_in_an_earlier_undo_can_be_repeated_in_the_next() -> None:

@@ -73,6 +73,16 @@ def test_what_says_that_it_was_taken_back_and_cannot_be_seen_is_not_done_again_u
     assert len(asked(play)) == 1
 
 
+def test_what_says_that_it_was_taken_back_is_not_done_again_on_the_word_of_a_verifier() -> None:
+    refuted, never = event_pb2.OUTCOME_REFUTED, event_pb2.HAPPENED_NO
+    play = undo(paid_unkeyed()).intent("undo-pay-a1")
+    play.output("undo-pay-a1", None, happened=event_pb2.HAPPENED_YES)
+    play.verdict("undo-pay-a1", refuted, happened=never).tick()
+    play.verdict("undo-pay-a1", refuted, round=2, happened=never).decide("bo", deny=True)
+    assert undo(play).status == "waiting"
+    assert len(asked(play)) == 1
+
+
 def test_a_gate_is_left_behind_with_its_undo() -> None:
     play = undo(paid(policy=asking("unpay", quorum=2))).decide("bo").cancel()
     assert play.view.gates[0].closed.outcome == event_pb2.GATE_OUTCOME_VOID

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from core import values
-from core.labels import labels_of
+from core.labels import CHOICE, EACH, WHEN, labels_of
 from core.policy import Policy, Request, Ruling
 from core.state import RunState
 from handrail.v1 import event_pb2, plan_pb2
@@ -44,7 +44,8 @@ def _untrusted(state: RunState, step: str) -> frozenset[str]:
     tool = next(a.action.tool for a in reversed(undone.attempts) if a.is_act and a.claimer and a.action)
     asked = labels.of_action(undone.step)
     # What is made of what was read, or of what a tool of the simulation returned, nobody has endorsed.
-    found = {name for name in ("who", "n") if name in asked and asked[name].untrusted}
+    names = ("who", "n", WHEN, EACH, CHOICE)
+    found = {name for name in names if name in asked and asked[name].untrusted}
     return frozenset(found | ({"n"} if tool in undos.OF_OUTPUT else set()) | _READ.get(tool, set()))
 
 
