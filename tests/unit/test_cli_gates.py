@@ -297,6 +297,16 @@ def test_a_decision_that_does_not_count_ends_with_1(monkeypatch: pytest.MonkeyPa
     assert json.loads(call(command, GATE, "--json").stdout)["state"] == "open"
 
 
+@pytest.mark.parametrize("command", ["approve", "deny"])
+def test_a_decision_counts_when_a_paused_run_goes_on(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    serve(monkeypatch, gate(), counts=False).status = E.RUN_STATUS_PAUSED
+    result = call(command, GATE)
+    assert result.exit_code == 0
+    assert "stays open while its run is paused: what ada said counts when it goes on" in result.stdout
+    assert f"handrail resume {RUN}" in result.stderr
+    assert json.loads(call(command, GATE, "--json").stdout)["state"] == "open"
+
+
 def test_a_gate_that_is_closed_otherwise_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = serve(monkeypatch, gate(), counts=False)
 

@@ -39,3 +39,10 @@ def test_how_many_must_approve_counts_too(
     was: event_pb2.GateOpened | None, would_be: Ruling, other: bool
 ) -> None:
     assert is_other(was, would_be) is other
+
+
+@pytest.mark.parametrize(
+    ("would_be", "other"), [(ALLOWED, False), (needing(1), False), (needing(2), True), (REFUSED, True)]
+)
+def test_what_was_amended_is_another_action_than_its_gate_was_for(would_be: Ruling, other: bool) -> None:
+    assert is_other(gate(1), would_be, amended=True) is other
