@@ -83,9 +83,12 @@ def _foreseen(undo: run_service_pb2.UndoState) -> Iterator[Text]:
 
 def _done(undo: run_service_pb2.UndoState, pen: Pen) -> Iterator[Text]:
     """Say what is undone, and of the rest why not."""
+    own = {one.step.id for one in undo.compensations}
     done = [step for step in undo.steps if step.status == _S.STEP_STATUS_DONE]
-    if done:
-        yield pen.sign("done", "green").append(f" undone: {_undoes(done)}")
+    # It is not for whoever asks again that an earlier undo has undone something.
+    for words, is_own in (("undone", True), ("undone before", False)):
+        if some := [step for step in done if (step.id in own) is is_own]:
+            yield pen.sign("done", "green").append(f" {words}: {_undoes(some)}")
     if undo.ended and not undo.compensations and not undo.stays:
         yield Text("nothing was left to undo" if done else "there was nothing to undo")
     left = [step for step in undo.steps if step.status == _S.STEP_STATUS_FAILED]

@@ -145,7 +145,7 @@ def test_a_dry_run_is_not_told_as_an_undo_of_the_run() -> None:
 def test_an_undo_with_nothing_to_do_says_so() -> None:
     again = asked(undone())
     assert said(again)[1:] == [
-        "    ✓ undone: book by unbook, pay by unpay",
+        "    ✓ undone before: book by unbook, pay by unpay",
         "    nothing was left to undo",
     ]
     assert undo_code(again.view) is ExitCode.DONE
