@@ -91,7 +91,9 @@ def _done(undo: run_service_pb2.UndoState, pen: Pen) -> Iterator[Text]:
             yield pen.sign("done", "green").append(f" {words}: {_undoes(some)}")
     if undo.ended and not undo.compensations and not undo.stays:
         yield Text("nothing was left to undo" if done else "there was nothing to undo")
-    left = [step for step in undo.steps if step.status == _S.STEP_STATUS_FAILED]
+    # Of one that has ended, nobody is asked any more about what went wrong.
+    wrong = (_S.STEP_STATUS_FAILED, *((_S.STEP_STATUS_IN_DOUBT,) if undo.ended else ()))
+    left = [step for step in undo.steps if step.status in wrong]
     for step in left[:MAX_NAMED]:
         line = pen.sign("failed", "red").append(f" {clean(undone_by(step.id))} is not undone", style="red")
         yield line.append(f": {failure(step.failure)}")

@@ -180,6 +180,14 @@ def test_one_that_was_stopped_says_so() -> None:
     assert undo_code(play.view) is ExitCode.STAYS
 
 
+def test_one_that_was_stopped_at_what_went_wrong_names_it() -> None:
+    assert said(stuck().cancel())[1:4] == [
+        "    ✗ book is not undone: in_doubt: it broke",
+        "    ○ nothing was done about it: pay by unpay",
+        "    the undo was stopped: enough",
+    ]
+
+
 def test_one_that_waits_says_how_to_decide() -> None:
     play = stuck()
     name = f"{play.view.id}-g1"
