@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,9 @@ class FakeGates:
             if not each.HasField("closed"):
                 yield each
 
-    async def watch_gates(self) -> AsyncIterator[run_service_pb2.Gate]:
+    async def watch_gates(
+        self, *, outage_s: float | None = None
+    ) -> AsyncGenerator[run_service_pb2.Gate, None]:
         for each in self.all.values():
             yield each
 
