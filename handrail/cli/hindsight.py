@@ -64,7 +64,7 @@ def explain(run: str, step: str, target: Target, project: Path | None, output: O
         failure = instance.failure or event_pb2.Failure(code=failures.IN_DOUBT, message=instance.reason)
         output.json({"step": instance.id, "failed": {"code": failure.code, "message": failure.message}})
         output.line(f"{clean(instance.id)} failed: {clean(failure.code)}: {clean(failure.message)}")
-    if any(gate.opened.policy != policy.version for gate in state.gates.values()):
+    if decided_by(state) - {policy.version}:
         output.note("the rules or people have changed since: these are the answers of now")
 
 
@@ -94,6 +94,13 @@ def hold_to(run: str, folder: Path, target: Target, project: Path | None, output
         if others
         else f"{count} actions, and all of them would have been decided alike"
     )
+
+
+def decided_by(state: RunState) -> set[str]:
+    """Return the versions of the rules that have decided in a run; none is that of no rules."""
+    actions = (attempt.action for one in state.instances.values() for attempt in one.attempts)
+    allowed = {action.permit.policy for action in actions if action is not None}
+    return (allowed | {gate.opened.policy for gate in state.gates.values()}) - {""}
 
 
 def _recall(run: str, target: Target, policy: CedarPolicy) -> tuple[RunState, list[Asked]]:
