@@ -70,15 +70,21 @@ def _foreseen(undo: run_service_pb2.UndoState) -> Iterator[Text]:
     """Say of a dry run what would be done and where it would wait."""
     if not undo.steps and not undo.stays:
         yield Text("there is nothing to undo")
-    elif undo.steps:
-        yield Text(f"{plural(len(undo.steps), 'effect')} would be taken back: {_undoes(undo.steps)}")
-    waiting = [
-        step
-        for step in undo.steps
-        if any(one.ruling != event_pb2.RULING_OUTCOME_ALLOW for one in step.outlook)
-    ]
+    refused = [step for step in undo.steps if _is_ruled(step, event_pb2.RULING_OUTCOME_REFUSE)]
+    taken = [step for step in undo.steps if step not in refused]
+    if taken:
+        yield Text(f"{plural(len(taken), 'effect')} would be taken back: {_undoes(taken)}")
+    if refused:
+        told = f"the rules would refuse to undo {_undoes(refused)}: somebody would be asked"
+        yield Text(told, style="red")
+    allow = event_pb2.RULING_OUTCOME_ALLOW
+    waiting = [step for step in taken if any(one.ruling != allow for one in step.outlook)]
     if waiting:
         yield Text(f"it would wait for a human to undo {_undoes(waiting)}", style="magenta")
+
+
+def _is_ruled(step: run_service_pb2.StepState, ruling: event_pb2.RulingOutcome.ValueType) -> bool:
+    return any(one.ruling == ruling for one in step.outlook)
 
 
 def _done(undo: run_service_pb2.UndoState, pen: Pen) -> Iterator[Text]:

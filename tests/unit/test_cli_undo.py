@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from core.policy import ALLOWED
 from handrail.cli import runs, server, terminal, undo
 from handrail.cli.events import describe, event_line
 from handrail.cli.exits import ExitCode
@@ -22,7 +23,7 @@ from handrail.cli.tree import draw, undo_lines
 from handrail.cli.undo_text import foreseen
 from handrail.cli.watching import Watched
 from handrail.v1 import event_pb2, run_service_pb2
-from tests.policies import asking
+from tests.policies import NEVER, FunctionPolicy, asking
 from tests.scenarios.play import Play, contract
 from tests.scenarios.test_undo import acted, booked, paid
 from tests.scenarios.test_undo import undo as asked
@@ -98,6 +99,15 @@ def test_a_dry_run_shows_every_call_what_the_rules_say_of_it_and_where_it_comes_
     assert ahead(play) == [
         "2 effects would be taken back: book by unbook, pay by unpay",
         "it would wait for a human to undo pay by unpay",
+    ]
+
+
+def test_a_dry_run_does_not_say_that_what_the_rules_refuse_would_be_taken_back() -> None:
+    policy = FunctionPolicy(lambda request: NEVER if request.contract.name == "unpay" else ALLOWED)
+    play = asked(booked(policy=policy), dry_run=True)
+    assert ahead(play) == [
+        "1 effect would be taken back: book by unbook",
+        "the rules would refuse to undo pay by unpay: somebody would be asked",
     ]
 
 
