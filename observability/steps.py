@@ -18,6 +18,7 @@ _NO_ERROR = frozenset(
     {
         event_pb2.GATE_OUTCOME_UNSPECIFIED,
         event_pb2.GATE_OUTCOME_APPROVED,
+        event_pb2.GATE_OUTCOME_AMENDED,
         event_pb2.GATE_OUTCOME_HAPPENED,
         event_pb2.GATE_OUTCOME_REPEAT,
     }

@@ -203,6 +203,8 @@ def _decide(target: Target, text: str, name: str, said: Said, binding: str, as_j
             existed = await _send(client, gate, said, name, output, target)
             if said.word == "delegate":
                 return _hand_over(gate, said, name, existed, target, output)
+            if await _is_held(client, gate):
+                return _tell_held(gate, said, name, existed, target, output)
             if connection.target.kind == "own":
                 # This stack ends with this command, and the run goes on with a stack only.
                 output.json(_told(gate, said, name, existed))
@@ -355,6 +357,15 @@ def _came_otherwise(run: run_service_pb2.Run, name: str, said: Said, output: Out
     return True
 
 
+async def _is_held(client: Client, gate: run_service_pb2.Gate) -> bool:
+    """Whether the run is paused, so that what was said at the gate counts only when it goes on."""
+    from handrail.v1 import event_pb2
+
+    run = await client.get(gate.run)
+    is_open = any(one.id == gate.id and not one.HasField("closed") for one in run.gates)
+    return is_open and run.status == event_pb2.RUN_STATUS_PAUSED
+
+
 def _has_counted(gate: run_service_pb2.Gate, name: str) -> bool:
     return gate.HasField("closed") or _is_missing_others(gate, name)
 
@@ -403,6 +414,21 @@ def _tell(
         f"`{target.command('gates show', gate.id)}` says how it stands"
     )
     return ExitCode.FAILED
+
+
+def _tell_held(
+    gate: run_service_pb2.Gate, said: Said, name: str, existed: bool, target: Target, output: Output
+) -> ExitCode:
+    """Say that a decision is in the log of a paused run."""
+    from handrail.cli.text import clean
+
+    output.json(_told(gate, said, name, existed))
+    again = "; you had said so before" if existed else ""
+    output.line(
+        f"{gate.id} stays open while its run is paused: what {clean(name)} said counts when it goes on{again}"
+    )
+    output.note(f"`{target.command('resume', gate.run)}` lets it go on")
+    return ExitCode.DONE
 
 
 def _hand_over(

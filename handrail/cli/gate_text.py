@@ -91,6 +91,18 @@ def amended(closed: event_pb2.GateClosed) -> list[str]:
     return [f"{exact(_word(name))}={_value(value, MAX_BRIEF_CHARS)}" for name, value in found]
 
 
+def asked_for(opened: event_pb2.GateOpened, closed: event_pb2.GateClosed) -> str:
+    """Say what that was which somebody changed at a gate: `, asked for: amount=30`."""
+    there = opened.items[0].arguments if opened.items else {}
+    was = [
+        f"{exact(_word(name))}={_value(there[name], MAX_BRIEF_CHARS)}"
+        if name in there
+        else f"no {_word(name)}"
+        for name in sorted(closed.arguments)
+    ]
+    return f", asked for: {', '.join(was)}" if was else ""
+
+
 def is_one_action(gate: run_service_pb2.Gate) -> bool:
     """Whether a gate is for one action that may be done or not: only then can it be amended."""
     return not is_doubt(gate) and len(gate.what.items) == 1
@@ -198,6 +210,7 @@ def closed_line(gate: run_service_pb2.Gate, pen: Pen) -> Text:
     """Return what became of a gate as one line."""
     name, _, style = _OUTCOMES.get(gate.closed.outcome, ("gated", "", STYLE))
     line = pen.sign(name, style).append(f" gate {clean(gate.id)}").append(f" {outcome(gate)}", style=style)
+    line.append(asked_for(gate.what, gate.closed))
     rest = f"  {_word(gate.what.step)}: {call(gate)}"
     room = max(pen.width - 2 - cell_len(line.plain), len(UNTRUSTED))
     return line.append(cut(rest, room, pen.glyphs), style=DIM)
@@ -278,11 +291,12 @@ def _who(gate: run_service_pb2.Gate) -> str:
 
 
 def _waits(gate: run_service_pb2.Gate) -> str:
+    waits = f"{'waited' if gate.HasField('closed') else 'waits'} for {_who(gate)}"
     if undoes(gate):
-        return f"undoing {undoes(gate)} went wrong, and waits for {_who(gate)}"
+        return f"undoing {undoes(gate)} went wrong, and {waits}"
     if is_doubt(gate):
-        return f"may or may not have happened, and waits for {_who(gate)}"
-    return f"waits for {_who(gate)}"
+        return f"may or may not have happened, and {waits}"
+    return waits
 
 
 def _approvals(gate: run_service_pb2.Gate) -> str:
@@ -292,7 +306,9 @@ def _approvals(gate: run_service_pb2.Gate) -> str:
         return "somebody's word: it happened, do it again, or give it up"
     needed = plural(max(1, gate.what.quorum), "approval")
     by = ", ".join(map(_word, gate.approved_by))
-    return f"{needed}; so far by {by}" if by else f"{needed}; nobody has approved yet"
+    if by:
+        return f"{needed}; so far by {by}"
+    return needed if gate.HasField("closed") else f"{needed}; nobody has approved yet"
 
 
 @dataclass(frozen=True, slots=True)

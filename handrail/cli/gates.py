@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from json import dumps as encode
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +15,7 @@ import typer
 
 from handrail.cli import options
 from handrail.cli.exits import CommandError, ExitCode
-from handrail.cli.server import Target, find, with_client
+from handrail.cli.server import Target, connect, find, with_client
 
 if TYPE_CHECKING:
     from handrail.cli.output import Output
@@ -47,12 +50,11 @@ def inbox(
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
+    if watch:
+        asyncio.run(watch_inbox(find(server, project, data), output))
+        return
 
     async def work(client: Client) -> None:
-        if watch:
-            async for gate in client.watch_gates():
-                _write(gate, output)
-            return
         shown = 0
         async with aclosing(client.gates()) as found:
             async for gate in found:
@@ -99,6 +101,34 @@ def show(
         return
     output.json({"gate": message_object(found)})
     output.lines(gate_lines(found, target, _pen(output)))
+
+
+async def watch_inbox(target: Target, output: Output) -> None:
+    """Show what is open, then each that opens or closes; a stack that comes back is found anew."""
+    from bus.directory import find_endpoint
+    from handrail.cli.watching import LOOK_AGAIN_AFTER_S, OUTAGE_S
+    from handrail.errors import Unavailable
+
+    outage_s = LOOK_AGAIN_AFTER_S if target.kind == "running" else OUTAGE_S
+    lost_at = math.inf
+    while True:
+        began_at = time.monotonic()
+        try:
+            async with connect(target) as client, aclosing(client.watch_gates(outage_s=outage_s)) as seen:
+                async for gate in seen:
+                    lost_at = math.inf
+                    _write(gate, output)
+            return
+        except Unavailable:
+            now = time.monotonic()
+            # Whoever was heard for so long had been there, though no gate opened or closed.
+            lost_at = now if now - began_at > OUTAGE_S else min(lost_at, now)
+            if target.kind != "running" or now - lost_at > OUTAGE_S:
+                raise
+            endpoint = find_endpoint(target.data)
+            if endpoint is not None and endpoint.gateway != target.address:
+                target = replace(target, address=endpoint.gateway)
+                output.note(f"the stack is up again, at {target.address}; this waits there:")
 
 
 async def resolve(client: Client, text: str, target: Target) -> run_service_pb2.Gate:

@@ -19,7 +19,7 @@ from core.ports import Record
 from core.run import fold
 from core.state import Instance, RunState
 from handrail.cli.exits import CommandError, ExitCode
-from handrail.cli.gate_text import amended
+from handrail.cli.gate_text import amended, asked_for
 from handrail.cli.output import Output
 from handrail.cli.server import Target, with_client
 from handrail.cli.text import clean, cut, pad
@@ -64,7 +64,7 @@ def explain(run: str, step: str, target: Target, project: Path | None, output: O
         failure = instance.failure or event_pb2.Failure(code=failures.IN_DOUBT, message=instance.reason)
         output.json({"step": instance.id, "failed": {"code": failure.code, "message": failure.message}})
         output.line(f"{clean(instance.id)} failed: {clean(failure.code)}: {clean(failure.message)}")
-    if any(gate.opened.policy != policy.version for gate in state.gates.values()):
+    if decided_by(state) - {policy.version}:
         output.note("the rules or people have changed since: these are the answers of now")
 
 
@@ -80,19 +80,27 @@ def hold_to(run: str, folder: Path, target: Target, project: Path | None, output
     if not found:
         raise CommandError(f"Nothing was authorised in {run}, and nothing waited.", code=ExitCode.USAGE)
     others = 0
-    for one in _last_of_each(found):
+    last = _last_of_each(found, state)
+    for one in last:
         ruling = policy.rule(one.request)
-        other = is_other(_gate(one, state), ruling)
+        other = is_other(_gate(one, state), ruling, amended=_was_amended(one, state))
         others += other
         output.json({**_object(one, state), **_ruling_object(ruling), "other": other})
         output.line(_held(one, state, ruling, other, output))
     output.line("")
-    count = len(_last_of_each(found))
+    count = len(last)
     output.line(
         f"{others} of {count} actions would have been decided otherwise"
         if others
         else f"{count} actions, and all of them would have been decided alike"
     )
+
+
+def decided_by(state: RunState) -> set[str]:
+    """Return the versions of the rules that have decided in a run; none is that of no rules."""
+    actions = (attempt.action for one in state.instances.values() for attempt in one.attempts)
+    allowed = {action.permit.policy for action in actions if action is not None}
+    return (allowed | {gate.opened.policy for gate in state.gates.values()}) - {""}
 
 
 def _recall(run: str, target: Target, policy: CedarPolicy) -> tuple[RunState, list[Asked]]:
@@ -111,9 +119,23 @@ def _recall(run: str, target: Target, policy: CedarPolicy) -> tuple[RunState, li
     return fold(key, records), asked(key, records, policy)
 
 
-def _last_of_each(found: Sequence[Asked]) -> list[Asked]:
-    """Return the last question about each instance: that of a retry, or of what had waited."""
-    return list({one.step: one for one in found}.values())
+def _last_of_each(found: Sequence[Asked], state: RunState) -> list[Asked]:
+    """Return the last question about each instance: that of a retry, or of what had waited.
+
+    What was amended is another action than what was asked for, and both are told of.
+    """
+    return list({(one.step, one.became == "gate" and _is_amended(one, state)): one for one in found}.values())
+
+
+def _is_amended(one: Asked, state: RunState) -> bool:
+    """Whether somebody had it done with other arguments at its gate."""
+    closed = state.gates[one.gate].closed if one.gate else None
+    return closed is not None and closed.outcome == event_pb2.GATE_OUTCOME_AMENDED
+
+
+def _was_amended(one: Asked, state: RunState) -> bool:
+    """Whether it is the action as somebody wanted it at a gate that let it pass."""
+    return one.became == "authorised" and _is_amended(one, state)
 
 
 def _gate(one: Asked, state: RunState) -> event_pb2.GateOpened | None:
@@ -121,8 +143,11 @@ def _gate(one: Asked, state: RunState) -> event_pb2.GateOpened | None:
     return state.gates[one.gate].opened if one.gate else None
 
 
-def is_other(gate: event_pb2.GateOpened | None, ruling: Ruling) -> bool:
+def is_other(gate: event_pb2.GateOpened | None, ruling: Ruling, *, amended: bool = False) -> bool:
     """Whether rules say something else of an action than what it came to; how many must approve counts."""
+    if amended:
+        # The gate was for another action; whoever amended it has approved this one, and nobody else had to.
+        return ruling.outcome == "refuse" or ruling.quorum > 1
     if gate is None or ruling.outcome != "gate":
         return ruling.outcome != ("allow" if gate is None else "gate")
     # The quorum of a gate is that of the strictest of its actions; of one among several it is not known.
@@ -160,8 +185,10 @@ def _became(one: Asked, state: RunState) -> str:
         by = ", ".join(map(clean, gate.closed.approvers))
         word = event_pb2.GateOutcome.Name(gate.closed.outcome).removeprefix("GATE_OUTCOME_").lower()
         to = f" to {', '.join(amended(gate.closed))}" if gate.closed.arguments else ""
+        to += asked_for(gate.opened, gate.closed)
         return f"it waited at gate {one.gate}: {word}" + (f" by {by}" if by else "") + to
-    return f"authorised, approved at gate {one.gate}" if one.gate else "authorised"
+    word = "amended" if _is_amended(one, state) else "approved"
+    return f"authorised, {word} at gate {one.gate}" if one.gate else "authorised"
 
 
 def _held(one: Asked, state: RunState, ruling: Ruling, other: bool, output: Output) -> Text:
@@ -171,7 +198,7 @@ def _held(one: Asked, state: RunState, ruling: Ruling, other: bool, output: Outp
         f"{step} {clean(one.request.contract.name)}  "
     )
     gate = _gate(one, state)
-    was = f"gate {gate.quorum}" if gate is not None else "allow"
+    was = "allow" if gate is None else "amended" if _was_amended(one, state) else f"gate {gate.quorum}"
     line.append(f"was {was}, would be {told(ruling)}", style="bold" if other else "dim")
     if ruling.open:
         line.append(", as far as is known", style="dim")

@@ -128,6 +128,12 @@ def replay(
     if policy is not None:
         from handrail.cli.hindsight import hold_to
 
+        if at is not None or full:
+            option = "--full" if at is None else "--at"
+            raise CommandError(
+                f"{option} says nothing about --policy, which tells of every action of the run.",
+                next="Leave one of them away.",
+            )
         hold_to(run, policy, target, project, output)
         return
     watched = with_client(target, lambda client: fold_log(client, run, upto=at))

@@ -70,25 +70,36 @@ def _foreseen(undo: run_service_pb2.UndoState) -> Iterator[Text]:
     """Say of a dry run what would be done and where it would wait."""
     if not undo.steps and not undo.stays:
         yield Text("there is nothing to undo")
-    elif undo.steps:
-        yield Text(f"{plural(len(undo.steps), 'effect')} would be taken back: {_undoes(undo.steps)}")
-    waiting = [
-        step
-        for step in undo.steps
-        if any(one.ruling != event_pb2.RULING_OUTCOME_ALLOW for one in step.outlook)
-    ]
+    refused = [step for step in undo.steps if _is_ruled(step, event_pb2.RULING_OUTCOME_REFUSE)]
+    taken = [step for step in undo.steps if step not in refused]
+    if taken:
+        yield Text(f"{plural(len(taken), 'effect')} would be taken back: {_undoes(taken)}")
+    if refused:
+        told = f"the rules would refuse to undo {_undoes(refused)}: somebody would be asked"
+        yield Text(told, style="red")
+    allow = event_pb2.RULING_OUTCOME_ALLOW
+    waiting = [step for step in taken if any(one.ruling != allow for one in step.outlook)]
     if waiting:
         yield Text(f"it would wait for a human to undo {_undoes(waiting)}", style="magenta")
 
 
+def _is_ruled(step: run_service_pb2.StepState, ruling: event_pb2.RulingOutcome.ValueType) -> bool:
+    return any(one.ruling == ruling for one in step.outlook)
+
+
 def _done(undo: run_service_pb2.UndoState, pen: Pen) -> Iterator[Text]:
     """Say what is undone, and of the rest why not."""
+    own = {one.step.id for one in undo.compensations}
     done = [step for step in undo.steps if step.status == _S.STEP_STATUS_DONE]
-    if done:
-        yield pen.sign("done", "green").append(f" undone: {_undoes(done)}")
+    # It is not for whoever asks again that an earlier undo has undone something.
+    for words, is_own in (("undone", True), ("undone before", False)):
+        if some := [step for step in done if (step.id in own) is is_own]:
+            yield pen.sign("done", "green").append(f" {words}: {_undoes(some)}")
     if undo.ended and not undo.compensations and not undo.stays:
         yield Text("nothing was left to undo" if done else "there was nothing to undo")
-    left = [step for step in undo.steps if step.status == _S.STEP_STATUS_FAILED]
+    # Of one that has ended, nobody is asked any more about what went wrong.
+    wrong = (_S.STEP_STATUS_FAILED, *((_S.STEP_STATUS_IN_DOUBT,) if undo.ended else ()))
+    left = [step for step in undo.steps if step.status in wrong]
     for step in left[:MAX_NAMED]:
         line = pen.sign("failed", "red").append(f" {clean(undone_by(step.id))} is not undone", style="red")
         yield line.append(f": {failure(step.failure)}")

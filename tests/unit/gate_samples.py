@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ class FakeGates:
     def __init__(self, *gates: run_service_pb2.Gate, counts: bool = True) -> None:
         self.all = {each.id: each for each in gates}
         self.counts = counts
+        self.status = E.RUN_STATUS_WAITING
         self.decided: list[dict[str, Any]] = []
         self.submitted: list[dict[str, Any]] = []
 
@@ -88,14 +89,16 @@ class FakeGates:
             if not each.HasField("closed"):
                 yield each
 
-    async def watch_gates(self) -> AsyncIterator[run_service_pb2.Gate]:
+    async def watch_gates(
+        self, *, outage_s: float | None = None
+    ) -> AsyncGenerator[run_service_pb2.Gate, None]:
         for each in self.all.values():
             yield each
 
     async def get(self, run: str) -> run_service_pb2.Run:
-        if run != RUN:
+        if run not in (RUN, *(each.run for each in self.all.values())):
             raise errors.NotFound(f"there is no run {run}", code=grpc.StatusCode.NOT_FOUND)
-        return S.Run(id=run, gates=self.all.values())
+        return S.Run(id=run, status=self.status, gates=self.all.values())
 
     async def submit(self, goal: str, **options: Any) -> Submitted:
         self.submitted.append({"goal": goal, **options})

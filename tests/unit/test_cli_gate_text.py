@@ -127,6 +127,15 @@ def test_an_amended_gate_says_to_what() -> None:
     assert "amended by bob to amount=20" in line
 
 
+def test_an_amended_gate_says_what_was_asked_for() -> None:
+    made = closed(E.GATE_OUTCOME_AMENDED, ["bob"])
+    made.closed.arguments["to"].json = '"ines@example.com"'
+    made.closed.arguments["note"].json = "null"
+    line = closed_line(made, Pen(now_ns=NOW_NS, width=500)).plain
+    assert 'amended by bob to note=null, to="ines@example.com"' in line
+    assert ', asked for: no note, to="ada@example.com"' in line
+
+
 def test_what_is_untrusted_is_said_in_a_word() -> None:
     lines = shown(gate(item(to="eve@example.com", subject="hi", untrusted=["to"])))
     assert '    subject             "hi"' in lines
@@ -287,6 +296,9 @@ def test_a_closed_gate_offers_no_decision() -> None:
     lines = shown(closed(E.GATE_OUTCOME_DENIED, ["bob"], "no"))
     assert "  closed    denied by bob: no" in lines
     assert not any("handrail" in line or "until" in line for line in lines)
+    # Nothing waits there any more.
+    assert lines[0] == "◆ send_email waited for a human: it cannot be undone"
+    assert "  needs     1 approval" in lines
 
 
 def test_a_call_in_one_line() -> None:

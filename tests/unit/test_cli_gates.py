@@ -6,16 +6,19 @@ import getpass
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 from typer.testing import CliRunner
 
+from bus import directory
 from handrail import errors
 from handrail.cli import deciding, gates, options, runs, server
 from handrail.cli.exits import ExitCode
 from handrail.cli.main import app
+from handrail.cli.output import Output
 from handrail.v1 import run_service_pb2
 from tests.unit.gate_samples import RUN, E, FakeGates, closed, gate, item
 from tests.unit.undo_samples import stuck
@@ -43,7 +46,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, *found: run_service_pb2.Gate, counts:
     async def connect(*_: object, **__: object) -> AsyncIterator[FakeGates]:
         yield fake
 
-    for module in (server, runs):
+    for module in (server, runs, gates):
         monkeypatch.setattr(module, "connect", connect)
     return fake
 
@@ -92,6 +95,35 @@ def test_watching_the_inbox_shows_what_closes(monkeypatch: pytest.MonkeyPatch) -
     lines = call("gates", "--watch").stdout.splitlines()
     assert lines[0].startswith(f"◆ {GATE}")
     assert lines[1].startswith(f"✓ gate {RUN}-g2 approved by bob")
+
+
+async def test_watching_the_inbox_follows_a_stack_that_is_put_up_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    gone = errors.Unavailable("nobody is there", code=grpc.StatusCode.UNAVAILABLE)
+
+    @asynccontextmanager
+    async def connect(target: server.Target) -> AsyncIterator[FakeGates]:
+        asked.append(target.address)
+        if len(asked) < 3:
+            raise gone
+        yield FakeGates(gate())
+
+    found = iter([None, directory.Endpoint("127.0.0.1:2", "", 1, 1, "", "inline")])
+    monkeypatch.setattr(directory, "find_endpoint", lambda _: next(found))
+    monkeypatch.setattr(gates, "connect", connect)
+    running = server.Target("running", "127.0.0.1:1", tmp_path, tmp_path, "")
+    await gates.watch_inbox(running, Output())
+    assert asked == ["127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:2"]
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"◆ {GATE}")
+    assert "the stack is up again, at 127.0.0.1:2" in shown.err
+    # A server that was named has no successor.
+    asked.clear()
+    with pytest.raises(errors.Unavailable):
+        await gates.watch_inbox(replace(running, kind="server"), Output())
+    assert len(asked) == 1
 
 
 # --- which gate ----------------------------------------------------------------------------------------
@@ -294,6 +326,16 @@ def test_a_decision_that_does_not_count_ends_with_1(monkeypatch: pytest.MonkeyPa
     assert result.exit_code == ExitCode.FAILED
     assert "is still open: what ada said has not counted" in result.stdout
     assert "the rules may not let ada decide here" in result.stderr
+    assert json.loads(call(command, GATE, "--json").stdout)["state"] == "open"
+
+
+@pytest.mark.parametrize("command", ["approve", "deny"])
+def test_a_decision_counts_when_a_paused_run_goes_on(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    serve(monkeypatch, gate(), counts=False).status = E.RUN_STATUS_PAUSED
+    result = call(command, GATE)
+    assert result.exit_code == 0
+    assert "stays open while its run is paused: what ada said counts when it goes on" in result.stdout
+    assert f"handrail resume {RUN}" in result.stderr
     assert json.loads(call(command, GATE, "--json").stdout)["state"] == "open"
 
 

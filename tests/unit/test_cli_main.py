@@ -80,6 +80,7 @@ def test_every_command_has_help(command: str) -> None:
         ["run", "goal", "--host", "moon"],
         ["replay", "r0-x", "--at", "none"],
         ["replay", "r0-x", "--at", "0"],
+        ["replay", "r0-x", "--at", "3", "--policy", "strict"],
         ["list", "--limit", "0"],
         ["list", "--status", "finished"],
         ["run", "goal", "--deadline", "soon"],

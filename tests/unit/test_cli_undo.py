@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from core.policy import ALLOWED
 from handrail.cli import runs, server, terminal, undo
 from handrail.cli.events import describe, event_line
 from handrail.cli.exits import ExitCode
@@ -22,7 +23,7 @@ from handrail.cli.tree import draw, undo_lines
 from handrail.cli.undo_text import foreseen
 from handrail.cli.watching import Watched
 from handrail.v1 import event_pb2, run_service_pb2
-from tests.policies import asking
+from tests.policies import NEVER, FunctionPolicy, asking
 from tests.scenarios.play import Play, contract
 from tests.scenarios.test_undo import acted, booked, paid
 from tests.scenarios.test_undo import undo as asked
@@ -101,6 +102,15 @@ def test_a_dry_run_shows_every_call_what_the_rules_say_of_it_and_where_it_comes_
     ]
 
 
+def test_a_dry_run_does_not_say_that_what_the_rules_refuse_would_be_taken_back() -> None:
+    policy = FunctionPolicy(lambda request: NEVER if request.contract.name == "unpay" else ALLOWED)
+    play = asked(booked(policy=policy), dry_run=True)
+    assert ahead(play) == [
+        "1 effect would be taken back: book by unbook",
+        "the rules would refuse to undo pay by unpay: somebody would be asked",
+    ]
+
+
 def test_the_arguments_of_a_real_one_are_there_in_full() -> None:
     assert not any("day  3" in line for line in tree(begun()))
     assert any("day  3" in line for line in tree(begun(), detail=Detail.FULL))
@@ -145,7 +155,7 @@ def test_a_dry_run_is_not_told_as_an_undo_of_the_run() -> None:
 def test_an_undo_with_nothing_to_do_says_so() -> None:
     again = asked(undone())
     assert said(again)[1:] == [
-        "    ✓ undone: book by unbook, pay by unpay",
+        "    ✓ undone before: book by unbook, pay by unpay",
         "    nothing was left to undo",
     ]
     assert undo_code(again.view) is ExitCode.DONE
@@ -178,6 +188,14 @@ def test_one_that_was_stopped_says_so() -> None:
         "    the undo was stopped: enough",
     ]
     assert undo_code(play.view) is ExitCode.STAYS
+
+
+def test_one_that_was_stopped_at_what_went_wrong_names_it() -> None:
+    assert said(stuck().cancel())[1:4] == [
+        "    ✗ book is not undone: in_doubt: it broke",
+        "    ○ nothing was done about it: pay by unpay",
+        "    the undo was stopped: enough",
+    ]
 
 
 def test_one_that_waits_says_how_to_decide() -> None:

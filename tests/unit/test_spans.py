@@ -20,6 +20,7 @@ from observability.spans import spans_of
 from orchestrator.tracer import _is_end, new_spans
 from tests.scenarios import histories
 from tests.scenarios.play import KEY, Play, contract, write
+from tests.scenarios.test_amendments import amend, limited, paying
 from tests.scenarios.test_chains import chain
 from tests.scenarios.test_histories import NAMES
 from tests.scenarios.test_undo import BOOK, TELL, acted, booked, paid, undo
@@ -278,6 +279,11 @@ def test_what_stays_is_no_error_and_what_is_given_up_is() -> None:
     told = one(of(play.decide("bo", deny=True)), names.UNDO)
     assert (told.error, told.attributes[names.UNDO_OUTCOME]) == (failures.DENIED, names.GIVEN_UP)
     check(play.records, of(play))
+
+
+def test_to_amend_is_no_error() -> None:
+    told = one(of(amend(paying(limited()), "bo", amount=20)), names.GATE)
+    assert (told.attributes[names.GATE_OUTCOME], told.error) == ("amended", "")
 
 
 def test_what_one_undo_gave_up_and_the_next_has_done_is_told_of_both() -> None:
