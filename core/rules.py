@@ -17,9 +17,11 @@ from core.labels import Label, labels_of
 from core.moves import Move
 from core.plan import is_compensation
 from core.policy import ALLOWED, Policy, Reason, Request, Ruling
-from core.spending import amounts_in, excess, spent, uncountable
+from core.spending import amounts_in, excess, has_money, spent, uncountable
 from core.state import Gate, Instance, RunState
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+
+MAX_SHOWN_MINOR = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Call:
     contract: tool_pb2.ToolContract
     ruling: Ruling
     labels: Mapping[str, Label]
+    known: Mapping[str, Any]
+    unknown: frozenset[str]
 
 
 def calls(
@@ -72,7 +76,9 @@ def calls(
                 now_ns=now_ns,
                 plan=acting,
             )
-            found.append(Call(step, f"steps[{index}].{field}", contract, policy.rule(request), labels))
+            found.append(
+                Call(step, f"steps[{index}].{field}", contract, policy.rule(request), labels, known, unknown)
+            )
     return found
 
 
@@ -91,7 +97,17 @@ def forbidden(found: Sequence[Call]) -> list[plan_pb2.Violation]:
 
 def outlook(found: Sequence[Call]) -> list[event_pb2.Outlook]:
     """Return what would come of each step of a plan."""
-    return [outlook_of(call.step, call.contract, call.ruling, call.labels) for call in found]
+    return [_outlook(call) for call in found]
+
+
+def _outlook(call: Call) -> event_pb2.Outlook:
+    seen = outlook_of(call.step, call.contract, call.ruling, call.labels)
+    for currency, minor in amounts_in(call.contract, call.known, call.unknown).items():
+        # What is more than the log can hold is refused when it comes to it.
+        seen.spends[currency] = min(minor, MAX_SHOWN_MINOR)
+    each = bool(call.step.each and seen.spends)
+    seen.spends_more = each or has_money(call.contract, call.unknown)
+    return seen
 
 
 def outlook_of(

@@ -112,13 +112,7 @@ class Slot(BaseModel):
 
     def show(self, value: Any) -> str:
         """Return a value as it stands inside text."""
-        if self.type != "money":
-            return str(value)
-        digits = _digits(value["currency"])
-        digits = 2 if digits is None else digits
-        whole, rest = divmod(abs(value["minor"]), 10**digits)
-        sign = "-" if value["minor"] < 0 else ""
-        return f"{sign}{whole}{f'.{rest:0{digits}d}' if digits else ''} {value['currency']}"
+        return write_money(value["minor"], value["currency"]) if self.type == "money" else str(value)
 
     def _read_text(self, text: str) -> str:
         text = text.strip()
@@ -153,6 +147,14 @@ def read_money(text: str) -> dict[str, Any]:
         raise BadSlot(f"{currency} has {digits} digits after the point, not {len(cents)}")
     whole = int(found[2].replace(",", ""))
     return {"minor": whole * 10**digits + int(cents.ljust(digits, "0") or "0"), "currency": currency}
+
+
+def write_money(minor: int, currency: str) -> str:
+    """Write minor units as people do: 12.50 EUR."""
+    digits = _digits(currency)
+    digits = 2 if digits is None else digits
+    whole, rest = divmod(abs(minor), 10**digits)
+    return f"{'-' if minor < 0 else ''}{whole}{f'.{rest:0{digits}d}' if digits else ''} {currency}"
 
 
 def _digits(currency: str) -> int | None:

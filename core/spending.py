@@ -66,6 +66,14 @@ def amounts_in(
     return +found
 
 
+def has_money(contract: tool_pb2.ToolContract, arguments: Collection[str]) -> bool:
+    """Whether any of the arguments of an effect is money, or may hold some."""
+    if contract.effect == tool_pb2.EFFECT_READ:
+        return False
+    seen = arguments_of(contract.input_schema)
+    return not seen.money.union(seen.within).isdisjoint(arguments)
+
+
 def uncountable(contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]) -> str:
     """Say which amount could not be counted when only the log is left; "" where all can."""
     if contract.effect == tool_pb2.EFFECT_READ:

@@ -135,7 +135,9 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
             if decision.message.approver == request.approver:
                 if _says(decision.message) == _says(body):
                     return gate_service_pb2.DecideGateResponse(existed=True)
-                raise self._no("DECIDED_BEFORE", f"{request.approver} has decided here before, otherwise")
+                to = decision.message.delegate
+                how = f"has handed that decision to {to}" if to else "has decided here before, otherwise"
+                raise self._no("DECIDED_BEFORE", f"{request.approver} {how}")
         self._check_open(state, gate, request)
         self._check_rules(state, gate, body, await self._contents(state, gate))
         await self._runs.command(state, event_pb2.Event(decide=body))

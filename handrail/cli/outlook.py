@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.text import Text
 
+from core.slots import write_money
 from handrail.cli.pen import DIM, Node, Pen
 from handrail.cli.text import clean, duration, plural
 from handrail.v1 import event_pb2, run_service_pb2, tool_pb2
@@ -53,22 +55,36 @@ def _lasting(one: event_pb2.Outlook, pen: Pen) -> Iterator[tuple[str, str, str]]
 
 
 def needs(run: run_service_pb2.Run) -> Iterator[Text]:
-    """Say what a run would need: gates, points of no return, and how long it could take at most."""
-    waiting, lost, at_most_ns = [], [], 0
+    """Say what a run would need: gates, points of no return, money, and how long it could take at most."""
+    waiting, lost, at_most_ns, spends = [], [], 0, Counter[str]()
     for step in run.steps:
         if any(one.ruling != event_pb2.RULING_OUTCOME_ALLOW for one in step.outlook):
             waiting.append(clean(step.id))
         if any(one.effect == tool_pb2.EFFECT_IRREVERSIBLE for one in step.outlook):
             lost.append(clean(step.id))
         at_most_ns += max((one.at_most.ToNanoseconds() for one in step.outlook), default=0)
+        spends += _most(step)
     if waiting:
         yield Text(f"it would or may wait for a human at {_named(waiting)}", style="magenta")
     if lost:
         yield Text(f"no way back after {_named(lost)}", style="yellow")
+    if spends or any(one.spends_more for step in run.steps for one in step.outlook):
+        amounts = [write_money(minor, clean(currency)) for currency, minor in sorted(spends.items())]
+        more = any(one.spends_more for step in run.steps for one in step.outlook)
+        told = ", ".join([*amounts, "what is not known yet"] if more else amounts)
+        yield Text(f"it would spend {told}", style=DIM)
     if at_most_ns:
         effects = sum(any(one.effect not in _READS for one in step.outlook) for step in run.steps)
         told = f"{plural(effects, 'step')} with an effect; {duration(at_most_ns)} at most, one after another"
         yield Text(told, style=DIM)
+
+
+def _most(step: run_service_pb2.StepState) -> Counter[str]:
+    """Return what a step comes to if it takes the dearest way that it can."""
+    found: Counter[str] = Counter()
+    for one in step.outlook:
+        found |= Counter(one.spends)
+    return found
 
 
 def _named(steps: list[str]) -> str:

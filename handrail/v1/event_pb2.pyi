@@ -1051,6 +1051,26 @@ class Outlook(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SpendsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STEP_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     RULING_FIELD_NUMBER: _builtins.int
@@ -1061,6 +1081,8 @@ class Outlook(_message.Message):
     UNTRUSTED_FIELD_NUMBER: _builtins.int
     AT_MOST_FIELD_NUMBER: _builtins.int
     LEAKS_FIELD_NUMBER: _builtins.int
+    SPENDS_FIELD_NUMBER: _builtins.int
+    SPENDS_MORE_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     tool: _builtins.str
     ruling: Global___RulingOutcome.ValueType
@@ -1068,6 +1090,8 @@ class Outlook(_message.Message):
     effect: _tool_pb2.Effect.ValueType
     undo: _builtins.str
     """The tool that could undo it, if any."""
+    spends_more: _builtins.bool
+    """Whether there is money in arguments that are not known yet, or for each of items that nobody has counted."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
     @_builtins.property
@@ -1082,6 +1106,10 @@ class Outlook(_message.Message):
     def leaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]:
         """The arguments that would be shown to somebody who may not read what they rest on."""
 
+    @_builtins.property
+    def spends(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What one call comes to, in minor units by currency, as far as its arguments are known."""
+
     def __init__(
         self,
         *,
@@ -1095,10 +1123,12 @@ class Outlook(_message.Message):
         untrusted: _abc.Iterable[Global___Provenance] | None = ...,
         at_most: _duration_pb2.Duration | None = ...,
         leaks: _abc.Iterable[Global___Provenance] | None = ...,
+        spends: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        spends_more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "leaks", b"leaks", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "effect", b"effect", "leaks", b"leaks", "quorum", b"quorum", "reasons", b"reasons", "ruling", b"ruling", "spends", b"spends", "spends_more", b"spends_more", "step", b"step", "tool", b"tool", "undo", b"undo", "untrusted", b"untrusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -522,6 +522,8 @@ async def test_a_gate_says_who_has_handed_their_decision_to_whom(limits: Desk) -
     await limits.client.delegate(gate.id, to="eve", approver="bob", reason="on holiday")
     (seen,) = (await limits.client.gate(gate.id)).delegations
     assert (seen.by, seen.to, seen.reason) == ("bob", "eve", "on holiday")
+    with pytest.raises(errors.FailedPrecondition, match="bob has handed that decision to eve"):
+        await limits.client.decide(gate.id, approve=True, approver="bob")
 
 
 @pytest.mark.parametrize(

@@ -315,6 +315,22 @@ def test_a_dry_run_says_what_would_come_of_each_step_and_does_nothing() -> None:
     assert [(p.argument, list(p.steps)) for p in paid.untrusted] == [("to", ["look"])]
 
 
+def test_a_dry_run_says_what_each_step_would_spend() -> None:
+    amount = (
+        '{"type":"object","properties":{"minor":{"type":"integer"},"currency":{"type":"string"}},'
+        '"required":["minor","currency"]}'
+    )
+    schema = f'{{"type":"object","properties":{{"amount":{amount}}},"required":["amount"]}}'
+    play = Play(contract("look"), write("pay", input_schema=schema, **KEYED))
+    euros = {"minor": 60_000, "currency": "EUR"}
+    known = {"id": "known", "tool": "pay", "with": {"amount": euros}}
+    unknown = {"id": "unknown", "tool": "pay", "with": {"amount": "$look.amount"}}
+    each = {"id": "all", "tool": "pay", "each": "$look", "with": {"amount": euros}}
+    play.submit(LOOK, known, unknown, each, dry_run=True)
+    seen = [(dict(step.outlook[0].spends), step.outlook[0].spends_more) for step in play.view.steps]
+    assert seen == [({}, False), ({"EUR": 60_000}, False), ({}, True), ({"EUR": 60_000}, True)]
+
+
 def test_what_not_everybody_may_read_is_shown_to_nobody_else_unseen() -> None:
     def rule(request: Request) -> Ruling:
         return Ruling("gate", (LOST,), 1) if request.leaks else ALLOWED

@@ -56,6 +56,24 @@ def test_a_choice_is_foreseen_tool_by_tool() -> None:
     assert [line.partition(":")[0] for line in told(found)] == ["· one", "◆ two", "· two"]
 
 
+def test_the_whole_says_what_it_would_spend() -> None:
+    def spending(*steps: Any) -> list[str]:
+        return [line.plain for line in needs(run_service_pb2.Run(steps=steps)) if "spend" in line.plain]
+
+    dear = step("pay", spends={"EUR": 60_000})
+    assert spending(dear, step("tip", spends={"EUR": 250, "JPY": 30})) == [
+        "it would spend 602.50 EUR, 30 JPY"
+    ]
+    # Of what is chosen among, the dearest.
+    dear.outlook.extend(step("pay", tool="other", spends={"EUR": 100}).outlook)
+    assert spending(dear) == ["it would spend 600.00 EUR"]
+    assert spending(dear, step("all", spends_more=True)) == [
+        "it would spend 600.00 EUR, what is not known yet"
+    ]
+    assert spending(step("all", spends_more=True)) == ["it would spend what is not known yet"]
+    assert spending(step("look")) == []
+
+
 def test_the_whole_says_where_it_would_wait_and_what_is_final() -> None:
     steps = [step("look", effect=tool_pb2.EFFECT_READ), step("pay", OPEN)]
     steps.append(step("tell", GATE, tool_pb2.EFFECT_IRREVERSIBLE))
