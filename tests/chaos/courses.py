@@ -17,6 +17,8 @@ CROWD = 12
 """More than all workers carry out at once."""
 LARGE_TEXT = "x" * 70_000
 """Too large to travel in an event."""
+REFUSING = (Fault("refuse"),) * 16
+"""Whoever asks is refused: the first answer can be lost with the worker that heard it."""
 LATE_S = 3.0
 """Longer than a tool of the project may take."""
 
@@ -97,7 +99,7 @@ def doubt(ref: str, strike: str = "") -> Goal:
 
 def refused(ref: str, strike: str = "") -> Goal:
     """The world refuses for good: the step fails, and the run with it."""
-    return _one(ref, "refused", "post", Fault("refuse"), ends=("failed",))
+    return _one(ref, "refused", "post", *REFUSING, ends=("failed",))
 
 
 def large(ref: str, strike: str = "") -> Goal:
@@ -195,7 +197,7 @@ def undone_by_itself(ref: str, strike: str = "") -> Goal:
         _step("post", "post", {"ref": ref}),
         _step("copy", "post_copy", {"ref": f"{ref}-copy"}, after=["post"]),
     ]
-    faults = {f"{ref}-copy": (Fault("refuse"),)}
+    faults = {f"{ref}-copy": REFUSING}
     return Goal(
         asked, "post, and copy", {"steps": steps}, None, faults, people="look_on", undo_on_failure=True
     )
