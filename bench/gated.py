@@ -56,7 +56,7 @@ def measure(place: Path, *, quick: bool, say: Callable[[str], None]) -> dict[str
 
 
 async def _measure(running: stack.Stack, count: int, say: Callable[[str], None]) -> dict[str, Any]:
-    async with Client(running.address, timeout_s=RELEASE_TIMEOUT_S) as client:
+    async with Client(running.address, timeout_s=RELEASE_TIMEOUT_S, token_file=running.token) as client:
         await run_one(client)
         await asyncio.sleep(SETTLE_S)
         before = memory(running)

@@ -48,7 +48,7 @@ def measure(place: Path, *, quick: bool, say: Callable[[str], None]) -> dict[str
 async def _measure(
     running: stack.Stack, count: int, resumed: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    async with Client(running.address, timeout_s=RELEASE_TIMEOUT_S) as client:
+    async with Client(running.address, timeout_s=RELEASE_TIMEOUT_S, token_file=running.token) as client:
         await run_one(client)
         quick_s = await restart_decider(running, client)
         await asyncio.sleep(SETTLE_S)

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from bench.load import TOOLS, plan
 from handrail.client import Client
@@ -24,12 +25,12 @@ WHAT = {
 }
 
 
-async def measure(address: str, case: str) -> str:
+async def measure(address: str, token: Path, case: str) -> str:
     """Run plans one at a time and return a table of medians."""
     whole: list[float] = []
     phases: dict[str, list[float]] = defaultdict(list)
     form = plan(TOOLS[case])
-    async with Client(address) as client:
+    async with Client(address, token_file=token) as client:
         for number in range(WARM + PLANS):
             begun = time.time_ns()
             run = await client.run("bench", plan=form)

@@ -58,7 +58,10 @@ def profile(place: Path, *, case: str, durability: str, seconds: float, say: Cal
     ]
     with stack.running(project) as running:
         say("one plan at a time")
-        parts.append("\n== Latency of one plan, C=1\n\n" + asyncio.run(phases.measure(running.address, case)))
+        parts.append(
+            "\n== Latency of one plan, C=1\n\n"
+            + asyncio.run(phases.measure(running.address, running.token, case))
+        )
         say(f"{CONCURRENCY} plans at a time, under py-spy")
         parts.append(_cpu(running, project, case, seconds, place))
     return "\n".join(parts) + "\n"
@@ -71,7 +74,7 @@ def _cpu(running: stack.Stack, project: Path, case: str, seconds: float, place: 
         return f"\n== Processor time: not sampled: {error}"
     driver = Driver(
         [sys.executable, "-m", "bench.load", running.address],
-        env=stack.environment(),
+        env=stack.environment(HANDRAIL_TOKEN_FILE=str(running.token)),
         cwd=stack.ROOT,
         stderr=project / "client.stderr",
     )

@@ -50,6 +50,7 @@ class Stack:
         self.data = project / ".handrail"
         self.address = str(ready["gateway"])
         self.broker_url = str(ready["broker"])
+        self.token = self.data / "token"
 
     @property
     def pid(self) -> int:

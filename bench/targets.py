@@ -135,7 +135,8 @@ def ours_on(
     """Run a client of a stack."""
     command = [sys.executable, "-m", "bench.load", running.address]
     stderr = running.project / "client.stderr"
-    driver = Driver(command, env=stack.environment(root), cwd=root, stderr=stderr)
+    env = stack.environment(root, HANDRAIL_TOKEN_FILE=str(running.token))
+    driver = Driver(command, env=env, cwd=root, stderr=stderr)
     try:
         yield Target(
             name=name,

@@ -74,7 +74,7 @@ class Ours:
         self._ledger = ledger
         self._environment = {"BENCH_LEDGER": str(ledger.path), "BENCH_EFFECT_S": str(EFFECT_S)}
         self._stack = self._start()
-        self._client = SyncClient(self._stack.address, timeout_s=30)
+        self._client = SyncClient(self._stack.address, timeout_s=30, token_file=self._stack.token)
         self._threads = ThreadPoolExecutor(2 * AT_A_TIME)
         self._runs: dict[str, str] = {}
         self._settled: dict[str, int] = {}

@@ -45,6 +45,8 @@ class Endpoint:
     epoch: int
     project: str
     host: str
+    # Where other machines reach the gateway; "" where they do not.
+    public: str = ""
 
 
 class DirectoryUnusable(HandrailError):

@@ -11,7 +11,6 @@ submission is repeated under one request id, so it never becomes two runs.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import math
 import os
@@ -29,8 +28,11 @@ from core.run import ENDED
 from core.ulids import Ulids
 from core.values import MAX_VALUE_BYTES
 from handrail import errors, goals
+from handrail.channel import Channel
 from handrail.goals import sendable
 from handrail.v1 import (
+    auth_service_pb2,
+    auth_service_pb2_grpc,
     event_pb2,
     gate_service_pb2,
     gate_service_pb2_grpc,
@@ -85,14 +87,23 @@ class RunPage:
 class Client:
     """A connection to a server. Every call is bounded by `timeout_s`, its repetitions included."""
 
-    def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Connect when it is first called; `handrail.channel` says how, and where the token comes from."""
         self.address = address
         self.timeout_s = timeout_s
-        options = [*_OPTIONS, *([("grpc.enable_http_proxy", 0)] if _is_local(address) else [])]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
-        self._runs = run_service_pb2_grpc.RunServiceStub(self._channel)
-        self._gates = gate_service_pb2_grpc.GateServiceStub(self._channel)
-        self._tools = tool_service_pb2_grpc.ToolServiceStub(self._channel)
+        self._channel = Channel(address, _OPTIONS, token=token, token_file=token_file)
+        channel = cast(grpc.aio.Channel, self._channel)
+        self._runs = run_service_pb2_grpc.RunServiceStub(channel)
+        self._gates = gate_service_pb2_grpc.GateServiceStub(channel)
+        self._tools = tool_service_pb2_grpc.ToolServiceStub(channel)
+        self._auth = auth_service_pb2_grpc.AuthServiceStub(channel)
         self._ids = Ulids(time.time_ns, os.urandom)
 
     async def __aenter__(self) -> Self:
@@ -105,7 +116,7 @@ class Client:
 
     async def close(self) -> None:
         """Disconnect; open watches end."""
-        await self._channel.close(None)
+        await self._channel.close()
 
     async def submit(
         self, goal: str, *, request_id: str | None = None, **options: Unpack[goals.Options]
@@ -449,6 +460,10 @@ class Client:
         response = await self._call(self._tools.GetTool, request)
         return response.tool
 
+    async def whoami(self) -> auth_service_pb2.WhoAmIResponse:
+        """Return who the server says this client is, by its token."""
+        return await self._call(self._auth.WhoAmI, auth_service_pb2.WhoAmIRequest())
+
     async def _call(self, method: Callable[..., Awaitable[_T]], request: Any, **options: Any) -> _T:
         """Call, again while the server cannot be reached; every call of ours may be repeated."""
         patience = _Patience(self.timeout_s, None)
@@ -531,11 +546,3 @@ def _trace() -> tuple[tuple[str, str], ...]:
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return tuple(carrier.items())
-
-
-def _is_local(address: str) -> bool:
-    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    try:
-        return host in ("", "localhost") or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

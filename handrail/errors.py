@@ -71,6 +71,10 @@ class FailedPrecondition(ClientError):
     """The run or the gate is in no state for this; `metadata` says in which."""
 
 
+class Unauthenticated(ClientError):
+    """The server does not know who asks: there is no token, or none that it believes."""
+
+
 class PermissionDenied(ClientError):
     """The rules do not let whoever asks do this."""
 
@@ -97,6 +101,7 @@ _CLASSES: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import HandrailError
 from core.spelling import hint
@@ -26,6 +26,7 @@ MINDS_POOL = "main"
 _TOOLBOX = re.compile(rf"(?!{MINDS_POOL}$)[a-z][a-z0-9_]{{0,31}}")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _FUNCTION = re.compile(rf"{_MODULE.pattern}:[A-Za-z_][A-Za-z0-9_]*")
+_SOURCE = re.compile(r"https://[^\s]+|(?![A-Za-z][A-Za-z0-9+.-]*://)[^\s][^\n]*")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
 
@@ -58,6 +59,7 @@ _ToolboxName = Annotated[
 ]
 _ModuleName = Annotated[str, _matching(_MODULE, "a module's name, like tools or shop.tools")]
 _FunctionName = Annotated[str, _matching(_FUNCTION, "a function of a module, like minds:propose")]
+_Jwks = Annotated[str, _matching(_SOURCE, "a file, or an https address")]
 _Listen = Annotated[str, _matching(_ADDRESS, "an address to listen on, like 127.0.0.1:0")]
 
 
@@ -146,9 +148,42 @@ class PermitsSettings(_Section):
 
 
 class GatewaySettings(_Section):
-    """[gateway]"""
+    """[gateway]: an address that other machines can reach needs [tls]."""
 
     listen: _Listen = "127.0.0.1:0"
+
+
+class TlsSettings(_Section):
+    """[tls]: the gateway's PEM files; with `clients`, an authority, whoever connects needs a certificate."""
+
+    certificate: str = ""
+    key: str = ""
+    clients: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> TlsSettings:
+        if bool(self.certificate) != bool(self.key) or (self.clients and not self.key):
+            raise ValueError("certificate and key go together, and clients with them")
+        return self
+
+
+class AuthSettings(_Section):
+    """[auth]: who else's tokens are believed; those of the data directory's own keys always are.
+
+    `jwks` is a file or an https address with the issuer's keys; roles and tenant stand in the claims named.
+    """
+
+    issuer: Annotated[str, Field(max_length=500)] = ""
+    audience: Annotated[str, Field(min_length=1, max_length=500)] = "handrail"
+    jwks: _Jwks | Literal[""] = ""
+    roles_claim: Annotated[str, Field(min_length=1, max_length=200)] = "roles"
+    tenant_claim: Annotated[str, Field(min_length=1, max_length=200)] = "tenant"
+
+    @model_validator(mode="after")
+    def _whole(self) -> AuthSettings:
+        if bool(self.issuer) != bool(self.jwks):
+            raise ValueError("issuer and jwks go together")
+        return self
 
 
 class Settings(_Section):
@@ -164,6 +199,8 @@ class Settings(_Section):
     broker: BrokerSettings = BrokerSettings()
     permits: PermitsSettings = PermitsSettings()
     gateway: GatewaySettings = GatewaySettings()
+    tls: TlsSettings = TlsSettings()
+    auth: AuthSettings = AuthSettings()
 
 
 def load_settings(directory: Path) -> Settings:

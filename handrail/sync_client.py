@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from handrail import goals
 from handrail.client import DEFAULT_OUTAGE_S, DEFAULT_TIMEOUT_S, Client, RunPage, Submitted
-from handrail.v1 import run_service_pb2, tool_pb2
+from handrail.v1 import auth_service_pb2, run_service_pb2, tool_pb2
 from handrail.v1.event_pb2 import RunStatus
 
 _T = TypeVar("_T")
@@ -19,11 +20,19 @@ _T = TypeVar("_T")
 class SyncClient:
     """The same calls without asyncio; they run on an event loop in a thread of this client's own."""
 
-    def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """See `Client`."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="handrail-client", daemon=True)
         self._thread.start()
-        self._client = self._run(_connect(address, timeout_s))
+        self._client = self._run(_connect(address, timeout_s, token, token_file))
 
     def __enter__(self) -> Self:
         return self
@@ -188,6 +197,10 @@ class SyncClient:
         """See `Client.tool`."""
         return self._run(self._client.tool(name))
 
+    def whoami(self) -> auth_service_pb2.WhoAmIResponse:
+        """See `Client.whoami`."""
+        return self._run(self._client.whoami())
+
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -207,5 +220,7 @@ class SyncClient:
             self._run(items.aclose())
 
 
-async def _connect(address: str, timeout_s: float) -> Client:
-    return Client(address, timeout_s=timeout_s)
+async def _connect(
+    address: str, timeout_s: float, token: str | None, token_file: str | os.PathLike[str] | None
+) -> Client:
+    return Client(address, timeout_s=timeout_s, token=token, token_file=token_file)

@@ -23,6 +23,7 @@ from core.values import MAX_INLINE_BYTES, BadValue, NotLoaded, decode, encode
 from core.view import left_open, show_gate
 from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, plan_pb2
 from orchestrator import pages
+from orchestrator.callers import in_the_name_of
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
 from orchestrator.runs import Runs
@@ -118,6 +119,7 @@ class GateService(gate_service_pb2_grpc.GateServiceServicer):
         self, request: gate_service_pb2.DecideGateRequest, context: Any
     ) -> gate_service_pb2.DecideGateResponse:
         """Append a decision, unless it could not count."""
+        request.approver = in_the_name_of(request.approver)
         _check(request)
         state, gate = await self._find(request.gate)
         _check_choice(state, gate, request)

@@ -1,7 +1,7 @@
 """The gRPC gateway: where goals come in, and where runs are seen and steered.
 
-It serves `services`, health (whether the log can be read) and reflection, and feeds the listing. There is no
-authentication yet, so it listens on the loopback interface only.
+It serves `services`, health (whether the log can be read) and reflection, and feeds the listing. Where other
+machines can reach it, it listens with TLS only, and to those only whose tokens it can check.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import NoReturn
 
 import grpc
@@ -22,13 +23,22 @@ from core.conformance import Limits
 from core.errors import HandrailError
 from core.policy import NoRules, Policy
 from core.ports import Log, LogError
-from handrail.v1 import gate_service_pb2_grpc, run_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from handrail.v1 import (
+    auth_service_pb2_grpc,
+    gate_service_pb2_grpc,
+    run_service_pb2_grpc,
+    tool_pb2,
+    tool_service_pb2_grpc,
+)
+from orchestrator.auth import AuthService
+from orchestrator.callers import Callers
 from orchestrator.gates import GateService
 from orchestrator.projection import Projection
-from orchestrator.rpc_errors import RETRY_S, Supervision
+from orchestrator.rpc_errors import RETRY_S
 from orchestrator.runs import Runs
 from orchestrator.services import RunService, ToolService
 from orchestrator.submission import Submissions
+from orchestrator.supervision import Supervision
 from orchestrator.waits import Waits
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -38,6 +48,7 @@ PROBE_TIMEOUT_S = 2.0
 RUN_SERVICE = "handrail.v1.RunService"
 GATE_SERVICE = "handrail.v1.GateService"
 TOOL_SERVICE = "handrail.v1.ToolService"
+AUTH_SERVICE = "handrail.v1.AuthService"
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -58,6 +69,23 @@ class ListenError(HandrailError):
     """The gateway cannot listen there."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What a server proves itself with, in PEM; `clients` is the authority that clients must come from."""
+
+    certificate: bytes
+    key: bytes
+    clients: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a gateway listens: for this machine, and for others ("" where it does not)."""
+
+    local: str
+    public: str = ""
+
+
 class Gateway:
     """The server: the services, health, reflection, and the projection's feed."""
 
@@ -69,7 +97,7 @@ class Gateway:
         limits: Limits,
         projection: Projection,
         policy: Policy | None = None,
-        tenant: str = "default",
+        callers: Callers | None = None,
         clock: Callable[[], int] = time.time_ns,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
@@ -80,13 +108,13 @@ class Gateway:
             log,
             contracts=contracts,
             limits=limits,
-            tenant=tenant,
             writer=writer,
             clock=clock,
             entropy=entropy,
         )
         self._waits = Waits()
-        runs = Runs(log, tenant=tenant, writer=writer, entropy=entropy)
+        self._callers = callers
+        runs = Runs(log, writer=writer, entropy=entropy)
         self._runs = RunService(runs, submissions, projection, self._waits)
         self._gates = GateService(runs, projection, policy or NoRules(), clock=clock)
         self._tools = ToolService(contracts)
@@ -95,23 +123,37 @@ class Gateway:
         self._server: grpc.aio.Server | None = None
         self._tasks: list[asyncio.Task[NoReturn]] = []
 
-    async def start(self, listen: str) -> str:
-        """Listen on a loopback address ("127.0.0.1:0": any free port) and return the one that it became."""
-        host = loopback_host(listen)
+    async def start(self, listen: str, *, tls: Tls | None = None, local: str = "127.0.0.1:0") -> Addresses:
+        """Listen on an address ("127.0.0.1:0": any free port) and return which it became.
+
+        With TLS, which it needs where other machines can connect, it listens on a `local` one without too.
+        """
+        public, local = ("", listen) if tls is None and is_loopback(listen) else (listen, local)
+        if public and (tls is None or self._callers is None):
+            raise ListenError(
+                f"will not listen on {listen!r} without TLS, since other machines can connect: give it a "
+                "[tls] certificate and key, or listen on 127.0.0.1 or [::1]"
+            )
         server = grpc.aio.server(
-            interceptors=[Supervision()], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS
+            interceptors=[Supervision(self._callers)],
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS,
         )
         run_service_pb2_grpc.add_RunServiceServicer_to_server(self._runs, server)
         gate_service_pb2_grpc.add_GateServiceServicer_to_server(self._gates, server)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self._tools, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (RUN_SERVICE, GATE_SERVICE, TOOL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthService(), server)
+        names = (
+            RUN_SERVICE,
+            GATE_SERVICE,
+            TOOL_SERVICE,
+            AUTH_SERVICE,
+            health.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        )
         reflection.enable_server_reflection(names, server)
-        try:
-            port = server.add_insecure_port(listen)
-        except RuntimeError as error:
-            text = f"cannot listen on {listen}: {error}; is the port in use? port 0 takes a free one"
-            raise ListenError(text) from None
+        addresses = Addresses(_bind(server, local, None), _bind(server, public, tls) if public else "")
         await self._health.set(TOOL_SERVICE, _SERVING)
         await self._probe()
         await server.start()
@@ -120,7 +162,7 @@ class Gateway:
             asyncio.create_task(_supervise("gateway.projection", self._feed)),
             asyncio.create_task(_supervise("gateway.probe", self._probe_regularly)),
         ]
-        return f"{host}:{port}"
+        return addresses
 
     async def stop(self, grace_s: float) -> None:
         """Refuse what is new, end the watches, give the rest a grace, and let go of the projection."""
@@ -156,24 +198,34 @@ class Gateway:
                 await self._health.set(name, _SERVING if serving else _NOT_SERVING)
 
 
-def loopback_host(listen: str) -> str:
-    """Return the host of an address, and raise unless it is of this machine only."""
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach an address; raises ListenError where it is none."""
     host, _, port = listen.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    if not port.isdecimal() or int(port) > 65_535:
+    if not bare or not port.isdecimal() or int(port) > 65_535:
         raise ListenError(f"cannot listen on {listen!r}: give an address and a port, such as 127.0.0.1:0")
     if bare == "localhost":
-        return host
+        return True
     try:
-        local = ipaddress.ip_address(bare).is_loopback
+        return ipaddress.ip_address(bare).is_loopback
     except ValueError:
-        local = False
-    if not local:
-        raise ListenError(
-            f"will not listen on {listen!r}: there is no authentication yet, so only this machine may "
-            "connect; use 127.0.0.1 or [::1] and bring remote clients in through a tunnel"
-        )
-    return host
+        return False
+
+
+def _bind(server: grpc.aio.Server, listen: str, tls: Tls | None) -> str:
+    """Listen on an address and return which it became."""
+    try:
+        if tls is None:
+            port = server.add_insecure_port(listen)
+        else:
+            credentials = grpc.ssl_server_credentials(
+                [(tls.key, tls.certificate)], tls.clients or None, require_client_auth=bool(tls.clients)
+            )
+            port = server.add_secure_port(listen, credentials)
+    except (RuntimeError, ValueError) as error:
+        text = f"cannot listen on {listen}: {error}; is the port in use? port 0 takes a free one"
+        raise ListenError(text) from None
+    return f"{listen.rpartition(':')[0]}:{port}"
 
 
 async def _supervise(name: str, work: Callable[[], Awaitable[NoReturn]]) -> NoReturn:

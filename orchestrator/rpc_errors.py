@@ -1,21 +1,19 @@
 """What goes wrong in an RPC, as a gRPC status with google.rpc details; and the one place that says it.
 
-The services raise: a `Refusal`, or an error of the log. `Supervision` turns every exception into a status.
+The services raise: a `Refusal`, or an error of the log; `of_any` makes a refusal of every exception.
 A status travels in HTTP/2 trailers, of which a client takes 8 KiB in all: so details are bounded here.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from core.errors import HandrailError
@@ -132,73 +130,15 @@ def _bounded(text: str, limit_bytes: int) -> str:
     return text if len(raw) <= limit_bytes else raw[: limit_bytes - 3].decode(errors="ignore") + "..."
 
 
-class Supervision(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Parses the requests of our services and answers every exception of theirs with a status.
-
-    A message that is no valid protobuf would otherwise reach the client as UNKNOWN. This is the gateway's
-    supervision point: what nobody expected is logged with a reference, and the client is told that only.
-    """
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """Wrap the handlers of `handrail.v1`; health and reflection look after themselves."""
-        handler = await continuation(handler_call_details)
-        method: str = handler_call_details.method
-        if handler is None or not method.startswith("/handrail.v1."):
-            return handler
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler), response_serializer=handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler), response_serializer=handler.response_serializer
-        )
-
-    def _unary(self, method: str, handler: Any) -> Callable[[bytes, Any], Awaitable[Any]]:
-        async def answer(raw: bytes, context: Any) -> Any:
-            try:
-                return await handler.unary_unary(_parse(handler, raw), context)
-            except Exception as error:  # noqa: BLE001 - the supervision point
-                await _abort(context, method, error)
-
-        return answer
-
-    def _stream(self, method: str, handler: Any) -> Callable[[bytes, Any], AsyncIterator[Any]]:
-        async def answer(raw: bytes, context: Any) -> AsyncIterator[Any]:
-            try:
-                async with aclosing(handler.unary_stream(_parse(handler, raw), context)) as responses:
-                    async for response in responses:
-                        yield response
-            except Exception as error:  # noqa: BLE001 - the supervision point
-                await _abort(context, method, error)
-
-        return answer
-
-
-def _parse(handler: Any, raw: bytes) -> Any:
-    try:
-        return handler.request_deserializer(raw)
-    except DecodeError as error:
-        message = f"the message is truncated, nested too deep, or not of this type: {error}"
-        raise invalid_field("MALFORMED_MESSAGE", "", "malformed_message", message) from None
-
-
-async def _abort(context: Any, method: str, error: Exception) -> None:
+def of_any(error: Exception, method: str) -> Refusal:
+    """Say what an exception means to a caller; what nobody expected is logged with a reference."""
     if isinstance(error, Refusal):
-        refusal = error
-    elif isinstance(error, LogError):
+        return error
+    if isinstance(error, LogError):
         refusal = of_log(error)
         _log.warning("rpc.log_error", method=method, reason=refusal.reason, error=str(error))
-    else:
-        reference = secrets.token_hex(8)
-        _log.error("rpc.failed", method=method, reference=reference, exc_info=error)
-        message = f"something unexpected went wrong; the gateway's log has it under reference {reference}"
-        metadata = {"reference": reference}
-        refusal = Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", message, metadata=metadata)
-    detailed = status(refusal)
-    await context.abort(
-        refusal.code, detailed.message, trailing_metadata=((DETAILS_KEY, detailed.SerializeToString()),)
-    )
+        return refusal
+    reference = secrets.token_hex(8)
+    _log.error("rpc.failed", method=method, reference=reference, exc_info=error)
+    message = f"something unexpected went wrong; the gateway's log has it under reference {reference}"
+    return Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", message, metadata={"reference": reference})

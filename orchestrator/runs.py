@@ -13,19 +13,24 @@ from core.run import ENDED, VERSION, fold
 from core.state import RunState
 from handrail.v1 import event_pb2
 from handrail.v1.event_pb2 import RunStatus
+from orchestrator.callers import caller
 from orchestrator.rpc_errors import Refusal, invalid_field, not_found
 
 MAX_FOLDED_INLINE = 500
 
 
 class Runs:
-    """The runs of one tenant."""
+    """The runs of whoever calls: those of their tenant, and to them there are no others."""
 
-    def __init__(self, log: Log, *, tenant: str, writer: str, entropy: Callable[[int], bytes]) -> None:
+    def __init__(self, log: Log, *, writer: str, entropy: Callable[[int], bytes]) -> None:
         self.log = log
-        self.tenant = tenant
         self._writer = writer
         self._entropy = entropy
+
+    @property
+    def tenant(self) -> str:
+        """Whose runs these are, for this call."""
+        return caller().tenant
 
     def key(self, run: str, field: str = "run") -> RunKey:
         """Return where a run lives."""
@@ -57,6 +62,7 @@ class Runs:
             metadata = {"status": RunStatus.Name(state.status)}
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "RUN_ENDED", message, metadata=metadata)
         event.id, event.version, event.writer = self._entropy(16).hex(), VERSION, self._writer
+        event.caller = caller().name
         await self.log.append(Address(state.key, "cmd", (arm,)), event)
 
 

@@ -1,7 +1,7 @@
 """What the gateway answers: runs are submitted, shown and steered, tools are shown.
 
 Nothing is kept here: runs are read from the log, and the listing from a projection of it. What is wrong is
-raised, and `rpc_errors.Supervision` makes a status of it.
+raised, and `supervision.Supervision` makes a status of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import grpc
 
 from bus import subjects
 from core import spelling
+from core.caller import STEERERS
 from core.plan import is_compensation
 from core.ports import Address, Channel, Record, RunKey
 from core.state import RunState
@@ -30,6 +31,7 @@ from handrail.v1 import (
 from handrail.v1.event_pb2 import RunStatus
 from observability import ids
 from orchestrator import pages
+from orchestrator.callers import caller, in_the_name_of
 from orchestrator.projection import Projection
 from orchestrator.rpc_errors import RETRY_S, Refusal, invalid, invalid_field, not_found
 from orchestrator.runs import Runs, no_run
@@ -64,6 +66,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         self, request: run_service_pb2.SubmitGoalRequest, context: Any
     ) -> run_service_pb2.SubmitGoalResponse:
         """Answer when the goal is durable, or when nothing more goes on of it without a human."""
+        request.goal.submitter = in_the_name_of(request.goal.submitter)
         submitted = await self._submissions.submit(
             request, traceparent=_traceparent(context), expect=self._expect
         )
@@ -172,7 +175,12 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         _check_reason(request.reason)
         cancelled = (event_pb2.RUN_STATUS_CANCELLING, event_pb2.RUN_STATUS_CANCELLED)
         event = event_pb2.Event(cancel=event_pb2.Cancel(reason=request.reason))
-        await self._command(request.run, event, satisfied=lambda state: state.status in cancelled)
+
+        def satisfied(state: RunState) -> bool:
+            _check_is_theirs(state)
+            return state.status in cancelled
+
+        await self._command(request.run, event, satisfied=satisfied)
         return run_service_pb2.CancelRunResponse()
 
     async def PauseRun(
@@ -198,6 +206,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         """Ask for what a run has done to be taken back, unless the same is being done."""
         _check_reason(request.reason)
         _check_submitter(request.submitter)
+        submitter = in_the_name_of(request.submitter)
         key, wait_s = self._runs.key(request.run), request.wait.ToNanoseconds() / 1e9
         state = await self._runs.state(key)
         _check_can_be_undone(state, request)
@@ -206,7 +215,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             body = event_pb2.Undo(
                 step=request.step,
                 reason=request.reason,
-                submitter=request.submitter or state.goal.submitter,
+                submitter=submitter or state.goal.submitter,
                 dry_run=request.dry_run,
             )
             self._waits.forget(key)
@@ -282,6 +291,14 @@ def _traceparent(context: Any) -> str:
         if name == "traceparent" and (given := ids.parse(str(value))) is not None:
             return ids.render(given)
     return ""
+
+
+def _check_is_theirs(state: RunState) -> None:
+    """Check that who only submits steers nobody else's run."""
+    who = caller()
+    if who.roles.isdisjoint(STEERERS) and state.goal.submitter != who.name:
+        message = f"run {state.key.run} is {state.goal.submitter or 'nobody'}'s, and you are {who.name}"
+        raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "NOT_YOURS", message)
 
 
 def _cursor(text: str) -> int:

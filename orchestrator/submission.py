@@ -26,6 +26,7 @@ from core.ulids import Ulids, is_ulid
 from core.values import MAX_INLINE_BYTES, BadValue, decode, encode
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2, tool_pb2
 from handrail.v1.plan_pb2 import Violation
+from orchestrator.callers import caller
 from orchestrator.rpc_errors import Refusal, invalid
 
 MAX_FULLNESS = 0.8
@@ -78,7 +79,7 @@ class Checked:
 
 
 class Submissions:
-    """Takes goals in for one tenant."""
+    """Takes goals in, for the tenant of whoever calls."""
 
     def __init__(
         self,
@@ -86,7 +87,6 @@ class Submissions:
         *,
         contracts: Mapping[str, tool_pb2.ToolContract],
         limits: Limits,
-        tenant: str,
         writer: str,
         clock: Callable[[], int],
         entropy: Callable[[int], bytes],
@@ -94,7 +94,6 @@ class Submissions:
         self._log = log
         self._contracts = contracts
         self._limits = limits
-        self._tenant = tenant
         self._writer = writer
         self._clock = clock
         self._entropy = entropy
@@ -130,6 +129,7 @@ class Submissions:
             id=self._entropy(16).hex(),
             version=VERSION,
             writer=self._writer,
+            caller=caller().name,
             submit=event_pb2.Submit(goal=goal, request_id=request.request_id, traceparent=traceparent),
         )
         event.submit.took.FromNanoseconds(max(self._clock() - now_ns, 0))
@@ -148,7 +148,7 @@ class Submissions:
             run = subjects.run_id(_home(unique, shards), unique)
             if request_id:
                 run = await self._reserve(request_id, run, checked.digest())
-            return subjects.run_key(run, self._tenant), None
+            return subjects.run_key(run, caller().tenant), None
         home = _home(request_id, self._log.shards)
         if request.first:
             # Elsewhere only where a repetition would not be let in at its home either.
@@ -164,7 +164,7 @@ class Submissions:
         return self._key(home, request_id), None
 
     def _key(self, shard: int, unique: str) -> RunKey:
-        return subjects.run_key(subjects.run_id(shard, unique), self._tenant)
+        return subjects.run_key(subjects.run_id(shard, unique), caller().tenant)
 
     async def _first_event(self, key: RunKey) -> event_pb2.Event | None:
         found = await self._log.last(key.shard, subjects.build(Address(key, "cmd", ("submit",))))
@@ -184,7 +184,7 @@ class Submissions:
 
     async def _reserve(self, request_id: str, run: str, digest: str) -> str:
         """Claim the request's cell, or return the run of whoever made the same request before."""
-        cell = hashlib.sha256(f"{self._tenant}\0{request_id}".encode()).hexdigest()
+        cell = hashlib.sha256(f"{caller().tenant}\0{request_id}".encode()).hexdigest()
         content = json.dumps({"run": run, "sha256": digest}).encode()
         held = json.loads(await self._log.reserve(cell, content))
         existing: str = held["run"]

@@ -58,7 +58,7 @@ def approve(
     if returned and not happened:
         raise CommandError("--output goes with --happened.", next="Write both, or neither.")
     said = Said("happened" if happened else "repeat" if repeat else "approve", output=_read_json(returned))
-    _decide(find(server, project, data), gate, options.read_name(name), said, binding, json)
+    _decide(find(server, project, data), gate, name, said, binding, json)
 
 
 def deny(
@@ -74,7 +74,7 @@ def deny(
 
     Where an undo has gone wrong, that is left as it is, and the undo ends.
     """
-    _decide(find(server, project, data), gate, options.read_name(name), Said("deny", reason), "", json)
+    _decide(find(server, project, data), gate, name, Said("deny", reason), "", json)
 
 
 def amend(
@@ -98,7 +98,7 @@ def amend(
     Where more than one must approve, a new gate opens for the action as it is then.
     """
     said = Said("amend", reason, arguments=read_changes(changes))
-    _decide(find(server, project, data), gate, options.read_name(name), said, binding, json)
+    _decide(find(server, project, data), gate, name, said, binding, json)
 
 
 def delegate(
@@ -116,7 +116,7 @@ def delegate(
     if not to.strip():
         raise CommandError("--to names nobody.", next="Write who is to decide.")
     said = Said("delegate", reason, to=to.strip())
-    _decide(find(server, project, data), gate, options.read_name(name), said, binding, json)
+    _decide(find(server, project, data), gate, name, said, binding, json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +186,12 @@ def _read_json(text: str) -> Any:
 # --- deciding ------------------------------------------------------------------------------------------
 
 
-def _decide(target: Target, text: str, name: str, said: Said, binding: str, as_json: bool) -> None:
+def _decide(target: Target, text: str, by: str | None, said: Said, binding: str, as_json: bool) -> None:
     from core.plan import is_compensation
     from handrail.cli.output import Output
     from handrail.cli.summary import exit_code, undo_code
 
-    output = Output(as_json=as_json)
+    output, name = Output(as_json=as_json), target.speaker(by)
 
     async def work() -> ExitCode:
         async with AsyncExitStack() as stack:

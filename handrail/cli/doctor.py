@@ -272,7 +272,7 @@ async def check_server(target: Target) -> Finding:
     from handrail.errors import ClientError
 
     try:
-        async with Client(target.address, timeout_s=CALL_TIMEOUT_S) as client:
+        async with Client(target.address, timeout_s=CALL_TIMEOUT_S, token_file=target.token_file) as client:
             begun = time.monotonic()
             await client.list_page(page_size=1)
     except ClientError as error:

@@ -109,6 +109,9 @@ def explain(error: BaseException) -> Trouble | None:
 
 
 _DOCTOR = "`handrail doctor` says what is missing, unreachable or not writable."
+_AUTH = (
+    "HANDRAIL_TOKEN_FILE names a file with a token; on the server's machine `handrail auth token` makes one."
+)
 _LIST = (
     "`handrail list` shows the runs there are, `handrail gates` the open gates, "
     "`handrail tools list` the tools."
@@ -133,6 +136,7 @@ def _explain_own(error: HandrailError) -> Trouble:
     advice: list[tuple[type[HandrailError], ExitCode, str]] = [
         (errors.NotFound, ExitCode.USAGE, _LIST),
         (errors.AlreadyExists, ExitCode.USAGE, "Use another --request-id for another goal."),
+        (errors.Unauthenticated, ExitCode.USAGE, _AUTH),
         (
             errors.PermissionDenied,
             ExitCode.FAILED,

@@ -7,7 +7,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from handrail.cli import deciding, doctor, gates, history, init, options, policy, runs, tools, trace, undo, up
+from handrail.cli import (
+    auth,
+    deciding,
+    doctor,
+    gates,
+    history,
+    init,
+    options,
+    policy,
+    runs,
+    tools,
+    trace,
+    undo,
+    up,
+)
 from handrail.cli.exits import EPILOG, CommandError, ExitCode, debugging, explain
 
 JSON_FLAG = "--json"
@@ -72,6 +86,7 @@ app.command("amend")(deciding.amend)
 app.command("delegate")(deciding.delegate)
 app.add_typer(tools.app, name="tools")
 app.add_typer(policy.app, name="policy")
+app.add_typer(auth.app, name="auth")
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("_child", hidden=True)(up.child)

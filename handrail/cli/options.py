@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -16,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from handrail.cli.exits import CommandError
+from handrail.person import whoami
 
 MAX_FILE_BYTES = 8 << 20
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
@@ -96,17 +95,6 @@ RequestId = Annotated[
 ]
 
 
-def whoami() -> str:
-    """Return the operating system's name for whoever runs this; one with a number where it has none."""
-    try:
-        name = getpass.getuser()
-    except (ImportError, KeyError, OSError):
-        name = ""
-    # A name from the environment may hold bytes that are no text.
-    name = name.encode(errors="replace").decode().strip()
-    return name or f"uid-{os.getuid()}"
-
-
 def read_name(text: str | None) -> str:
     """Read a name; without one, that of whoever runs this."""
     if text is None:
@@ -117,13 +105,19 @@ def read_name(text: str | None) -> str:
     return name
 
 
+def read_span(text: str) -> float | None:
+    """Read a span of time in seconds, as 500ms, 30s, 2m or 1h; None where it is none."""
+    span = _SPAN.match(text.strip())
+    return None if span is None else float(span[1]) * _SECONDS[span[2]]
+
+
 def read_deadline(text: str | None) -> datetime | timedelta | None:
     """Read a deadline: a span from now, or a time (of this machine's zone where it names none)."""
     if text is None:
         return None
-    span = _SPAN.match(text.strip())
-    if span is not None:
-        return timedelta(seconds=float(span[1]) * _SECONDS[span[2]])
+    span_s = read_span(text)
+    if span_s is not None:
+        return timedelta(seconds=span_s)
     try:
         time = datetime.fromisoformat(text.strip())
     except ValueError:

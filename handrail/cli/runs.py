@@ -52,7 +52,8 @@ def run(
 
     output = Output(as_json=json)
     target = find(server, project, data)
-    given = _given(context, plan, deadline, request_id, dry_run, name, undo_on_failure, ceiling, budget)
+    who = target.speaker(name)
+    given = _given(context, plan, deadline, request_id, dry_run, who, undo_on_failure, ceiling, budget)
     if approve:
         output.note(f"--approve: {given['submitter']} approves every gate of this run, unasked")
 
@@ -106,7 +107,8 @@ def submit(
             next="Start one with `handrail up`, name one with --server, or use `handrail run`.",
             code=ExitCode.UNAVAILABLE,
         )
-    given = _given(context, plan, deadline, request_id, dry_run, name, undo_on_failure, ceiling, budget)
+    who = target.speaker(name)
+    given = _given(context, plan, deadline, request_id, dry_run, who, undo_on_failure, ceiling, budget)
 
     async def work() -> None:
         async with connect(target) as client:
@@ -138,7 +140,7 @@ def watch(
 
     output = Output(as_json=json)
     target = find(server, project, data)
-    decider = options.read_name(name)
+    decider = target.speaker(name)
 
     async def work() -> ExitCode:
         async with AsyncExitStack() as stack:
@@ -213,7 +215,7 @@ def _given(
     deadline: str | None,
     request_id: str | None,
     dry_run: bool,
-    name: str | None,
+    submitter: str,
     undo_on_failure: bool,
     ceiling: str | None,
     budget: list[str] | None,
@@ -225,7 +227,7 @@ def _given(
         "deadline": options.read_deadline(deadline),
         "request_id": request_id,
         "dry_run": dry_run,
-        "submitter": options.read_name(name),
+        "submitter": submitter,
         "undo_on_failure": undo_on_failure,
         "ceiling": options.read_ceiling(ceiling),
         "budget": options.read_budget(budget),

@@ -7,6 +7,7 @@ data directory, by its endpoint file; then a stack of this command's own on that
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
 import time
@@ -17,13 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from handrail.cli.exits import CommandError, ExitCode
-from handrail.cli.options import HostKind
+from handrail.cli.options import HostKind, read_name
+from handrail.person import TOKEN_ENV, TOKEN_FILE_ENV
 
 if TYPE_CHECKING:
     from bus.directory import Endpoint
     from handrail.client import Client
 
 DATA_DIR = ".handrail"
+TOKEN = "token"
 LOGS_DIR = "logs"
 MAX_LOG_BYTES = 8 << 20
 JOIN_TIMEOUT_S = 60.0
@@ -31,7 +34,7 @@ JOIN_TIMEOUT_S = 60.0
 JOIN_INTERVAL_S = 0.1
 CALL_TIMEOUT_S = 5.0
 _T = TypeVar("_T")
-_ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_ADDRESS = re.compile(r"(?:https://)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,15 @@ class Target:
     data: Path
     # The options with which another command speaks to the same.
     options: str
+    # Where the token is; None where the environment says.
+    token_file: Path | None = None
+
+    def speaker(self, said: str | None) -> str:
+        """Return in whose name a command speaks: who is said, or whom the token names, or the user."""
+        from handrail.channel import environment_name
+
+        theirs = "" if self.token_file is not None else environment_name()
+        return theirs if said is None and theirs else read_name(said)
 
     def command(self, name: str, *arguments: str) -> str:
         """Return a command line that continues with the same server."""
@@ -63,15 +75,27 @@ def find(server: str | None, project: Path | None, data: Path | None) -> Target:
         match = _ADDRESS.fullmatch(server)
         if match is None or not 0 < int(match[1]) < 65_536:
             raise CommandError(
-                f"{server!r:.100} is not the address of a server.", next="Write HOST:PORT, as 127.0.0.1:7433."
+                f"{server!r:.100} is not the address of a server.",
+                next="Write HOST:PORT, as 127.0.0.1:7433, or https://HOST:PORT where it has TLS.",
             )
-        return Target("server", server, home, place, f"--server {server}")
+        named = os.environ.get(TOKEN_ENV) or os.environ.get(TOKEN_FILE_ENV)
+        token = place / TOKEN if not named and _is_of(server, place) else None
+        return Target("server", server, home, place, f"--server {server}", token)
+    from bus.directory import find_endpoint
+
+    # The environment's token is for servers elsewhere.
+    token, endpoint = place / TOKEN, find_endpoint(place)
+    if endpoint is not None:
+        return Target("running", endpoint.gateway, Path(endpoint.project), place, " ".join(options), token)
+    return Target("own", "", home, place, " ".join(options), token)
+
+
+def _is_of(server: str, place: Path) -> bool:
+    """Whether the server is the one whose data directory is at hand."""
     from bus.directory import find_endpoint
 
     endpoint = find_endpoint(place)
-    if endpoint is not None:
-        return Target("running", endpoint.gateway, Path(endpoint.project), place, " ".join(options))
-    return Target("own", "", home, place, " ".join(options))
+    return endpoint is not None and server in (endpoint.gateway, endpoint.public)
 
 
 def data_dir(project: Path | None, data: Path | None) -> Path:
@@ -101,7 +125,9 @@ async def connect(
                     code=ExitCode.UNAVAILABLE,
                 )
             address = await _own(stack, target, host)
-        yield await stack.enter_async_context(Client(address, timeout_s=CALL_TIMEOUT_S))
+        yield await stack.enter_async_context(
+            Client(address, timeout_s=CALL_TIMEOUT_S, token_file=target.token_file)
+        )
 
 
 def with_client(target: Target, work: Callable[[Client], Awaitable[_T]]) -> _T:

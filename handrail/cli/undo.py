@@ -54,7 +54,7 @@ def undo(
 
     output = Output(as_json=json)
     target = find(server, project, data)
-    asked: dict[str, Any] = {"step": step, "reason": reason, "submitter": options.read_name(name)}
+    asked: dict[str, Any] = {"step": step, "reason": reason, "submitter": target.speaker(name)}
     if detach:
         _check_can_detach(target, dry_run)
     if approve:

@@ -22,7 +22,6 @@ from workers.instance import Instance, site_of
 EPOCH_ENV = "HANDRAIL_EPOCH"
 ADDRESS_FILE = "gateway.address"
 MINDS_FILE = "minds.ready"
-LISTING_FILE = "listing.sqlite"
 DRAIN_S = 8.0
 HEAD_WAIT_S = 60.0
 TRACER_NICENESS = 19
@@ -67,16 +66,28 @@ async def _until(stop: asyncio.Event, work: Awaitable[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+def addresses_in(data_dir: Path) -> tuple[str, str] | None:
+    """Return where the gateway listens, for this machine and for others; None where it has not said yet."""
+    file = data_dir / ADDRESS_FILE
+    if not file.exists():
+        return None
+    local, public = file.read_text().split("\n")[:2]
+    return local, public
+
+
 async def _gateway(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
     project = load(project_dir)
     log = await parts.ways()["gateway"].open()
-    gateway = parts.gateway(log, project, data_dir / LISTING_FILE)
+    gateway = parts.gateway(log, project, project_dir, data_dir)
     address_file = data_dir / ADDRESS_FILE
     # A gateway that comes back comes back where its clients look for it.
-    listen = address_file.read_text().strip() if address_file.exists() else project.settings.gateway.listen
-    address = await gateway.start(listen)
+    tls, listen = parts.tls_of(project.settings, project_dir), project.settings.gateway.listen
+    local, public = addresses_in(data_dir) or ("", "")
+    if local:
+        listen = public or local
+    addresses = await gateway.start(listen, tls=tls, local=local or "127.0.0.1:0")
     scratch = address_file.with_suffix(".new")
-    scratch.write_text(address)
+    scratch.write_text(f"{addresses.local}\n{addresses.public}\n")
     scratch.replace(address_file)
     await stop.wait()
     await gateway.stop(2.0)

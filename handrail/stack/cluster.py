@@ -23,8 +23,8 @@ from core.course import MIND_POOL
 from core.errors import HandrailError
 from handrail.project import Settings, load
 from handrail.stack import parts
-from handrail.stack.children import ADDRESS_FILE, EPOCH_ENV, MINDS_FILE
-from handrail.stack.inline import background, save_heads
+from handrail.stack.children import ADDRESS_FILE, EPOCH_ENV, MINDS_FILE, addresses_in
+from handrail.stack.inline import background, keep_token, save_heads
 from orchestrator.supervisor import ChildSpec, ChildStatus, Supervisor
 
 HostKind = Literal["inline", "ray"]
@@ -70,11 +70,13 @@ async def up(
 async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> AsyncIterator[Cluster]:
     """Run a stack of processes for as long as the context lasts."""
     project_dir = project_dir.resolve()
+    parts.forget_callers_token()
     directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
     try:
         # Loaded here once, so that a broken project is told at once and not by a crash loop.
         settings = load(project_dir, rules=True).settings
         keys = parts.keys_of(settings, directory, project_dir)
+        parts.own_tokens(directory.path)
         broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()
         try:
@@ -103,11 +105,14 @@ async def _served(
             background(_keep_broker(broker)),
             background(broker.mend()),
             background(save_heads(admin, directory)),
+            background(keep_token(directory.path)),
         ):
             await supervisor.start()
             try:
+                local, public = addresses_in(directory.path) or ("", "")
                 endpoint = Endpoint(
-                    gateway=(directory.path / ADDRESS_FILE).read_text().strip(),
+                    gateway=local,
+                    public=public,
                     broker_url=broker.url,
                     pid=os.getpid(),
                     epoch=directory.epoch,

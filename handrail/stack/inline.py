@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -24,11 +24,14 @@ from observability import tracing
 from workers.host import Worker
 from workers.instance import Instance, site_of
 
+if TYPE_CHECKING:
+    from orchestrator.gateway import Addresses
+
 DRAIN_S = 5.0
 TRACE_DRAIN_S = 2.0
 RESTART_DELAY_S = 0.5
 SAVE_HEADS_EVERY_S = 5.0
-LISTING_FILE = "listing.sqlite"
+RENEW_TOKEN_EVERY_S = 3_600.0
 
 _logger = structlog.get_logger("stack")
 
@@ -50,9 +53,11 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         stack.callback(directory.release)
         settings = load_settings(project_dir)
         # Before the tools are imported: they may look at their environment at once.
+        parts.forget_callers_token()
         parts.set_environment(settings, settings.toolboxes)
         project = load(project_dir, rules=True)
         keys = parts.keys_of(settings, directory, project_dir)
+        parts.own_tokens(directory.path)
         broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()
         stack.push_async_callback(broker.stop)
@@ -61,9 +66,10 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         await stack.enter_async_context(background(save_heads(admin, directory)))
         await stack.enter_async_context(background(_keep_broker(broker)))
         await stack.enter_async_context(background(broker.mend()))
-        address = await _start_parts(stack, project, project_dir, directory, broker, keys)
+        addresses = await _start_parts(stack, project, project_dir, directory, broker, keys)
         endpoint = Endpoint(
-            gateway=address,
+            gateway=addresses.local,
+            public=addresses.public,
             broker_url=broker.url,
             pid=os.getpid(),
             epoch=directory.epoch,
@@ -71,7 +77,7 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
             host="inline",
         )
         directory.publish_endpoint(endpoint)
-        yield Stack(address, endpoint)
+        yield Stack(addresses.local, endpoint)
 
 
 async def _start_parts(
@@ -81,7 +87,7 @@ async def _start_parts(
     directory: DataDirectory,
     broker: parts.Broker,
     keys: parts.Keys,
-) -> str:
+) -> Addresses:
     settings = project.settings
     if parts.wants_tracer():
         log = await parts.way(broker, settings, "tracer").open()
@@ -106,10 +112,11 @@ async def _start_parts(
         await stack.enter_async_context(_working(worker))
     log = await parts.way(broker, settings, "gateway").open()
     stack.push_async_callback(log.close)
-    gateway = parts.gateway(log, project, directory.path / LISTING_FILE)
-    address = await gateway.start(settings.gateway.listen)
+    await stack.enter_async_context(background(keep_token(directory.path)))
+    gateway = parts.gateway(log, project, project_dir, directory.path)
+    addresses = await gateway.start(settings.gateway.listen, tls=parts.tls_of(settings, project_dir))
     stack.push_async_callback(gateway.stop, 1.0)
-    return address
+    return addresses
 
 
 async def save_heads(admin: Link, directory: DataDirectory) -> None:
@@ -118,6 +125,13 @@ async def save_heads(admin: Link, directory: DataDirectory) -> None:
         await asyncio.sleep(SAVE_HEADS_EVERY_S)
         with suppress(LogError):
             directory.save_heads(await heads(admin))
+
+
+async def keep_token(data: Path) -> None:
+    """Write the owner's token anew before it ends."""
+    while True:
+        await asyncio.sleep(RENEW_TOKEN_EVERY_S)
+        await asyncio.to_thread(parts.own_tokens, data)
 
 
 async def _keep_broker(broker: parts.Broker) -> None:

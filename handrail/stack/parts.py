@@ -28,8 +28,10 @@ from core.course import MIND_POOL
 from core.decide import Catalogue
 from core.permits import Checker, Signer
 from core.ports import Consumer, Log
+from handrail.person import KEY_ENV, TOKEN_ENV, TOKEN_FILE_ENV, whoami
 from handrail.project import Project, Settings, limits_of, load_settings
 from handrail.project import load as load_project
+from handrail.settings import SETTINGS_FILE, ProjectError
 from observability import environment, export, metrics, tracing
 from observability.export import Exporter
 from observability.metrics import Metrics
@@ -40,13 +42,15 @@ from workers.instance import Ended, Instance, nobody
 
 if TYPE_CHECKING:
     from handrail.keys import PrivateKey, PublicKeys
-    from orchestrator.gateway import Gateway
+    from orchestrator.callers import Callers
+    from orchestrator.gateway import Gateway, Tls
 
 Broker = EmbeddedBroker | ForeignBroker
 MIND_ROLES = ("planner", "executor", "verifier")
 CREDENTIALS_ENV = "HANDRAIL_CREDENTIALS"
 PERMIT_KEY_ENV = "HANDRAIL_PERMIT_KEY"
 TRUSTED_KEYS_ENV = "HANDRAIL_TRUSTED_KEYS"
+LISTING_FILE = "listing.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +176,44 @@ async def prepare(broker: Broker, directory: DataDirectory, settings: Settings) 
     return link
 
 
-def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
-    """Build the gateway; its listing lies in the data directory."""
+def own_tokens(data: Path) -> None:
+    """Make a data directory's keys for tokens, and the token of whoever owns it."""
+    from handrail import tokens
+
+    tokens.LocalKeys(data).ensure()
+    tokens.write_owner_token(data, whoami())
+
+
+def callers(settings: Settings, project_dir: Path, data: Path) -> Callers:
+    """Return who is believed about who calls."""
+    from handrail.issuer import Issuer, Tokens
+    from handrail.tokens import LocalKeys
+
+    said, issuer = settings.auth, None
+    if said.issuer:
+        jwks = said.jwks if said.jwks.startswith("https://") else str(project_dir / said.jwks)
+        issuer = Issuer(said.issuer, said.audience, jwks, said.roles_claim, said.tenant_claim)
+    return Tokens(LocalKeys(data), issuer)
+
+
+def tls_of(settings: Settings, project_dir: Path) -> Tls | None:
+    """Return what the gateway proves itself with; raises ProjectError where it cannot be read."""
+    from orchestrator.gateway import Tls
+
+    said = settings.tls
+    if not said.certificate:
+        return None
+    found = {}
+    for name, file in (("certificate", said.certificate), ("key", said.key), ("clients", said.clients)):
+        try:
+            found[name] = (project_dir / file).read_bytes() if file else b""
+        except OSError as error:
+            raise ProjectError(project_dir, [f"{SETTINGS_FILE}: tls.{name}: {error}"]) from None
+    return Tls(**found)
+
+
+def gateway(log: Log, project: Project, project_dir: Path, data: Path) -> Gateway:
+    """Build the gateway; its listing and its keys for tokens lie in the data directory."""
     # Here, since it brings gRPC: every other process starts, and comes back, without it.
     from orchestrator.gateway import Gateway
     from orchestrator.projection import Projection
@@ -182,8 +222,9 @@ def gateway(log: Log, project: Project, data: Path | str) -> Gateway:
         log,
         contracts=project.protos,
         limits=limits_of(project.settings),
-        projection=Projection(data),
+        projection=Projection(data / LISTING_FILE),
         policy=project.policy,
+        callers=callers(project.settings, project_dir, data),
     )
 
 
@@ -234,6 +275,12 @@ def worker(
         concurrency=settings.concurrency,
         ended=ended,
     )
+
+
+def forget_callers_token() -> None:
+    """Take the user's own token out of the environment: a tool would find it there, and no stack needs it."""
+    for name in (TOKEN_ENV, TOKEN_FILE_ENV, KEY_ENV):
+        os.environ.pop(name, None)
 
 
 def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:

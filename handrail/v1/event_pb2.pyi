@@ -277,6 +277,7 @@ class Event(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     WRITER_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     SUBMIT_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
@@ -314,6 +315,8 @@ class Event(_message.Message):
     """The version of the writer's vocabulary."""
     writer: _builtins.str
     """Who wrote it: role and instance."""
+    caller: _builtins.str
+    """Of a command, who called: whose token came with it. In whose name it is done stands in the command."""
     @_builtins.property
     def before(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """What the same writer says first, in order, as if each stood before this on a subject of its own: notes
@@ -387,6 +390,7 @@ class Event(_message.Message):
         id: _builtins.str = ...,
         version: _builtins.int = ...,
         writer: _builtins.str = ...,
+        caller: _builtins.str = ...,
         before: _abc.Iterable[Global___Event] | None = ...,
         submit: Global___Submit | None = ...,
         cancel: Global___Cancel | None = ...,
@@ -421,7 +425,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "caller", b"caller", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "decide", "undo", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "gate_opened", "gate_closed", "undo_planned", "undo_ended", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015

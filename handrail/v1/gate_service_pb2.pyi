@@ -224,7 +224,7 @@ class DecideGateRequest(_message.Message):
     binding: _builtins.str
     """Of the gate as it was shown; a gate with another one is not decided."""
     approver: _builtins.str
-    """Until callers are authenticated, whoever the caller says."""
+    """The caller, where nobody is named; only an admin names somebody else."""
     reason: _builtins.str
     delegate: _builtins.str
     """With GATE_CHOICE_DELEGATE: who is to decide."""

@@ -769,7 +769,7 @@ class UndoRunRequest(_message.Message):
     """A step or one of its instances, with all that rests on it; empty means everything."""
     reason: _builtins.str
     submitter: _builtins.str
-    """Until callers are authenticated, whoever the caller says; empty means the run's submitter."""
+    """In whose name: the caller's, where nobody is named; only an admin names somebody else."""
     dry_run: _builtins.bool
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,14 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 40.0
 
 
-def environment(**extra: str) -> dict[str, str]:
-    """The environment of a command: this one's, without what would steer it."""
+TOKENS: dict[str, Path] = {}
+"""Where the token is for each server that was put up."""
+
+
+def environment(*arguments: str, **extra: str) -> dict[str, str]:
+    """The environment of a command: this one's, without what would steer it, and a token for `--server`."""
+    for server in (b for a, b in pairwise(arguments) if a == "--server" and b in TOKENS):
+        extra = {"HANDRAIL_TOKEN_FILE": str(TOKENS[server]), **extra}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HANDRAIL_", "BACKOFFICE_"))}
     return {**kept, "NO_COLOR": "1", "COLUMNS": "120", **extra}
 
@@ -40,7 +47,7 @@ def handrail(*arguments: str, timeout_s: float = 90.0, **extra: str) -> subproce
         capture_output=True,
         text=True,
         timeout=timeout_s,
-        env=environment(**extra),
+        env=environment(*arguments, **extra),
         cwd=ROOT,
         check=False,
     )
@@ -96,7 +103,7 @@ class Up:
         return str(self.ready["gateway"])
 
     def client(self) -> SyncClient:
-        return SyncClient(self.address, timeout_s=30)
+        return SyncClient(self.address, timeout_s=30, token_file=self.token)
 
     def children(self) -> dict[str, int]:
         """The pids of the processes of the stack, by name."""
@@ -117,6 +124,11 @@ class Up:
     @property
     def data(self) -> Path:
         return self.project / ".handrail"
+
+    @property
+    def token(self) -> Path:
+        """Where the token of whoever has put it up is."""
+        return self.data / "token"
 
     def stop(self) -> int:
         """Ctrl-C, and wait."""
@@ -156,6 +168,7 @@ def start(project: Path, host: str) -> Up:
         up.kill()
         raise AssertionError(f"up did not start: {(project / 'up.stderr').read_text()[-3000:]}")
     up.ready = json.loads(line)
+    TOKENS[up.address] = up.token
     return up
 
 

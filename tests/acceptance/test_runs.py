@@ -204,12 +204,13 @@ def test_any_grpc_client_finds_health_and_reflection(up: Up) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+    bearer = (("authorization", f"Bearer {up.token.read_text()}"),)
     with grpc.insecure_channel(up.address) as channel:
         health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         ask = reflection_pb2.ServerReflectionRequest(list_services="")
         answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
-            iter([ask]), timeout=10
+            iter([ask]), timeout=10, metadata=bearer
         )
         names = {service.name for service in next(answers).list_services_response.service}
     assert {"handrail.v1.RunService", "handrail.v1.ToolService"} <= names

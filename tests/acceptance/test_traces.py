@@ -78,7 +78,7 @@ def test_the_exact_tree_of_a_healed_run_across_ray_processes(receiver: Receiver,
             context.detach(token)
         # The tools' own spans come by themselves.
         receiver.wait(lambda: len(receiver.spans(f"{TRACE:032x}")) >= 26)
-        assert undo(up.address, run) == "undone"
+        assert undo(up, run) == "undone"
         receiver.wait(lambda: len(receiver.spans(f"{TRACE:032x}")) >= 33)
         spans = receiver.spans(f"{TRACE:032x}")
         with up.client() as client:
@@ -130,11 +130,12 @@ def test_the_exact_tree_of_a_healed_run_across_ray_processes(receiver: Receiver,
     } == {run}
 
 
-def undo(address: str, run: str) -> str:
+def undo(up: Up, run: str) -> str:
     """Have a run undone, and say where it stands then."""
-    with grpc.insecure_channel(address) as channel:
+    bearer = (("authorization", f"Bearer {up.token.read_text()}"),)
+    with grpc.insecure_channel(up.address) as channel:
         request = run_service_pb2.UndoRunRequest(run=run, wait=Duration(seconds=60))
-        response = run_service_pb2_grpc.RunServiceStub(channel).UndoRun(request)
+        response = run_service_pb2_grpc.RunServiceStub(channel).UndoRun(request, metadata=bearer)
     return status_name(response.state.status)
 
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from handrail.client import Client
 from handrail.errors import ClientError, ResourceExhausted
 from tests.chaos.cases import END_TIMEOUT_S, Scene, Skipped, case
 from tests.chaos.courses import Goal
@@ -117,7 +116,7 @@ async def _refused(scene: Scene) -> list[Goal]:
     lost = []
     for _ in range(TRIES):
         goal = scene.goal("in_post")
-        async with Client(scene.stage.client.address, timeout_s=REFUSED_TIMEOUT_S) as client:
+        async with scene.stage.another_client(scene.stage.client.address, REFUSED_TIMEOUT_S) as client:
             try:
                 submitted = await client.submit(goal.text, plan=goal.plan, request_id=goal.asked.ref)
             except ClientError:

@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
 from actors.ray_head import RayHead
+from handrail.channel import Channel
 from handrail.client import Client
+from handrail.tokens import TOKEN_FILE
 from handrail.v1 import run_service_pb2_grpc
 from tests.chaos.history import Stroke, Tap
 from tests.chaos.plan import MINDS, HostKind
@@ -67,7 +69,7 @@ class Stage:
         self._extra = environment
         self._process: asyncio.subprocess.Process | None = None
         self._client: Client | None = None
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: Channel | None = None
         self._tap: Tap | None = None
 
     @classmethod
@@ -105,7 +107,7 @@ class Stage:
     def runs(self) -> run_service_pb2_grpc.RunServiceStub:
         """The gateway's service, for what the client has no word for."""
         assert self._channel is not None
-        return run_service_pb2_grpc.RunServiceStub(self._channel)
+        return run_service_pb2_grpc.RunServiceStub(cast(grpc.aio.Channel, self._channel))
 
     @property
     def tap(self) -> Tap:
@@ -136,17 +138,21 @@ class Stage:
             said = (self.directory / "up.stderr").read_text()[-2000:]
             raise AssertionError(f"the stack did not start: {said}")
         address = str(json.loads(line)["gateway"])
-        self._client = Client(address, timeout_s=CLIENT_TIMEOUT_S)
-        self._channel = grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+        self._client = self.another_client(address, CLIENT_TIMEOUT_S)
+        self._channel = Channel(address, (), token_file=self.seen / TOKEN_FILE)
         self._tap = Tap(self.proxy.address, self.seen, SHARDS)
         await self._tap.start()
+
+    def another_client(self, address: str, timeout_s: float) -> Client:
+        """Return a client with the token of whoever has put the stack up."""
+        return Client(address, timeout_s=timeout_s, token_file=self.seen / TOKEN_FILE)
 
     async def close(self) -> None:
         """End the stack in order, and what is around it."""
         if self._client is not None:
             await self._client.close()
         if self._channel is not None:
-            await self._channel.close(None)
+            await self._channel.close()
         if self._tap is not None:
             await self._tap.stop()
         process = self._process

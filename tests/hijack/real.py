@@ -22,6 +22,7 @@ from core.state import RunState
 from handrail.client import Client
 from handrail.project import Project
 from handrail.stack.inline import embedded
+from handrail.tokens import TOKEN_FILE
 from handrail.v1 import event_pb2, plan_pb2
 from tests.hijack.stage import TENANT, TIMEOUT_S, rest
 from tests.hijack.world import WORLD, World
@@ -159,5 +160,5 @@ async def real_stack(project_dir: Path, data_dir: Path) -> AsyncIterator[RealSta
             )
             logs[name] = NatsLog(link, shards=(0, 1, 2, 3))
             closing.push_async_callback(logs[name].close)
-        client = await closing.enter_async_context(Client(stack.address))
+        client = await closing.enter_async_context(Client(stack.address, token_file=data_dir / TOKEN_FILE))
         yield RealStack(client, logs, switch)

@@ -22,6 +22,7 @@ from core.ports import Address, RunKey
 from core.run import VERSION
 from handrail import tool as tools
 from handrail.v1 import event_pb2, run_service_pb2_grpc, tool_service_pb2_grpc
+from orchestrator.callers import Callers
 from orchestrator.gateway import Gateway
 from orchestrator.projection import Projection
 
@@ -100,12 +101,20 @@ async def staged(
     listen: str = "127.0.0.1:0",
     shards: tuple[int, ...] = (0, 1),
     policy: Policy | None = None,
+    callers: Callers | None = None,
 ) -> AsyncIterator[Stage]:
     """Start a gateway and connect to it."""
     broker = broker or MemoryBroker()
     log = log or MemoryLog(broker, shards)
-    gateway = Gateway(log, contracts=CONTRACTS, limits=Limits(), projection=Projection(path), policy=policy)
-    address = await gateway.start(listen)
+    gateway = Gateway(
+        log,
+        contracts=CONTRACTS,
+        limits=Limits(),
+        projection=Projection(path),
+        policy=policy,
+        callers=callers,
+    )
+    address = (await gateway.start(listen)).local
     channel = grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
     runs = run_service_pb2_grpc.RunServiceStub(channel)
     stubs = tool_service_pb2_grpc.ToolServiceStub(channel)

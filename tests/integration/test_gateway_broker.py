@@ -49,7 +49,7 @@ async def test_runs_live_through_the_death_of_the_broker(broker: EmbeddedBroker,
     log = NatsLog(await connect(broker, "gateway"), SHARDS)
     decider = NatsLog(await connect(broker, "decider"), SHARDS)
     gateway = Gateway(log, contracts=CONTRACTS, limits=Limits(), projection=Projection(tmp_path / "listing"))
-    address = await gateway.start("127.0.0.1:0")
+    address = (await gateway.start("127.0.0.1:0")).local
     seen: list[str | None] = []
 
     async def watch(client: Client, run: str) -> None:

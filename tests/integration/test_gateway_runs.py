@@ -21,7 +21,7 @@ from core.run import VERSION
 from handrail.v1 import event_pb2, run_service_pb2, tool_service_pb2
 from handrail.v1.run_service_pb2 import GetRunRequest, ListRunsRequest, WatchRunRequest
 from orchestrator import gateway, services
-from orchestrator.gateway import Gateway, ListenError, loopback_host
+from orchestrator.gateway import Gateway, ListenError
 from orchestrator.projection import Projection
 from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged, until
 
@@ -371,9 +371,12 @@ async def test_reflection_names_the_services(stage: Stage) -> None:
 @pytest.mark.parametrize(
     "listen", ["0.0.0.0:0", "[::]:0", ":0", "10.1.2.3:0", "example.com:0", "127.0.0.1", "x"]
 )
-def test_the_gateway_listens_on_this_machine_only(listen: str) -> None:
+async def test_without_tls_the_gateway_listens_on_this_machine_only(listen: str) -> None:
+    broker = MemoryBroker()
+    gateway = Gateway(MemoryLog(broker), contracts=CONTRACTS, limits=Limits(), projection=Projection())
     with pytest.raises(ListenError, match="listen on"):
-        loopback_host(listen)
+        await gateway.start(listen)
+    await gateway.stop(0)
 
 
 async def test_a_port_in_use_is_said(stage: Stage) -> None:

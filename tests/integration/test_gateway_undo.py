@@ -12,6 +12,7 @@ import pytest
 
 from handrail import errors
 from handrail.client import Client
+from handrail.person import whoami
 from handrail.stack.inline import embedded
 from handrail.sync_client import SyncClient
 from handrail.v1 import event_pb2, run_service_pb2
@@ -123,7 +124,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     (project / "handrail.toml").write_text('[toolboxes.files]\nmodules = ["tools"]\n')
     async with (
         embedded(project, project / ".handrail") as stack,
-        Client(stack.address, timeout_s=30) as client,
+        Client(stack.address, timeout_s=30, token_file=project / ".handrail" / "token") as client,
     ):
         yield Desk(client, stack.address, project)
 
@@ -138,13 +139,14 @@ async def test_what_a_run_did_is_taken_back_and_asking_again_does_nothing(desk: 
     assert summary.ended == seen.ended
     again = await desk.client.undo(run, timeout_s=30)
     assert (again.status, len(again.undo.compensations)) == (RUN_STATUS_UNDONE, 0)
-    assert again.undo.submitter == "ann"
+    # Whose token it came with, where nobody else is named.
+    assert again.undo.submitter == whoami()
     assert desk.unmade == ["two", "one"]
 
 
 async def test_a_dry_run_says_what_stays_and_does_nothing(desk: Desk) -> None:
     run = await desk.done(ONE, TWO, TELL)
-    with SyncClient(desk.address, timeout_s=30) as client:
+    with SyncClient(desk.address, timeout_s=30, token_file=desk.project / ".handrail" / "token") as client:
         seen = await asyncio.to_thread(client.undo, run, dry_run=True, timeout_s=30)
     assert (seen.status, seen.undo_outlook.ended, desk.unmade) == (RUN_STATUS_DONE, True, [])
     assert [one.undoes for one in seen.undo_outlook.compensations] == ["two", "one"]

@@ -213,12 +213,11 @@ class Parts:
             log,
             contracts=tools.CONTRACTS,
             limits=Limits(),
-            tenant=TENANT,
             writer=str(process),
             clock=clock,
             entropy=self._random.randbytes,
         )
-        runs = Runs(log, tenant=TENANT, writer=str(process), entropy=self._random.randbytes)
+        runs = Runs(log, writer=str(process), entropy=self._random.randbytes)
         listing: Any = _NoListing()
         self.services[process] = RunService(runs, submissions, listing, Waits())
         self.gates[process] = GateService(runs, listing, self._policy(process.place), clock=clock)

@@ -36,7 +36,10 @@ def test_a_named_server_comes_first(up: list[Path], tmp_path: Path) -> None:
     target = find("127.0.0.1:7433", tmp_path, None)
     assert (target.kind, target.address) == ("server", "127.0.0.1:7433")
     assert target.command("log", "r0-x") == "handrail log r0-x --server 127.0.0.1:7433"
-    assert up == []
+    # Its token is elsewhere, unless it is the stack that is up here.
+    assert target.token_file is None
+    here = find(ENDPOINT.gateway, tmp_path, None)
+    assert (here.kind, here.token_file) == ("server", tmp_path / ".handrail" / "token")
 
 
 def test_then_the_stack_that_is_up(up: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""Who calls: the token that comes with a call, what its caller may call, and in whose name they speak.
+
+The caller of the call that is being answered is known to whatever answers it, without being handed along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import grpc
+import structlog
+
+from core.caller import ADMIN, CALLS, PACKAGE, BadToken, Caller
+from orchestrator.rpc_errors import Refusal
+
+OPEN = "/grpc.health."
+"""What balancers ask, and nobody has a token for."""
+ANYBODY = Caller("", frozenset({ADMIN}))
+"""Who calls where no tokens are checked."""
+
+_KEY, _SCHEME = "authorization", "bearer"
+_HOW = "set HANDRAIL_TOKEN_FILE to a file with one; `handrail auth token` on the server's machine makes it"
+_caller: ContextVar[Caller] = ContextVar("caller", default=ANYBODY)
+_logger = structlog.get_logger(__name__)
+
+
+class Callers(Protocol):
+    """Knows who has signed what."""
+
+    def known(self, token: str) -> Caller | None:
+        """Return whom a token names that was checked before, and is believed still."""
+
+    def check(self, token: str) -> Caller:
+        """Return whom a token names; raises BadToken. It may take its time."""
+
+
+def caller() -> Caller:
+    """Return who has made the call that is being answered."""
+    return _caller.get()
+
+
+@contextmanager
+def answering(who: Caller) -> Iterator[None]:
+    """Say who has made a call, while it is answered."""
+    token = _caller.set(who)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+async def identify(callers: Callers, method: str, metadata: Iterable[tuple[str, Any]]) -> Caller:
+    """Return who makes a call; raises Refusal where that is nobody, or nobody who may."""
+    token = _token(metadata)
+    if not token:
+        raise _unknown("NO_TOKEN", f"no token came with the call: {_HOW}")
+    who = callers.known(token)
+    if who is None:
+        try:
+            who = await asyncio.to_thread(callers.check, token)
+        except BadToken as error:
+            _logger.warning("auth.bad_token", method=method, reason=str(error))
+            raise _unknown("BAD_TOKEN", f"the token is not believed: {error}") from None
+    if not who.may(method):
+        call = method.removeprefix(PACKAGE)
+        wanted = " or ".join(sorted(CALLS.get(call, ()))) or "what nobody has"
+        message = f"{who.name} may not call {call}: it takes the role {wanted}"
+        raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "ROLE_NEEDED", message)
+    return who
+
+
+def in_the_name_of(said: str) -> str:
+    """Return in whose name something is done: the caller's, or of whom they say, if they may."""
+    who = caller()
+    if said in ("", who.name):
+        return who.name
+    if who.speaks_for_all:
+        return said
+    message = f"you are {who.name}, and cannot speak for {said[:80]!a}: leave the name out, or be an admin"
+    raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "NOT_YOU", message)
+
+
+def _token(metadata: Iterable[tuple[str, Any]]) -> str:
+    found = [value for name, value in metadata if name == _KEY]
+    scheme, _, token = str(found[0]).partition(" ") if len(found) == 1 else ("", "", "")
+    return token.strip() if scheme.lower() == _SCHEME else ""
+
+
+def _unknown(reason: str, message: str) -> Refusal:
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, reason, message)
