@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core import permits, values
+from core.caller import DEFAULT_TENANT
 from core.permits import Grounds
 from core.plan import attempt_id, is_compensation
 from core.state import Instance, RunState
@@ -21,8 +22,12 @@ MIN_TIMEOUT_NS = 100_000_000
 
 
 def action_key(state: RunState, instance: Instance) -> str:
-    """Return the idempotency key of an instance, the same for every attempt at it."""
-    return f"{state.key.run}:{instance.id}"
+    """Return the idempotency key of an instance, the same for every attempt at it.
+
+    Clients may choose the ids of their runs, so two tenants can have runs of one id; their keys differ.
+    """
+    tenant, run = state.key.tenant, state.key.run
+    return f"{run}:{instance.id}" if tenant == DEFAULT_TENANT else f"{tenant}/{run}:{instance.id}"
 
 
 def authorise(

@@ -122,9 +122,10 @@ class Inbox:
                 if db.execute(_INSERT, _row(key, gate)).rowcount:
                     yield gate
             elif arm == "gate_closed":
-                yield from _close(db, "id = ?", gate_id(key.run, event.gate_closed.gate), event.gate_closed)
+                name = gate_id(key.run, event.gate_closed.gate)
+                yield from _close(db, key, "id = ?", name, event.gate_closed)
             elif arm in _LEAVES_OPEN:
-                yield from _close(db, "run = ?", key.run, left_open(""))
+                yield from _close(db, key, "run = ?", key.run, left_open(""))
 
     @staticmethod
     def page(db: sqlite3.Connection, tenant: str, *, limit: int, above: str) -> Page:
@@ -147,14 +148,16 @@ def _concerns(event: event_pb2.Event) -> bool:
 
 def _row(key: RunKey, gate: run_service_pb2.Gate) -> tuple[str, str, str, str, bytes]:
     # Nineteen digits hold every time of a broker, so that ranks sort as times do.
-    rank = f"{gate.opened.ToNanoseconds():019d}-{gate.id}"
+    rank = f"{gate.opened.ToNanoseconds():019d}-{gate.id}-{key.tenant}"
     return rank, gate.id, key.tenant, key.run, gate.SerializeToString()
 
 
 def _close(
-    db: sqlite3.Connection, where: str, value: str, closed: event_pb2.GateClosed
+    db: sqlite3.Connection, key: RunKey, where: str, value: str, closed: event_pb2.GateClosed
 ) -> Iterable[run_service_pb2.Gate]:
-    contents = db.execute(f"DELETE FROM gate WHERE {where} RETURNING content", (value,)).fetchall()
+    # Another tenant may have a run of the same id.
+    sql = f"DELETE FROM gate WHERE {where} AND tenant = ? RETURNING content"
+    contents = db.execute(sql, (value, key.tenant)).fetchall()
     for (content,) in contents:
         gate = run_service_pb2.Gate.FromString(content)
         gate.closed.CopyFrom(closed)

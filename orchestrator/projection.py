@@ -38,7 +38,7 @@ LOCK_WAIT_S = 1.0
 EVERYTHING = "ev.{shard}.>"
 
 _APPLICATION_ID = 0x48524C31
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _FINAL = ", ".join(str(status) for status in sorted({*ENDED, event_pb2.RUN_STATUS_UNREADABLE}))
 _SCHEMA = f"""
 CREATE TABLE checkpoint (shard INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, time_ns INTEGER NOT NULL);
@@ -292,8 +292,11 @@ class Projection:
 
 
 def _rank(key: RunKey) -> str:
-    """Return what runs are ordered by: the part of the id that grows with time, then the shard."""
-    return f"{key.run.partition('-')[2]}-{key.shard}"
+    """Return what runs are ordered by: the part of the id that grows with time, then the shard.
+
+    With the tenant, since a client may choose its run's id: two tenants can have runs of one id.
+    """
+    return f"{key.run.partition('-')[2]}-{key.shard}-{key.tenant}"
 
 
 def _entry(key: RunKey, goal: event_pb2.Goal, submitted_ns: int) -> tuple[str, str, str, str, str, int]:

@@ -20,20 +20,27 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from bus import subjects
 from bus.memory import MemoryBroker, MemoryLog
 from core.caller import CALLS, ROLES
 from core.conformance import Limits
+from core.ports import Address
+from core.run import VERSION
 from handrail import errors
 from handrail.client import Client
 from handrail.issuer import Tokens
 from handrail.person import CA_ENV, CERTIFICATE_ENV, KEY_ENV, TOKEN_ENV, TOKEN_FILE_ENV
+from handrail.settings import ProjectError, Settings, TlsSettings
+from handrail.stack import parts
 from handrail.tokens import LocalKeys
 from handrail.v1 import auth_service_pb2, event_pb2, gate_service_pb2, run_service_pb2, tool_service_pb2
+from orchestrator import supervision
 from orchestrator.gateway import Gateway, ListenError, Tls
 from orchestrator.projection import Projection
 from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged
 
 PLAN = {"steps": [{"id": "refund", "tool": "refund_order", "with": {"order_id": 7, "amount": 5}}]}
+WATCHES = ("GateService/WatchGates", "RunService/WatchRun")
 MODULES = (auth_service_pb2, gate_service_pb2, run_service_pb2, tool_service_pb2)
 
 
@@ -235,6 +242,55 @@ async def test_a_watch_ends_with_the_token(stage: Stage, keys: LocalKeys) -> Non
     assert ended.value.reason in ("TOKEN_ENDED", "BAD_TOKEN")
 
 
+async def test_a_watch_ends_when_its_token_is_revoked(
+    stage: Stage, keys: LocalKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "ASK_AGAIN_S", 0.05)
+    async with Client(stage.address, token=keys.sign("bob", ROLES)) as client:
+        run = (await client.submit("refund 7", plan=PLAN)).run
+    token = keys.sign("eve", ["auditor"])
+    gates, runs = (stage.channel.unary_stream(f"/handrail.v1.{name}") for name in WATCHES)
+    metadata = (("authorization", f"Bearer {token}"),)
+    watches = [
+        gates(gate_service_pb2.WatchGatesRequest().SerializeToString(), metadata=metadata, timeout=10),
+        runs(run_service_pb2.WatchRunRequest(run=run).SerializeToString(), metadata=metadata, timeout=10),
+    ]
+    assert await watches[1].read()
+    keys.revoke(token)
+    for watch in watches:
+        with pytest.raises(grpc.aio.AioRpcError, match="revoked") as ended:
+            await watch.read()
+        assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_tenants_with_runs_of_one_id_do_not_meet(stage: Stage, keys: LocalKeys) -> None:
+    """A client may choose its run's id, and so may whoever has seen it."""
+    unique = "01k9x3aaaaaaaaaaaaaaaaaaaa"
+    async with (
+        Client(stage.address, token=keys.sign("bob", ["submitter"])) as bob,
+        Client(stage.address, token=keys.sign("eve", ROLES, tenant="other")) as eve,
+    ):
+        run = (await bob.submit("refund 7", plan=PLAN, request_id=unique)).run
+        await stage.note(run, "gate_opened", event_pb2.GateOpened(gate="g1", binding="b"))
+        assert (await eve.submit("refund 8", plan=PLAN, request_id=unique)).run == run
+        theirs = Address(subjects.run_key(run, "other"), "dec", ("note", "gate_closed"))
+        closed = event_pb2.Event(id="x", version=VERSION, writer="decider/test")
+        closed.gate_closed.gate = "g1"
+        await stage.log.append(theirs, closed)
+        done = event_pb2.Event(id="y", version=VERSION, writer="decider/test")
+        done.finished.status = event_pb2.RUN_STATUS_CANCELLED
+        await stage.log.append(Address(theirs.key, "dec", ("note", "finished")), done)
+
+        async def listed(client: Client) -> list[tuple[str, int]]:
+            return [(found.goal, found.status) async for found in client.list()]
+
+        async with asyncio.timeout(5):
+            while await listed(eve) != [("refund 8", event_pb2.RUN_STATUS_CANCELLED)]:
+                await asyncio.sleep(0.01)
+        assert await listed(bob) == [("refund 7", event_pb2.RUN_STATUS_WAITING)]
+        assert [gate.run async for gate in bob.gates()] == [run]
+
+
 async def test_what_is_revoked_is_believed_no_more_at_once(stage: Stage, keys: LocalKeys) -> None:
     token = keys.sign("bob", ["auditor"])
     async with Client(stage.address, token=token) as client:
@@ -344,12 +400,39 @@ async def test_other_machines_come_in_by_tls_only(
         await gateway.stop(0)
 
 
+def test_an_authority_for_clients_that_is_empty_lets_nobody_in(tmp_path: Path) -> None:
+    """Without one no client needs a certificate, so an empty file must not be taken for none."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server")
+    authority.file.write_bytes(b"\n")
+    said = {"certificate": certificate.name, "key": key.name, "clients": authority.file.name}
+    with pytest.raises(ProjectError, match=r"tls\.clients: ca\.pem is empty"):
+        parts.tls_of(Settings(tls=TlsSettings(**said)), tmp_path)
+
+
 async def test_without_checking_who_calls_other_machines_do_not_come_in(tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path).issue("server")
     gateway = Gateway(MemoryLog(MemoryBroker()), contracts={}, limits=Limits(), projection=Projection())
     with pytest.raises(ListenError, match="will not listen"):
         await gateway.start("0.0.0.0:0", tls=Tls(certificate.read_bytes(), key.read_bytes()))
     await gateway.stop(0)
+
+
+@pytest.mark.parametrize("variable", [CERTIFICATE_ENV, KEY_ENV])
+async def test_a_certificate_without_its_key_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, str(Authority(tmp_path).file))
+    with pytest.raises(errors.InvalidArgument, match="go together"):
+        Client("https://127.0.0.1:1", token="secret")
+
+
+@pytest.mark.parametrize("token", ["secret\nsecret", "secr\u00e9t", "secret\x00"])
+async def test_what_can_be_no_token_is_said_so_and_not_shown(token: str) -> None:
+    async with Client("127.0.0.1:1", token=token) as client:
+        with pytest.raises(errors.Unauthenticated, match="on one line") as refused:
+            await client.whoami()
+    assert "secr" not in str(refused.value)
 
 
 async def test_a_token_is_not_sent_in_the_clear_elsewhere() -> None:

@@ -17,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import failures, values
+from core.action import action_key
 from core.permits import Grounds, bind, foreign, message, mismatch, refusal, sign
 from core.ports import RunKey
+from core.run import initial
+from core.state import Instance
 from handrail.keys import BadKey, PrivateKey, PublicKeys, ensure
 from handrail.v1 import event_pb2
 from tests.keys import CHECKER, SIGNER, STRANGER
@@ -297,3 +300,11 @@ def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadKey, match="cannot be read"):
         PublicKeys.read([tmp_path / "none.pem"])
+
+
+def test_tenants_with_runs_of_one_id_have_keys_of_their_own() -> None:
+    """A client may choose its run's id: what another tenant's tool has done must not count as done here."""
+    states = [initial(RunKey(KEY.shard, tenant, KEY.run)) for tenant in ("default", "acme", "shop")]
+    keys = [action_key(state, Instance("refund", "refund")) for state in states]
+    assert keys[0] == f"{KEY.run}:refund"
+    assert len(set(keys)) == 3
