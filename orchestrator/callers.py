@@ -21,10 +21,12 @@ OPEN = "/grpc.health."
 """What balancers ask, and nobody has a token for."""
 ANYBODY = Caller("", frozenset({ADMIN}))
 """Who calls where no tokens are checked."""
+NOBODY = Caller("", frozenset())
+"""Who calls where nobody has been asked: that is a defect, and gives no rights."""
 
 _KEY, _SCHEME = "authorization", "bearer"
 _HOW = "set HANDRAIL_TOKEN_FILE to a file with one; `handrail auth token` on the server's machine makes it"
-_caller: ContextVar[Caller] = ContextVar("caller", default=ANYBODY)
+_caller: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
 _logger = structlog.get_logger(__name__)
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from core.caller import PACKAGE, Caller
+from core.errors import HandrailError
 from orchestrator import callers
 from orchestrator.callers import ANYBODY, OPEN, Callers
 from orchestrator.rpc_errors import DETAILS_KEY, Refusal, invalid_field, of_any, status
+
+ASK_AGAIN_S = 5.0
+"""After how long a stream whose token was revoked ends at the latest."""
 
 
 class Supervision(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -72,7 +77,8 @@ class Supervision(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 who = await self._identify(method, context)
                 with callers.answering(who):
                     responses = handler.unary_stream(_parse(handler, raw), context)
-                    async for response in _while_believed(responses, who):
+                    again = partial(self._identify, method, context)
+                    async for response in _while_believed(responses, who, again):
                         yield response
             except Exception as error:  # noqa: BLE001 - the supervision point
                 await _abort(context, method, error)
@@ -92,23 +98,45 @@ class Supervision(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return answer
 
 
-async def _while_believed(responses: Any, who: Caller) -> AsyncIterator[Any]:
-    """Pass a stream on until the token ends with which it was asked for."""
+async def _while_believed(
+    responses: Any, who: Caller, again: Callable[[], Awaitable[Caller]]
+) -> AsyncIterator[Any]:
+    """Pass a stream on until the token ends with which it was asked for, or is believed no more (`again`)."""
+    loop, refused = asyncio.get_running_loop(), list[Exception]()
     left_s = (who.ends_ns - time.time_ns()) / 1e9
-    ends = asyncio.get_running_loop().time() + left_s if who.ends_ns else None
-    async with aclosing(responses):
-        while True:
+    ends = loop.time() + left_s if who.ends_ns else None
+    patience = asyncio.timeout_at(ends)
+
+    async def ask_again() -> None:
+        while not refused:
+            await asyncio.sleep(ASK_AGAIN_S)
             try:
-                async with asyncio.timeout_at(ends) as patience:
-                    response = await anext(responses)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                if not patience.expired():
-                    raise
-                message = "the token has ended, and the watch with it: come back with another"
-                raise Refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ENDED", message) from None
-            yield response
+                await again()
+            except (HandrailError, OSError) as error:
+                refused.append(error)
+                with suppress(RuntimeError):  # nothing is waited for just now
+                    patience.reschedule(loop.time())
+
+    asking = asyncio.create_task(ask_again()) if who.ends_ns else None
+    try:
+        async with aclosing(responses):
+            while not refused:
+                patience = asyncio.timeout_at(ends)
+                try:
+                    async with patience:
+                        response = await anext(responses)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if not patience.expired():
+                        raise
+                    break
+                yield response
+        message = "the token has ended, and the watch with it: come back with another"
+        raise refused[0] if refused else Refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ENDED", message)
+    finally:
+        if asking is not None:
+            asking.cancel()
 
 
 def _parse(handler: Any, raw: bytes) -> Any:
