@@ -76,6 +76,13 @@ class Channel:
                 code=grpc.StatusCode.UNAUTHENTICATED,
                 reason="IN_THE_CLEAR",
             )
+        if not (token.isascii() and token.isprintable()):
+            # Not with the token: it may be a good one with something beside it.
+            raise errors.Unauthenticated(
+                "the token has characters that no token has: give one token, and nothing else, on one line",
+                code=grpc.StatusCode.UNAUTHENTICATED,
+                reason="NO_TOKEN",
+            )
         return (("authorization", f"Bearer {token}"),)
 
 
@@ -134,6 +141,11 @@ def is_local(address: str) -> bool:
 
 def _credentials() -> grpc.ChannelCredentials:
     ca, key, certificate = (_file(name) for name in (CA_ENV, KEY_ENV, CERTIFICATE_ENV))
+    if (key is None) != (certificate is None):
+        # gRPC would abort the process.
+        raise errors.invalid(
+            KEY_ENV, "alone", f"{KEY_ENV} and {CERTIFICATE_ENV} go together: set both, or none"
+        )
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 

@@ -224,6 +224,7 @@ def _bind(server: grpc.aio.Server, listen: str, tls: Tls | None) -> str:
             port = server.add_secure_port(listen, credentials)
     except (RuntimeError, ValueError) as error:
         text = f"cannot listen on {listen}: {error}; is the port in use? port 0 takes a free one"
+        text += "; are the [tls] files PEM, and the key the certificate's?" if tls is not None else ""
         raise ListenError(text) from None
     return f"{listen.rpartition(':')[0]}:{port}"
 

@@ -209,6 +209,9 @@ def tls_of(settings: Settings, project_dir: Path) -> Tls | None:
             found[name] = (project_dir / file).read_bytes() if file else b""
         except OSError as error:
             raise ProjectError(project_dir, [f"{SETTINGS_FILE}: tls.{name}: {error}"]) from None
+        if file and not found[name].strip():
+            # Of `clients` it would mean that nobody needs a certificate.
+            raise ProjectError(project_dir, [f"{SETTINGS_FILE}: tls.{name}: {file} is empty"])
     return Tls(**found)
 
 
