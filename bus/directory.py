@@ -179,6 +179,7 @@ def read_endpoint(path: Path) -> Endpoint | None:
             epoch=int(fields["epoch"]),
             project=str(fields["project"]),
             host=str(fields["host"]),
+            public=str(fields.get("public", "")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -207,7 +207,9 @@ def log_to_file(data: Path, name: str) -> None:
 
     path = data / LOGS_DIR / name
     with usable(data):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Here it may be made first, and what lies in it is for its owner only: the listing, logs, keys.
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         large = path.exists() and path.stat().st_size > MAX_LOG_BYTES
         mode: Literal["w", "a"] = "w" if large else "a"
         configure(path.open(mode, buffering=1, encoding="utf-8", errors="backslashreplace"))

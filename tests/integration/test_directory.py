@@ -47,7 +47,13 @@ sys.stdin.read()
 
 def endpoint(owned: DataDirectory) -> Endpoint:
     return Endpoint(
-        "127.0.0.1:1", "nats://127.0.0.1:2", os.getpid(), owned.epoch, "examples/backoffice", "ray"
+        "127.0.0.1:1",
+        "nats://127.0.0.1:2",
+        os.getpid(),
+        owned.epoch,
+        "examples/backoffice",
+        "ray",
+        "0.0.0.0:3",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import bus.directory
 import handrail.stack.inline
+import observability.logs
 from bus.directory import DirectoryOwned, Endpoint
 from handrail.cli import server
 from handrail.cli.exits import CommandError, ExitCode
@@ -130,3 +132,12 @@ async def test_an_owner_that_never_answers_is_told(tmp_path: Path, monkeypatch: 
     with pytest.raises(DirectoryOwned):
         async with connect(find(None, tmp_path, None), new=True):
             pass
+
+
+def test_where_logs_come_first_the_data_directory_is_its_owners_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observability.logs, "configure", lambda file: file.close())
+    place = tmp_path / "shop" / ".handrail"
+    server.log_to_file(place, "up.log")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (place, place / "logs")] == [0o700, 0o700]
