@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,7 +69,7 @@ class IssuerKeys:
         self._asked_s = self._clock()
         try:
             self._keys = dict(_usable(self._content()))
-        except (OSError, ValueError, AttributeError, TypeError, jwt.PyJWTError) as error:
+        except (OSError, HTTPException, ValueError, AttributeError, TypeError, jwt.PyJWTError) as error:
             # The keys that were there go on being believed: the issuer may be away for a moment.
             self._asked_s += FETCH_AGAIN_S - FETCH_EVERY_S if self._keys else 0
             _logger.warning("auth.jwks", source=self._source, error=str(error))
@@ -111,17 +112,14 @@ class Tokens:
         self._issuer = issuer
         self._keys = IssuerKeys(issuer.jwks) if issuer is not None else None
         self._clock = clock
-        self._stamp: object = None
-        self._known: dict[str, tuple[int, Caller]] = {}
+        # Until when a token is known, whom it names, and by which state of the keys that was found.
+        self._known: dict[str, tuple[int, Caller, object]] = {}
 
     def known(self, token: str) -> Caller | None:
         """Return whom a token names that was checked before; it costs a look at a file's date."""
-        if (stamp := self._local.stamp()) != self._stamp:
-            # Keys or revoked tokens are others.
-            self._known.clear()
-            self._stamp = stamp
-        until_ns, caller = self._known.get(token, (0, None))
-        return caller if self._clock() < until_ns else None
+        until_ns, caller, stamp = self._known.get(token, (0, None, None))
+        # Where keys or revoked tokens have become others it is checked anew.
+        return caller if self._clock() < until_ns and stamp == self._local.stamp() else None
 
     def check(self, token: str) -> Caller:
         """Return whom a token names; raises BadToken. It may wait for the issuer."""
@@ -130,8 +128,7 @@ class Tokens:
         until_ns = min(caller.ends_ns, self._clock() + int(FETCH_EVERY_S * 1e9))
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        if stamp == self._stamp:
-            self._known[token] = until_ns, caller
+        self._known[token] = until_ns, caller, stamp
         return caller
 
     def _checked(self, token: str) -> Caller:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,13 +87,13 @@ class LocalKeys:
 
     def ensure(self) -> None:
         """Make the first key, if there is none."""
-        with self._changing() as kept:
+        with self.alone() as kept:
             if not kept.keys:
                 self._write(Kept((self._made(),), {}))
 
     def rotate(self, *, forget: bool = False) -> Key:
         """Sign with a new key from now on; `forget` believes none of the older ones any more."""
-        with self._changing() as kept:
+        with self.alone() as kept:
             made = self._made()
             # A key has signed until the next one was made, and what it signed may live on.
             ends = [self._clock(), *(key.made_s for key in kept.keys)]
@@ -106,12 +108,16 @@ class LocalKeys:
             raise BadToken(f"it has more than {MAX_TOKEN_BYTES:,} bytes")
         ends_s = _unverified(token).get("exp")
         now_s = int(self._clock())
-        until_s = int(ends_s) if isinstance(ends_s, (int, float)) else now_s + MAX_LIFE_S
-        with self._changing() as kept:
+        if not isinstance(ends_s, (int, float)) or not math.isfinite(ends_s):
+            raise BadToken("it is no token: it does not say when it ends")
+        until_s = int(ends_s)
+        with self.alone() as kept:
             revoked = {n: end for n, end in (kept.revoked or {}).items() if end >= now_s - LEEWAY_S}
             if len(revoked) >= MAX_REVOKED:
-                text = f"{MAX_REVOKED:,} tokens are revoked already; `handrail auth rotate --forget` ends all"
-                raise BadKeys(text)
+                text = (
+                    f"{MAX_REVOKED:,} tokens are revoked already, and each is kept until it would have ended"
+                )
+                raise BadKeys(f"{text}; `handrail auth keys rotate --forget` ends all that were signed here")
             self._write(Kept(kept.keys, {**revoked, digest(token): until_s}))
 
     def sign(
@@ -132,6 +138,8 @@ class LocalKeys:
             "sub": name,
             "roles": sorted(roles),
             "tenant": tenant,
+            # Without it two of one second were the same, and revoked together.
+            "jti": secrets.token_hex(8),
             "iat": int(now_s),
             "exp": int(now_s + min(life_s, MAX_LIFE_S)),
         }
@@ -165,8 +173,8 @@ class LocalKeys:
         write_file(self._path, json.dumps(asdict(kept)))
 
     @contextmanager
-    def _changing(self) -> Iterator[Kept]:
-        """Read, and keep others from writing meanwhile."""
+    def alone(self) -> Iterator[Kept]:
+        """Read, and keep others from writing meanwhile; raises BadKeys and DirectoryUnusable."""
         with usable(self._path.parent):
             lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -178,7 +186,10 @@ class LocalKeys:
 
 def write_owner_token(data: Path, name: str) -> None:
     """Write the token of a data directory's owner, who may do everything: they can read the keys as well."""
-    write_file(data / TOKEN_FILE, LocalKeys(data).sign(name, ROLES, life_s=OWNER_LIFE_S))
+    keys = LocalKeys(data)
+    # Alone: a stack writes it now and then, and `keys rotate` at once.
+    with keys.alone():
+        write_file(data / TOKEN_FILE, keys.sign(name, ROLES, life_s=OWNER_LIFE_S))
 
 
 def digest(token: str) -> str:
@@ -207,7 +218,7 @@ def decode(token: str, key: Any, algorithms: Sequence[str], issuer: str, audienc
             leeway=LEEWAY_S,
             options={"require": ["exp", "iat", "iss", "aud", "sub"]},
         )
-    except (jwt.PyJWTError, ValueError, TypeError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
         raise BadToken(f"{error}") from None
     return claims
 
@@ -219,7 +230,7 @@ def caller_of(claims: Mapping[str, Any], roles_claim: str, tenant_claim: str) ->
         raise BadToken("it names nobody, or by too long a name")
     if not isinstance(tenant, str) or TENANT.fullmatch(tenant) is None:
         raise BadToken(f"{str(tenant)[:80]!a} is not a tenant's name")
-    words = said if isinstance(said, list) else str(said).split()
+    words = said if isinstance(said, list) else said.split() if isinstance(said, str) else []
     roles = frozenset(role for role in ROLES if role in words)
     return Caller(name, roles, tenant, int(claims["exp"]) * _S)
 

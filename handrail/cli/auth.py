@@ -105,14 +105,20 @@ def revoke(
     """Have a token believed no more, at once."""
     import sys
 
+    from bus.directory import read_text
     from handrail.cli.output import Output
-    from handrail.tokens import MAX_TOKEN_BYTES
+    from handrail.person import whoami as user
+    from handrail.tokens import MAX_TOKEN_BYTES, TOKEN_FILE, write_owner_token
 
     try:
         text = sys.stdin.read(MAX_TOKEN_BYTES + 1) if str(file) == "-" else file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise CommandError(f"There is no token in {file}.", next="Name a file that holds one.") from None
     _keys(project, data).revoke(text.strip())
+    place = data_dir(project, data)
+    if read_text(place / TOKEN_FILE) == text.strip():
+        # The commands here go by it; whoever else has it has nothing now.
+        write_owner_token(place, user())
     output = Output(as_json=json)
     output.json({"revoked": True})
     output.line("It is believed no more.")

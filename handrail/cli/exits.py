@@ -112,6 +112,8 @@ _DOCTOR = "`handrail doctor` says what is missing, unreachable or not writable."
 _AUTH = (
     "HANDRAIL_TOKEN_FILE names a file with a token; on the server's machine `handrail auth token` makes one."
 )
+_ROLES = "`handrail auth whoami` says who you are taken for; docs/security.md has what each role may call."
+_NOT_THEIRS = frozenset({"ROLE_NEEDED", "NOT_YOU", "NOT_YOURS"})
 _LIST = (
     "`handrail list` shows the runs there are, `handrail gates` the open gates, "
     "`handrail tools list` the tools."
@@ -120,6 +122,7 @@ _LIST = (
 
 def _explain_own(error: HandrailError) -> Trouble:
     from bus.directory import DirectoryOwned, DirectoryUnusable
+    from core.caller import BadToken
     from core.ports import LogError
     from handrail import errors
     from handrail.settings import ProjectError
@@ -137,10 +140,13 @@ def _explain_own(error: HandrailError) -> Trouble:
         (errors.NotFound, ExitCode.USAGE, _LIST),
         (errors.AlreadyExists, ExitCode.USAGE, "Use another --request-id for another goal."),
         (errors.Unauthenticated, ExitCode.USAGE, _AUTH),
+        (BadToken, ExitCode.USAGE, "Name a file that holds one token, and nothing else."),
         (
             errors.PermissionDenied,
             ExitCode.FAILED,
-            "The rules are in the project's policy/; somebody else may have to.",
+            _ROLES
+            if getattr(error, "reason", "") in _NOT_THEIRS
+            else "The rules are in the project's policy/; somebody else may have to.",
         ),
         (errors.FailedPrecondition, ExitCode.FAILED, "`handrail show RUN` says where the run stands."),
         (errors.Unavailable, ExitCode.UNAVAILABLE, _DOCTOR),

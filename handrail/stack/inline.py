@@ -17,6 +17,7 @@ from bus.directory import DataDirectory, Endpoint
 from bus.heads import heads
 from bus.link import Link
 from core.course import MIND_POOL
+from core.errors import HandrailError
 from core.ports import Log, LogError
 from handrail.project import Project, Settings, load, load_settings
 from handrail.stack import parts
@@ -131,7 +132,11 @@ async def keep_token(data: Path) -> None:
     """Write the owner's token anew before it ends."""
     while True:
         await asyncio.sleep(RENEW_TOKEN_EVERY_S)
-        await asyncio.to_thread(parts.own_tokens, data)
+        try:
+            await asyncio.to_thread(parts.own_tokens, data)
+        except (HandrailError, OSError) as error:
+            # A disk that is full now is not so for ever, and the token lives on for days.
+            _logger.warning("the owner's token cannot be written anew", error=str(error))
 
 
 async def _keep_broker(broker: parts.Broker) -> None:

@@ -13,7 +13,7 @@ from core.caller import ROLES, BadToken
 from handrail.cli import server
 from handrail.cli.main import app
 from handrail.issuer import Tokens
-from handrail.tokens import TOKEN_FILE, LocalKeys
+from handrail.tokens import TOKEN_FILE, LocalKeys, write_owner_token
 
 
 @pytest.fixture
@@ -108,3 +108,19 @@ def test_a_command_speaks_for_whom_its_token_names(
     for nothing in ("", "x", "a.b.c", "a.e30.c", "é"):
         monkeypatch.setenv("HANDRAIL_TOKEN", nothing)
         assert server.find("127.0.0.1:7433", None, tmp_path).speaker(None) == own.speaker(None)
+
+
+@pytest.mark.parametrize("text", ["x", "e30.eyJleHAiOkluZmluaXR5fQ.AA", "e30.e30.AA"])
+def test_what_is_no_token_is_not_revoked_and_said_so(tmp_path: Path, keys: LocalKeys, text: str) -> None:
+    done = auth(tmp_path, "revoke", "-", text=text)
+    assert done.exit_code == 2
+    assert "it is no token" in done.output
+
+
+def test_who_revokes_the_owners_token_has_another(tmp_path: Path, keys: LocalKeys) -> None:
+    write_owner_token(tmp_path, "ines")
+    leaked = (tmp_path / TOKEN_FILE).read_text()
+    assert auth(tmp_path, "revoke", str(tmp_path / TOKEN_FILE)).exit_code == 0
+    with pytest.raises(BadToken, match="revoked"):
+        Tokens(keys).check(leaked)
+    assert Tokens(keys).check((tmp_path / TOKEN_FILE).read_text()).speaks_for_all

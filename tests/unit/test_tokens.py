@@ -134,6 +134,7 @@ def test_a_role_that_there_is_not_is_none(keys: LocalKeys) -> None:
     assert Tokens(keys).check(signed(keys, roles="approver auditor")).roles == {"approver", "auditor"}
     assert Tokens(keys).check(signed(keys, roles=None)).roles == frozenset()
     assert Tokens(keys).check(signed(keys, roles={"admin": True})).roles == frozenset()
+    assert Tokens(keys).check(signed(keys, roles={"why": "no admin here"})).roles == frozenset()
 
 
 def test_a_token_is_remembered_until_it_ends_or_something_changes(keys: LocalKeys) -> None:
@@ -152,6 +153,12 @@ def test_a_token_is_remembered_until_it_ends_or_something_changes(keys: LocalKey
     assert known.known(token) is None
     with pytest.raises(BadToken, match="revoked"):
         known.check(token)
+
+
+def test_two_tokens_of_one_second_are_not_the_same(keys: LocalKeys) -> None:
+    first, second = (keys.sign("bob", ["approver"]) for _ in range(2))
+    keys.revoke(first)
+    assert Tokens(keys).check(second).name == "bob"
 
 
 def test_what_is_revoked_is_so_however_its_signature_is_written(keys: LocalKeys) -> None:
