@@ -38,6 +38,8 @@ OWNER_LIFE_S = 7 * 24 * 3_600
 MAX_KEYS = 64
 MAX_REVOKED = 10_000
 LEEWAY_S = 5
+MAX_TIME_S = 253_402_300_799
+"""The end of the year 9999, beyond which there are no times."""
 _S = 1_000_000_000
 
 
@@ -226,10 +228,12 @@ def decode(token: str, key: Any, algorithms: Sequence[str], issuer: str, audienc
 def caller_of(claims: Mapping[str, Any], roles_claim: str, tenant_claim: str) -> Caller:
     """Return whom claims name; raises BadToken."""
     name, tenant, said = claims["sub"], claims.get(tenant_claim, DEFAULT_TENANT), claims.get(roles_claim, "")
-    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME_CHARS:
-        raise BadToken("it names nobody, or by too long a name")
+    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise BadToken("it names nobody, or by a name that is too long or cannot be read")
     if not isinstance(tenant, str) or TENANT.fullmatch(tenant) is None:
         raise BadToken(f"{str(tenant)[:80]!a} is not a tenant's name")
+    if int(claims["exp"]) > MAX_TIME_S:
+        raise BadToken("it never ends")
     words = said if isinstance(said, list) else said.split() if isinstance(said, str) else []
     roles = frozenset(role for role in ROLES if role in words)
     return Caller(name, roles, tenant, int(claims["exp"]) * _S)
