@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from core.ports import LogError
 from core.ulids import ulid
 from handrail.v1 import event_pb2, gate_service_pb2, run_service_pb2
+from orchestrator.callers import ANYBODY, answering
 from orchestrator.gates import GateService
 from orchestrator.rpc_errors import Refusal
 from orchestrator.services import RunService
@@ -154,7 +155,8 @@ class Client:
 
         async def serve() -> None:
             try:
-                response = await rpc(service)
+                with answering(ANYBODY):
+                    response = await rpc(service)
             except (Refusal, LogError) as error:
                 if not answer.done():
                     answer.set_exception(error)
