@@ -120,11 +120,13 @@ async def test_a_bad_reason_is_refused(stage: Stage) -> None:
 
 async def test_a_watch_sends_everything_and_ends_with_the_run(stage: Stage) -> None:
     run = await submit(stage)
-    watching = asyncio.create_task(watch(stage, run))
+    watching = aiter(stage.runs.WatchRun(WatchRunRequest(run=run)))
+    # Before the run ends the watch has begun.
+    seen = [await anext(watching)]
     await stage.runs.PauseRun(run_service_pb2.PauseRunRequest(run=run))
     end = await stage.finish(run)
     await stage.note(run, "skipped", event_pb2.Skipped(step="late"))
-    seen = await watching
+    seen += [response async for response in watching]
     assert bodies(seen) == ["submit", "pause", "finished"]
     assert seen[-1].cursor == str(end)
     assert seen[-1].subject.endswith(f".{run}.dec.note.finished")
