@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 
+TOKEN_FILE = "token"
+"""In a data directory, the token of its owner. A secret."""
 TOKEN_ENV = "HANDRAIL_TOKEN"
 TOKEN_FILE_ENV = "HANDRAIL_TOKEN_FILE"
 CA_ENV = "HANDRAIL_TLS_CA"

@@ -24,11 +24,10 @@ from bus.directory import read_text, usable, write_file
 from core.caller import DEFAULT_TENANT, ROLES, TENANT, BadToken, Caller
 from core.errors import HandrailError
 from handrail.keys import PrivateKey
+from handrail.person import TOKEN_FILE as TOKEN_FILE
 
 KEYS_FILE = "auth.json"
 """A data directory's keys for tokens, and which tokens are believed no more. A secret."""
-TOKEN_FILE = "token"
-"""The token of whoever owns the data directory. A secret."""
 ISSUER = AUDIENCE = "handrail"
 MAX_TOKEN_BYTES = 8 * 1024
 MAX_NAME_CHARS = 100

@@ -164,7 +164,7 @@ def _rotated(name: str, older: int) -> Iterable[str]:
 
     yield f"{name} signs from now on."
     if older:
-        yield f"  {plural(older, 'older key')} believed until the last of their tokens has ended."
+        yield f"  Believed until the last of its tokens has ended: {plural(older, 'older key')}."
     else:
         yield "  No older key is believed: tokens that were given out are worth nothing now."
 

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind, read_name
-from handrail.person import TOKEN_ENV, TOKEN_FILE_ENV
+from handrail.person import TOKEN_ENV, TOKEN_FILE, TOKEN_FILE_ENV
 
 if TYPE_CHECKING:
     from bus.directory import Endpoint
     from handrail.client import Client
 
 DATA_DIR = ".handrail"
-TOKEN = "token"
 LOGS_DIR = "logs"
 MAX_LOG_BYTES = 8 << 20
 JOIN_TIMEOUT_S = 60.0
@@ -79,12 +78,12 @@ def find(server: str | None, project: Path | None, data: Path | None) -> Target:
                 next="Write HOST:PORT, as 127.0.0.1:7433, or https://HOST:PORT where it has TLS.",
             )
         named = os.environ.get(TOKEN_ENV) or os.environ.get(TOKEN_FILE_ENV)
-        token = place / TOKEN if not named and _is_of(server, place) else None
+        token = place / TOKEN_FILE if not named and _is_of(server, place) else None
         return Target("server", server, home, place, f"--server {server}", token)
     from bus.directory import find_endpoint
 
     # The environment's token is for servers elsewhere.
-    token, endpoint = place / TOKEN, find_endpoint(place)
+    token, endpoint = place / TOKEN_FILE, find_endpoint(place)
     if endpoint is not None:
         return Target("running", endpoint.gateway, Path(endpoint.project), place, " ".join(options), token)
     return Target("own", "", home, place, " ".join(options), token)

@@ -13,7 +13,8 @@ import typer
 
 from handrail.cli import options
 from handrail.cli.options import HostKind
-from handrail.cli.server import DATA_DIR, LOGS_DIR, TOKEN, data_dir, log_to_file, wait_for_owner
+from handrail.cli.server import DATA_DIR, LOGS_DIR, data_dir, log_to_file, wait_for_owner
+from handrail.person import TOKEN_FILE
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -145,7 +146,7 @@ def _endpoint_object(endpoint: Endpoint, place: Path) -> dict[str, Any]:
         "host": endpoint.host,
         "project": endpoint.project,
         "data": str(place),
-        "token": str(place / TOKEN),
+        "token": str(place / TOKEN_FILE),
         "public": endpoint.public,
         "logs": str(place / LOGS_DIR),
         "pid": endpoint.pid,
@@ -157,7 +158,7 @@ def _endpoint_lines(endpoint: Endpoint, place: Path) -> list[str]:
     rows = (
         ("gateway", f"{endpoint.gateway} (gRPC)"),
         *([("public", f"https://{endpoint.public}")] if endpoint.public else []),
-        ("token", str(place / TOKEN)),
+        ("token", str(place / TOKEN_FILE)),
         ("broker", endpoint.broker_url),
         ("host", endpoint.host),
         ("project", endpoint.project),
