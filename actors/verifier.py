@@ -18,8 +18,8 @@ from bus import consumers
 from core import conditions, failures, judgement, permits, run, values
 from core.permits import Checker
 from core.ports import Consumer, Log, Record, RunKey
-from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
-from handrail.tool import Tool, ToolError
+from handrail.calling import AnyTool, InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.tool import ToolError
 from handrail.v1 import event_pb2, tool_pb2
 from observability import names, tracing
 
@@ -66,7 +66,7 @@ class Verifier:
 
     def __init__(
         self,
-        tools: Mapping[str, Tool],
+        tools: Mapping[str, AnyTool],
         contracts: Mapping[str, tool_pb2.ToolContract],
         *,
         checker: Checker,

@@ -8,17 +8,16 @@ permission_too_low, settle_unused, bad_timeout. Fields are written "tool.attribu
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from core import conditions, judgement, schemas, spelling, values
 from core.errors import HandrailError
 from core.labels import split_endorsed
-from handrail.tool import MAX_TOOL_TIMEOUT_S, Contract, ReadCall, Tool
+from handrail.tool import MAX_TOOL_TIMEOUT_S, Contract, ReadCall
 from handrail.v1 import plan_pb2, tool_pb2
 
 MAX_READS = 16
@@ -93,14 +92,25 @@ def check(contracts: Sequence[Contract]) -> list[plan_pb2.Violation]:
     return found[:MAX_CONTRACT_VIOLATIONS]
 
 
-def check_tools(tools: Sequence[Tool]) -> list[plan_pb2.Violation]:
+class Described(Protocol):
+    """A tool, wherever its function is: its contract, and the names of its parameters."""
+
+    @property
+    def contract(self) -> Contract:
+        """What it says of itself."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What its function takes."""
+
+
+def check_tools(tools: Sequence[Described]) -> list[plan_pb2.Violation]:
     """Return every contradiction, those between contracts and functions included."""
     found = check([tool.contract for tool in tools])
     for tool in tools:
         key = tool.contract.key_parameter
-        parameters = inspect.signature(tool.function).parameters
-        if key and key not in parameters:
-            message = f"the function has no parameter '{key}'{spelling.hint(key, parameters)}"
+        if key and key not in tool.parameters:
+            message = f"the function has no parameter '{key}'{spelling.hint(key, tool.parameters)}"
             found.append(_violation(tool.contract, "key", "key_unknown", message))
     return found[:MAX_CONTRACT_VIOLATIONS]
 

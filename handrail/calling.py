@@ -15,11 +15,13 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from handrail.tool import Tool, set_deadline
+from core.errors import HandrailError
+from handrail.tool import Contract, Tool, set_deadline
 
 MAX_SHOWN_ERRORS = 10
 
@@ -37,6 +39,44 @@ class InvalidOutput(ValueError):
 
 class ToolEscaped(RuntimeError):
     """A tool raised what would end or mislead whoever called it (an exit, a cancellation, StopIteration)."""
+
+
+class NotCalled(HandrailError):
+    """A tool could not be called at all; nothing has happened."""
+
+
+class Stopped(HandrailError):
+    """A call was ended before it had answered; what it had done by then is not known."""
+
+
+class Caller(Protocol):
+    """What calls a tool that is shut in."""
+
+    def call(self, tool: str, arguments: Mapping[str, Any], key: str, timeout_s: float) -> Any:
+        """Block until there is an answer, for no longer than given; raises what `invoke` does."""
+
+    def warm(self) -> None:
+        """Make the next call's process ready."""
+
+    def close(self) -> None:
+        """End what is ready."""
+
+
+@dataclass(frozen=True)
+class ShutTool:
+    """A tool that is called in a sandbox, where alone its function is known."""
+
+    contract: Contract
+    parameters: tuple[str, ...]
+    caller: Caller
+
+    def with_toolbox(self, toolbox: str) -> ShutTool:
+        """Return the tool as a member of a toolbox."""
+        contract = self.contract.model_copy(update={"toolbox": toolbox})
+        return ShutTool(contract, self.parameters, self.caller)
+
+
+AnyTool = Tool | ShutTool
 
 
 class ToolThreads(Executor):
@@ -81,12 +121,16 @@ class ToolThreads(Executor):
 
 
 async def invoke(
-    tool: Tool, arguments: Mapping[str, Any], *, key: str = "", timeout_s: float, threads: Executor
+    tool: AnyTool, arguments: Mapping[str, Any], *, key: str = "", timeout_s: float, threads: Executor
 ) -> Any:
     """Call a tool with JSON arguments and return its JSON output.
 
-    Raises InvalidArguments, InvalidOutput, TimeoutError, or what the tool raises.
+    Raises InvalidArguments, InvalidOutput, TimeoutError, or what the tool raises; of one that is shut in also
+    NotCalled and Stopped.
     """
+    if isinstance(tool, ShutTool):
+        calling = functools.partial(tool.caller.call, tool.contract.name, arguments, key, timeout_s)
+        return await asyncio.get_running_loop().run_in_executor(threads, calling)
     contract = tool.contract
     try:
         text = json.dumps(dict(arguments), allow_nan=False)
@@ -97,17 +141,17 @@ async def invoke(
     if contract.key_parameter:
         named[contract.key_parameter] = key
     set_deadline(timeout_s)
-    calling = asyncio.ensure_future(_call(tool, named, threads))
+    answer = asyncio.ensure_future(_call(tool, named, threads))
     try:
-        done, _ = await asyncio.wait((calling,), timeout=timeout_s)
+        done, _ = await asyncio.wait((answer,), timeout=timeout_s)
     finally:
         # A tool that does not let itself be cancelled is left behind.
-        calling.cancel()
+        answer.cancel()
     if not done:
         raise TimeoutError(f"no answer within {timeout_s:g} s")
-    if calling.cancelled():
+    if answer.cancelled():
         raise ToolEscaped("the tool was cancelled from within")
-    returned = calling.result()
+    returned = answer.result()
     try:
         return tool.output.dump_python(tool.output.validate_python(returned), mode="json")
     except ValueError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 
+DATA_DIR = ".handrail"
+"""In a project, its data directory, unless another is named."""
 TOKEN_FILE = "token"
 """In a data directory, the token of its owner. A secret."""
 TOKEN_ENV = "HANDRAIL_TOKEN"

@@ -6,7 +6,7 @@ ProjectError; but the rules of the policy are parsed when somebody first asks fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +18,16 @@ from core.conformance import Limits
 from core.playbook import Playbook
 from core.playbook import check as check_playbook
 from handrail import modules
+from handrail.calling import AnyTool, NotCalled
 from handrail.policy import PolicyFiles, load_policy, read_policy
 from handrail.settings import ProjectError as ProjectError
 from handrail.settings import Settings as Settings
 from handrail.settings import explain, read_text
 from handrail.settings import load_settings as load_settings
-from handrail.tool import Contract, Tool, collect
+from handrail.tool import Contract
+from handrail.toolboxes import import_tools
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from core.cedar import CedarPolicy
     from handrail.v1.tool_pb2 import ToolContract
 
@@ -41,7 +41,7 @@ class Project:
 
     directory: Path
     settings: Settings
-    tools: dict[str, Tool]
+    tools: dict[str, AnyTool]
     contracts: dict[str, Contract]
     protos: dict[str, ToolContract]
     playbooks: tuple[Playbook, ...]
@@ -55,12 +55,15 @@ class Project:
         return load_policy(self.directory, self.policy_files, self.protos.values())
 
 
-def load(directory: Path, *, rules: bool = False) -> Project:
-    """Load a project, with `rules` those of its policy too; raises ProjectError with everything wrong."""
+def load(directory: Path, *, rules: bool = False, data: Path | None = None) -> Project:
+    """Load a project, with `rules` those of its policy too; raises ProjectError with everything wrong.
+
+    `data` is the data directory in use, which tools that are shut in must not see.
+    """
     directory = directory.resolve()
     settings = load_settings(directory)
     problems: list[str] = []
-    tools = _load_tools(directory, settings, problems)
+    tools = _load_tools(directory, settings, data, problems)
     playbooks = _load_playbooks(directory, settings, problems)
     policy_files = read_policy(directory, problems)
     proposer = _load_proposer(directory, settings, problems)
@@ -111,36 +114,33 @@ def _load_proposer(directory: Path, settings: Settings, problems: list[str]) -> 
     return found  # type: ignore[no-any-return]
 
 
-def _load_tools(directory: Path, settings: Settings, problems: list[str]) -> list[Tool]:
-    """Import the modules of every toolbox and collect their tools.
-
-    A tool that a module only imports from another listed module belongs to that one's toolbox.
-    """
-    names = [name for toolbox in settings.toolboxes.values() for name in toolbox.modules]
-    imported = modules.import_modules(directory, list(dict.fromkeys(names)))
-    problems += [str(found) for found in imported.values() if isinstance(found, modules.ImportProblem)]
-    tools: list[Tool] = []
-    for toolbox, of_toolbox in settings.toolboxes.items():
-        seen: set[int] = set()
-        for name in of_toolbox.modules:
-            module = imported[name]
-            if isinstance(module, modules.ImportProblem):
-                continue
-            own = [tool for tool in _own(module, names) if id(tool.function) not in seen]
-            seen.update(id(tool.function) for tool in own)
-            tools += [tool.with_toolbox(toolbox) for tool in own]
-            if not collect(module):
-                problems.append(
-                    f"the module '{name}' ({module.__file__}) has no tools: no function with @tool"
-                )
+def _load_tools(directory: Path, settings: Settings, data: Path | None, problems: list[str]) -> list[AnyTool]:
+    """Collect the tools of every toolbox; the modules of one that is shut in are imported in its sandbox."""
+    listed = [name for toolbox in settings.toolboxes.values() for name in toolbox.modules]
+    tools: list[AnyTool] = []
+    for name, toolbox in settings.toolboxes.items():
+        own: Sequence[AnyTool]
+        if toolbox.may is None:
+            own, wrong = import_tools(directory, toolbox.modules, listed)
+        else:
+            own, wrong = _describe(directory, settings, name, data)
+        problems += [problem for problem in wrong if problem not in problems]
+        tools += [tool.with_toolbox(name) for tool in own]
     return tools
 
 
-def _own(module: ModuleType, listed: list[str]) -> Iterator[Tool]:
-    for tool in collect(module):
-        home = tool.function.__module__
-        if home == module.__name__ or home not in listed:
-            yield tool
+def _describe(
+    directory: Path, settings: Settings, name: str, data: Path | None
+) -> tuple[Sequence[AnyTool], list[str]]:
+    """Read the tools of a toolbox that is shut in."""
+    # Here, since few projects have one.
+    from handrail.sandbox.profile import profile_of
+    from handrail.sandbox.toolbox import Sandbox
+
+    try:
+        return Sandbox(profile_of(directory, settings, name, data)).describe()
+    except NotCalled as error:
+        return [], [str(error)]
 
 
 def _load_playbooks(directory: Path, settings: Settings, problems: list[str]) -> list[tuple[str, Playbook]]:

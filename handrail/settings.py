@@ -27,6 +27,7 @@ _TOOLBOX = re.compile(rf"(?!{MINDS_POOL}$)[a-z][a-z0-9_]{{0,31}}")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _FUNCTION = re.compile(rf"{_MODULE.pattern}:[A-Za-z_][A-Za-z0-9_]*")
 _SOURCE = re.compile(r"https://[^\s]+|(?![A-Za-z][A-Za-z0-9+.-]*://)[^\s][^\n]*")
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):[0-9]{1,5}")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
 
@@ -60,6 +61,8 @@ _ToolboxName = Annotated[
 _ModuleName = Annotated[str, _matching(_MODULE, "a module's name, like tools or shop.tools")]
 _FunctionName = Annotated[str, _matching(_FUNCTION, "a function of a module, like minds:propose")]
 _Jwks = Annotated[str, _matching(_SOURCE, "a file, or an https address")]
+_Host = Annotated[str, _matching(_HOST, "a host and port, like api.example.com:443 or *.example.com:443")]
+_Path = Annotated[str, Field(min_length=1, max_length=1_000)]
 _Listen = Annotated[str, _matching(_ADDRESS, "an address to listen on, like 127.0.0.1:0")]
 
 
@@ -73,6 +76,21 @@ class ProjectSettings(_Section):
     name: Annotated[str, Field(max_length=100)] = ""
 
 
+class MaySettings(_Section):
+    """[toolboxes.NAME.may]: shuts the toolbox's tools in, and says what they may touch.
+
+    They can read the project's files (not the hidden ones, nor the data directory), and paths listed.
+    The bounds are those of one call and all its processes; its time is the tool's `timeout_s`.
+    """
+
+    hosts: Annotated[list[_Host], Field(max_length=100)] = []
+    read: Annotated[list[_Path], Field(max_length=100)] = []
+    write: Annotated[list[_Path], Field(max_length=100)] = []
+    cpu_s: Annotated[int, Field(ge=1, le=3_600)] = 60
+    memory_mb: Annotated[int, Field(ge=64, le=1_048_576)] = 1_024
+    processes: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+
 class ToolboxSettings(_Section):
     """[toolboxes.NAME]: modules with tools, and the workers that host them; `env` is for them only."""
 
@@ -80,6 +98,13 @@ class ToolboxSettings(_Section):
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 8
     env: dict[str, str] = {}
+    may: MaySettings | None = None
+
+
+class SandboxSettings(_Section):
+    """[sandbox]: the weakest mechanism that will do for toolboxes with a `may`; "none" runs them open."""
+
+    weakest: Literal["bubblewrap", "landlock", "none"] = "landlock"
 
 
 class PoolSettings(_Section):
@@ -201,6 +226,7 @@ class Settings(_Section):
     gateway: GatewaySettings = GatewaySettings()
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()
+    sandbox: SandboxSettings = SandboxSettings()
 
 
 def load_settings(directory: Path) -> Settings:

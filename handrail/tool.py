@@ -112,6 +112,11 @@ class Tool:
     arguments: type[BaseModel]
     output: TypeAdapter[Any]
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the function's parameters."""
+        return tuple(inspect.signature(self.function).parameters)
+
     def with_toolbox(self, toolbox: str) -> Tool:
         """Return the tool as a member of a toolbox."""
         contract = self.contract.model_copy(update={"toolbox": toolbox})

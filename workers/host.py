@@ -32,7 +32,7 @@ from core.ports import (
     Record,
     RunKey,
 )
-from handrail.tool import Tool
+from handrail.calling import AnyTool
 from handrail.v1 import event_pb2
 from observability import names, tracing
 from workers.instance import Ended, Instance, nobody
@@ -55,7 +55,7 @@ class Worker:
     def __init__(
         self,
         log: Log,
-        tools: Mapping[str, Tool],
+        tools: Mapping[str, AnyTool],
         *,
         toolbox: str,
         instance: Instance,
@@ -75,6 +75,7 @@ class Worker:
 
     async def serve(self) -> None:
         """Act until cancelled; what is in flight is then finished first."""
+        await asyncio.to_thread(self._toolbox.warm)
         async for delivery in self._log.consume(consumers.worker(self._pool), limit=self._concurrency):
             task = asyncio.create_task(self._take(delivery))
             self._tasks.add(task)

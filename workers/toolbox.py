@@ -15,8 +15,17 @@ from core import conditions, failures, judgement, permits, values
 from core.contracts import to_proto
 from core.permits import Checker
 from core.ports import RunKey
-from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
-from handrail.tool import Tool, ToolError
+from handrail.calling import (
+    AnyTool,
+    InvalidArguments,
+    InvalidOutput,
+    NotCalled,
+    ShutTool,
+    Stopped,
+    ToolThreads,
+    invoke,
+)
+from handrail.tool import ToolError
 from handrail.v1 import event_pb2
 
 PRE_TIMEOUT_S = 10.0
@@ -30,7 +39,7 @@ class Toolbox:
     def __init__(
         self,
         name: str,
-        tools: Mapping[str, Tool],
+        tools: Mapping[str, AnyTool],
         *,
         checker: Checker,
         concurrency: int,
@@ -45,9 +54,18 @@ class Toolbox:
         # Twice as many threads as actions: one that outlived its timeout must not starve the others.
         self._threads = ToolThreads(2 * concurrency)
 
+        self._callers = {tool.caller for tool in tools.values() if isinstance(tool, ShutTool)}
+
+    def warm(self) -> None:
+        """Make the sandboxes ready for their first call; for as long as that takes."""
+        for caller in self._callers:
+            caller.warm()
+
     def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end, and the sandboxes."""
         self._threads.shutdown(wait=False)
+        for caller in self._callers:
+            caller.close()
 
     def foreign(self, key: RunKey, actions: Sequence[event_pb2.Action]) -> event_pb2.Failure | None:
         """Check the signature: the actions of an event must be the decider's."""
@@ -125,6 +143,12 @@ class Toolbox:
             return _failed(failures.permanent(failures.BAD_ARGUMENTS, str(error)), event_pb2.HAPPENED_NO)
         except (InvalidOutput, values.BadValue) as error:
             return _failed(failures.permanent(failures.BAD_OUTPUT, str(error)), event_pb2.HAPPENED_YES)
+        except NotCalled as error:
+            return _failed(failures.permanent(failures.NO_SANDBOX, str(error)), event_pb2.HAPPENED_NO)
+        except Stopped as error:
+            _logger.warning("tool stopped", tool=action.tool, reason=str(error))
+            stopped = failures.in_doubt if doubt else failures.permanent
+            return _failed(stopped(failures.STOPPED, f"{action.tool}: {error}"), event_pb2.HAPPENED_UNKNOWN)
         except ToolError as error:
             if error.in_doubt and doubt:
                 return _failed(failures.in_doubt(error.code, str(error)), event_pb2.HAPPENED_UNKNOWN)
@@ -149,5 +173,5 @@ def _failed(failure: event_pb2.Failure, happened: event_pb2.Happened.ValueType) 
     return event_pb2.Result(failure=failure, happened=happened)
 
 
-def _class_of(tool: Tool) -> Callable[[str, str], event_pb2.Failure]:
+def _class_of(tool: AnyTool) -> Callable[[str, str], event_pb2.Failure]:
     return failures.transient if tool.contract.retry == "transient" else failures.permanent

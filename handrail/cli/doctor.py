@@ -73,6 +73,8 @@ def doctor(
 
 def findings(project: Path, place: Path, server: str | None, data: Path | None) -> Iterator[Finding]:
     """Make every check, in an order in which the first failure is likely the cause of the next."""
+    from handrail.cli.sandboxed import check_sandbox
+
     yield check_python()
     yield from check_packages()
     yield check_broker_binary()
@@ -81,6 +83,7 @@ def findings(project: Path, place: Path, server: str | None, data: Path | None) 
     yield check_clock(place)
     yield check_project(project)
     yield from check_keys(project, place)
+    yield from check_sandbox(project)
     target = find(server, project, data)
     yield _checked("server", check_server, target)
     yield _checked("broker", check_broker, target)

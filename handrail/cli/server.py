@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind, read_name
+from handrail.person import DATA_DIR as DATA_DIR
 from handrail.person import TOKEN_ENV, TOKEN_FILE, TOKEN_FILE_ENV
 
 if TYPE_CHECKING:
     from bus.directory import Endpoint
     from handrail.client import Client
 
-DATA_DIR = ".handrail"
 LOGS_DIR = "logs"
 MAX_LOG_BYTES = 8 << 20
 JOIN_TIMEOUT_S = 60.0

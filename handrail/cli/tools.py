@@ -47,7 +47,7 @@ def show_tool(
     server: options.Server = None,
     json: options.Json = False,
 ) -> None:
-    """Show one tool's contract."""
+    """Show one tool's contract, and of a project's tool what it may touch."""
     from core import spelling
     from handrail.cli.events import message_object
     from handrail.cli.listing import contract_lines
@@ -57,8 +57,19 @@ def show_tool(
     contracts = {contract.name: contract for contract in _contracts(server, project)}
     if name not in contracts:
         raise CommandError(f"There is no tool {name!r:.80}{spelling.hint(name, contracts)}")
-    output.json(message_object(contracts[name]))
-    output.lines(contract_lines(contracts[name]))
+    shown = contracts[name]
+    if server:
+        output.json(message_object(shown))
+        output.lines(contract_lines(shown))
+        return
+    from handrail.cli.sandboxed import may_lines, may_object
+    from handrail.settings import load_settings
+
+    directory = (project or Path()).resolve()
+    settings = load_settings(directory)
+    output.json(message_object(shown) | {"may": may_object(directory, settings, shown.toolbox)})
+    output.lines(contract_lines(shown))
+    output.lines(may_lines(directory, settings, shown.toolbox))
 
 
 @app.command("check")

@@ -76,7 +76,7 @@ def addresses_in(data_dir: Path) -> tuple[str, str] | None:
 
 
 async def _gateway(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
-    project = load(project_dir)
+    project = load(project_dir, data=data_dir)
     log = await parts.ways()["gateway"].open()
     gateway = parts.gateway(log, project, project_dir, data_dir)
     address_file = data_dir / ADDRESS_FILE
@@ -97,14 +97,14 @@ async def _gateway(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> No
 async def _decider(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
     # Before the tools are imported: nothing of theirs is to find the key.
     signer = parts.signer()
-    project = load(project_dir)
+    project = load(project_dir, data=data_dir)
     log = await parts.ways()["decider"].open()
     await _until(stop, parts.decider(log, project, signer, _instance()).serve())
     await log.close()
 
 
 async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbox: str, slot: str) -> None:
-    project = load(project_dir)
+    project = load(project_dir, data=data_dir)
     log = await parts.ways()["worker"].open()
     epoch, generation = int(os.environ[EPOCH_ENV]), int(os.environ[GENERATION])
     instance = Instance(site_of(data_dir), epoch, f"{toolbox}_{slot}", generation)
@@ -135,7 +135,7 @@ async def _tracer(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> Non
 
 async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_kind: str) -> None:
     settings = load_settings(project_dir)
-    specs = parts.mind_specs(settings, project_dir, parts.ways(), parts.checker())
+    specs = parts.mind_specs(settings, project_dir, data_dir, parts.ways(), parts.checker())
     host: Host
     if host_kind == "inline":
         host = InProcessHost(parts.build_agent)

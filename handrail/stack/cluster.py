@@ -74,7 +74,7 @@ async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> Async
     directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
     try:
         # Loaded here once, so that a broken project is told at once and not by a crash loop.
-        settings = load(project_dir, rules=True).settings
+        settings = load(project_dir, rules=True, data=directory.path).settings
         keys = parts.keys_of(settings, directory, project_dir)
         parts.own_tokens(directory.path)
         broker = parts.broker_of(settings, directory, project_dir)

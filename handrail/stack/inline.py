@@ -56,7 +56,7 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         # Before the tools are imported: they may look at their environment at once.
         parts.forget_callers_token()
         parts.set_environment(settings, settings.toolboxes)
-        project = load(project_dir, rules=True)
+        project = load(project_dir, rules=True, data=directory.path)
         keys = parts.keys_of(settings, directory, project_dir)
         parts.own_tokens(directory.path)
         broker = parts.broker_of(settings, directory, project_dir)
@@ -103,7 +103,7 @@ async def _start_parts(
         background(_keep_serving(parts.decider(log, project, keys.signer, f"{directory.epoch}").serve))
     )
     host = InProcessHost(parts.build_agent)
-    await host.ensure(parts.mind_specs(settings, project_dir, ways, keys.checker))
+    await host.ensure(parts.mind_specs(settings, project_dir, directory.path, ways, keys.checker))
     stack.push_async_callback(host.stop, DRAIN_S)
     for toolbox in settings.toolboxes:
         log = await parts.way(broker, settings, "worker", toolbox).open()

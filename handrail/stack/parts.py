@@ -287,10 +287,14 @@ def forget_callers_token() -> None:
 
 
 def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
-    """Set what toolboxes' tools find in their environment; what is set outside wins."""
+    """Set what toolboxes' tools find in their environment; what is set outside wins.
+
+    Those that are shut in have one of their own.
+    """
     for toolbox in toolboxes:
-        for name, value in settings.toolboxes[toolbox].env.items():
-            os.environ.setdefault(name, value)
+        if settings.toolboxes[toolbox].may is None:
+            for name, value in settings.toolboxes[toolbox].env.items():
+                os.environ.setdefault(name, value)
 
 
 def mind(role: str, project: Project, checker: Checker, pool: str, instance: str) -> Agent:
@@ -304,7 +308,7 @@ def mind(role: str, project: Project, checker: Checker, pool: str, instance: str
 
 
 def mind_specs(
-    settings: Settings, project_dir: Path, ways: Mapping[str, Way], checker: PublicKeys
+    settings: Settings, project_dir: Path, data: Path, ways: Mapping[str, Way], checker: PublicKeys
 ) -> list[AgentSpec]:
     """Return the slots of the minds' pools."""
     specs: list[AgentSpec] = []
@@ -313,7 +317,7 @@ def mind_specs(
         pool = PoolSpec(role, MIND_POOL, configured.actors, configured.concurrency)
         specs += pool.slots(
             broker_url=ways[role].url,
-            credentials={"way": ways[role].dump(), "trusted": checker.dump()},
+            credentials={"way": ways[role].dump(), "trusted": checker.dump(), "data": str(data)},
             project_dir=str(project_dir),
         )
     return specs
@@ -330,7 +334,7 @@ async def build_agent(spec: AgentSpec) -> tuple[Agent, Log]:
         # A verifier's read tools look at the same world as the workers'.
         settings = load_settings(directory)
         set_environment(settings, settings.toolboxes)
-        project = _projects[spec.project_dir] = load_project(directory)
+        project = _projects[spec.project_dir] = load_project(directory, data=Path(spec.credentials["data"]))
     from handrail.keys import PublicKeys
 
     checker = PublicKeys.parse(spec.credentials["trusted"], f"what {spec.name} was given")

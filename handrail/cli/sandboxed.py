@@ -1,0 +1,93 @@
+"""What the command line says of sandboxes: what a toolbox may touch, and what this machine can enforce."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from handrail.cli.doctor import Finding
+from handrail.cli.pen import DIM
+from handrail.cli.text import clean
+
+if TYPE_CHECKING:
+    from handrail.sandbox.profile import Profile
+    from handrail.settings import Settings
+
+
+def may_object(directory: Path, settings: Settings, toolbox: str) -> dict[str, Any]:
+    """Return what a toolbox's tools may touch, for `--json`."""
+    from handrail.sandbox.mechanism import found
+
+    if settings.toolboxes[toolbox].may is None:
+        return {"shut_in": False}
+    profile = _profile(directory, settings, toolbox)
+    refusal = profile.refusal(found())
+    return {
+        "shut_in": not refusal and profile.taken(found()).name != "none",
+        "by": "" if refusal else profile.taken(found()).name,
+        "refused": refusal,
+        "env": sorted(profile.env),
+        **profile.may.model_dump(),
+    }
+
+
+def may_lines(directory: Path, settings: Settings, toolbox: str) -> Iterator[Text]:
+    """Return the same as text, in the form of a contract's lines."""
+    yield Text("")
+    said = may_object(directory, settings, toolbox)
+    if "by" not in said:
+        yield _line("shut in", "no: it can touch whatever the worker's user can (see docs/sandbox.md)")
+        return
+    if said["refused"]:
+        yield _line("shut in", f"it will not be called: {said['refused']}")
+    else:
+        yield _line("shut in", f"by {said['by']}" if said["shut_in"] else "NO: the settings let it run open")
+    yield _line("may reach", ", ".join(said["hosts"]) or "no host")
+    yield _line("may read", ", ".join(["the project", *said["read"]]))
+    yield _line("may write", ", ".join(said["write"]) or "nothing but its own /tmp")
+    if said["env"]:
+        yield _line("environment", ", ".join(said["env"]))
+    bounds = f"{said['cpu_s']} s of CPU, {said['memory_mb']} MB of memory, {said['processes']} processes"
+    yield _line("bounds", bounds)
+
+
+def check_sandbox(project: Path) -> Iterator[Finding]:
+    """What tools can be shut in by here, and whether that will do for the project's toolboxes."""
+    from handrail.sandbox.mechanism import found
+    from handrail.settings import ProjectError, load_settings
+
+    mechanism = found()
+    missing = "; ".join(mechanism.missing)
+    try:
+        settings = load_settings(project)
+    except ProjectError:
+        return
+    shut = [name for name, toolbox in settings.toolboxes.items() if toolbox.may is not None]
+    profiles = [_profile(project.resolve(), settings, name) for name in shut]
+    refused = [text for text in (profile.refusal(mechanism) for profile in profiles) if text]
+    for text in refused:
+        what, _, todo = text.partition(". ")
+        yield Finding("sandbox", "fail", what, todo)
+    opened = [p.toolbox for p in profiles if not p.refusal(mechanism) and p.taken(mechanism).name == "none"]
+    if opened:
+        what = f"{', '.join(opened)} runs open, as [sandbox] weakest says: {missing}"
+        yield Finding("sandbox", "warn", what, "Install bubblewrap (`bwrap`).")
+    if refused or opened:
+        return
+    todo = "Install bubblewrap (`bwrap`) to shut tools in wholly." if mechanism.name != "bubblewrap" else ""
+    by = f"tools can be shut in by {mechanism.name} ({mechanism.detail})" if mechanism.detail else missing
+    used = f"; shut in here: {', '.join(shut)}" if shut else "; no toolbox here is shut in"
+    yield Finding("sandbox", "ok" if mechanism.name == "bubblewrap" or not shut else "warn", by + used, todo)
+
+
+def _profile(directory: Path, settings: Settings, toolbox: str) -> Profile:
+    from handrail.sandbox.profile import profile_of
+
+    return profile_of(directory, settings, toolbox, None)
+
+
+def _line(name: str, text: str) -> Text:
+    return Text(f"  {name:<12} ", style=DIM).append(clean(text))

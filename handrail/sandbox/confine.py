@@ -1,0 +1,215 @@
+"""What a process does to itself before it runs a tool: bounds, seccomp, Landlock where that is the mechanism.
+
+None of it can be taken back, and all of it is handed on to whatever the process starts. Linux only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import HandrailError
+
+MIN_LANDLOCK_ABI = 3  # from here on it also governs truncation
+_SIGNALS_ABI = 6  # from here on it keeps signals within the sandbox
+MAX_OPEN_FILES = 256
+
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = (
+    1,
+    38,
+    22,
+    24,
+    36,
+)
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAPABILITY = 63
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
+_MAKE_DEVICES = 1 << 6 | 1 << 11
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """What seccomp has to know of a processor: its mark, and the numbers of system calls."""
+
+    mark: int
+    numbers: dict[str, int]
+
+
+_NAMES = (
+    *("socket", "ptrace", "process_vm_readv", "process_vm_writev", "io_uring_setup", "keyctl", "add_key"),
+    *("request_key", "bpf", "perf_event_open", "userfaultfd", "memfd_create", "memfd_secret", "setsid"),
+    *("setpgid", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal"),
+    *("pidfd_getfd", "unshare", "setns", "shmget", "shmat", "semget", "msgget", "mq_open"),
+)
+_X86 = (
+    *(41, 101, 310, 311, 425, 250, 248, 249, 321, 298, 323, 319, 447, 112, 109, 62, 200, 234, 129, 297),
+    *(424, 438, 272, 308, 29, 30, 64, 68, 240),
+)
+_ARM = (
+    *(198, 117, 270, 271, 425, 219, 217, 218, 280, 241, 282, 279, 447, 157, 154, 129, 130, 131, 138, 240),
+    *(424, 438, 97, 268, 194, 196, 190, 186, 180),
+)
+_MACHINES = {
+    "x86_64": _Machine(0xC000003E, dict(zip(_NAMES, _X86, strict=True))),
+    "aarch64": _Machine(0xC00000B7, dict(zip(_NAMES, _ARM, strict=True))),
+}
+# Other processes, the kernel's own machinery, and memory that no limit counts.
+_NEVER = (
+    *(
+        "ptrace",
+        "process_vm_readv",
+        "process_vm_writev",
+        "io_uring_setup",
+        "keyctl",
+        "add_key",
+        "request_key",
+    ),
+    *("bpf", "perf_event_open", "userfaultfd", "memfd_create", "memfd_secret", "pidfd_getfd"),
+)
+# Without namespaces also the network, what others share, and a session that the end does not reach.
+_NOT_OUTSIDE_NAMESPACES = ("socket", "unshare", "setns", "shmget", "shmat", "semget", "msgget", "mq_open")
+_QUIETLY_NOT = ("setsid", "setpgid")
+_SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
+
+
+class CannotConfine(HandrailError):
+    """The kernel refused what the sandbox needs."""
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def landlock_abi() -> int:
+    """Return the version of Landlock that this kernel has, or 0."""
+    return max(0, int(_libc.syscall(_CREATE_RULESET, None, 0, 1)))
+
+
+def can_filter() -> bool:
+    """Whether the numbers of this processor's system calls are known."""
+    return platform.machine() in _MACHINES
+
+
+def end_with_parent() -> None:
+    """Have this process killed when whoever started it ends."""
+    if sys.platform.startswith("linux"):
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def bound(*, memory_bytes: int, cpu_s: int, processes: int) -> None:
+    """Set the bounds of this process, and of each that it starts."""
+    for what, limit in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, memory_bytes),
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+        (resource.RLIMIT_NPROC, processes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(what)
+        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(what, (most, most))
+
+
+def give_up_privileges() -> None:
+    """Drop every capability, for ever: a tool of root's is not to be root."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    for capability in range(_LAST_CAPABILITY + 1):
+        # Refused where there is none to drop, or no such one.
+        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    if _libc.capset(header, struct.pack("=6I", *(0,) * 6)) != 0:
+        raise CannotConfine(f"capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")
+
+
+def forbid_calls(*, namespaces: bool, landlock: int = 0) -> None:
+    """Forbid system calls; without namespaces of one's own, more of them."""
+    refused = [*_NEVER]
+    quiet: tuple[str, ...] = ()
+    if not namespaces:
+        refused += _NOT_OUTSIDE_NAMESPACES
+        quiet = _QUIETLY_NOT
+        if landlock < _SIGNALS_ABI:
+            refused += _SIGNALS
+    machine = _MACHINES.get(platform.machine())
+    if machine is None:
+        raise CannotConfine(f"the system calls of {platform.machine()} are not known")
+    _install(_program(machine, refused, quiet))
+
+
+def _program(machine: _Machine, refused: Iterable[str], quiet: Iterable[str]) -> bytes:
+    """Return the filter: kill what speaks for another processor, refuse what is listed, allow the rest."""
+    load, equal, at_least, give_back = 0x20, 0x15, 0x35, 0x06
+    kill, error, allow, not_permitted = 0x80000000, 0x00050000, 0x7FFF0000, 1
+    steps = [(load, 0, 0, 4), (equal, 1, 0, machine.mark), (give_back, 0, 0, kill), (load, 0, 0, 0)]
+    # Where the processor has a second table of the same mark (x32), it begins here.
+    steps += [(at_least, 0, 1, 0x40000000), (give_back, 0, 0, kill)]
+    for names, answer in ((refused, error | not_permitted), (quiet, error)):
+        for name in names:
+            steps += [(equal, 0, 1, machine.numbers[name]), (give_back, 0, 0, answer)]
+    steps.append((give_back, 0, 0, allow))
+    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+def _install(program: bytes) -> None:
+    buffer = ctypes.create_string_buffer(program)
+    what = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
+    _prctl(_PR_SET_SECCOMP, 2, what)
+
+
+def lock(read: Iterable[Path], listed: Iterable[Path], write: Iterable[Path]) -> int:
+    """Let nothing be opened but these, from now on; return the version of Landlock that sees to it."""
+    abi = landlock_abi()
+    if abi < MIN_LANDLOCK_ABI:
+        raise CannotConfine(f"this kernel's Landlock has version {abi}; {MIN_LANDLOCK_ABI} is needed")
+    every = (1 << (16 if abi >= 5 else 15)) - 1
+    handled = struct.pack("=QQQ", every, 0b11 if abi >= 4 else 0, 0b11 if abi >= _SIGNALS_ABI else 0)
+    size = 24 if abi >= _SIGNALS_ABI else 16 if abi >= 4 else 8
+    ruleset = _libc.syscall(_CREATE_RULESET, handled[:size], size, 0)
+    if ruleset < 0:
+        raise CannotConfine(f"Landlock refuses: {os.strerror(ctypes.get_errno())}")
+    for path in read:
+        _allow(ruleset, path, _EXECUTE | _READ_FILE | _READ_DIR)
+    for path in listed:
+        _allow(ruleset, path, _READ_DIR)
+    for path in write:
+        _allow(ruleset, path, every & ~(_MAKE_DEVICES | _IOCTL_DEV | _EXECUTE))
+    for device in _DEVICES:
+        _allow(ruleset, Path(device), _READ_FILE | _WRITE_FILE)
+    if _libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
+        raise CannotConfine(f"Landlock refuses: {os.strerror(ctypes.get_errno())}")
+    os.close(ruleset)
+    # Whoever loses its parent becomes this process's child, and is counted and ended with it.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return abi
+
+
+def _allow(ruleset: int, path: Path, access: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        allowed = access if path.is_dir() else access & _OF_FILES
+        if _libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed, descriptor), 0) != 0:
+            raise CannotConfine(f"Landlock refuses {path}: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(descriptor)
+
+
+def _prctl(option: int, value: int, pointer: bytes | None = None) -> None:
+    none = ctypes.c_ulong(0)
+    if _libc.prctl(option, ctypes.c_ulong(value), none if pointer is None else pointer, none, none) != 0:
+        raise CannotConfine(f"prctl {option}: {os.strerror(ctypes.get_errno())}")

@@ -1,0 +1,68 @@
+"""What a toolbox that is shut in is, what its tools may touch, and whether a machine can see to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from handrail.person import DATA_DIR
+from handrail.sandbox.mechanism import ORDER, Mechanism, Name
+from handrail.settings import MaySettings, Settings
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A toolbox and its `may`."""
+
+    toolbox: str
+    may: MaySettings
+    directory: Path
+    modules: tuple[str, ...]
+    # The modules of every toolbox of the project.
+    listed: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[Path, ...] = ()
+    weakest: Name = "landlock"
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that a call and all its processes may take."""
+        return self.may.memory_mb * 1024 * 1024
+
+    def refusal(self, mechanism: Mechanism) -> str:
+        """Return why a mechanism will not do, and what to do; empty where it will."""
+        why = "; ".join(mechanism.missing)
+        if ORDER.index(mechanism.name) > ORDER.index(self.weakest):
+            todo = "Install bubblewrap (`bwrap`), or name in [sandbox] the weakest mechanism that will do."
+            return f"the toolbox {self.toolbox} cannot be shut in: {why}. {todo}"
+        if self.may.hosts and mechanism.name == "landlock" and self.weakest != "none":
+            todo = "Install bubblewrap (`bwrap`), or take the hosts out."
+            return f"the toolbox {self.toolbox} lists hosts, which needs bubblewrap: {why}. {todo}"
+        return ""
+
+    def taken(self, mechanism: Mechanism) -> Mechanism:
+        """Return the mechanism that is used where one will do: Landlock alone cannot let hosts through."""
+        if self.may.hosts and mechanism.name == "landlock":
+            return Mechanism("none", "", mechanism.missing)
+        return mechanism
+
+
+def profile_of(directory: Path, settings: Settings, name: str, data: Path | None) -> Profile:
+    """Return the profile of a project's toolbox that is shut in."""
+    toolbox = settings.toolboxes[name]
+    if toolbox.may is None:
+        raise ValueError(f"the toolbox {name} has no `may`")
+    keys = (settings.tls.key, settings.permits.key, settings.broker.credentials)
+    hidden = [directory / DATA_DIR, *([data] if data is not None else [])]
+    hidden += [directory / Path(key).expanduser() for key in keys if key]
+    return Profile(
+        toolbox=name,
+        may=toolbox.may,
+        directory=directory,
+        modules=tuple(toolbox.modules),
+        listed=tuple(module for one in settings.toolboxes.values() for module in one.modules),
+        env=toolbox.env,
+        hidden=tuple(hidden),
+        weakest=settings.sandbox.weakest,
+    )

@@ -1,0 +1,159 @@
+"""The sandbox of a toolbox: its tools as others see them, and a process for each call.
+
+Everything here blocks, keeps its time and is called from threads.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from core import schemas
+from handrail.calling import InvalidArguments, InvalidOutput, NotCalled, ShutTool, Stopped
+from handrail.sandbox import places
+from handrail.sandbox.cell import Cell
+from handrail.sandbox.child import MAX_IDLE_S
+from handrail.sandbox.egress import Egress
+from handrail.sandbox.mechanism import Mechanism, found
+from handrail.sandbox.profile import Profile
+from handrail.tool import Contract, ToolError
+
+START_TIMEOUT_S = 30.0
+# A process that waits for longer may end at any moment.
+MAX_SPARE_AGE_S = MAX_IDLE_S / 2
+
+_logger = structlog.get_logger("sandbox")
+
+
+class ToolRaised(Exception):
+    """What a tool raised in the sandbox."""
+
+
+class Sandbox:
+    """The sandbox of one toolbox."""
+
+    def __init__(self, profile: Profile, mechanism: Mechanism | None = None) -> None:
+        self.profile = profile
+        self._found = mechanism
+        self._lock = threading.RLock()
+        self._spare: Cell | None = None
+        self._egress: Egress | None = None
+        self._closed = False
+        self._schemas: dict[str, schemas.Schema] = {}
+
+    @property
+    def mechanism(self) -> Mechanism:
+        """What it is shut in by; raises NotCalled where that will not do."""
+        mechanism = self._found or found()
+        if refusal := self.profile.refusal(mechanism):
+            raise NotCalled(refusal)
+        return self.profile.taken(mechanism)
+
+    def describe(self) -> tuple[list[ShutTool], list[str]]:
+        """Read the toolbox's contracts; return its tools, and what is wrong with its modules."""
+        cell = self._start()
+        try:
+            told = cell.ready(time.monotonic() + START_TIMEOUT_S)
+            problems = [str(problem) for problem in told["problems"]]
+            tools = [self._tool(one) for one in told["tools"]]
+        except (Stopped, TimeoutError, KeyError, TypeError, ValidationError) as error:
+            said = f"\n{cell.printed()}" if cell.printed() else ""
+            return [], [f"the toolbox {self.profile.toolbox} cannot be read in its sandbox: {error}{said}"]
+        finally:
+            cell.end()
+        self._schemas = {tool.contract.name: schemas.Schema(tool.contract.output_schema) for tool in tools}
+        return tools, problems
+
+    def call(self, tool: str, arguments: Mapping[str, Any], key: str, timeout_s: float) -> Any:
+        """Call a tool; raises what `invoke` does."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            json.dumps(dict(arguments), allow_nan=False)
+        except ValueError as error:
+            raise InvalidArguments(str(error)) from error
+        cell = self._take()
+        try:
+            cell.ready(deadline)
+            left_s = max(0.001, deadline - time.monotonic())
+            call = {"tool": tool, "arguments": dict(arguments), "key": key, "timeout_s": left_s}
+            return self._output(tool, cell.ask(call, deadline))
+        finally:
+            cell.end()
+            if printed := cell.printed():
+                _logger.info("tool printed", tool=tool, text=printed)
+            self.warm()
+
+    def warm(self) -> None:
+        """Have a process ready for the next call."""
+        with self._lock:
+            if self._spare is None and not self._closed:
+                with suppress(NotCalled):
+                    self._spare = self._start()
+
+    def close(self) -> None:
+        """End what is ready, and the way out."""
+        with self._lock:
+            self._closed = True
+            spare, self._spare = self._spare, None
+            egress, self._egress = self._egress, None
+        if spare is not None:
+            spare.end()
+        if egress is not None:
+            egress.close()
+
+    def _tool(self, told: Mapping[str, Any]) -> ShutTool:
+        contract = Contract.model_validate_json(json.dumps(told["contract"]))
+        return ShutTool(contract, tuple(map(str, told["parameters"])), self)
+
+    def _take(self) -> Cell:
+        with self._lock:
+            spare, self._spare = self._spare, None
+        if spare is None:
+            return self._start()
+        if spare.age_s < MAX_SPARE_AGE_S and spare.lives:
+            return spare
+        spare.end()
+        return self._start()
+
+    def _start(self) -> Cell:
+        profile, mechanism = self.profile, self.mechanism
+        try:
+            where = places.find(profile.directory, profile.may.read, profile.may.write, profile.hidden)
+            return Cell(profile, mechanism, where, self._way_out(mechanism))
+        except (places.BadPlaces, OSError) as error:
+            raise NotCalled(f"the toolbox {profile.toolbox} cannot be shut in: {error}") from error
+
+    def _way_out(self, mechanism: Mechanism) -> Path | None:
+        if mechanism.name != "bubblewrap" or not self.profile.may.hosts:
+            return None
+        with self._lock:
+            if self._egress is None:
+                self._egress = Egress(self.profile.toolbox, self.profile.may.hosts)
+            return self._egress.path
+
+    def _output(self, tool: str, answer: Mapping[str, Any]) -> Any:
+        """Return what the tool returned, if its contract allows it; raise what it raised."""
+        failed, message = answer.get("failed"), str(answer.get("message", ""))
+        if failed == "arguments":
+            raise InvalidArguments(message)
+        if failed == "output":
+            raise InvalidOutput(message)
+        if failed == "time":
+            raise TimeoutError(message)
+        if failed == "tool":
+            transient, in_doubt = answer.get("transient") is True, answer.get("in_doubt") is True
+            raise ToolError(message, code=str(answer.get("code")), transient=transient, in_doubt=in_doubt)
+        if failed is not None or "output" not in answer:
+            raise ToolRaised(f"{answer.get('kind', 'error')}: {message}")
+        problems = self._schemas[tool].problems(answer["output"])
+        if problems:
+            raise InvalidOutput("; ".join(problem.message for problem in problems))
+        return answer["output"]
