@@ -33,16 +33,14 @@ from pydantic import BaseModel
 
 from bus import permissions
 from handrail.cli.exits import MEANINGS
-from handrail.settings import Settings, ToolboxSettings
+from handrail.settings import MaySettings, Settings, ToolboxSettings
 from tests.acceptance.conftest import ROOT, environment
 
 SHELL_TIMEOUT_S = 240
 # As many as the smallest machine that runs these has cores; one command after another leaves one idle.
 AT_A_TIME = 2
 WIDTH, HEIGHT = 110, 50
-DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples" / "backoffice" / "README.md"]
-)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -238,6 +236,8 @@ def _settings(section: type[BaseModel], path: str) -> Iterator[tuple[str, str]]:
         where = f"{path}{name}"
         if name == "toolboxes":
             yield from _settings(ToolboxSettings, f"{where}.NAME.")
+        elif name == "may":
+            yield from _settings(MaySettings, f"{where}.")
         elif isinstance(field.default, BaseModel):
             yield from _settings(type(field.default), f"{where}.")
         else:
