@@ -115,6 +115,12 @@ def _users(pools: Pools) -> tuple[User, ...]:
             _inbox("tracer"),
             _deny_durables([*heard, consumers.decider(), consumers.ticks()], shared=(consumers.tracer(),)),
         ),
+        User(
+            "notary",
+            _read_all(),
+            _inbox("notary"),
+            _deny_durables([*heard, consumers.decider(), consumers.ticks(), consumers.tracer()], shared=()),
+        ),
         *(_pooled_user(role, pool) for role, pool in pooled),
     )
 

@@ -39,8 +39,7 @@ async def read(
     while True:
         cursor = found[-1].sequence if found else after
         try:
-            scan = _Scan(link, stream, filters, cursor)
-            async with contextlib.aclosing(scan.run(endless=False)) as messages:
+            async with contextlib.aclosing(present(link, stream, filters, cursor)) as messages:
                 async for stored in messages:
                     found.append(stored)
             return found
@@ -48,6 +47,14 @@ async def read(
             if link.closed or asyncio.get_running_loop().time() + MAX_RETRY_S >= deadline:
                 raise
             await asyncio.sleep(MAX_RETRY_S)
+
+
+def present(link: Link, stream: str, filters: tuple[str, ...], after: int) -> AsyncGenerator[Stored, None]:
+    """Yield every message on the filters after a sequence that is durable now.
+
+    Raises LogUnavailable where the broker goes away meanwhile.
+    """
+    return _Scan(link, stream, filters, after).run(endless=False)
 
 
 async def follow(

@@ -25,6 +25,7 @@ MINDS_FILE = "minds.ready"
 DRAIN_S = 8.0
 HEAD_WAIT_S = 60.0
 TRACER_NICENESS = 19
+NOTARY_NICENESS = 10
 
 
 class UnknownChild(HandrailError):
@@ -40,6 +41,7 @@ async def child(name: str, project_dir: Path, data_dir: Path) -> None:
         "worker": _worker,
         "minds": _minds,
         "tracer": _tracer,
+        "notary": _notary,
     }
     if kind not in runners:
         raise UnknownChild(f"there is no child {name!r}; `handrail up` starts the children itself")
@@ -131,6 +133,20 @@ async def _tracer(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> Non
     await exporter.close()
     await asyncio.to_thread(metrics.close)
     await log.close()
+
+
+async def _notary(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
+    os.nice(NOTARY_NICENESS)
+    link = await parts.ways()["notary"].link()
+    notary = parts.notary(link, load_settings(project_dir), data_dir)
+    serving = asyncio.create_task(notary.serve())
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        await notary.drain(DRAIN_S)
+        serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    await link.close()
 
 
 async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_kind: str) -> None:

@@ -184,6 +184,7 @@ def _children(
         ),
         spec("gateway", "gateway", {"gateway": parts.way(broker, settings, "gateway")}, data / ADDRESS_FILE),
     ]
+    children.insert(0, spec("notary", "notary", {"notary": parts.way(broker, settings, "notary")}))
     way = parts.way(broker, settings, "tracer")
     tracers = [spec("tracer", "tracer", {"tracer": way})] if parts.wants_tracer() else []
     if host == "ray":

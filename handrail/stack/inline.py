@@ -27,9 +27,11 @@ from workers.instance import Instance, site_of
 
 if TYPE_CHECKING:
     from orchestrator.gateway import Addresses
+    from orchestrator.notary import Notary
 
 DRAIN_S = 5.0
 TRACE_DRAIN_S = 2.0
+NOTARY_DRAIN_S = 3.0
 RESTART_DELAY_S = 0.5
 SAVE_HEADS_EVERY_S = 5.0
 RENEW_TOKEN_EVERY_S = 3_600.0
@@ -94,6 +96,9 @@ async def _start_parts(
         log = await parts.way(broker, settings, "tracer").open()
         stack.push_async_callback(log.close)
         await stack.enter_async_context(_tracing(log, settings, directory))
+    link = await parts.way(broker, settings, "notary").link()
+    stack.push_async_callback(link.close)
+    await stack.enter_async_context(_notarising(parts.notary(link, settings, directory.path)))
     tracing.configure("worker", f"{directory.epoch}-1")
     stack.push_async_callback(asyncio.to_thread, tracing.flush)
     ways = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}
@@ -174,6 +179,14 @@ async def _working(worker: Worker) -> AsyncIterator[None]:
     async with background(_keep_serving(worker.serve)):
         yield
     await worker.drain(DRAIN_S)
+
+
+@asynccontextmanager
+async def _notarising(notary: Notary) -> AsyncIterator[None]:
+    """Have the log signed for; at the end as far as it goes then."""
+    async with background(notary.serve()):
+        yield
+        await notary.drain(NOTARY_DRAIN_S)
 
 
 @asynccontextmanager

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import structlog
 
 from actors.agent import Agent
 from actors.executor import Executor
@@ -19,7 +22,7 @@ from actors.pool import AgentSpec, PoolSpec
 from actors.verifier import Verifier
 from bus import consumers, streams
 from bus.broker import Credentials, EmbeddedBroker
-from bus.directory import DataDirectory, usable
+from bus.directory import DataDirectory, usable, write_file
 from bus.foreign import ForeignBroker
 from bus.heads import heads
 from bus.link import Link
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from handrail.keys import PrivateKey, PublicKeys
     from orchestrator.callers import Callers
     from orchestrator.gateway import Gateway, Tls
+    from orchestrator.notary import Notary
 
 Broker = EmbeddedBroker | ForeignBroker
 MIND_ROLES = ("planner", "executor", "verifier")
@@ -51,6 +55,10 @@ CREDENTIALS_ENV = "HANDRAIL_CREDENTIALS"
 PERMIT_KEY_ENV = "HANDRAIL_PERMIT_KEY"
 TRUSTED_KEYS_ENV = "HANDRAIL_TRUSTED_KEYS"
 LISTING_FILE = "listing.sqlite"
+NOTARY_DIR = "notary"
+NOTARY_KEY_FILE, NOTARY_PUBLIC_FILE, NOTARY_ORIGIN_FILE = "key", "key.pub", "origin"
+
+_logger = structlog.get_logger("stack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +180,44 @@ async def prepare(broker: Broker, directory: DataDirectory, settings: Settings) 
     link = await way(broker, settings, "admin").link()
     # Before anything is created: a stream that is gone must not come back empty.
     directory.check_heads(await heads(link))
+    await compare(link, directory, settings, notary_keys(directory.path).checker)
     await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
     return link
+
+
+async def compare(link: Link, directory: DataDirectory, settings: Settings, keys: PublicKeys) -> None:
+    """Compare the log with what the notary has signed for, saying how far that is where it takes long."""
+    from orchestrator import notary
+
+    def progress(stream: str, at: int, size: int) -> None:
+        _logger.info("comparing the log with what was signed for", stream=stream, message=at, of=size)
+
+    place = directory.path / NOTARY_DIR
+    await notary.compare(link, place, keys, shards=shards_of(settings), progress=progress)
+
+
+def notary_keys(data: Path) -> Keys:
+    """Return the notary's keys, which are made at the first start of a data directory."""
+    from handrail.keys import PublicKeys, ensure
+
+    place = data / NOTARY_DIR
+    with usable(place):
+        place.mkdir(mode=0o700, exist_ok=True)
+        signer: PrivateKey = ensure(place / NOTARY_KEY_FILE)
+        public = place / NOTARY_PUBLIC_FILE
+        if not public.exists():
+            write_file(public, signer.public)
+            write_file(place / NOTARY_ORIGIN_FILE, f"{uuid.uuid4().hex}\n")
+    return Keys(signer, PublicKeys.read([public]))
+
+
+def notary(link: Link, settings: Settings, data: Path) -> Notary:
+    """Build the notary of a data directory."""
+    from orchestrator.notary import Notary
+
+    place, keys = data / NOTARY_DIR, notary_keys(data)
+    origin = (place / NOTARY_ORIGIN_FILE).read_text().strip()
+    return Notary(link, place, origin, keys.signer, keys.checker, shards=shards_of(settings))
 
 
 def own_tokens(data: Path) -> None:

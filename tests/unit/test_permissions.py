@@ -38,6 +38,7 @@ def test_there_is_one_user_per_role_and_pool() -> None:
         "gateway",
         "decider",
         "tracer",
+        "notary",
         "planner-default",
         "executor-fast",
         "executor-slow",
@@ -59,15 +60,15 @@ def test_only_admin_touches_streams() -> None:
         assert may == ["admin"]
 
 
-def test_the_tracer_writes_nothing() -> None:
-    tracer = by_name()["tracer"]
+@pytest.mark.parametrize("name", ["tracer", "notary"])
+def test_who_only_reads_writes_nothing(name: str) -> None:
     for subject in (
         "ev.0.default.r.dec.note.finished",
         "ev.0.default.r.cmd.submit",
         "blob.0.x",
         "timer.arm.x",
     ):
-        assert not may_publish(tracer, subject)
+        assert not may_publish(by_name()[name], subject)
 
 
 def test_nobody_makes_a_consumer_whose_name_is_hidden_in_the_request() -> None:

@@ -1,0 +1,223 @@
+"""A notary's book of one stream, outside the broker: leaves of its tree, a compressed copy, the signed head.
+
+They are written in the order copy, leaves, head, each durable before the next. What lies behind the head was
+being written when somebody died: it is overwritten.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bus.directory import write_file
+from core import merkle, notarised
+from core.errors import HandrailError
+from core.notarised import Entry, Head
+from core.permits import Checker, Signer
+
+HEAD_FILE = "head.json"
+LEAVES_FILE = "leaves"
+COPY_SUFFIX = ".z"
+MAX_SEGMENT_BYTES = 16 * 1024 * 1024
+"""Of one file of the copy, compressed."""
+MAX_PART_BYTES = 256 * 1024 * 1024
+_LEVEL = 1
+
+
+class BadBook(HandrailError):
+    """A book that is not what its head says, or whose head nobody believed has signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A head, whose key has signed it, and how long the last file of the copy was then."""
+
+    head: Head
+    key_id: str
+    signature: bytes
+    segment: str = ""
+    segment_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it stands in files."""
+        return {
+            "origin": self.head.origin,
+            "stream": self.head.stream,
+            "size": self.head.size,
+            "root": self.head.root.hex(),
+            "time_ns": self.head.time_ns,
+            "key": self.key_id,
+            "signature": base64.b64encode(self.signature).decode(),
+        }
+
+    @staticmethod
+    def read(said: Any) -> SignedHead:
+        """Read what `as_dict` wrote; raises BadBook."""
+        try:
+            root = bytes.fromhex(said["root"])
+            head = Head(
+                str(said["origin"]), str(said["stream"]), int(said["size"]), root, int(said["time_ns"])
+            )
+            signature = base64.b64decode(said["signature"], validate=True)
+            segment = (str(said.get("segment", "")), int(said.get("segment_bytes", 0)))
+            return SignedHead(head, str(said["key"]), signature, *segment)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise BadBook(f"a head cannot be read: {error!r}") from None
+
+    def check(self, checker: Checker) -> None:
+        """Raise BadBook unless somebody who is believed has signed it."""
+        if not checker.check(self.key_id, self.head.text(), self.signature):
+            raise BadBook(f"the head of {self.head.stream} is not signed by a key that is believed")
+
+
+class Book:
+    """The book of one stream, open for writing."""
+
+    def __init__(self, place: Path, origin: str, stream: str, signer: Signer) -> None:
+        """Use `open_book`."""
+        self.place = place
+        self.origin = origin
+        self.stream = stream
+        self._signer = signer
+        self.tree = merkle.Frontier()
+        # The last event of each run, which its next one goes on from.
+        self.chains: dict[str, bytes] = {}
+        self._segment, self._segment_bytes = "", 0
+
+    @property
+    def size(self) -> int:
+        """How many messages it has."""
+        return self.tree.size
+
+    def add(self, entries: Sequence[Entry], now_ns: int) -> SignedHead:
+        """Write messages down, and sign for all there are now."""
+        dumped = [entry.dump() for entry in entries]
+        leaves = [merkle.leaf(one) for one in dumped]
+        if not self._segment or self._segment_bytes >= MAX_SEGMENT_BYTES:
+            self._segment, self._segment_bytes = f"{self.size + 1:020d}{COPY_SUFFIX}", 0
+        part = zlib.compress(notarised.pack(dumped), _LEVEL)
+        with (self.place / self._segment).open("ab") as file:
+            file.truncate(self._segment_bytes)
+            _append(file, len(part).to_bytes(4, "big") + part)
+        with (self.place / LEAVES_FILE).open("ab") as file:
+            file.truncate(self.size * merkle.HASH_BYTES)
+            _append(file, b"".join(leaves))
+        self._segment_bytes += 4 + len(part)
+        for one in leaves:
+            self.tree.add(one)
+        return self._sign(now_ns)
+
+    def _sign(self, now_ns: int) -> SignedHead:
+        head = Head(self.origin, self.stream, self.size, self.tree.root, now_ns)
+        signed = SignedHead(
+            head, self._signer.key_id, self._signer.sign(head.text()), self._segment, self._segment_bytes
+        )
+        where = {"segment": signed.segment, "segment_bytes": signed.segment_bytes}
+        write_file(self.place / HEAD_FILE, json.dumps(signed.as_dict() | where))
+        return signed
+
+
+def _append(file: BinaryIO, data: bytes) -> None:
+    file.seek(0, os.SEEK_END)
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def open_book(place: Path, origin: str, stream: str, signer: Signer, checker: Checker) -> Book:
+    """Open a book where it was left; raises BadBook where it is not what its head says."""
+    book = Book(place, origin, stream, signer)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signed = head_of(place, checker)
+    if signed is None:
+        for stray in (place / LEAVES_FILE, *segments(place)):
+            stray.unlink(missing_ok=True)
+        return book
+    if (signed.head.stream, signed.head.origin) != (stream, origin):
+        raise BadBook(f"{place} is the book of another stream: {signed.head.stream} of {signed.head.origin}")
+    for one in leaves_of(place, signed):
+        book.tree.add(one)
+    if not signed.segment:
+        raise BadBook(f"{place / HEAD_FILE} does not say where its copy ends")
+    book._segment, book._segment_bytes = signed.segment, signed.segment_bytes
+    for entry in entries_of(place, signed):
+        if entry.run:
+            book.chains[entry.run] = entry.leaf
+    return book
+
+
+def head_of(place: Path, checker: Checker) -> SignedHead | None:
+    """Return the last head of a book, None where nothing was signed yet; raises BadBook."""
+    try:
+        text = (place / HEAD_FILE).read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadBook(f"{place / HEAD_FILE} cannot be read: {error}") from None
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadBook(f"{place / HEAD_FILE} cannot be read: {error}") from None
+    signed = SignedHead.read(said)
+    signed.check(checker)
+    return signed
+
+
+def leaves_of(place: Path, signed: SignedHead) -> list[bytes]:
+    """Return the leaves that a head is about; raises BadBook where they are not those."""
+    size = signed.head.size * merkle.HASH_BYTES
+    text = b""
+    with suppress(OSError), (place / LEAVES_FILE).open("rb") as file:
+        text = file.read(size)
+    leaves = [text[at : at + merkle.HASH_BYTES] for at in range(0, len(text), merkle.HASH_BYTES)]
+    if len(text) != size or merkle.root(leaves) != signed.head.root:
+        raise BadBook(f"{place / LEAVES_FILE} is not what the head of {signed.head.stream} signs")
+    return leaves
+
+
+def segments(place: Path) -> list[Path]:
+    """Return the files of the copy, in order."""
+    return sorted(path for path in place.iterdir() if path.suffix == COPY_SUFFIX)
+
+
+def entries_of(place: Path, signed: SignedHead) -> Iterator[Entry]:
+    """Yield the copy, as far as a head goes; raises BadBook where it cannot be read."""
+    expected = 1
+    for path in segments(place):
+        if path.name > signed.segment:
+            return
+        most = signed.segment_bytes if path.name == signed.segment else None
+        try:
+            for part in _parts(path, most):
+                for entry in notarised.unpack(part):
+                    if entry.sequence != expected:
+                        raise BadBook(f"{path}: message {expected} is missing")
+                    expected += 1
+                    yield entry
+        except (OSError, zlib.error, notarised.BadEntry) as error:
+            raise BadBook(f"{path} cannot be read at message {expected}: {error}") from None
+    if expected != signed.head.size + 1:
+        raise BadBook(f"the copy of {signed.head.stream} ends at {expected - 1} of {signed.head.size}")
+
+
+def _parts(path: Path, most: int | None) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while most is None or file.tell() < most:
+            size = file.read(4)
+            if not size and most is None:
+                return
+            packed = file.read(int.from_bytes(size, "big"))
+            if len(size) < 4 or len(packed) < int.from_bytes(size, "big"):
+                raise BadBook(f"{path} ends too early")
+            unpacking = zlib.decompressobj()
+            text = unpacking.decompress(packed, MAX_PART_BYTES)
+            if unpacking.unconsumed_tail:
+                raise BadBook(f"{path}: a part has more than {MAX_PART_BYTES} bytes")
+            yield text

@@ -1,0 +1,211 @@
+"""The notary: follows every append-only stream and signs for what it holds; compares it at every start.
+
+It reads, and nobody waits for it. What it has signed for is at most a second, or 1,000 messages, behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import structlog
+
+from bus import reader, subjects
+from bus.answers import STREAM_NOT_FOUND, ApiError
+from bus.link import Link
+from bus.store import Stored
+from core.errors import HandrailError
+from core.notarised import NOTHING, Entry
+from core.permits import Checker, Signer
+from core.ports import LogError
+from orchestrator.book import BadBook, Book, head_of, leaves_of, open_book
+
+MAX_LAG_S = 1.0
+MAX_LAG_MESSAGES = 1_000
+RETRY_S = 1.0
+POLL_S = 0.02
+SILENCE_S = 15.0
+"""A message that has not come by then cannot be read."""
+ORIGIN_FILE = "origin"
+PROGRESS_EVERY = 10_000
+
+Progress = Callable[[str, int, int], None]
+"""Told of a comparison: the stream, how far it is, and how far it goes."""
+
+_logger = structlog.get_logger("notary")
+
+
+class LogAltered(HandrailError):
+    """The broker's log is not the one that was signed for."""
+
+    def __init__(self, stream: str, sequence: int, what: str, place: Path) -> None:
+        super().__init__(
+            f"{stream} is not what the notary has signed for. Its first wrong message is {sequence}: {what}. "
+            "The broker's files were damaged, edited, or replaced by an older copy. Nothing was started. "
+            f"Restore the data directory from a backup that is newer; or, to go on from what there is and "
+            f"expect effects that no run knows of, move {place} elsewhere: it holds the copy and the proof."
+        )
+        self.stream = stream
+        self.sequence = sequence
+
+
+def streams_of(shards: tuple[int, ...]) -> dict[str, str]:
+    """Return the streams that are signed for, with the subjects of each."""
+    found = {subjects.REQUEST_STREAM: "req.>"}
+    for shard in shards:
+        found[subjects.ev_stream(shard)] = f"ev.{shard}.>"
+        found[subjects.blob_stream(shard)] = f"blob.{shard}.>"
+    return found
+
+
+def chained(stored: Stored, chains: dict[str, bytes]) -> Entry:
+    """Return a message as an entry; the chain of its run goes on with it."""
+    said = (stored.sequence, stored.time_ns, stored.subject, stored.trace, stored.data)
+    entry = Entry(*said)
+    if entry.run:
+        entry = Entry(*said, chains.get(entry.run, NOTHING))
+        chains[entry.run] = entry.leaf
+    return entry
+
+
+class Notary:
+    """Signs for the streams of some shards."""
+
+    def __init__(
+        self,
+        link: Link,
+        place: Path,
+        origin: str,
+        signer: Signer,
+        checker: Checker,
+        *,
+        shards: tuple[int, ...],
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._link = link
+        self._place = place
+        self._origin = origin
+        self._signer = signer
+        self._checker = checker
+        self._streams = streams_of(shards)
+        self._now_ns = now_ns
+        self._hurries = False
+        # How far each stream has been signed for; others look at it.
+        self.signed: dict[str, int] = {}
+
+    async def serve(self) -> None:
+        """Sign for what comes, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for stream, filter_ in self._streams.items():
+                group.create_task(self._keep(stream, filter_))
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Sign for all that there is now, without lingering; return whether that was done within a time."""
+        self._hurries = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                ends = {stream: await _last(self._link, stream) for stream in self._streams}
+                while any(self.signed.get(stream, 0) < end for stream, end in ends.items()):
+                    await asyncio.sleep(POLL_S)
+        except (TimeoutError, LogError) as error:
+            _logger.warning("the notary has not signed for everything", reason=repr(error))
+            return False
+        return True
+
+    async def _keep(self, stream: str, filter_: str) -> None:
+        """Follow a stream for as long as it takes. A supervision point: what goes wrong is tried again."""
+        while True:
+            try:
+                await self._follow(stream, filter_)
+            except (OSError, LogError, BadBook) as error:
+                # A full disk, a broker that is away: what was signed stays true, and is gone on from.
+                _logger.warning("the notary cannot go on", stream=stream, error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow(self, stream: str, filter_: str) -> None:
+        place = self._place / stream
+        book = await asyncio.to_thread(open_book, place, self._origin, stream, self._signer, self._checker)
+        self.signed[stream] = book.size
+        waiting: asyncio.Queue[Stored] = asyncio.Queue(MAX_LAG_MESSAGES)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(stream, filter_, book.size, waiting))
+            await self._write(book, waiting)
+
+    async def _read(self, stream: str, filter_: str, after: int, waiting: asyncio.Queue[Stored]) -> None:
+        async with aclosing(reader.follow(self._link, stream, (filter_,), after)) as messages:
+            async for stored in messages:
+                await waiting.put(stored)
+
+    async def _write(self, book: Book, waiting: asyncio.Queue[Stored]) -> None:
+        while True:
+            entries: list[Entry] = []
+            begun = 0.0
+            while len(entries) < MAX_LAG_MESSAGES:
+                if entries and (self._hurries or time.monotonic() - begun > MAX_LAG_S):
+                    break
+                try:
+                    async with asyncio.timeout(POLL_S if entries else None):
+                        stored = await waiting.get()
+                except TimeoutError:
+                    continue
+                if stored.sequence != book.size + len(entries) + 1:
+                    raise BadBook(f"message {book.size + len(entries) + 1} of {book.stream} is missing")
+                entries.append(chained(stored, book.chains))
+                begun = begun or time.monotonic()
+            signed = await asyncio.to_thread(book.add, entries, self._now_ns())
+            self.signed[book.stream] = signed.head.size
+
+
+async def compare(
+    link: Link, place: Path, checker: Checker, *, shards: tuple[int, ...], progress: Progress
+) -> int:
+    """Compare the log with what was signed for, and return how many messages that was.
+
+    Raises LogAltered, which names the first message that differs, and BadBook.
+    """
+    counted = 0
+    for stream, filter_ in streams_of(shards).items():
+        signed = head_of(place / stream, checker)
+        if signed is not None:
+            leaves = await asyncio.to_thread(leaves_of, place / stream, signed)
+            await _compare(link, place, stream, filter_, leaves, progress)
+            counted += len(leaves)
+    return counted
+
+
+async def _compare(
+    link: Link, place: Path, stream: str, filter_: str, leaves: list[bytes], progress: Progress
+) -> None:
+    last = await _last(link, stream)
+    chains: dict[str, bytes] = {}
+    at = 0
+    try:
+        async with aclosing(reader.present(link, stream, (filter_,), 0)) as messages:
+            while at < min(last, len(leaves)):
+                async with asyncio.timeout(SILENCE_S):
+                    stored = await anext(messages)
+                if stored.sequence != at + 1:
+                    raise LogAltered(stream, at + 1, "it is missing", place)
+                entry = chained(stored, chains)
+                if entry.leaf != leaves[at]:
+                    raise LogAltered(stream, at + 1, "it was altered", place)
+                at += 1
+                if at % PROGRESS_EVERY == 0:
+                    progress(stream, at, len(leaves))
+    except (TimeoutError, StopAsyncIteration):
+        raise LogAltered(stream, at + 1, "it cannot be read", place) from None
+    if at < len(leaves):
+        raise LogAltered(stream, at + 1, f"the stream ends before it, and had {len(leaves)}", place)
+
+
+async def _last(link: Link, stream: str) -> int:
+    """Return a stream's last sequence; 0 where there is no such stream."""
+    try:
+        return int((await link.call(f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])
+    except ApiError as error:
+        if error.code != STREAM_NOT_FOUND:
+            raise
+        return 0
