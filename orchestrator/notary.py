@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeAlias
 
 import structlog
 
@@ -32,6 +33,7 @@ SILENCE_S = 15.0
 ORIGIN_FILE = "origin"
 PROGRESS_EVERY = 10_000
 
+_Waiting: TypeAlias = "asyncio.Queue[Stored | LogError]"
 Progress = Callable[[str, int, int], None]
 """Told of a comparison: the stream, how far it is, and how far it goes."""
 
@@ -129,28 +131,34 @@ class Notary:
         place = self._place / stream
         book = await asyncio.to_thread(open_book, place, self._origin, stream, self._signer, self._checker)
         self.signed[stream] = book.size
-        waiting: asyncio.Queue[Stored] = asyncio.Queue(MAX_LAG_MESSAGES)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read(stream, filter_, book.size, waiting))
+        waiting: _Waiting = asyncio.Queue(MAX_LAG_MESSAGES)
+        reading = asyncio.create_task(self._read(stream, filter_, book.size, waiting))
+        try:
             await self._write(book, waiting)
+        finally:
+            reading.cancel()
 
-    async def _read(self, stream: str, filter_: str, after: int, waiting: asyncio.Queue[Stored]) -> None:
-        async with aclosing(reader.follow(self._link, stream, (filter_,), after)) as messages:
-            async for stored in messages:
-                await waiting.put(stored)
+    async def _read(self, stream: str, filter_: str, after: int, waiting: _Waiting) -> None:
+        try:
+            async with aclosing(reader.follow(self._link, stream, (filter_,), after)) as messages:
+                async for stored in messages:
+                    await waiting.put(stored)
+        except LogError as error:
+            await waiting.put(error)
 
-    async def _write(self, book: Book, waiting: asyncio.Queue[Stored]) -> None:
+    async def _write(self, book: Book, waiting: _Waiting) -> None:
         while True:
             entries: list[Entry] = []
             begun = 0.0
             while len(entries) < MAX_LAG_MESSAGES:
-                if entries and (self._hurries or time.monotonic() - begun > MAX_LAG_S):
-                    break
-                try:
-                    async with asyncio.timeout(POLL_S if entries else None):
-                        stored = await waiting.get()
-                except TimeoutError:
+                if waiting.empty() and entries:
+                    if self._hurries or time.monotonic() - begun > MAX_LAG_S:
+                        break
+                    await asyncio.sleep(POLL_S)
                     continue
+                stored = waiting.get_nowait() if not waiting.empty() else await waiting.get()
+                if isinstance(stored, LogError):
+                    raise stored
                 if stored.sequence != book.size + len(entries) + 1:
                     raise BadBook(f"message {book.size + len(entries) + 1} of {book.stream} is missing")
                 entries.append(chained(stored, book.chains))
