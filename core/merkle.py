@@ -51,17 +51,25 @@ class Frontier:
         return found
 
 
-def inclusion(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Return the proof that a leaf is in a tree: the roots beside its way to the top."""
-    if not 0 <= index < len(leaves):
-        raise IndexError(f"a tree of {len(leaves)} leaves has no leaf {index}")
-    level, proof = list(leaves), list[bytes]()
-    while len(level) > 1:
-        beside = index ^ 1
-        if beside < len(level):
-            proof.append(level[beside])
-        level, index = _above(level), index >> 1
-    return proof
+class Tree:
+    """A whole tree, with all that is between leaves and root: for many proofs."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self._levels = [list(leaves)]
+        while len(self._levels[-1]) > 1:
+            self._levels.append(_above(self._levels[-1]))
+
+    def inclusion(self, index: int) -> list[bytes]:
+        """Return the proof that a leaf is in it: the roots beside its way to the top."""
+        if not 0 <= index < len(self._levels[0]):
+            raise IndexError(f"a tree of {len(self._levels[0])} leaves has no leaf {index}")
+        proof = []
+        for level in self._levels:
+            beside = index ^ 1
+            if beside < len(level):
+                proof.append(level[beside])
+            index >>= 1
+        return proof
 
 
 def root_from(leaf_hash: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes | None:

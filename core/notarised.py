@@ -6,13 +6,16 @@ needs this file's two encodings, SHA-256 and Ed25519, and nothing else.
 
 from __future__ import annotations
 
+import base64
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from core import merkle
 from core.errors import HandrailError
+from core.permits import Checker
 
 NOTHING = bytes(merkle.HASH_BYTES)
 """What the first event of a run has before it."""
@@ -22,8 +25,8 @@ _SIZE = struct.Struct(">I")
 _RUN_SUBJECT = re.compile(r"ev\.[0-9]+\.([^.]+\.[^.]+)\..+", re.DOTALL)
 
 
-class BadEntry(HandrailError):
-    """Bytes that are no entry."""
+class BadText(HandrailError):
+    """What is no entry, or no head that somebody who is believed has signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +44,24 @@ class Entry:
         """Return its bytes."""
         subject, trace = self.subject.encode(), self.trace.encode()
         sizes = (len(subject), len(trace), len(self.data))
-        return _FIXED.pack(self.sequence, self.time_ns, self.previous, *sizes) + subject + trace + self.data
+        try:
+            fixed = _FIXED.pack(self.sequence, self.time_ns, self.previous, *sizes)
+        except struct.error as error:
+            raise BadText(f"there is no such message: {error}") from None
+        return fixed + subject + trace + self.data
 
     @staticmethod
     def parse(text: bytes) -> Entry:
-        """Read what `dump` wrote; raises BadEntry."""
+        """Read what `dump` wrote; raises BadText."""
         try:
             sequence, time_ns, previous, subject, trace, data = _FIXED.unpack_from(text)
             if _FIXED.size + subject + trace + data != len(text):
-                raise BadEntry("an entry has not the length that it says")
+                raise BadText("an entry has not the length that it says")
             rest = text[_FIXED.size :]
             parts = (rest[:subject].decode(), rest[subject : subject + trace].decode())
             return Entry(sequence, time_ns, *parts, rest[subject + trace :], previous)
         except (struct.error, UnicodeDecodeError) as error:
-            raise BadEntry(f"an entry cannot be read: {error}") from None
+            raise BadText(f"an entry cannot be read: {error}") from None
 
     @property
     def leaf(self) -> bytes:
@@ -84,20 +91,62 @@ class Head:
         return "".join(f"{line}\n" for line in lines).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A head, whose key has signed it, and how long the last file of the copy was then."""
+
+    head: Head
+    key_id: str
+    signature: bytes
+    segment: str = ""
+    segment_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it stands in files."""
+        return {
+            "origin": self.head.origin,
+            "stream": self.head.stream,
+            "size": self.head.size,
+            "root": self.head.root.hex(),
+            "time_ns": self.head.time_ns,
+            "key": self.key_id,
+            "signature": base64.b64encode(self.signature).decode(),
+        }
+
+    @staticmethod
+    def read(said: Any) -> SignedHead:
+        """Read what `as_dict` wrote; raises BadText."""
+        try:
+            root = bytes.fromhex(said["root"])
+            head = Head(
+                str(said["origin"]), str(said["stream"]), int(said["size"]), root, int(said["time_ns"])
+            )
+            signature = base64.b64decode(said["signature"], validate=True)
+            segment = (str(said.get("segment", "")), int(said.get("segment_bytes", 0)))
+            return SignedHead(head, str(said["key"]), signature, *segment)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise BadText(f"a head cannot be read: {error!r}") from None
+
+    def check(self, checker: Checker) -> None:
+        """Raise BadText unless somebody who is believed has signed it."""
+        if not checker.check(self.key_id, self.head.text(), self.signature):
+            raise BadText(f"the head of {self.head.stream} is not signed by a key that is believed")
+
+
 def pack(entries: Iterator[bytes] | list[bytes]) -> bytes:
     """Put dumped entries behind each other."""
     return b"".join(_SIZE.pack(len(one)) + one for one in entries)
 
 
 def unpack(text: bytes) -> Iterator[Entry]:
-    """Read what `pack` wrote; raises BadEntry."""
+    """Read what `pack` wrote; raises BadText."""
     at = 0
     while at < len(text):
         if at + _SIZE.size > len(text):
-            raise BadEntry("the copy ends within an entry")
+            raise BadText("the copy ends within an entry")
         (size,) = _SIZE.unpack_from(text, at)
         at += _SIZE.size
         if size > MAX_ENTRY_BYTES or at + size > len(text):
-            raise BadEntry("the copy ends within an entry")
+            raise BadText("the copy ends within an entry")
         yield Entry.parse(text[at : at + size])
         at += size

@@ -6,20 +6,18 @@ being written when somebody died: it is overwritten.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from bus.directory import write_file
 from core import merkle, notarised
 from core.errors import HandrailError
-from core.notarised import Entry, Head
+from core.notarised import BadText, Entry, Head, SignedHead
 from core.permits import Checker, Signer
 
 HEAD_FILE = "head.json"
@@ -32,49 +30,7 @@ _LEVEL = 1
 
 
 class BadBook(HandrailError):
-    """A book that is not what its head says, or whose head nobody believed has signed."""
-
-
-@dataclass(frozen=True, slots=True)
-class SignedHead:
-    """A head, whose key has signed it, and how long the last file of the copy was then."""
-
-    head: Head
-    key_id: str
-    signature: bytes
-    segment: str = ""
-    segment_bytes: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as it stands in files."""
-        return {
-            "origin": self.head.origin,
-            "stream": self.head.stream,
-            "size": self.head.size,
-            "root": self.head.root.hex(),
-            "time_ns": self.head.time_ns,
-            "key": self.key_id,
-            "signature": base64.b64encode(self.signature).decode(),
-        }
-
-    @staticmethod
-    def read(said: Any) -> SignedHead:
-        """Read what `as_dict` wrote; raises BadBook."""
-        try:
-            root = bytes.fromhex(said["root"])
-            head = Head(
-                str(said["origin"]), str(said["stream"]), int(said["size"]), root, int(said["time_ns"])
-            )
-            signature = base64.b64decode(said["signature"], validate=True)
-            segment = (str(said.get("segment", "")), int(said.get("segment_bytes", 0)))
-            return SignedHead(head, str(said["key"]), signature, *segment)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise BadBook(f"a head cannot be read: {error!r}") from None
-
-    def check(self, checker: Checker) -> None:
-        """Raise BadBook unless somebody who is believed has signed it."""
-        if not checker.check(self.key_id, self.head.text(), self.signature):
-            raise BadBook(f"the head of {self.head.stream} is not signed by a key that is believed")
+    """A book that is not what its head says, or whose head nobody who is believed has signed."""
 
 
 class Book:
@@ -165,8 +121,11 @@ def head_of(place: Path, checker: Checker) -> SignedHead | None:
         said = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadBook(f"{place / HEAD_FILE} cannot be read: {error}") from None
-    signed = SignedHead.read(said)
-    signed.check(checker)
+    try:
+        signed = SignedHead.read(said)
+        signed.check(checker)
+    except BadText as error:
+        raise BadBook(f"{place / HEAD_FILE}: {error}") from None
     return signed
 
 
@@ -201,7 +160,7 @@ def entries_of(place: Path, signed: SignedHead) -> Iterator[Entry]:
                         raise BadBook(f"{path}: message {expected} is missing")
                     expected += 1
                     yield entry
-        except (OSError, zlib.error, notarised.BadEntry) as error:
+        except (OSError, zlib.error, BadText) as error:
             raise BadBook(f"{path} cannot be read at message {expected}: {error}") from None
     if expected != signed.head.size + 1:
         raise BadBook(f"the copy of {signed.head.stream} ends at {expected - 1} of {signed.head.size}")
@@ -221,3 +180,14 @@ def _parts(path: Path, most: int | None) -> Iterator[bytes]:
             if unpacking.unconsumed_tail:
                 raise BadBook(f"{path}: a part has more than {MAX_PART_BYTES} bytes")
             yield text
+
+
+def check_book(place: Path, checker: Checker) -> SignedHead | None:
+    """Check a whole book and return its head, None where nothing was signed yet; raises BadBook."""
+    signed = head_of(place, checker)
+    if signed is None:
+        return None
+    for entry, leaf in zip(entries_of(place, signed), leaves_of(place, signed), strict=False):
+        if entry.leaf != leaf:
+            raise BadBook(f"the copy of {signed.head.stream} is altered at message {entry.sequence}")
+    return signed

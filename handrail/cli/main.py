@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from handrail.cli import (
+    audit,
     auth,
     deciding,
     doctor,
@@ -87,6 +88,7 @@ app.command("delegate")(deciding.delegate)
 app.add_typer(tools.app, name="tools")
 app.add_typer(policy.app, name="policy")
 app.add_typer(auth.app, name="auth")
+app.add_typer(audit.app, name="audit")
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("_child", hidden=True)(up.child)

@@ -43,7 +43,7 @@ def test_a_growing_tree_has_the_root_of_the_whole_one() -> None:
 def test_each_leaf_is_proved_and_no_other(size: int) -> None:
     tree, top = MANY[:size], merkle.root(MANY[:size])
     for index in range(size):
-        proof = merkle.inclusion(tree, index)
+        proof = merkle.Tree(tree).inclusion(index)
         assert merkle.root_from(tree[index], index, size, proof) == top
         assert merkle.root_from(MANY[-1], index, size, proof) != top
         assert merkle.root_from(tree[index], index, size, [*proof, top]) is None
@@ -53,13 +53,13 @@ def test_each_leaf_is_proved_and_no_other(size: int) -> None:
 
 
 def test_a_proof_is_for_one_place() -> None:
-    proof = merkle.inclusion(MANY, 5)
+    proof = merkle.Tree(MANY).inclusion(5)
     top = merkle.root(MANY)
     assert not [at for at in range(70) if at != 5 and merkle.root_from(MANY[5], at, 70, proof) == top]
     assert merkle.root_from(MANY[5], 70, 70, proof) is None
     assert merkle.root_from(MANY[5], -1, 70, proof) is None
     with pytest.raises(IndexError):
-        merkle.inclusion(MANY, 70)
+        merkle.Tree(MANY).inclusion(70)
 
 
 @pytest.mark.parametrize("size", range(1, 40))

@@ -1,0 +1,155 @@
+"""An export: the messages of a run as lines of JSON, each with the proof that it is in the log.
+
+The first line says whose run it is and has the heads; each other line is a message. Whoever has the public
+key of the notary can check it, with nothing else at hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core import merkle
+from core.errors import HandrailError
+from core.notarised import NOTHING, BadText, Entry, SignedHead
+from core.permits import Checker
+
+FORMAT = "handrail export 1"
+MAX_LINE_CHARS = 96 * 1024 * 1024
+MAX_LINES = 1_000_000
+
+
+class BadExport(HandrailError):
+    """An export that does not prove what it says; its text names the line and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is taken of one stream: its head, its leaves, and entries of it."""
+
+    head: SignedHead
+    leaves: Sequence[bytes]
+    entries: Sequence[Entry]
+
+
+@dataclass
+class Report:
+    """What an export proves."""
+
+    run: str
+    tenant: str
+    events: int = 0
+    chunks: int = 0
+    heads: dict[str, SignedHead] = field(default_factory=dict)
+    last: Entry | None = None
+
+
+def lines(run: str, tenant: str, parts: Iterable[Part], public_key: str) -> Iterator[str]:
+    """Return an export, line by line."""
+    taken = [part for part in parts if part.entries]
+    heads = [part.head.as_dict() for part in taken]
+    first = {"format": FORMAT, "run": run, "tenant": tenant, "heads": heads, "public_key": public_key}
+    yield json.dumps(first)
+    for part in taken:
+        tree, stream = merkle.Tree(part.leaves), part.head.head.stream
+        for entry in part.entries:
+            said = {
+                "stream": stream,
+                "sequence": entry.sequence,
+                "time_ns": entry.time_ns,
+                "subject": entry.subject,
+                "trace": entry.trace,
+                "data": base64.b64encode(entry.data).decode(),
+                "previous": entry.previous.hex(),
+                "proof": [one.hex() for one in tree.inclusion(entry.sequence - 1)],
+            }
+            yield json.dumps(said)
+
+
+def key_of(first: str) -> str:
+    """Return the public key that an export names; nothing vouches for it. Raises BadExport."""
+    key = _read(first, 1).get("public_key")
+    if not isinstance(key, str):
+        raise BadExport("line 1: it names no public key")
+    return key
+
+
+def check(text: Iterable[str], checker: Checker) -> Report:
+    """Check an export; raises BadExport where it does not prove what it says."""
+    report: Report | None = None
+    for number, line in enumerate(text, start=1):
+        if number > MAX_LINES:
+            raise BadExport(f"an export may have {MAX_LINES} lines")
+        said = _read(line, number)
+        try:
+            if report is None:
+                report = _begin(said, checker)
+            else:
+                _take(report, said)
+        except (BadExport, BadText) as error:
+            raise BadExport(f"line {number}: {error}") from None
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise BadExport(f"line {number}: it cannot be read: {error!r}") from None
+    if report is None or not report.events:
+        raise BadExport("it holds no event")
+    return report
+
+
+def _read(line: str, number: int) -> dict[str, Any]:
+    if len(line) > MAX_LINE_CHARS:
+        raise BadExport(f"line {number}: it has more than {MAX_LINE_CHARS} characters")
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadExport(f"line {number}: it is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise BadExport(f"line {number}: it is not a JSON object")
+    return said
+
+
+def _begin(said: Mapping[str, Any], checker: Checker) -> Report:
+    if said["format"] != FORMAT:
+        raise BadExport(f"its format is {said['format']!r:.100}, and should be {FORMAT!r}")
+    report = Report(run=str(said["run"]), tenant=str(said["tenant"]))
+    for one in said["heads"]:
+        head = SignedHead.read(one)
+        head.check(checker)
+        report.heads[head.head.stream] = head
+    return report
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise BadExport(f"{value!r:.100} is no whole number")
+    return value
+
+
+def _take(report: Report, said: Mapping[str, Any]) -> None:
+    """Check one message: it is in the tree of its stream, of this run, and behind the one before it."""
+    entry = Entry(
+        sequence=_whole(said["sequence"]),
+        time_ns=_whole(said["time_ns"]),
+        subject=str(said["subject"]),
+        trace=str(said["trace"]),
+        data=base64.b64decode(said["data"], validate=True),
+        previous=bytes.fromhex(said["previous"]),
+    )
+    signed = report.heads.get(str(said["stream"]))
+    if signed is None:
+        raise BadExport(f"there is no head of {said['stream']}")
+    proof = [bytes.fromhex(one) for one in said["proof"]]
+    head = signed.head
+    if merkle.root_from(entry.leaf, entry.sequence - 1, head.size, proof) != head.root:
+        raise BadExport(f"message {entry.sequence} is not what was signed for in {head.stream}")
+    kind, shard, tenant, run, *_ = entry.subject.split(".")
+    if (tenant, run) != (report.tenant, report.run) or head.stream != f"{kind.upper()}_{shard}":
+        raise BadExport(f"message {entry.sequence} of {head.stream} is not of run {report.run}")
+    if kind == "blob":
+        report.chunks += 1
+        return
+    if entry.previous != (report.last.leaf if report.last is not None else NOTHING):
+        raise BadExport(f"something is missing before message {entry.sequence}")
+    report.events, report.last = report.events + 1, entry
