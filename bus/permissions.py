@@ -1,8 +1,8 @@
 """Who may say what on the bus: one table, from which the broker's users and their permissions are made.
 
-One user per role and pool, each in an account of its own. Each writes its own channel, pulls and acknowledges
-its own consumers and hears its own inbox; nobody but `admin` touches streams or durable consumers. What is not
-granted is refused.
+One user per role and pool, each in an account of its own. Each writes its own channel, pulls and
+acknowledges its own consumers and hears its own inbox; nobody but `admin` touches streams or durable
+consumers. What is not granted is refused.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def users(pools: Pools) -> tuple[User, ...]:
 def render(members: Iterable[User], passwords: Mapping[str, str]) -> str:
     """Return the `accounts` block of a nats-server configuration.
 
-    Permissions alone do not hold. Whoever asks the broker for anything names the subject of its answer, and no
-    permission is asked about that one: the broker would put it into the log in somebody else's name, and an
-    empty answer on `$JS.API.STREAM.DELETE.EV_0` would delete the log. So each user is alone in an account that
-    has of the log's account what the user may publish, and an answer cannot leave the account of the asker.
+    Permissions alone do not hold. Whoever asks the broker for anything names the subject of its answer, and
+    no permission is asked about that one: the broker would put it into the log in somebody else's name, and
+    an empty answer on `$JS.API.STREAM.DELETE.EV_0` would delete the log. So each user is alone in an account
+    that has of the log's account what the user may publish, and no answer leaves the account of the asker.
     """
     exports: dict[tuple[str, str], list[str]] = {}
     accounts = []

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from handrail.cli import (
     auth,
+    broker,
     deciding,
     doctor,
     gates,
@@ -87,6 +88,7 @@ app.command("delegate")(deciding.delegate)
 app.add_typer(tools.app, name="tools")
 app.add_typer(policy.app, name="policy")
 app.add_typer(auth.app, name="auth")
+app.add_typer(broker.app, name="broker")
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("_child", hidden=True)(up.child)

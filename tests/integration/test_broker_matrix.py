@@ -1,7 +1,7 @@
 """Who may do what at the broker: every user, every subject, every call of JetStream's administration.
 
-What is expected stands here, written by hand from the promise; nothing of it is computed from the table that the
-users are made of (`bus.permissions`).
+What is expected stands here, written by hand from the promise; nothing of it is computed from the table that
+the users are made of (`bus.permissions`).
 """
 
 from __future__ import annotations
