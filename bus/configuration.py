@@ -1,4 +1,4 @@
-"""What somebody needs who runs a broker for Handrail: the server's configuration, its accounts, the passwords.
+"""What somebody needs who runs a broker for Handrail: the configuration of a server, accounts, passwords.
 
 `write` may be run again: the server's own file is written once and then left alone, passwords stay, and users
 that the project does not have any more stay until somebody says `drop`.

@@ -1,4 +1,4 @@
-"""A broker of one's own, as `handrail broker config` has it: runs go through it, it grows with the project."""
+"""A broker of one's own, as `handrail broker config` has it: runs go through it, and it can grow."""
 
 from __future__ import annotations
 
