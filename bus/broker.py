@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from bus import disk
 from bus.directory import DataDirectory, read_text, usable, write_file
-from bus.permissions import Pools, inbox_prefix, render, user_name, users
+from bus.permissions import ACCOUNT, Pools, inbox_prefix, render, user_name, users
 from bus.probe import CONNECT_TIMEOUT_S, BrokerError, read_info, require_fit
 
 STORE_DIR = "broker"
@@ -46,6 +46,7 @@ MEND_INTERVAL_S = 0.5
 MEND_PAUSE_S = 2.0
 RELAXED_SYNC_INTERVAL = "2m"
 ANY_PORT = -1
+_ACCOUNT_BEFORE = "$G"
 
 # Runs between the supervisor and nats-server, and becomes it: asks the kernel to kill this process when the
 # supervisor's thread dies, then looks whether that has happened already. Without prctl (not Linux) the
@@ -136,6 +137,7 @@ class EmbeddedBroker:
         binary = find_binary()
         with usable(self._path):
             (self._path / STORE_DIR).mkdir(mode=0o700, exist_ok=True)
+            self._move_streams()
             self._passwords = self._load_passwords()
         last_port = self._last_port()
         deadline = time.monotonic() + self._ready_timeout_s
@@ -308,6 +310,13 @@ class EmbeddedBroker:
         if passwords != kept:
             write_file(path, json.dumps(passwords, indent=1))
         return passwords
+
+    def _move_streams(self) -> None:
+        """Move the streams of a broker from before there were accounts to where they are looked for now."""
+        before = self._path / STORE_DIR / "jetstream" / _ACCOUNT_BEFORE
+        after = before.with_name(ACCOUNT)
+        if before.is_dir() and not after.exists():
+            before.rename(after)
 
     def _last_port(self) -> int:
         with suppress(OSError, ValueError):

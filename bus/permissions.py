@@ -1,7 +1,8 @@
 """Who may say what on the bus: one table, from which the broker's users and their permissions are made.
 
-One user per role and pool. Each writes its own channel, pulls and acknowledges its own consumers and hears
-its own inbox; nobody but `admin` touches streams or durable consumers. What is not granted is refused.
+One user per role and pool, each in an account of its own. Each writes its own channel, pulls and
+acknowledges its own consumers and hears its own inbox; nobody but `admin` touches streams or durable
+consumers. What is not granted is refused.
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ _ANSWER_KINDS = {
 # (servers up to 2.15 send the first unless told otherwise). "_" is the domain of a server without one; it is
 # spelt out because with a wildcard there the second pattern would match the first layout of any consumer.
 _ACK = ("$JS.ACK", "$JS.ACK._.*")
+
+ADMIN = "admin"
+GATEWAY = "gateway"
+ACCOUNT = "LOG"
+"""The account that the streams lie in. Its only user is the administrator."""
+PULL_LIFE_S = 10
+"""How long answers to one pull may come; pulls end after seconds and are made anew."""
+_HEARTBEATS = "hb."
 
 Pools = Mapping[str, Sequence[str]]
 """The names of the pools of each pooled role; a worker's pool is its toolbox."""
@@ -67,9 +76,22 @@ def users(pools: Pools) -> tuple[User, ...]:
 
 
 def render(members: Iterable[User], passwords: Mapping[str, str]) -> str:
-    """Return the `authorization` block of a nats-server configuration."""
-    blocks = [_render_user(user, passwords[user.name]) for user in members]
-    return "authorization {\n  users = [\n" + "".join(blocks) + "  ]\n}\n"
+    """Return the `accounts` block of a nats-server configuration.
+
+    Permissions alone do not hold. Whoever asks the broker for anything names the subject of its answer, and
+    no permission is asked about that one: the broker would put it into the log in somebody else's name, and
+    an empty answer on `$JS.API.STREAM.DELETE.EV_0` would delete the log. So each user is alone in an account
+    that has of the log's account what the user may publish, and no answer leaves the account of the asker.
+    """
+    exports: dict[tuple[str, str], list[str]] = {}
+    accounts = []
+    for user in members:
+        imports = [] if user.name == ADMIN else [(_owner(subject), subject) for subject in user.publish]
+        for imported in imports:
+            exports.setdefault(imported, []).append(user.name)
+        accounts.append((user, imports))
+    blocks = [_render_account(user, passwords[user.name], imports, exports) for user, imports in accounts]
+    return "accounts {\n" + "".join(blocks) + "}\n"
 
 
 def table() -> list[User]:
@@ -91,11 +113,11 @@ def _users(pools: Pools) -> tuple[User, ...]:
     pooled = [(role, pool) for role in POOLED_ROLES for pool in pools[role]]
     heard = [_consumer(role, pool) for role, pool in pooled]
     return (
-        User("admin", (">",), (">",)),
+        User(ADMIN, (">",), (">",)),
         User(
-            "gateway",
+            GATEWAY,
             ("ev.*.*.*.cmd.>", "req.*", "blob.>", *_read_all()),
-            (*_inbox("gateway"), "hb.>"),
+            (*_inbox(GATEWAY), "hb.>"),
             _deny_durables([*heard, consumers.decider(), consumers.ticks(), consumers.tracer()], shared=()),
         ),
         User(
@@ -155,13 +177,13 @@ def _read_all() -> tuple[str, ...]:
     """Read any stream, through ephemeral consumers too.
 
     Only named ones: the request to create one without a name carries the name in its body, where no
-    permission looks, and so could rewrite a durable consumer. `$JS.FC` answers flow control.
+    permission looks, and so could rewrite a durable consumer.
     """
     return (
         *_READ,
         *(f"{API}.STREAM.INFO.*", f"{API}.CONSUMER.INFO.*.*"),
         *(f"{API}.CONSUMER.CREATE.*.*", f"{API}.CONSUMER.CREATE.*.*.>", f"{API}.CONSUMER.DELETE.*.*"),
-        *(f"{API}.CONSUMER.MSG.NEXT.*.*", "$JS.FC.>"),
+        f"{API}.CONSUMER.MSG.NEXT.*.*",
     )
 
 
@@ -196,12 +218,53 @@ def _inbox(user: str) -> tuple[str, ...]:
     return (f"{inbox_prefix(user)}.>",)
 
 
+def _account(user: str) -> str:
+    return ACCOUNT if user == ADMIN else user
+
+
+def _owner(subject: str) -> str:
+    """Return the account that what is published on a subject goes to."""
+    return GATEWAY if subject.startswith(_HEARTBEATS) else ACCOUNT
+
+
+def _render_account(
+    user: User,
+    password: str,
+    imports: Sequence[tuple[str, str]],
+    exports: Mapping[tuple[str, str], Sequence[str]],
+) -> str:
+    name = _account(user.name)
+    lines = [f"  {json.dumps(name)} {{"]
+    if name == ACCOUNT:
+        lines.append("    jetstream: enabled")
+    lines += ["    users: [", _render_user(user, password), "    ]"]
+    given = [(subject, to) for (owner, subject), to in exports.items() if owner == name]
+    if given:
+        lines += ["    exports: [", *(_render_export(subject, to) for subject, to in given), "    ]"]
+    if imports:
+        lines += ["    imports: [", *(_render_import(*imported) for imported in imports), "    ]"]
+    return "\n".join([*lines, "  }"]) + "\n"
+
+
+def _render_export(subject: str, to: Sequence[str]) -> str:
+    # A pull is answered by more than one message; until then the broker keeps what the answers are for.
+    many = f"{API}.CONSUMER.MSG.NEXT." in subject
+    kind = f'stream, threshold: "{PULL_LIFE_S}s"' if many else "singleton"
+    return (
+        f"      {{ service: {json.dumps(subject)}, response_type: {kind}, accounts: {json.dumps(list(to))} }}"
+    )
+
+
+def _render_import(owner: str, subject: str) -> str:
+    return f"      {{ service: {{ account: {json.dumps(owner)}, subject: {json.dumps(subject)} }} }}"
+
+
 def _render_user(user: User, password: str) -> str:
     allow, deny = json.dumps(list(user.publish)), json.dumps(list(user.deny_publish))
     subscribe = json.dumps(list(user.subscribe))
     return (
-        f"    {{ user: {json.dumps(user.name)}, password: {json.dumps(password)}, permissions: {{\n"
-        f"      publish: {{ allow: {allow}, deny: {deny} }}\n"
-        f"      subscribe: {{ allow: {subscribe} }}\n"
-        "    } }\n"
+        f"      {{ user: {json.dumps(user.name)}, password: {json.dumps(password)}, permissions: {{\n"
+        f"        publish: {{ allow: {allow}, deny: {deny} }}\n"
+        f"        subscribe: {{ allow: {subscribe} }}\n"
+        "      } }"
     )

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from handrail.cli import (
     audit,
     auth,
+    broker,
     deciding,
     doctor,
     gates,
@@ -89,6 +90,7 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(policy.app, name="policy")
 app.add_typer(auth.app, name="auth")
 app.add_typer(audit.app, name="audit")
+app.add_typer(broker.app, name="broker")
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("_child", hidden=True)(up.child)

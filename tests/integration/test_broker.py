@@ -232,6 +232,21 @@ async def test_a_later_supervisor_finds_port_and_users_again(owned: DataDirector
     await second.stop()
 
 
+async def test_the_log_of_a_broker_without_accounts_is_found_again(owned: DataDirectory) -> None:
+    store = owned.path / "broker"
+    async with configured(owned.path, f"jetstream {{ store_dir: {json.dumps(str(store))} }}\n") as url:
+        before = await nats.connect(url)
+        await before.jetstream().add_stream(name="EV_0", subjects=["ev.0.>"])
+        await before.jetstream().publish("ev.0.t.r.dec.note.accepted", b"kept")
+        await before.close()
+    embedded = EmbeddedBroker(owned, POOLS)
+    for _ in range(2):
+        await embedded.start()
+        async with signed_in(embedded, "admin") as admin:
+            assert (await admin.js.get_msg("EV_0", 1)).data == b"kept"
+        await embedded.stop()
+
+
 async def test_it_holds_the_lock_of_the_directory(owned: DataDirectory) -> None:
     embedded = EmbeddedBroker(owned, POOLS)
     await embedded.start()
