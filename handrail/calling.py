@@ -15,13 +15,15 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
-from handrail.tool import Tool, set_deadline
+from handrail.tool import Tool, set_deadline, use_secrets
 
 MAX_SHOWN_ERRORS = 10
+NO_SECRETS: Mapping[str, str] = MappingProxyType({})
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -81,10 +83,17 @@ class ToolThreads(Executor):
 
 
 async def invoke(
-    tool: Tool, arguments: Mapping[str, Any], *, key: str = "", timeout_s: float, threads: Executor
+    tool: Tool,
+    arguments: Mapping[str, Any],
+    *,
+    key: str = "",
+    timeout_s: float,
+    threads: Executor,
+    secrets: Mapping[str, str] = NO_SECRETS,
 ) -> Any:
     """Call a tool with JSON arguments and return its JSON output.
 
+    `secrets` are the values that the tool finds; what it returns and raises may hold them (`Secrets.lend`).
     Raises InvalidArguments, InvalidOutput, TimeoutError, or what the tool raises.
     """
     contract = tool.contract
@@ -97,7 +106,9 @@ async def invoke(
     if contract.key_parameter:
         named[contract.key_parameter] = key
     set_deadline(timeout_s)
-    calling = asyncio.ensure_future(_call(tool, named, threads))
+    with use_secrets(secrets):
+        # The task has a context of its own, made here.
+        calling = asyncio.ensure_future(_call(tool, named, threads))
     try:
         done, _ = await asyncio.wait((calling,), timeout=timeout_s)
     finally:

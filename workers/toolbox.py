@@ -16,6 +16,7 @@ from core.contracts import to_proto
 from core.permits import Checker
 from core.ports import RunKey
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.secrets import NO_SECRETS, SecretMissing, Secrets
 from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2
 
@@ -34,8 +35,10 @@ class Toolbox:
         *,
         checker: Checker,
         concurrency: int,
+        secrets: Secrets = NO_SECRETS,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._secrets = secrets
         self.name = name
         self._tools = tools
         self._contracts = {name: to_proto(tool.contract) for name, tool in tools.items()}
@@ -70,6 +73,9 @@ class Toolbox:
         if action.tool not in self._tools:
             message = f"toolbox {self.name} has no tool {action.tool}: does the worker have the same project?"
             return failures.permanent(failures.UNKNOWN_TOOL, message)
+        if missing := self._secrets.missing():
+            _logger.warning("a secret is missing", run=key.run, attempt=action.attempt, reason=missing)
+            return failures.permanent(failures.SECRET_MISSING, missing)
         return None
 
     async def look(
@@ -91,6 +97,8 @@ class Toolbox:
             observed = judgement.bounded(seen)
         except conditions.ConditionError as error:
             return {}, failures.permanent(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
+        except SecretMissing as error:
+            return {}, failures.permanent(failures.SECRET_MISSING, str(error))
         except ToolError as error:
             make = failures.transient if error.transient else failures.permanent
             return {}, make(failures.PRE_REFUTED, f"the world cannot be read before the action: {error}")
@@ -107,7 +115,17 @@ class Toolbox:
     async def _read(self, tool: str, arguments: Mapping[str, Any]) -> Any:
         if tool not in self._tools:
             raise ToolError(f"toolbox {self.name} has no read tool {tool!r}")
-        return await invoke(self._tools[tool], arguments, timeout_s=PRE_TIMEOUT_S, threads=self._threads)
+        return await self._invoke(self._tools[tool], arguments, timeout_s=PRE_TIMEOUT_S)
+
+    async def _invoke(
+        self, tool: Tool, arguments: Mapping[str, Any], *, key: str = "", timeout_s: float
+    ) -> Any:
+        """Call a tool with what it may have of secrets; neither its output nor its errors hold any."""
+        return await self._secrets.lend(
+            lambda secrets: invoke(
+                tool, arguments, key=key, timeout_s=timeout_s, threads=self._threads, secrets=secrets
+            )
+        )
 
     def has_effect(self, tool: str) -> bool:
         """Whether a tool changes the world."""
@@ -119,8 +137,11 @@ class Toolbox:
         timeout_s = action.timeout.ToNanoseconds() / 1e9 or tool.contract.timeout_s
         doubt = tool.contract.has_effect
         try:
-            output = await invoke(tool, arguments, key=action.key, timeout_s=timeout_s, threads=self._threads)
+            output = await self._invoke(tool, arguments, key=action.key, timeout_s=timeout_s)
             result = event_pb2.Result(output=values.inline(output), happened=event_pb2.HAPPENED_YES)
+        except SecretMissing as error:
+            # It was there when the action was admitted.
+            return _failed(failures.permanent(failures.SECRET_MISSING, str(error)), event_pb2.HAPPENED_NO)
         except InvalidArguments as error:
             return _failed(failures.permanent(failures.BAD_ARGUMENTS, str(error)), event_pb2.HAPPENED_NO)
         except (InvalidOutput, values.BadValue) as error:
