@@ -18,7 +18,7 @@ from bus import consumers
 from core import conditions, failures, judgement, permits, run, values
 from core.permits import Checker
 from core.ports import Consumer, Log, Record, RunKey
-from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke, told
 from handrail.secrets import NO_SECRETS, SecretMissing, Secrets
 from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2, tool_pb2
@@ -252,7 +252,7 @@ class Verifier:
             raise CannotRead(f"{name}: {error or 'no answer in time'}") from error
         except Exception as error:
             # A tool is the user's code: whatever else it raises, the verdict says that it could not be read.
-            raise CannotRead(f"{name} raised {type(error).__name__}: {error}") from error
+            raise CannotRead(f"{name} raised {told(error)}") from error
 
     def _answers(self, record: Record, verdicts: list[event_pb2.Verdict]) -> list[Answer]:
         """Put what is judged together into one event."""

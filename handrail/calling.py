@@ -41,6 +41,15 @@ class ToolEscaped(RuntimeError):
     """A tool raised what would end or mislead whoever called it (an exit, a cancellation, StopIteration)."""
 
 
+class ToolRaised(RuntimeError):
+    """A tool raised what cannot be raised on as it is; `told` says it in words."""
+
+
+def told(error: Exception) -> str:
+    """Say in words what a tool raised: its kind, and what it says."""
+    return str(error) if isinstance(error, ToolRaised) else f"{type(error).__name__}: {error}"
+
+
 class ToolThreads(Executor):
     """A bounded pool of daemon threads, started as they are needed."""
 

@@ -18,7 +18,7 @@ from typing import Any
 from core import redaction
 from core.errors import HandrailError
 from core.redaction import MAX_SECRET_BYTES, MIN_SECRET_CHARS, Redactor
-from handrail.calling import InvalidArguments, InvalidOutput, ToolEscaped
+from handrail.calling import InvalidArguments, InvalidOutput, ToolEscaped, ToolRaised, told
 from handrail.tool import ToolError
 
 DIRECTORY_ENV = "HANDRAIL_SECRETS_DIR"
@@ -32,10 +32,6 @@ Call = Callable[[Mapping[str, str]], Awaitable[Any]]
 
 class SecretMissing(HandrailError):
     """A secret cannot be had here; says which and where it was looked for, never what it is."""
-
-
-class ToolRaised(RuntimeError):
-    """A tool raised what holds a secret; told in words, without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +118,11 @@ class Secrets:
         values = self.resolve()
         try:
             output = await call(values)
-        except Exception as error:  # noqa: BLE001 - it is raised on, without secrets
-            raise _without(error) from None
+        except Exception as error:
+            clean = _without(error)
+            if clean is error:
+                raise
+            raise clean from None
         return redactor().value(output)
 
     def look(self) -> Iterator[Finding]:
@@ -134,7 +133,8 @@ class Secrets:
                 self._resolve(name, reference)
             except SecretMissing as error:
                 problem = str(error)
-            path = self._path(reference)
+            # Whoever mounts a Secret sees to its mode.
+            path = self._path(reference) if reference.startswith("file:") else None
             yield Finding(name, reference, problem, path if path is not None and _is_exposed(path) else None)
 
     def _resolve(self, name: str, reference: str) -> str:
@@ -200,16 +200,16 @@ def _is_exposed(path: Path) -> bool:
 def _without(error: Exception) -> Exception:
     """Return what a call raised, without secrets; the same object where there is none in it."""
     redact = redactor().text
-    kind, text = type(error).__name__, str(error)
+    text = str(error)
     clean = redact(text)
     if isinstance(error, ToolError):
         code = redact(error.code)
         if (clean, code) == (text, error.code):
             return error
         return ToolError(clean, code=code, transient=error.transient, in_doubt=error.in_doubt)
-    if (redact(kind), clean) == (kind, text):
+    if (whole := redact(told(error))) == told(error):
         return error
     known = (InvalidArguments, InvalidOutput, TimeoutError, ToolEscaped)
     if isinstance(error, known):
         return next(one for one in known if isinstance(error, one))(clean)
-    return ToolRaised(f"{redact(kind)}: {clean}")
+    return ToolRaised(whole)

@@ -15,7 +15,7 @@ from core import conditions, failures, judgement, permits, values
 from core.contracts import to_proto
 from core.permits import Checker
 from core.ports import RunKey
-from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke, told
 from handrail.secrets import NO_SECRETS, SecretMissing, Secrets
 from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2
@@ -105,7 +105,7 @@ class Toolbox:
         except Exception as error:
             # A read tool is the user's code: whatever it raises, the result says that pre was not judged.
             _logger.warning("pre could not be judged", tool=action.tool, exc_info=True)
-            message = f"the world cannot be read before the action: {type(error).__name__}: {error}"
+            message = f"the world cannot be read before the action: {told(error)}"
             return {}, failures.transient(failures.PRE_REFUTED, message)
         if held:
             return before, None
@@ -159,8 +159,7 @@ class Toolbox:
             # A tool is the user's code: whatever it raises is an outcome, and the result event tells it.
             _logger.warning("tool raised", tool=action.tool, exc_info=True)
             raised = failures.in_doubt if doubt else _class_of(tool)
-            message = f"{type(error).__name__}: {error}"
-            return _failed(raised(failures.TOOL_RAISED, message), event_pb2.HAPPENED_UNKNOWN)
+            return _failed(raised(failures.TOOL_RAISED, told(error)), event_pb2.HAPPENED_UNKNOWN)
         if action.kind == event_pb2.ACTION_KIND_READ_BACK and output is None:
             result.happened = event_pb2.HAPPENED_NO
         return result

@@ -13,8 +13,8 @@ import pytest
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from handrail import secrets
-from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
-from handrail.secrets import SecretMissing, Secrets, ToolRaised
+from handrail.calling import InvalidArguments, InvalidOutput, ToolRaised, ToolThreads, invoke
+from handrail.secrets import SecretMissing, Secrets
 from handrail.settings import ProjectError, load_settings
 from handrail.tool import NoSuchSecret, Tool, ToolError, secret, tool, use_secrets
 
