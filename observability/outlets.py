@@ -8,6 +8,7 @@ them, by a child of a tool for one, is not seen. The log records of `logging` ar
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import sys
@@ -27,8 +28,9 @@ CLOSE_S = 2.0
 """How long an end waits for what is still on its way."""
 
 
+@functools.cache
 def guard_process() -> None:
-    """Have everything that this process and its children print go out without secrets, until it ends."""
+    """Have all that this process and its children print go out without secrets; once is enough."""
     logging.setLogRecordFactory(_Record)
     pipe = _Pipe()
     atexit.register(pipe.close)
@@ -111,6 +113,14 @@ class _Pipe:
 
 
 def _pass_on(source: int, target: int) -> None:
+    try:
+        _pass_lines(source, target)
+    finally:
+        # Were it open with nobody to read, whoever prints would wait for ever.
+        os.close(source)
+
+
+def _pass_lines(source: int, target: int) -> None:
     held = b""
     while chunk := os.read(source, READ_BYTES):
         whole, newline, held = (held + chunk).rpartition(b"\n")

@@ -370,7 +370,8 @@ async def build_agent_alone(spec: AgentSpec) -> tuple[Agent, Log]:
         for name in variables:
             os.environ.pop(name, None)
     elif has_secrets(settings):
-        outlets.guard_streams()
+        outlets.guard_process()
+        meet_secrets(settings, Path(spec.project_dir), settings.toolboxes)
     return await build_agent(spec)
 
 
