@@ -39,6 +39,8 @@ _SECRET_NAMES: tuple[tuple[str, ...], ...] = (
 """The one list: a name that ends in one of these is a secret's."""
 _FORMS_OF_IT = frozenset({"value", "text", "string", "raw", "header", "pem", "hash", "base64", "b64", "hex"})
 """What may follow: `token_value` is one, `token_count` is none."""
+_FIELD = re.compile(r'("((?:[^"\\]|\\.){1,200})"\s*:\s*)("(?:[^"\\]|\\.)*"?|-?[0-9][0-9.eE+-]*)')
+"""A field with a text or a number, as in JSON that was cut or stands in a sentence."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
@@ -106,13 +108,13 @@ def masked_field(name: Any, value: Any, *, depth: int = MAX_DEPTH) -> Any:
 
 
 def masked_json(text: str) -> str:
-    """Return a JSON text with what is masked in its value; anything else as it is."""
+    """Return a JSON text with what is masked in its value; of any other text, the fields that stand in it."""
     try:
         found = json.loads(text)
         made = masked(found)
         return text if made == found else json.dumps(made, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError):
-        return text
+        return _FIELD.sub(lambda at: f'{at[1]}"{MASK}"' if is_secret_name(at[2]) else at[0], text)
 
 
 def _forms(value: str) -> Iterable[str]:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from core import failures
 from core.plan import is_compensation
+from core.redaction import masked_json
 from handrail.cli.pen import BAD, DIM, Detail, Node, Pen
 from handrail.cli.text import clean, duration, field, pad, plural, value
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
@@ -104,7 +105,7 @@ def _evidence(attempt: run_service_pb2.Attempt, pen: Pen, *, every: bool) -> Ite
         else:
             node = Node(pen.sign("failed", BAD).append(f" does not hold: {condition}"))
         if evidence.observed and (pen.detail == Detail.FULL or not evidence.held):
-            node.below.append(Node(Text(f"saw {clean(evidence.observed)}", style=DIM)))
+            node.below.append(Node(Text(f"saw {clean(masked_json(evidence.observed))}", style=DIM)))
         yield node
     if len(found) > len(shown):
         more = f"{pen.glyphs.ellipsis} {plural(len(found) - len(shown), 'more condition')}"
@@ -113,7 +114,7 @@ def _evidence(attempt: run_service_pb2.Attempt, pen: Pen, *, every: bool) -> Ite
 
 def failure(failed: event_pb2.Failure) -> str:
     """Return a failure's code and words on one line."""
-    code, message = clean(failed.code), clean(failed.message)
+    code, message = clean(failed.code), clean(masked_json(failed.message))
     return f"{code}: {message}" if code and message else code or message or "no reason given"
 
 

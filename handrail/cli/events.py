@@ -27,6 +27,8 @@ MAX_VALUE_CHARS = 120
 WRITER_CELLS = 16
 KIND_CELLS = 19
 
+_QUOTING = frozenset({"observed", "message"})
+"""Fields of messages that quote what was read."""
 _CHANNEL_STYLES = {"cmd": "magenta", "dec": "cyan", "ans": "green"}
 _BAD_KINDS = frozenset({"step_failed", "plan_rejected", "proposal_refused", "in_doubt", "orphan"})
 _HEAL_KINDS = frozenset({"healed", "revoked", "verify_ask", "gate_opened"})
@@ -68,7 +70,7 @@ def _masked(name: str, held: Any) -> Any:
     if isinstance(held, list):
         return [_masked(name, item) for item in held]
     if not isinstance(held, dict):
-        return held
+        return masked_json(held) if name in _QUOTING else held
     if isinstance(held.get("json"), str):
         return {"json": json.dumps(MASK) if is_secret_name(name) else masked_json(held["json"])}
     # The constant of an argument has the argument's name.

@@ -131,6 +131,9 @@ def test_what_stands_under_such_a_name_is_masked() -> None:
     }
     assert json.loads(masked_json(json.dumps(value))) == masked(value)
     assert masked_json("not json") == "not json"
+    cut = 'observed {"a":{"password":"x\\"y","tokens_used":3,"pin":"q","api_key":12,"token":"cut off'
+    shown = 'observed {"a":{"password":"**********","tokens_used":3,"pin":"q","api_key":"**********",'
+    assert masked_json(cut) == f'{shown}"token":"**********"'
     assert masked_json('{"a": 1}') == '{"a": 1}'
 
 
