@@ -52,9 +52,14 @@ def of_process(body: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
 
 
+class Talkative:
+    def __repr__(self) -> str:
+        return f"it is {VALUE}"
+
+
 def test_logs(written: io.StringIO) -> None:
     structlog.get_logger().warning(
-        f"said {VALUE}", deep={VALUE: [VALUE]}, thing=object, password="x", tokens=3
+        f"said {VALUE}", deep={VALUE: [VALUE]}, thing=Talkative(), password="x", tokens=3
     )
     try:
         raise KeyError(VALUE)
@@ -64,6 +69,7 @@ def test_logs(written: io.StringIO) -> None:
     assert "hunter22" not in written.getvalue()
     first, second, third = map(json.loads, written.getvalue().splitlines())
     assert (first["event"], first["password"], first["tokens"]) == ("said [secret KEY]", "**********", 3)
+    assert first["thing"] == "it is [secret KEY]"
     assert first["deep"] == {"[secret KEY]": ["[secret KEY]"]}
     assert "KeyError: '[secret KEY]'" in second["exception"]
     assert third["event"] == "theirs [secret KEY]"
