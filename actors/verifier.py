@@ -18,7 +18,8 @@ from bus import consumers
 from core import conditions, failures, judgement, permits, run, values
 from core.permits import Checker
 from core.ports import Consumer, Log, Record, RunKey
-from handrail.calling import AnyTool, InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.calling import AnyTool, InvalidArguments, InvalidOutput, ToolThreads, invoke, told
+from handrail.secrets import NO_SECRETS, SecretMissing, Secrets
 from handrail.tool import ToolError
 from handrail.v1 import event_pb2, tool_pb2
 from observability import names, tracing
@@ -72,7 +73,10 @@ class Verifier:
         checker: Checker,
         pool: str,
         instance: str,
+        secrets: Mapping[str, Secrets] | None = None,
     ) -> None:
+        """`secrets` are those of each toolbox."""
+        self._secrets = secrets or {}
         # Read tools alone: a verifier cannot act, whatever it is told.
         self._tools = {name: tool for name, tool in tools.items() if not tool.contract.has_effect}
         self._contracts = contracts
@@ -239,12 +243,16 @@ class Verifier:
         if tool is None:
             raise CannotRead(f"the verifier has no read tool {name!r}")
         try:
-            return await invoke(tool, arguments, timeout_s=READ_TIMEOUT_S, threads=self._threads)
-        except (ToolError, InvalidArguments, InvalidOutput, TimeoutError) as error:
+            return await self._secrets.get(tool.contract.toolbox, NO_SECRETS).lend(
+                lambda secrets: invoke(
+                    tool, arguments, timeout_s=READ_TIMEOUT_S, threads=self._threads, secrets=secrets
+                )
+            )
+        except (SecretMissing, ToolError, InvalidArguments, InvalidOutput, TimeoutError) as error:
             raise CannotRead(f"{name}: {error or 'no answer in time'}") from error
         except Exception as error:
             # A tool is the user's code: whatever else it raises, the verdict says that it could not be read.
-            raise CannotRead(f"{name} raised {type(error).__name__}: {error}") from error
+            raise CannotRead(f"{name} raised {told(error)}") from error
 
     def _answers(self, record: Record, verdicts: list[event_pb2.Verdict]) -> list[Answer]:
         """Put what is judged together into one event."""

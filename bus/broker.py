@@ -89,14 +89,19 @@ class EmbeddedBroker:
         pools: Pools,
         *,
         relaxed: bool = False,
+        without: frozenset[str] = frozenset(),
         max_store_bytes: int = MAX_STORE_BYTES,
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
-        """`relaxed` syncs every two minutes and not before every acknowledgement: a power cut loses those."""
+        """`relaxed` syncs every two minutes and not before every acknowledgement: a power cut loses those.
+
+        It does not get the environment's variables `without`.
+        """
         self._directory = directory
         self._path = directory.path
         self._users = users(pools)
         self._relaxed = relaxed
+        self._without = without
         self._max_store_bytes = max_store_bytes
         self._ready_timeout_s = ready_timeout_s
         self._passwords: dict[str, str] = {}
@@ -234,6 +239,7 @@ class EmbeddedBroker:
             # Ctrl-C is the supervisor's to hear: it drains first and stops the broker last.
             start_new_session=True,
             cwd=self._path,
+            env={name: value for name, value in os.environ.items() if name not in self._without},
         )
         self._output.clear()
         self._drained = asyncio.create_task(self._drain(self._process.stdout))

@@ -72,7 +72,11 @@ GATE_EXPIRED = "gate_expired"
 """Nobody decided at a gate in time."""
 IN_DOUBT = "in_doubt"
 """An effect may or may not have happened, and nothing sound can tell."""
-BEFORE_THE_CALL = frozenset((BAD_ARGUMENTS, PRE_REFUTED, PERMIT, POISONED, UNKNOWN_TOOL, NO_SANDBOX))
+SECRET_MISSING = "secret_missing"
+"""A secret of the tool's toolbox cannot be had where the tool would be called; nothing was done."""
+BEFORE_THE_CALL = frozenset(
+    (BAD_ARGUMENTS, PRE_REFUTED, PERMIT, POISONED, UNKNOWN_TOOL, NO_SANDBOX, SECRET_MISSING)
+)
 """What a worker says before it calls the tool: it tells nothing of an earlier call under the same key."""
 SILENT = "silent_claim"
 """A worker claimed an action and did not answer."""

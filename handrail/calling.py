@@ -16,14 +16,16 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from core.errors import HandrailError
-from handrail.tool import Contract, Tool, set_deadline
+from handrail.tool import Contract, Tool, set_deadline, use_secrets
 
 MAX_SHOWN_ERRORS = 10
+NO_SECRETS: Mapping[str, str] = MappingProxyType({})
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -52,7 +54,14 @@ class Stopped(HandrailError):
 class Caller(Protocol):
     """What calls a tool that is shut in."""
 
-    def call(self, tool: str, arguments: Mapping[str, Any], key: str, timeout_s: float) -> Any:
+    def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        key: str,
+        timeout_s: float,
+        secrets: Mapping[str, str] = NO_SECRETS,
+    ) -> Any:
         """Block until there is an answer, for no longer than given; raises what `invoke` does."""
 
     def warm(self) -> None:
@@ -77,6 +86,15 @@ class ShutTool:
 
 
 AnyTool = Tool | ShutTool
+
+
+class ToolRaised(RuntimeError):
+    """A tool raised what cannot be raised on as it is; `told` says it in words."""
+
+
+def told(error: Exception) -> str:
+    """Say in words what a tool raised: its kind, and what it says."""
+    return str(error) if isinstance(error, ToolRaised) else f"{type(error).__name__}: {error}"
 
 
 class ToolThreads(Executor):
@@ -121,15 +139,22 @@ class ToolThreads(Executor):
 
 
 async def invoke(
-    tool: AnyTool, arguments: Mapping[str, Any], *, key: str = "", timeout_s: float, threads: Executor
+    tool: AnyTool,
+    arguments: Mapping[str, Any],
+    *,
+    key: str = "",
+    timeout_s: float,
+    threads: Executor,
+    secrets: Mapping[str, str] = NO_SECRETS,
 ) -> Any:
     """Call a tool with JSON arguments and return its JSON output.
 
+    `secrets` are the values that the tool finds; what it returns and raises may hold them (`Secrets.lend`).
     Raises InvalidArguments, InvalidOutput, TimeoutError, or what the tool raises; of one that is shut in also
     NotCalled and Stopped.
     """
     if isinstance(tool, ShutTool):
-        calling = functools.partial(tool.caller.call, tool.contract.name, arguments, key, timeout_s)
+        calling = functools.partial(tool.caller.call, tool.contract.name, arguments, key, timeout_s, secrets)
         return await asyncio.get_running_loop().run_in_executor(threads, calling)
     contract = tool.contract
     try:
@@ -141,7 +166,9 @@ async def invoke(
     if contract.key_parameter:
         named[contract.key_parameter] = key
     set_deadline(timeout_s)
-    answer = asyncio.ensure_future(_call(tool, named, threads))
+    with use_secrets(secrets):
+        # The task has a context of its own, made here.
+        answer = asyncio.ensure_future(_call(tool, named, threads))
     try:
         done, _ = await asyncio.wait((answer,), timeout=timeout_s)
     finally:

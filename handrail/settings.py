@@ -19,6 +19,8 @@ from core.spelling import hint
 SETTINGS_FILE = "handrail.toml"
 MAX_SETTINGS_BYTES = 1024 * 1024
 MAX_PROBLEMS = 50
+MAX_SECRETS = 64
+"""Of one toolbox."""
 
 # A worker's claim is fenced on every subject with its pool and attempt: were a toolbox called like the minds'
 # pool, a mind could write on such a subject, and keep the worker from ever claiming anything.
@@ -28,6 +30,11 @@ _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _FUNCTION = re.compile(rf"{_MODULE.pattern}:[A-Za-z_][A-Za-z0-9_]*")
 _SOURCE = re.compile(r"https://[^\s]+|(?![A-Za-z][A-Za-z0-9+.-]*://)[^\s][^\n]*")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):[0-9]{1,5}")
+_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_REFERENCE = re.compile(
+    r"env:(?!HANDRAIL_)[A-Za-z_][A-Za-z0-9_]*|file:[^\0\n]+"
+    r"|kubernetes:[a-z0-9][a-z0-9.-]{0,252}/(?!\.\.?$)[A-Za-z0-9._-]{1,253}"
+)
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
 
@@ -52,12 +59,26 @@ def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(validate)
 
 
+def _reference(text: str) -> str:
+    # It is not shown: somebody may have written the secret itself.
+    if not _REFERENCE.fullmatch(text):
+        raise ValueError(
+            "this is no reference to a secret: write env:VARIABLE (none of HANDRAIL_...), file:PATH or "
+            "kubernetes:SECRET/KEY, and never the secret itself"
+        )
+    return text
+
+
 _ToolboxName = Annotated[
     str,
     _matching(
         _TOOLBOX, f"a toolbox's name: lower case letters, digits and '_', to 32, and not '{MINDS_POOL}'"
     ),
 ]
+_SecretName = Annotated[
+    str, _matching(_SECRET_NAME, "a secret's name: letters, digits and '_', to 63, like STRIPE_KEY")
+]
+_Reference = Annotated[str, AfterValidator(_reference)]
 _ModuleName = Annotated[str, _matching(_MODULE, "a module's name, like tools or shop.tools")]
 _FunctionName = Annotated[str, _matching(_FUNCTION, "a function of a module, like minds:propose")]
 _Jwks = Annotated[str, _matching(_SOURCE, "a file, or an https address")]
@@ -92,13 +113,22 @@ class MaySettings(_Section):
 
 
 class ToolboxSettings(_Section):
-    """[toolboxes.NAME]: modules with tools, and the workers that host them; `env` is for them only."""
+    """[toolboxes.NAME]: modules with tools, and the workers that host them; `env` is for them only.
+
+    `secrets` says where the secrets of its tools are, each by its name.
+    """
 
     modules: Annotated[list[_ModuleName], Field(min_length=1, max_length=100)]
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 8
     env: dict[str, str] = {}
+    secrets: Annotated[dict[_SecretName, _Reference], Field(max_length=MAX_SECRETS)] = {}
     may: MaySettings | None = None
+
+    @property
+    def secret_files(self) -> list[str]:
+        """The files that its secrets are in."""
+        return [rest for kind, _, rest in (r.partition(":") for r in self.secrets.values()) if kind == "file"]
 
 
 class SandboxSettings(_Section):

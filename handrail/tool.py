@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, create_model
 
 EffectName = Literal["read", "draft", "write", "irreversible"]
 PermissionName = Literal["read", "draft", "recommend", "execute", "approve", "delete", "admin"]
@@ -30,6 +31,7 @@ ReaderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _deadline: ContextVar[float | None] = ContextVar("handrail_deadline", default=None)
+_secrets: ContextVar[Mapping[str, str] | None] = ContextVar("handrail_secrets", default=None)
 
 
 class Money(BaseModel):
@@ -55,6 +57,13 @@ class ToolError(Exception):
         self.code = code
         self.transient = transient
         self.in_doubt = in_doubt
+
+
+class NoSuchSecret(ToolError):
+    """A tool asked for a secret that it has not; what it did before asking is in doubt."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="no_such_secret", in_doubt=True)
 
 
 class ReadCall(BaseModel):
@@ -214,6 +223,38 @@ def remaining_s() -> float | None:
 def set_deadline(timeout_s: float) -> None:
     """Bound what the current context may take; the worker calls this before a tool."""
     _deadline.set(time.monotonic() + timeout_s)
+
+
+def secret(name: str) -> SecretStr:
+    """Return a secret of the calling tool's own toolbox; its value is `.get_secret_value()`.
+
+    In a thread that the tool starts itself it is found only if the context goes along
+    (`contextvars.copy_context`): ask before, and hand it over.
+    """
+    known = _secrets.get()
+    if known is None:
+        raise NoSuchSecret(
+            f"no secret {name!r} here, outside of a call: a tool asks for its secrets while it is called, "
+            "not when its module is imported nor in a thread of its own; in a test use "
+            f"`with handrail.tool.use_secrets({{{name!r}: ...}})`"
+        )
+    if name not in known:
+        has = ", ".join(sorted(known)) or "none"
+        raise NoSuchSecret(
+            f"the toolbox has no secret {name!r} (it has: {has}): name it in handrail.toml under the "
+            "toolbox's `secrets`, which are for its own tools alone"
+        )
+    return SecretStr(known[name])
+
+
+@contextmanager
+def use_secrets(secrets: Mapping[str, str]) -> Iterator[None]:
+    """Let `secret` find these and no others; tests use it, and whoever calls a tool."""
+    token = _secrets.set(dict(secrets))
+    try:
+        yield
+    finally:
+        _secrets.reset(token)
 
 
 def _least_permission(effect: EffectName) -> PermissionName:

@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line, without local variables, which hold what users said.
 
-Lines that are written while something of a run is handled say which: trace, run, step and attempt.
+Lines that are written while something of a run is handled say which: trace, run, step and attempt. Secrets
+are taken out of every line, and what stands under a secret's name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, TextIO
 
 import structlog
 
+from core.redaction import masked
+from handrail.secrets import redactor
 from observability import names
 
 _known: ContextVar[Mapping[str, str]] = ContextVar("handrail_logs", default=MappingProxyType({}))
@@ -25,9 +28,10 @@ def configure(file: TextIO) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        _redact,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
+        processors=[*shared, structlog.processors.JSONRenderer(), _redact_text],
         logger_factory=structlog.WriteLoggerFactory(file=file),
         cache_logger_on_first_use=False,
     )
@@ -37,6 +41,7 @@ def configure(file: TextIO) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.JSONRenderer(),
+            _redact_text,
         ],
     )
     handler.setFormatter(foreign)
@@ -76,3 +81,13 @@ def _say_what_is_known(logger: Any, method: str, line: MutableMapping[str, Any])
     for name, value in _known.get().items():
         line.setdefault(name, value)
     return line
+
+
+def _redact(logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # What is not a text yet becomes one with the line, which `_redact_text` sees.
+    found: MutableMapping[str, Any] = redactor().value(masked(line))
+    return found
+
+
+def _redact_text(logger: Any, method: str, line: Any) -> str:
+    return redactor().text(str(line))

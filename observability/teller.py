@@ -10,6 +10,7 @@ from typing import Any, Literal
 from bus import subjects
 from core import values
 from core.ports import Record
+from core.redaction import MASK, is_secret_name, masked_json
 from handrail.v1 import event_pb2, plan_pb2
 from observability import ids, names
 from observability.diary import Diary
@@ -154,12 +155,16 @@ def text_of(value: plan_pb2.Value) -> str:
     """Return a value as JSON; of a large one only where it lies."""
     if value.HasField("blob"):
         return values.encode({"blob": value.blob.sha256, "size_bytes": value.blob.size_bytes})
-    return value.json
+    return masked_json(value.json)
 
 
 def arguments_of(arguments: Mapping[str, plan_pb2.Value]) -> str:
     """Return arguments as a JSON object."""
-    pairs = (f"{values.encode(name)}:{text_of(value) or 'null'}" for name, value in sorted(arguments.items()))
+    hidden = values.encode(MASK)
+    shown = (
+        (name, hidden if is_secret_name(name) else text_of(held)) for name, held in sorted(arguments.items())
+    )
+    pairs = (f"{values.encode(name)}:{text or 'null'}" for name, text in shown)
     return "{" + ",".join(pairs) + "}"
 
 

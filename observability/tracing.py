@@ -114,13 +114,15 @@ def configure(role: str, instance: str) -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    from observability.tool_spans import CleanSpans
+
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
     resource = Resource.create(dict(environment.resource(role, instance)))
     _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     options = environment.channel_options(environment.endpoint("traces"))
     exporter = OTLPSpanExporter(channel_options=options or None)  # type: ignore[arg-type]
-    _provider.add_span_processor(BatchSpanProcessor(exporter))
+    _provider.add_span_processor(BatchSpanProcessor(CleanSpans(exporter)))
     trace.set_tracer_provider(_provider)
 
 

@@ -70,6 +70,8 @@ class ChildSpec:
     name: str
     command: Sequence[str] | Callable[[int], Sequence[str]]
     env: Mapping[str, str] = field(default_factory=dict)
+    # Variables of the supervisor's own that the child does not get, unless `env` says them.
+    without: frozenset[str] = frozenset()
     stop_timeout_s: float = 10.0
     ready: Callable[[], Awaitable[bool]] | None = None
     pass_fds: tuple[int, ...] = ()
@@ -224,13 +226,14 @@ class _Child:
         if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
             _rotate(self._log)
         _write(self._log, f"generation {self._generation} starts")
+        kept = {name: value for name, value in os.environ.items() if name not in self._spec.without}
         with _open(self._log) as output:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *argv),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **self._spec.env, GENERATION: str(self._generation)},
+                env={**kept, **self._spec.env, GENERATION: str(self._generation)},
                 pass_fds=self._spec.pass_fds,
                 start_new_session=True,
             )

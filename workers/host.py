@@ -33,6 +33,7 @@ from core.ports import (
     RunKey,
 )
 from handrail.calling import AnyTool
+from handrail.secrets import NO_SECRETS, Secrets
 from handrail.v1 import event_pb2
 from observability import names, tracing
 from workers.instance import Ended, Instance, nobody
@@ -61,11 +62,14 @@ class Worker:
         instance: Instance,
         checker: Checker,
         concurrency: int,
+        secrets: Secrets = NO_SECRETS,
         ended: Ended = nobody,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._log = log
-        self._toolbox = Toolbox(toolbox, tools, checker=checker, concurrency=concurrency, now_ns=now_ns)
+        self._toolbox = Toolbox(
+            toolbox, tools, checker=checker, concurrency=concurrency, secrets=secrets, now_ns=now_ns
+        )
         self._pool = toolbox
         self._instance = instance
         self._ended = ended

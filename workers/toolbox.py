@@ -24,7 +24,9 @@ from handrail.calling import (
     Stopped,
     ToolThreads,
     invoke,
+    told,
 )
+from handrail.secrets import NO_SECRETS, SecretMissing, Secrets
 from handrail.tool import ToolError
 from handrail.v1 import event_pb2
 
@@ -43,8 +45,10 @@ class Toolbox:
         *,
         checker: Checker,
         concurrency: int,
+        secrets: Secrets = NO_SECRETS,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._secrets = secrets
         self.name = name
         self._tools = tools
         self._contracts = {name: to_proto(tool.contract) for name, tool in tools.items()}
@@ -88,6 +92,9 @@ class Toolbox:
         if action.tool not in self._tools:
             message = f"toolbox {self.name} has no tool {action.tool}: does the worker have the same project?"
             return failures.permanent(failures.UNKNOWN_TOOL, message)
+        if missing := self._secrets.missing():
+            _logger.warning("a secret is missing", run=key.run, attempt=action.attempt, reason=missing)
+            return failures.permanent(failures.SECRET_MISSING, missing)
         return None
 
     async def look(
@@ -109,13 +116,15 @@ class Toolbox:
             observed = judgement.bounded(seen)
         except conditions.ConditionError as error:
             return {}, failures.permanent(failures.PRE_REFUTED, f"pre cannot be judged: {error}")
+        except SecretMissing as error:
+            return {}, failures.permanent(failures.SECRET_MISSING, str(error))
         except ToolError as error:
             make = failures.transient if error.transient else failures.permanent
             return {}, make(failures.PRE_REFUTED, f"the world cannot be read before the action: {error}")
         except Exception as error:
             # A read tool is the user's code: whatever it raises, the result says that pre was not judged.
             _logger.warning("pre could not be judged", tool=action.tool, exc_info=True)
-            message = f"the world cannot be read before the action: {type(error).__name__}: {error}"
+            message = f"the world cannot be read before the action: {told(error)}"
             return {}, failures.transient(failures.PRE_REFUTED, message)
         if held:
             return before, None
@@ -125,7 +134,17 @@ class Toolbox:
     async def _read(self, tool: str, arguments: Mapping[str, Any]) -> Any:
         if tool not in self._tools:
             raise ToolError(f"toolbox {self.name} has no read tool {tool!r}")
-        return await invoke(self._tools[tool], arguments, timeout_s=PRE_TIMEOUT_S, threads=self._threads)
+        return await self._invoke(self._tools[tool], arguments, timeout_s=PRE_TIMEOUT_S)
+
+    async def _invoke(
+        self, tool: AnyTool, arguments: Mapping[str, Any], *, key: str = "", timeout_s: float
+    ) -> Any:
+        """Call a tool with what it may have of secrets; neither its output nor its errors hold any."""
+        return await self._secrets.lend(
+            lambda secrets: invoke(
+                tool, arguments, key=key, timeout_s=timeout_s, threads=self._threads, secrets=secrets
+            )
+        )
 
     def has_effect(self, tool: str) -> bool:
         """Whether a tool changes the world."""
@@ -137,8 +156,11 @@ class Toolbox:
         timeout_s = action.timeout.ToNanoseconds() / 1e9 or tool.contract.timeout_s
         doubt = tool.contract.has_effect
         try:
-            output = await invoke(tool, arguments, key=action.key, timeout_s=timeout_s, threads=self._threads)
+            output = await self._invoke(tool, arguments, key=action.key, timeout_s=timeout_s)
             result = event_pb2.Result(output=values.inline(output), happened=event_pb2.HAPPENED_YES)
+        except SecretMissing as error:
+            # It was there when the action was admitted.
+            return _failed(failures.permanent(failures.SECRET_MISSING, str(error)), event_pb2.HAPPENED_NO)
         except InvalidArguments as error:
             return _failed(failures.permanent(failures.BAD_ARGUMENTS, str(error)), event_pb2.HAPPENED_NO)
         except (InvalidOutput, values.BadValue) as error:
@@ -162,8 +184,7 @@ class Toolbox:
             # A tool is the user's code: whatever it raises is an outcome, and the result event tells it.
             _logger.warning("tool raised", tool=action.tool, exc_info=True)
             raised = failures.in_doubt if doubt else _class_of(tool)
-            message = f"{type(error).__name__}: {error}"
-            return _failed(raised(failures.TOOL_RAISED, message), event_pb2.HAPPENED_UNKNOWN)
+            return _failed(raised(failures.TOOL_RAISED, told(error)), event_pb2.HAPPENED_UNKNOWN)
         if action.kind == event_pb2.ACTION_KIND_READ_BACK and output is None:
             result.happened = event_pb2.HAPPENED_NO
         return result

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from core import failures
 from core.plan import is_compensation
+from core.redaction import masked_json
 from handrail.cli.pen import BAD, DIM, Detail, Node, Pen
-from handrail.cli.text import clean, duration, pad, plural, value
+from handrail.cli.text import clean, duration, field, pad, plural, value
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
 MAX_EVIDENCE_SHOWN = 3
@@ -19,13 +20,13 @@ MAX_EVIDENCE_SHOWN = 3
 def planned(step: plan_pb2.Step, pen: Pen) -> Iterator[Node]:
     """What the plan says of a step: conditions, fan-out, rules, arguments."""
     said = [("each", clean(step.each)), ("when", clean(step.when)), ("after", clean(", ".join(step.after)))]
-    said += [(clean(name), _argument(argument)) for name, argument in sorted(step.arguments.items())]
+    said += [(clean(name), _argument(name, argument)) for name, argument in sorted(step.arguments.items())]
     for rule in step.rules:
         said.append((clean(rule.when) or "otherwise", f"{pen.glyphs.output} {clean(rule.tool)}"))
     for grant in step.grants:
         filled_in = ", ".join(sorted(grant.open)) or "nothing"
         said.append(("granted", clean(f"{grant.tool}, the executor fills in {filled_in}")))
-        said += [(clean(name), _argument(held)) for name, held in sorted(grant.arguments.items())]
+        said += [(clean(name), _argument(name, held)) for name, held in sorted(grant.arguments.items())]
         said += [(clean(name), clean(held)) for name, held in sorted(grant.open.items()) if held]
     said.append(("post", clean(step.post)))
     said = [(name, text) for name, text in said if text]
@@ -34,10 +35,10 @@ def planned(step: plan_pb2.Step, pen: Pen) -> Iterator[Node]:
         yield Node(Text(f"{pad(name, width)}  {text}", style=DIM))
 
 
-def _argument(argument: plan_pb2.Argument) -> str:
+def _argument(name: str, argument: plan_pb2.Argument) -> str:
     if argument.WhichOneof("form") == "reference":
         return clean(argument.reference)
-    return value(argument.constant)
+    return field(name, argument.constant)
 
 
 def taken(step: run_service_pb2.StepState, pen: Pen) -> Iterator[Node]:
@@ -104,7 +105,7 @@ def _evidence(attempt: run_service_pb2.Attempt, pen: Pen, *, every: bool) -> Ite
         else:
             node = Node(pen.sign("failed", BAD).append(f" does not hold: {condition}"))
         if evidence.observed and (pen.detail == Detail.FULL or not evidence.held):
-            node.below.append(Node(Text(f"saw {clean(evidence.observed)}", style=DIM)))
+            node.below.append(Node(Text(f"saw {clean(masked_json(evidence.observed))}", style=DIM)))
         yield node
     if len(found) > len(shown):
         more = f"{pen.glyphs.ellipsis} {plural(len(found) - len(shown), 'more condition')}"
@@ -113,7 +114,7 @@ def _evidence(attempt: run_service_pb2.Attempt, pen: Pen, *, every: bool) -> Ite
 
 def failure(failed: event_pb2.Failure) -> str:
     """Return a failure's code and words on one line."""
-    code, message = clean(failed.code), clean(failed.message)
+    code, message = clean(failed.code), clean(masked_json(failed.message))
     return f"{code}: {message}" if code and message else code or message or "no reason given"
 
 

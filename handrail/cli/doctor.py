@@ -84,6 +84,7 @@ def findings(project: Path, place: Path, server: str | None, data: Path | None) 
     yield check_project(project)
     yield from check_keys(project, place)
     yield from check_sandbox(project)
+    yield from check_secrets(project)
     target = find(server, project, data)
     yield _checked("server", check_server, target)
     yield _checked("broker", check_broker, target)
@@ -260,6 +261,30 @@ def check_keys(project: Path, data: Path) -> Iterator[Finding]:
         yield Finding("permits", "warn", f"{found}, which others can read", f"`chmod 600 {path}`")
     else:
         yield Finding("permits", "ok", found)
+
+
+def check_secrets(project: Path) -> Iterator[Finding]:
+    """Whether the secrets of each toolbox can be had here; nothing where none has any."""
+    from handrail.secrets import Secrets
+    from handrail.settings import ProjectError, load_settings
+
+    try:
+        toolboxes = load_settings(project).toolboxes
+    except ProjectError:
+        return
+    for name, settings in toolboxes.items():
+        if not settings.secrets:
+            continue
+        looked = list(Secrets(name, settings.secrets, project).look())
+        if missing := [one.problem for one in looked if one.problem]:
+            todo = "Provide it, or correct the reference. A worker elsewhere may have another environment."
+            yield Finding("secrets", "fail", "\n".join(missing), todo)
+        elif exposed := [str(one.exposed) for one in looked if one.exposed]:
+            found = f"toolbox {name}: others can read {', '.join(exposed)}"
+            yield Finding("secrets", "warn", found, f"`chmod 600 {' '.join(exposed)}`")
+        else:
+            found = f"toolbox {name}: {', '.join(settings.secrets)} can be had in this command's environment"
+            yield Finding("secrets", "ok", found)
 
 
 def _checked(name: str, check: Callable[[Target], Coroutine[Any, Any, Finding]], target: Target) -> Finding:

@@ -16,9 +16,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
 from core.plan import is_compensation
+from core.redaction import MASK, is_secret_name, masked_json
 from handrail.cli.details import failure
 from handrail.cli.pen import DIM
-from handrail.cli.text import clean, cut, duration, pad, value
+from handrail.cli.text import clean, cut, duration, field, pad, value
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
 MAX_DESCRIPTION_CHARS = 400
@@ -26,6 +27,8 @@ MAX_VALUE_CHARS = 120
 WRITER_CELLS = 16
 KIND_CELLS = 19
 
+_QUOTING = frozenset({"observed", "message"})
+"""Fields of messages that quote what was read."""
 _CHANNEL_STYLES = {"cmd": "magenta", "dec": "cyan", "ans": "green"}
 _BAD_KINDS = frozenset({"step_failed", "plan_rejected", "proposal_refused", "in_doubt", "orphan"})
 _HEAL_KINDS = frozenset({"healed", "revoked", "verify_ask", "gate_opened"})
@@ -51,9 +54,27 @@ def event_object(response: run_service_pb2.WatchRunResponse) -> dict[str, Any]:
 
 
 def message_object(message: Any) -> dict[str, Any]:
-    """Return a message as JSON with the names of the protos."""
+    """Return a message as JSON with the names of the protos; values are masked as they are for people."""
+    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    return {name: _masked(name, held) for name, held in found.items()}
+
+
+def exact_object(message: Any) -> dict[str, Any]:
+    """Return a message as JSON, and hide nothing: for whoever is to approve what it says."""
     found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
     return found
+
+
+def _masked(name: str, held: Any) -> Any:
+    """Mask in a message what a field of this name holds: a value, or an argument of a plan."""
+    if isinstance(held, list):
+        return [_masked(name, item) for item in held]
+    if not isinstance(held, dict):
+        return masked_json(held) if name in _QUOTING else held
+    if isinstance(held.get("json"), str):
+        return {"json": json.dumps(MASK) if is_secret_name(name) else masked_json(held["json"])}
+    # The constant of an argument has the argument's name.
+    return {inner: _masked(name if inner == "constant" else inner, value) for inner, value in held.items()}
 
 
 def clock(time: Timestamp) -> str:
@@ -249,7 +270,7 @@ def _undo_ended(body: event_pb2.UndoEnded) -> str:
 
 def _values(arguments: Mapping[str, plan_pb2.Value]) -> str:
     shown: Iterable[str] = (
-        f"{clean(name)}={cut(value(held), MAX_VALUE_CHARS)}" for name, held in sorted(arguments.items())
+        f"{clean(name)}={cut(field(name, held), MAX_VALUE_CHARS)}" for name, held in sorted(arguments.items())
     )
     return ", ".join(shown)
 

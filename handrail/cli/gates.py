@@ -82,7 +82,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show all that whoever decides at a gate must know."""
-    from handrail.cli.events import message_object
+    from handrail.cli.events import exact_object
     from handrail.cli.gate_text import gate_lines
     from handrail.cli.output import Output
     from handrail.cli.text import exact
@@ -99,7 +99,7 @@ def show(
         output.json({"gate": found.id, "argument": value, "value": held})
         output.line(exact(encode(held, ensure_ascii=False)))
         return
-    output.json({"gate": message_object(found)})
+    output.json({"gate": exact_object(found)})
     output.lines(gate_lines(found, target, _pen(output)))
 
 
@@ -161,10 +161,10 @@ async def resolve(client: Client, text: str, target: Target) -> run_service_pb2.
 
 
 def _write(gate: run_service_pb2.Gate, output: Output) -> None:
-    from handrail.cli.events import message_object
+    from handrail.cli.events import exact_object
     from handrail.cli.gate_text import inbox_line
 
-    output.json(message_object(gate))
+    output.json(exact_object(gate))
     output.line(inbox_line(gate, _pen(output)))
 
 

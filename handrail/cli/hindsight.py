@@ -16,6 +16,7 @@ from core import failures
 from core.hindsight import Asked, asked
 from core.policy import Ruling
 from core.ports import Record
+from core.redaction import masked_json
 from core.run import fold
 from core.state import Instance, RunState
 from handrail.cli.exits import CommandError, ExitCode
@@ -62,8 +63,9 @@ def explain(run: str, step: str, target: Target, project: Path | None, output: O
         output.lines(_explained(one, state, ruling, policy))
     for instance in refused:
         failure = instance.failure or event_pb2.Failure(code=failures.IN_DOUBT, message=instance.reason)
-        output.json({"step": instance.id, "failed": {"code": failure.code, "message": failure.message}})
-        output.line(f"{clean(instance.id)} failed: {clean(failure.code)}: {clean(failure.message)}")
+        message = masked_json(failure.message)
+        output.json({"step": instance.id, "failed": {"code": failure.code, "message": message}})
+        output.line(f"{clean(instance.id)} failed: {clean(failure.code)}: {clean(message)}")
     if decided_by(state) - {policy.version}:
         output.note("the rules or people have changed since: these are the answers of now")
 

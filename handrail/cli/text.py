@@ -13,6 +13,7 @@ from typing import IO
 
 from rich.cells import cell_len, chop_cells
 
+from core.redaction import MASK, is_secret_name, masked_json
 from handrail.v1 import plan_pb2
 
 MAX_CLEAN_CHARS = 20_000
@@ -178,10 +179,15 @@ def size(size_bytes: int) -> str:
 
 
 def value(held: plan_pb2.Value) -> str:
-    """Say what a value is, on one line."""
+    """Say what a value is, on one line; what stands in it under a secret's name is masked."""
     if held.WhichOneof("kind") == "blob":
         return f"{size(held.blob.size_bytes)} in the blob stream (sha256 {clean(held.blob.sha256[:12])})"
-    return clean(relaxed(held.json))
+    return clean(relaxed(masked_json(held.json)))
+
+
+def field(name: str, held: plan_pb2.Value) -> str:
+    """Say what the value of an argument is, unless its name says that it is secret."""
+    return MASK if is_secret_name(name) else value(held)
 
 
 def relaxed(text: str) -> str:

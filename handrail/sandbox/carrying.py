@@ -17,7 +17,8 @@ def carry_out(call: Mapping[str, Any], tools: Mapping[str, Tool]) -> dict[str, A
     threads = ToolThreads(1)
     tool, arguments, timeout_s = tools[call["tool"]], call["arguments"], call["timeout_s"]
     try:
-        calling = invoke(tool, arguments, key=call["key"], timeout_s=timeout_s, threads=threads)
+        key, secrets = call["key"], call["secrets"]
+        calling = invoke(tool, arguments, key=key, timeout_s=timeout_s, threads=threads, secrets=secrets)
         return {"output": asyncio.run(calling)}
     except InvalidArguments as error:
         return {"failed": "arguments", "message": _bounded(error)}

@@ -56,6 +56,7 @@ def profile_of(directory: Path, settings: Settings, name: str, data: Path | None
     keys = (settings.tls.key, settings.permits.key, settings.broker.credentials)
     hidden = [directory / DATA_DIR, *([data] if data is not None else [])]
     hidden += [directory / Path(key).expanduser() for key in keys if key]
+    hidden += [directory / file for one in settings.toolboxes.values() for file in one.secret_files]
     return Profile(
         toolbox=name,
         may=toolbox.may,

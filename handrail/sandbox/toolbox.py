@@ -17,7 +17,15 @@ import structlog
 from pydantic import ValidationError
 
 from core import schemas
-from handrail.calling import InvalidArguments, InvalidOutput, NotCalled, ShutTool, Stopped
+from handrail.calling import (
+    NO_SECRETS,
+    InvalidArguments,
+    InvalidOutput,
+    NotCalled,
+    ShutTool,
+    Stopped,
+    ToolRaised,
+)
 from handrail.sandbox import places
 from handrail.sandbox.cell import Cell
 from handrail.sandbox.child import MAX_IDLE_S
@@ -31,10 +39,6 @@ START_TIMEOUT_S = 30.0
 MAX_SPARE_AGE_S = MAX_IDLE_S / 2
 
 _logger = structlog.get_logger("sandbox")
-
-
-class ToolRaised(Exception):
-    """What a tool raised in the sandbox."""
 
 
 class Sandbox:
@@ -72,7 +76,14 @@ class Sandbox:
         self._schemas = {tool.contract.name: schemas.Schema(tool.contract.output_schema) for tool in tools}
         return tools, problems
 
-    def call(self, tool: str, arguments: Mapping[str, Any], key: str, timeout_s: float) -> Any:
+    def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        key: str,
+        timeout_s: float,
+        secrets: Mapping[str, str] = NO_SECRETS,
+    ) -> Any:
         """Call a tool; raises what `invoke` does."""
         deadline = time.monotonic() + timeout_s
         try:
@@ -84,7 +95,7 @@ class Sandbox:
             cell.ready(deadline)
             left_s = max(0.001, deadline - time.monotonic())
             call = {"tool": tool, "arguments": dict(arguments), "key": key, "timeout_s": left_s}
-            return self._output(tool, cell.ask(call, deadline))
+            return self._output(tool, cell.ask(call | {"secrets": dict(secrets)}, deadline))
         finally:
             cell.end()
             if printed := cell.printed():

@@ -14,7 +14,7 @@ from actors.ray_head import RayHead
 from core.errors import HandrailError
 from handrail.project import load, load_settings
 from handrail.stack import parts
-from observability import logs, tracing
+from observability import logs, outlets, tracing
 from orchestrator.supervisor import GENERATION, last_ended
 from orchestrator.tracer import LINGER_S
 from workers.instance import Instance, site_of
@@ -106,6 +106,7 @@ async def _decider(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> No
 
 
 async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbox: str, slot: str) -> None:
+    _guard(project_dir, toolbox)
     project = load(project_dir, data=data_dir)
     log = await parts.ways()["worker"].open()
     epoch, generation = int(os.environ[EPOCH_ENV]), int(os.environ[GENERATION])
@@ -122,6 +123,15 @@ async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbo
     await worker.drain(DRAIN_S)
     await asyncio.to_thread(tracing.flush)
     await log.close()
+
+
+def _guard(project_dir: Path, *toolboxes: str) -> None:
+    """Keep secrets out of what this process prints, before there are any tools."""
+    settings = load_settings(project_dir)
+    wanted = [box for box in toolboxes or settings.toolboxes if parts.has_secrets(settings, box)]
+    if wanted:
+        outlets.guard_process()
+        parts.meet_secrets(settings, project_dir, wanted)
 
 
 async def _tracer(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
@@ -154,6 +164,7 @@ async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_ki
     specs = parts.mind_specs(settings, project_dir, data_dir, parts.ways(), parts.checker())
     host: Host
     if host_kind == "inline":
+        _guard(project_dir)
         host = InProcessHost(parts.build_agent)
         # The verifier's read tools are the only ones that are called here.
         tracing.configure("verifier", _instance())
@@ -163,7 +174,7 @@ async def _minds(stop: asyncio.Event, project_dir: Path, data_dir: Path, host_ki
     else:
         from actors.ray_host import HeadLost, RayHost
 
-        ray = host = RayHost("handrail.stack.parts:build_agent", python_path=_python_path())
+        ray = host = RayHost("handrail.stack.parts:build_agent_alone", python_path=_python_path())
         await ray.connect(await _head_address(data_dir))
         await ray.ensure(specs)
         (data_dir / MINDS_FILE).touch()

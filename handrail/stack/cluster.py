@@ -140,6 +140,8 @@ def _children(
     for stale in (ADDRESS_FILE, MINDS_FILE):
         (data / stale).unlink(missing_ok=True)
     head = RayHead.of(data)
+    # Only where tools are called: in the workers of a toolbox, and beside the verifier's.
+    secret = parts.secret_variables(settings)
 
     def spec(
         name: str,
@@ -147,6 +149,7 @@ def _children(
         ways: dict[str, parts.Way],
         ready: Path | None = None,
         env: Mapping[str, str] | None = None,
+        without: frozenset[str] = secret,
     ) -> ChildSpec:
         # The supervisor's own path first: the children must run the same code.
         path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -162,6 +165,7 @@ def _children(
             name=name,
             command=command,
             env={**common, **(env or {})},
+            without=without,
             ready=_exists(ready) if ready is not None else None,
             pass_fds=(directory.lock_fd,) if name != "minds" else (),
         )
@@ -178,6 +182,7 @@ def _children(
                 f"worker:{toolbox}:{slot}",
                 {"worker": parts.way(broker, settings, "worker", toolbox)},
                 env={**_unset(settings.toolboxes[toolbox].env), **checking},
+                without=parts.secret_variables(settings, but=toolbox),
             )
             for toolbox in settings.toolboxes
             for slot in range(settings.toolboxes[toolbox].workers)
@@ -194,9 +199,11 @@ def _children(
             {**head.env(), "PYTHONPATH": os.pathsep.join(sys.path)},
             ready=head.ready,
         )
+        # Its minds are children of the head; of these, it is the verifier alone that keeps the variables.
         minds_child = spec("minds", "minds:ray", minds, data / MINDS_FILE, {**head.env(), **checking})
         return [ray, *children, minds_child, *tracers]
-    return [*children, spec("minds", "minds:inline", minds, data / MINDS_FILE, checking), *tracers]
+    inline = spec("minds", "minds:inline", minds, data / MINDS_FILE, checking, without=frozenset())
+    return [*children, inline, *tracers]
 
 
 def _unset(env: Mapping[str, str]) -> dict[str, str]:

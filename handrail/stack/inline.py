@@ -21,7 +21,7 @@ from core.errors import HandrailError
 from core.ports import Log, LogError
 from handrail.project import Project, Settings, load, load_settings
 from handrail.stack import parts
-from observability import tracing
+from observability import outlets, tracing
 from workers.host import Worker
 from workers.instance import Instance, site_of
 
@@ -58,6 +58,9 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         # Before the tools are imported: they may look at their environment at once.
         parts.forget_callers_token()
         parts.set_environment(settings, settings.toolboxes)
+        if parts.has_secrets(settings):
+            stack.callback(outlets.guard_streams())
+            parts.meet_secrets(settings, project_dir, settings.toolboxes)
         project = load(project_dir, rules=True, data=directory.path)
         keys = parts.keys_of(settings, directory, project_dir)
         parts.own_tokens(directory.path)

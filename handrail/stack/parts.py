@@ -34,8 +34,9 @@ from core.ports import Consumer, Log
 from handrail.person import KEY_ENV, TOKEN_ENV, TOKEN_FILE_ENV, whoami
 from handrail.project import Project, Settings, limits_of, load_settings
 from handrail.project import load as load_project
+from handrail.secrets import Secrets
 from handrail.settings import SETTINGS_FILE, ProjectError
-from observability import environment, export, metrics, tracing
+from observability import environment, export, metrics, outlets, tracing
 from observability.export import Exporter
 from observability.metrics import Metrics
 from orchestrator.decider import Decider
@@ -57,6 +58,8 @@ TRUSTED_KEYS_ENV = "HANDRAIL_TRUSTED_KEYS"
 LISTING_FILE = "listing.sqlite"
 NOTARY_DIR = "notary"
 NOTARY_KEY_FILE, NOTARY_PUBLIC_FILE, NOTARY_ORIGIN_FILE = "key", "key.pub", "origin"
+
+_logger = structlog.get_logger("stack")
 
 _logger = structlog.get_logger("stack")
 
@@ -167,7 +170,8 @@ def broker_of(settings: Settings, directory: DataDirectory, project_dir: Path) -
     if settings.broker.url:
         file = settings.broker.credentials
         return ForeignBroker(settings.broker.url, project_dir / file if file else None)
-    return EmbeddedBroker(directory, pools_of(settings), relaxed=settings.broker.sync == "relaxed")
+    relaxed, without = settings.broker.sync == "relaxed", secret_variables(settings)
+    return EmbeddedBroker(directory, pools_of(settings), relaxed=relaxed, without=without)
 
 
 def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
@@ -320,8 +324,40 @@ def worker(
         instance=instance,
         checker=checker,
         concurrency=settings.concurrency,
+        secrets=secrets_of(project.settings, project.directory, toolbox),
         ended=ended,
     )
+
+
+def secrets_of(settings: Settings, project_dir: Path, toolbox: str) -> Secrets:
+    """Return the secrets of a toolbox, by reference: whoever calls its tools resolves them."""
+    return Secrets(toolbox, settings.toolboxes[toolbox].secrets, project_dir)
+
+
+def has_secrets(settings: Settings, toolbox: str = "") -> bool:
+    """Whether a toolbox has secrets, or any has."""
+    return any(box.secrets for name, box in settings.toolboxes.items() if toolbox in ("", name))
+
+
+def meet_secrets(settings: Settings, project_dir: Path, toolboxes: Iterable[str]) -> None:
+    """Resolve what there is of toolboxes' secrets, so that nothing of them is seen from now on."""
+    for toolbox in toolboxes:
+        if missing := secrets_of(settings, project_dir, toolbox).missing():
+            _logger.warning("a secret is missing", toolbox=toolbox, reason=missing)
+
+
+def secret_variables(settings: Settings, *, but: str = "") -> frozenset[str]:
+    """Return the variables that hold toolboxes' secrets, without those of one toolbox."""
+
+    def of(toolbox: str) -> set[str]:
+        return {
+            reference.removeprefix("env:")
+            for reference in settings.toolboxes[toolbox].secrets.values()
+            if reference.startswith("env:")
+        }
+
+    found = set().union(*(of(toolbox) for toolbox in settings.toolboxes))
+    return frozenset(found - of(but) if but else found)
 
 
 def forget_callers_token() -> None:
@@ -348,7 +384,12 @@ def mind(role: str, project: Project, checker: Checker, pool: str, instance: str
     if role == "executor":
         proposer = FunctionProposer(project.proposer) if project.proposer is not None else None
         return Executor(DecisionTable(), proposer, pool=pool, instance=instance)
-    return Verifier(project.tools, project.protos, checker=checker, pool=pool, instance=instance)
+    secrets = {
+        box: secrets_of(project.settings, project.directory, box) for box in project.settings.toolboxes
+    }
+    return Verifier(
+        project.tools, project.protos, checker=checker, pool=pool, instance=instance, secrets=secrets
+    )
 
 
 def mind_specs(
@@ -365,6 +406,19 @@ def mind_specs(
             project_dir=str(project_dir),
         )
     return specs
+
+
+async def build_agent_alone(spec: AgentSpec) -> tuple[Agent, Log]:
+    """Build the agent of a slot in a process that is its own; the factory of Ray's host."""
+    settings = load_settings(Path(spec.project_dir))
+    variables = secret_variables(settings)
+    if spec.role != "verifier":
+        for name in variables:
+            os.environ.pop(name, None)
+    elif has_secrets(settings):
+        outlets.guard_process()
+        meet_secrets(settings, Path(spec.project_dir), settings.toolboxes)
+    return await build_agent(spec)
 
 
 _projects: dict[str, Project] = {}

@@ -148,15 +148,15 @@ class Up:
             self.process.stdout.close()
 
 
-def start(project: Path, host: str) -> Up:
-    """Start a stack and wait until it says that it is ready."""
+def start(project: Path, host: str, **extra: str) -> Up:
+    """Start a stack, with more in its environment, and wait until it says that it is ready."""
     errors = (project / "up.stderr").open("a")
     process = subprocess.Popen(
         [str(HANDRAIL), "up", "--host", host, "--project", str(project), "--json"],
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=environment(),
+        env=environment(**extra),
         cwd=ROOT,
         start_new_session=True,
     )

@@ -176,3 +176,24 @@ def test_one_line_a_check_and_1_where_one_failed(monkeypatch: pytest.MonkeyPatch
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 1
     assert [json.loads(line)["status"] for line in result.stdout.splitlines()] == ["ok", "warn", "fail"]
+
+
+def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(doctor.check_secrets(tmp_path)) == []
+    settings = '[toolboxes.{0}]\nmodules = ["{0}"]\n[toolboxes.{0}.secrets]\n{1}\n'
+    texts = {
+        "a": 'A = "env:DOCTORS_SECRET"',
+        "b": 'B = "file:b"',
+        "c": 'C = "file:c"\nD = "env:NO_SUCH_SECRET"',
+    }
+    (tmp_path / "handrail.toml").write_text("".join(settings.format(*pair) for pair in texts.items()))
+    monkeypatch.setenv("DOCTORS_SECRET", "hush-hush")
+    for name in "bc":
+        (tmp_path / name).write_text("hush-hush")
+        (tmp_path / name).chmod(0o644)
+    good, exposed, missing = doctor.check_secrets(tmp_path)
+    assert (good.status, good.found) == ("ok", "toolbox a: A can be had in this command's environment")
+    assert (exposed.status, exposed.todo) == ("warn", f"`chmod 600 {tmp_path / 'b'}`")
+    assert missing.status == "fail"
+    assert "NO_SUCH_SECRET is not set" in missing.found
+    assert not any("hush-hush" in finding.found for finding in (good, exposed, missing))

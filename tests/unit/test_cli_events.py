@@ -109,3 +109,24 @@ def test_what_is_said_at_a_gate_is_told() -> None:
     assert (
         describe(E.Event(version=1, gate_closed=closed)) == 'gate g1: amended by bob to amount=20, to="ines"'
     )
+
+
+def test_what_stands_under_a_secrets_name_is_masked() -> None:
+    action = E.Action(attempt="a", step="s", tool="sign_in")
+    action.arguments["password"].json = '"typed"'
+    action.arguments["form"].json = '{"api_key":"typed","tokens_used":3}'
+    refuted = E.Verdict(attempt="a", evidence=[E.Evidence(observed='{"deep":{"token":"typed"}}')])
+    refuted.failure.message = 'observed {"password":"typed","user":"ada"…'
+    plan = plan_pb2.Plan(steps=[plan_pb2.Step(id="s", tool="sign_in")])
+    plan.steps[0].arguments["password"].constant.json = '"typed"'
+    for event in (
+        E.Event(action=action),
+        E.Event(verdict=refuted),
+        E.Event(plan_accepted=E.PlanAccepted(plan=plan)),
+    ):
+        shown = json.dumps(event_object(response(event)))
+        assert "typed" not in shown + describe(event)
+        assert "**********" in shown
+    assert describe(E.Event(action=action)) == (
+        's: authorises sign_in(form={"api_key": "**********", "tokens_used": 3}, password=**********) (a)'
+    )

@@ -518,18 +518,18 @@ def test_what_a_broken_chain_left_behind_is_not_lost() -> None:
 
 def test_content_is_there_only_when_asked_for() -> None:
     play = Play(contract("look"), write("send")).submit(
-        {"id": "send", "tool": "send", "with": {"to": {"secret": "ada@example.com"}}}
+        {"id": "send", "tool": "send", "with": {"to": {"address": "ada@example.com", "api_key": "kept"}}}
     )
-    play.output("send-a1", {"secret": "kept"}).verdict("send-a1", event_pb2.OUTCOME_REFUTED)
+    play.output("send-a1", {"note": "kept", "tokens_used": 3}).verdict("send-a1", event_pb2.OUTCOME_REFUTED)
     without = json.dumps([_all(span) for span in of(play)])
     for word in ("ada@example.com", "kept", "a goal", "the world says otherwise"):
         assert word not in without
     spans = of(play, with_content=True)
     tool = one(spans, names.EXECUTE_TOOL)
     assert json.loads(str(tool.attributes[names.GENAI_TOOL_ARGUMENTS])) == {
-        "to": {"secret": "ada@example.com"}
+        "to": {"address": "ada@example.com", "api_key": "**********"}
     }
-    assert json.loads(str(tool.attributes[names.GENAI_TOOL_RESULT])) == {"secret": "kept"}
+    assert json.loads(str(tool.attributes[names.GENAI_TOOL_RESULT])) == {"note": "kept", "tokens_used": 3}
     assert "a goal" in str(one(spans, names.INVOKE_WORKFLOW).attributes[names.GENAI_INPUT_MESSAGES])
     assert one(spans, names.VERIFY).message == "the world says otherwise"
 
