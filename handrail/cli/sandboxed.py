@@ -21,8 +21,9 @@ def may_object(directory: Path, settings: Settings, toolbox: str) -> dict[str, A
     """Return what a toolbox's tools may touch, for `--json`."""
     from handrail.sandbox.mechanism import found
 
+    names = sorted(settings.toolboxes[toolbox].secrets)
     if settings.toolboxes[toolbox].may is None:
-        return {"shut_in": False}
+        return {"shut_in": False, "secrets": names}
     profile = _profile(directory, settings, toolbox)
     refusal = profile.refusal(found())
     return {
@@ -30,6 +31,7 @@ def may_object(directory: Path, settings: Settings, toolbox: str) -> dict[str, A
         "by": "" if refusal else profile.taken(found()).name,
         "refused": refusal,
         "env": sorted(profile.env),
+        "secrets": names,
         **profile.may.model_dump(),
     }
 
@@ -40,6 +42,7 @@ def may_lines(directory: Path, settings: Settings, toolbox: str) -> Iterator[Tex
     said = may_object(directory, settings, toolbox)
     if "by" not in said:
         yield _line("shut in", "no: it can touch whatever the worker's user can (see docs/sandbox.md)")
+        yield from _secrets(said)
         return
     if said["refused"]:
         yield _line("shut in", f"it will not be called: {said['refused']}")
@@ -50,8 +53,14 @@ def may_lines(directory: Path, settings: Settings, toolbox: str) -> Iterator[Tex
     yield _line("may write", ", ".join(said["write"]) or "nothing but its own /tmp")
     if said["env"]:
         yield _line("environment", ", ".join(said["env"]))
+    yield from _secrets(said)
     bounds = f"{said['cpu_s']} s of CPU, {said['memory_mb']} MB of memory, {said['processes']} processes"
     yield _line("bounds", bounds)
+
+
+def _secrets(said: dict[str, Any]) -> Iterator[Text]:
+    if said["secrets"]:
+        yield _line("secrets", ", ".join(said["secrets"]))
 
 
 def check_sandbox(project: Path) -> Iterator[Finding]:

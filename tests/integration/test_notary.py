@@ -1,0 +1,328 @@
+"""The notary and a real broker, whose files somebody damages, edits, swaps for older ones or deletes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from bus import streams
+from bus.link import Link
+from bus.log import NatsStore
+from core import merkle
+from handrail.keys import PrivateKey, PublicKeys
+from orchestrator import book, notary
+from orchestrator.book import BadBook
+from orchestrator.notary import LogAltered, Notary
+from tests.contract.nats_process import NatsProcess
+from tests.integration import blocks
+
+SHARDS = (0,)
+EVENTS, CHUNKS = 400, 5
+KEY = PrivateKey.generate()
+KEYS = PublicKeys.parse(KEY.public, "the key")
+DRAIN_S = 30.0
+Damage = Callable[[Path], None]
+
+
+def size_of(number: int) -> bytes:
+    return b"%06d" % number * 30
+
+
+async def connect(broker: NatsProcess) -> Link:
+    return await Link.connect(broker.url)
+
+
+async def write(link: Link, count: int, first: int = 0) -> None:
+    """Append events of a few runs in turn."""
+    store = NatsStore(link)
+    for number in range(first, first + count):
+        subject = f"ev.0.acme.r0-{number % 5:08d}.dec.note.x"
+        await store.publish("EV_0", subject, size_of(number), trace=f"00-{number}")
+
+
+async def write_chunks(link: Link) -> None:
+    store = NatsStore(link)
+    for number in range(CHUNKS):
+        await store.publish("BLOB_0", f"blob.0.acme.r0-00000000.aa.{number}", b"large" * 100)
+
+
+async def sign(link: Link, place: Path) -> None:
+    """Have the notary sign for all there is."""
+    one = Notary(link, place, "origin", KEY, KEYS, shards=SHARDS)
+    serving = asyncio.create_task(one.serve())
+    try:
+        assert await one.drain(DRAIN_S)
+    finally:
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+
+
+async def compare(link: Link, place: Path, keys: PublicKeys = KEYS) -> int:
+    return await notary.compare(link, place, keys, shards=SHARDS, progress=lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log that was signed for, and its broker's directory after a graceful stop."""
+    place = tmp_path_factory.mktemp("original")
+    asyncio.run(fill(place))
+    return place
+
+
+async def fill(place: Path) -> None:
+    broker = NatsProcess(place, "jetstream { sync_interval: always }\n")
+    broker.start()
+    link = await connect(broker)
+    await streams.ensure(link, shards=SHARDS, consumers=[], max_bytes=64 << 20)
+    await write(link, EVENTS)
+    await write_chunks(link)
+    await sign(link, place / "notary")
+    assert await compare(link, place / "notary") == EVENTS + CHUNKS
+    await link.close()
+    broker.stop()
+
+
+def copied(original: Path, place: Path) -> NatsProcess:
+    for name in ("store", "notary"):
+        shutil.copytree(original / name, place / name)
+    return NatsProcess(place, "jetstream { sync_interval: always }\n")
+
+
+def block(place: Path, stream: str = "EV_0") -> Path:
+    (found,) = place.glob(f"store/jetstream/*/streams/{stream}/msgs/*.blk")
+    return found
+
+
+def as_after_a_kill(place: Path) -> None:
+    """What the broker writes when it stops, and would read instead of the messages, is not there."""
+    for index in place.glob("store/jetstream/*/streams/*/msgs/index.db"):
+        index.unlink()
+
+
+def flip(share: float) -> Damage:
+    def damage(place: Path) -> None:
+        data = bytearray(block(place).read_bytes())
+        data[int(len(data) * share)] ^= 1
+        block(place).write_bytes(data)
+
+    return damage
+
+
+def cut(place: Path) -> None:
+    data = block(place).read_bytes()
+    block(place).write_bytes(data[: len(data) * 9 // 10])
+
+
+def edited(place: Path) -> None:
+    blocks.edit(block(place), "EV_0", 123, size_of(999))
+
+
+def reordered(place: Path) -> None:
+    blocks.swap(block(place), "EV_0", 200)
+
+
+def chunk_edited(place: Path) -> None:
+    blocks.edit(block(place, "BLOB_0"), "BLOB_0", 3, b"other" * 100)
+
+
+def deleted(place: Path) -> None:
+    for found in place.glob("store/jetstream/*/streams/EV_0"):
+        shutil.rmtree(found)
+
+
+DAMAGES: dict[str, tuple[Damage, str, int]] = {
+    "a bit in the middle": (flip(0.5), "EV_0", 201),
+    "a bit near the end": (flip(0.995), "EV_0", 399),
+    "a cut tail": (cut, "EV_0", 361),
+    "an edited event": (edited, "EV_0", 123),
+    "two events that changed places": (reordered, "EV_0", 200),
+    "an edited large value": (chunk_edited, "BLOB_0", 3),
+    "a deleted stream": (deleted, "EV_0", 1),
+}
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+@pytest.mark.parametrize(("damage", "stream", "first"), DAMAGES.values(), ids=DAMAGES)
+async def test_a_damaged_log_is_refused_and_the_first_wrong_message_named(
+    original: Path, tmp_path: Path, damage: Damage, stream: str, first: int, killed: bool
+) -> None:
+    broker = copied(original, tmp_path)
+    if killed:
+        as_after_a_kill(tmp_path)
+    damage(tmp_path)
+    broker.start()
+    try:
+        link = await connect(broker)
+        with pytest.raises(LogAltered, match="Restore the data directory") as found:
+            await compare(link, tmp_path / "notary")
+        assert (found.value.stream, found.value.sequence) == (stream, first)
+        await link.close()
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+async def test_a_whole_log_is_accepted(original: Path, tmp_path: Path, killed: bool) -> None:
+    broker = copied(original, tmp_path)
+    if killed:
+        as_after_a_kill(tmp_path)
+    broker.start()
+    try:
+        link = await connect(broker)
+        assert await compare(link, tmp_path / "notary") == EVENTS + CHUNKS
+        await link.close()
+    finally:
+        broker.stop()
+
+
+async def test_an_older_copy_is_refused_even_when_it_has_grown_again(original: Path, tmp_path: Path) -> None:
+    broker = copied(original, tmp_path)
+    broker.start()
+    try:
+        link = await connect(broker)
+        await write(link, 20, EVENTS)
+        await sign(link, tmp_path / "notary")
+        await link.close()
+        broker.stop()
+        shutil.rmtree(tmp_path / "store")
+        shutil.copytree(original / "store", tmp_path / "store")
+        broker.start()
+        link = await connect(broker)
+        with pytest.raises(LogAltered, match="ends before it") as found:
+            await compare(link, tmp_path / "notary")
+        assert found.value.sequence == EVENTS + 1
+        await write(link, 30, EVENTS)
+        with pytest.raises(LogAltered, match="altered") as found:
+            await compare(link, tmp_path / "notary")
+        assert found.value.sequence == EVENTS + 1
+        await link.close()
+    finally:
+        broker.stop()
+
+
+async def test_it_goes_on_where_it_was(original: Path, tmp_path: Path) -> None:
+    """Over its own death, the broker's, and what it had not finished writing."""
+    place = tmp_path / "notary"
+    broker = copied(original, tmp_path)
+    broker.start()
+    try:
+        link = await connect(broker)
+        before = book.head_of(place / "EV_0", KEYS)
+        assert before is not None
+        with (place / "EV_0" / book.LEAVES_FILE).open("ab") as file:
+            file.write(b"half of a leaf")
+        with (place / "EV_0" / before.segment).open("ab") as file:
+            file.write(b"\x00\x00\xff\xffhalf of a part")
+        await write(link, 7, EVENTS)
+        await sign(link, place)
+        after = book.check_book(place / "EV_0", KEYS)
+        assert after is not None
+        assert after.head.size == EVENTS + 7
+        leaves = book.leaves_of(place / "EV_0", after)
+        proof = merkle.consistency(leaves, before.head.size)
+        assert merkle.continues(before.head.size, before.head.root, after.head.size, after.head.root, proof)
+        assert await compare(link, place) == EVENTS + 7 + CHUNKS
+        await link.close()
+    finally:
+        broker.stop()
+
+
+async def test_it_goes_on_when_the_broker_comes_back(original: Path, tmp_path: Path) -> None:
+    broker = copied(original, tmp_path)
+    broker.start()
+    link = await connect(broker)
+    one = Notary(link, tmp_path / "notary", "origin", KEY, KEYS, shards=SHARDS)
+    serving = asyncio.create_task(one.serve())
+    try:
+        assert await one.drain(DRAIN_S)
+        broker.kill()
+        broker.start()
+        writer = await connect(broker)
+        await write(writer, 3, EVENTS)
+        await writer.close()
+        async with asyncio.timeout(DRAIN_S):
+            while one.signed["EV_0"] < EVENTS + 3:
+                await asyncio.sleep(0.01)
+    finally:
+        serving.cancel()
+        await link.close()
+        broker.stop()
+
+
+async def test_what_is_written_is_signed_for_within_a_second_or_so(original: Path, tmp_path: Path) -> None:
+    broker = copied(original, tmp_path)
+    broker.start()
+    link = await connect(broker)
+    one = Notary(link, tmp_path / "notary", "origin", KEY, KEYS, shards=SHARDS)
+    serving = asyncio.create_task(one.serve())
+    try:
+        await write(link, 1, EVENTS)
+        async with asyncio.timeout(DRAIN_S):
+            while one.signed.get("EV_0", 0) < EVENTS + 1:
+                await asyncio.sleep(0.01)
+        head = book.head_of(tmp_path / "notary" / "EV_0", KEYS)
+        assert head is not None
+        stored = await NatsStore(link).get("EV_0", EVENTS + 1)
+        assert stored is not None
+        assert head.head.time_ns - stored.time_ns < 3 * notary.MAX_LAG_S * 1e9
+    finally:
+        serving.cancel()
+        await link.close()
+        broker.stop()
+
+
+def tamper_leaf(place: Path) -> None:
+    path = place / book.LEAVES_FILE
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+
+
+def shorten_leaves(place: Path) -> None:
+    path = place / book.LEAVES_FILE
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def tamper_copy(place: Path) -> None:
+    (path,) = book.segments(place)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut_copy(place: Path) -> None:
+    (path,) = book.segments(place)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def grow_head(place: Path) -> None:
+    path = place / book.HEAD_FILE
+    path.write_text(path.read_text().replace(f'"size": {EVENTS}', f'"size": {EVENTS + 1}'))
+
+
+def garble_head(place: Path) -> None:
+    (place / book.HEAD_FILE).write_text('{"size": ')
+
+
+@pytest.mark.parametrize(
+    "damage", [tamper_leaf, shorten_leaves, tamper_copy, cut_copy, grow_head, garble_head]
+)
+def test_a_damaged_book_is_told(original: Path, tmp_path: Path, damage: Damage) -> None:
+    place = tmp_path / "EV_0"
+    shutil.copytree(original / "notary" / "EV_0", place)
+    assert book.check_book(place, KEYS) is not None
+    damage(place)
+    with pytest.raises(BadBook):
+        book.check_book(place, KEYS)
+
+
+def test_a_book_that_somebody_else_has_signed_is_not_believed(original: Path) -> None:
+    mallory = PublicKeys.parse(PrivateKey.generate().public, "theirs")
+    with pytest.raises(BadBook, match="not signed by a key that is believed"):
+        book.check_book(original / "notary" / "EV_0", mallory)
