@@ -48,6 +48,7 @@ _GUARDED = (
     "subject_transform",
 )
 _ADJUSTABLE = ("max_bytes", "num_replicas")
+_BEGINNING = ("deliver_policy", "opt_start_seq")
 
 
 def consumer_home(consumer: Consumer, shard: int) -> tuple[str, str]:
@@ -140,6 +141,18 @@ def _timers(replicas: int) -> dict[str, Any]:
     }
 
 
+async def begin(link: Link, consumers: Sequence[Consumer], shard: int, sequence: int) -> None:
+    """Create a shard's consumers of run logs so that they hear it from a sequence on."""
+    for consumer in consumers:
+        if consumer.stream == "timer":
+            continue
+        stream, name = consumer_home(consumer, shard)
+        config = _consumer_config(consumer, shard)
+        config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": max(1, sequence)}
+        body = {"stream_name": stream, "config": config, "action": "create"}
+        await _call(link, ".".join(["CONSUMER.CREATE", stream, name, *_filter_token(config)]), body)
+
+
 async def _ensure_stream(link: Link, config: dict[str, Any]) -> None:
     name = config["name"]
     try:
@@ -189,6 +202,9 @@ async def _ensure_consumer(link: Link, consumer: Consumer, shard: int) -> None:
         if error.code != CONSUMER_NOT_FOUND:
             raise
         existing = None
+    if existing is not None:
+        # Where it began stays as it is: a consumer of a restored log begins behind what was done with.
+        config |= {key: existing[key] for key in _BEGINNING if key in existing}
     if existing is None or any((existing.get(key) or None) != (config[key] or None) for key in config):
         # An empty action is "create or update".
         body = {"stream_name": stream, "config": config, "action": ""}

@@ -47,8 +47,8 @@ class LogAltered(HandrailError):
         super().__init__(
             f"{stream} is not what the notary has signed for. Its first wrong message is {sequence}: {what}. "
             "The broker's files were damaged, edited, or replaced by an older copy. Nothing was started. "
-            f"Restore the data directory from a backup that is newer; or, to go on from what there is and "
-            f"expect effects that no run knows of, move {place} elsewhere: it holds the copy and the proof."
+            "`handrail restore` rebuilds the log from the notary's copy. (To go on from what there is, and "
+            f"expect effects that no run knows of, move {place} elsewhere: it holds the copy and the proof.)"
         )
         self.stream = stream
         self.sequence = sequence

@@ -18,6 +18,7 @@ from handrail.cli import (
     init,
     options,
     policy,
+    restore,
     runs,
     tools,
     trace,
@@ -91,6 +92,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(auth.app, name="auth")
 app.add_typer(audit.app, name="audit")
 app.add_typer(broker.app, name="broker")
+app.command("restore")(restore.restore)
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("_child", hidden=True)(up.child)

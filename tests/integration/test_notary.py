@@ -19,7 +19,7 @@ from orchestrator import book, notary
 from orchestrator.book import BadBook
 from orchestrator.notary import LogAltered, Notary
 from tests.contract.nats_process import NatsProcess
-from tests.integration import blocks
+from tests.integration import damage as damages
 
 SHARDS = (0,)
 EVENTS, CHUNKS = 400, 5
@@ -120,15 +120,15 @@ def cut(place: Path) -> None:
 
 
 def edited(place: Path) -> None:
-    blocks.edit(block(place), "EV_0", 123, size_of(999))
+    damages.edit(block(place), "EV_0", 123, size_of(999))
 
 
 def reordered(place: Path) -> None:
-    blocks.swap(block(place), "EV_0", 200)
+    damages.swap(block(place), "EV_0", 200)
 
 
 def chunk_edited(place: Path) -> None:
-    blocks.edit(block(place, "BLOB_0"), "BLOB_0", 3, b"other" * 100)
+    damages.edit(block(place, "BLOB_0"), "BLOB_0", 3, b"other" * 100)
 
 
 def deleted(place: Path) -> None:
@@ -159,7 +159,7 @@ async def test_a_damaged_log_is_refused_and_the_first_wrong_message_named(
     broker.start()
     try:
         link = await connect(broker)
-        with pytest.raises(LogAltered, match="Restore the data directory") as found:
+        with pytest.raises(LogAltered, match="handrail restore") as found:
             await compare(link, tmp_path / "notary")
         assert (found.value.stream, found.value.sequence) == (stream, first)
         await link.close()
