@@ -10,9 +10,10 @@ from handrail.cli.server import data_dir
 
 
 def restore(project: options.Project = None, data: options.Data = None, json: options.Json = False) -> None:
-    """Rebuild a damaged log from the notary's copy; what was damaged is kept beside it.
+    """Rebuild a damaged log from the notary's copy.
 
-    Nothing may be up on the data directory. Runs that had not ended go on at the next start.
+    Nothing may be up on the data directory. What was damaged is kept beside what is new. Runs that had not
+    ended go on at the next start.
     """
     from handrail.cli.output import Output
     from handrail.stack.restoring import restore as rebuild
