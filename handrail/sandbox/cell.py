@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from handrail.sandbox.child import READY
 from handrail.sandbox.mechanism import Mechanism
 from handrail.sandbox.places import Places, import_path, interpreter
 from handrail.sandbox.profile import Profile
-from handrail.sandbox.watch import used
+from handrail.sandbox.watch import held, used
 
 WATCH_EVERY_S = 0.1
 END_TIMEOUT_S = 5.0
@@ -47,7 +48,8 @@ class Cell:
         self._printed_bytes = 0
         self._told: dict[str, Any] | None = None
         self._scratch: str | None = None
-        command = [str(interpreter()), "-m", "handrail.sandbox.child"]
+        # -P: before it is shut in it imports nothing of the project's.
+        command = [str(interpreter()), "-P", "-m", "handrail.sandbox.child"]
         if mechanism.name == "bubblewrap":
             command = bubblewrap.command_line(
                 mechanism.detail,
@@ -59,6 +61,8 @@ class Cell:
             )
         else:
             self._scratch = tempfile.mkdtemp(prefix="handrail-")
+            # However this process ends, unless it is killed.
+            self._removal = weakref.finalize(self, remove, self._scratch)
         self._process = subprocess.Popen(
             command,
             cwd=profile.directory,
@@ -111,7 +115,7 @@ class Cell:
             with suppress(OSError):
                 pipe.close()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._removal()
 
     def _say(self, message: dict[str, Any]) -> None:
         self._unsent += json.dumps(message).encode() + b"\n"
@@ -174,9 +178,9 @@ class Cell:
 
     def _how_it_ended(self) -> str:
         try:
-            status = self._process.wait(END_TIMEOUT_S)
+            status = self._process.wait(WATCH_EVERY_S)
         except subprocess.TimeoutExpired:
-            return "it says nothing any more"
+            return "it closed the way for its answer"
         # bubblewrap says so of the process within it by adding 128.
         number = -status if status < 0 else status - 128
         names = {int(one): one.name for one in signal.Signals}
@@ -195,10 +199,22 @@ class Cell:
         use = used(self._process.pid, at_most=most)
         if use.processes > most:
             raise Stopped(f"it started more than {may.processes} processes and was ended")
+        if self._scratch is not None and held(self._scratch) > self._profile.memory_bytes:
+            raise Stopped(
+                f"it has more than {may.memory_mb} MB, or too many files, in its /tmp and was ended"
+            )
         if use.memory_bytes > self._profile.memory_bytes:
             raise Stopped(f"it took more than {may.memory_mb} MB of memory and was ended")
         if use.cpu_s > may.cpu_s:
             raise Stopped(f"it used more than {may.cpu_s} s of CPU and was ended")
+
+
+def remove(directory: str) -> None:
+    """Remove a directory that others have filled; nobody waits until it is gone."""
+    # Not shutil: its recursion has an end, and a tool can make more directories in each other.
+    with suppress(OSError):
+        removing = subprocess.Popen(["rm", "-rf", "--", directory])
+        threading.Thread(target=removing.wait, daemon=True).start()
 
 
 def _no_constant(text: str) -> Any:
@@ -234,7 +250,7 @@ def _setup(
         "bounds": {
             "memory_bytes": profile.memory_bytes,
             "cpu_s": profile.may.cpu_s,
-            "processes": profile.may.processes + _OWN_PROCESSES,
+            "processes": profile.may.processes + _OWN_PROCESSES if mechanism.name == "bubblewrap" else None,
         },
         "directory": str(profile.directory),
         "modules": profile.modules,

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 READY, DONE = "ready", "done"
 # How long it waits for a call. Whoever started it uses it for less than that.
 MAX_IDLE_S = 90.0
+MAX_MESSAGE_CHARS = 4_000
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import socket
 import socketserver
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +34,10 @@ Resolve = Callable[[str, int], list[str]]
 
 # What clouds tell a machine about itself, where that is not link-local.
 _METADATA = frozenset(
-    map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254"))
+    map(
+        ipaddress.ip_address,
+        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"),
+    )
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -154,6 +158,8 @@ class Egress:
         self._resolve = resolve
         self._places = threading.Semaphore(MAX_CONNECTIONS)
         self._home = Path(tempfile.mkdtemp(prefix="handrail-egress-"))
+        # Also where nobody closes it: whoever only reads a project has no end to do it at.
+        self._removal = weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
         self.path = self._home / "socket"
         egress = self
 
@@ -169,7 +175,7 @@ class Egress:
         """Take no more connections."""
         self._server.shutdown()
         self._server.server_close()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._removal()
 
     def _serve(self, near: socket.socket) -> None:
         if not self._places.acquire(blocking=False):
