@@ -6,6 +6,7 @@ says so.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import selectors
@@ -16,11 +17,12 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from core import values
-from handrail.calling import Stopped
+from handrail.calling import Stopped, ToolThreads
 from handrail.sandbox import bubblewrap
 from handrail.sandbox.child import READY
 from handrail.sandbox.mechanism import Mechanism
@@ -36,6 +38,12 @@ MAX_SHOWN_BYTES = 4 * 1024
 _CHUNK_BYTES = 64 * 1024
 # Its own interpreter has a few threads and processes beside those of the tool.
 _OWN_PROCESSES = 4
+
+
+@cache
+def _starter(pid: int) -> ToolThreads:
+    """Return the thread that starts processes: they end with it, and so it lasts as long as this process."""
+    return ToolThreads(1)
 
 
 class Cell:
@@ -63,7 +71,8 @@ class Cell:
             self._scratch = tempfile.mkdtemp(prefix="handrail-")
             # However this process ends, unless it is killed.
             self._removal = weakref.finalize(self, remove, self._scratch)
-        self._process = subprocess.Popen(
+        start = functools.partial(
+            subprocess.Popen,
             command,
             cwd=profile.directory,
             env=_environment(profile, self._scratch or "/tmp"),
@@ -72,6 +81,7 @@ class Cell:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        self._process: subprocess.Popen[bytes] = _starter(os.getpid()).submit(start).result()
         pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
         self._in, self._out, self._err = (pipe for pipe in pipes if pipe is not None)
         for pipe in (self._in, self._out, self._err):

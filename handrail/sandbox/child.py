@@ -60,6 +60,8 @@ def _channels() -> tuple[TextIO, TextIO]:
 def _shut_in(setup: dict[str, Any]) -> None:
     from handrail.sandbox import confine
 
+    if setup["mechanism"] == "landlock":
+        confine.keep()
     confine.end_with_parent()
     confine.bound(**setup["bounds"])
     if setup["mechanism"] == "none":

@@ -82,10 +82,31 @@ def can_filter() -> bool:
     return platform.machine() in system_calls.MARKS
 
 
-def end_with_parent() -> None:
-    """Have this process killed when whoever started it ends."""
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have this process killed, or told, when whoever started it ends."""
     if sys.platform.startswith("linux"):
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def keep() -> None:
+    """Fork; return in the child, and stay before it as what ends all of its group when the parent ends.
+
+    The end of a parent is told to its own children only, and what tools start would live on.
+    """
+    told = {signal.SIGTERM, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, told)
+    end_with_parent(signal.SIGTERM)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return
+    os.closerange(0, MAX_OPEN_FILES)
+    while signal.sigwait(told) == signal.SIGCHLD:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+    os.killpg(0, signal.SIGKILL)
 
 
 def bound(*, memory_bytes: int, cpu_s: int, processes: int | None) -> None:
@@ -104,7 +125,9 @@ def bound(*, memory_bytes: int, cpu_s: int, processes: int | None) -> None:
         _, hard = resource.getrlimit(what)
         known = [one for one in (limit, hard) if one != resource.RLIM_INFINITY]
         most = min(known, default=resource.RLIM_INFINITY)
-        resource.setrlimit(what, (most, most))
+        # A second more until it is killed: the signal before that says why.
+        last = most + 1 if what == resource.RLIMIT_CPU and most != hard else most
+        resource.setrlimit(what, (most, last))
 
 
 def give_up_privileges() -> None:

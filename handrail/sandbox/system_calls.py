@@ -1,4 +1,4 @@
-"""The numbers of the system calls that a sandbox has to know, by processor; None where it has no such call."""
+"""The numbers of the system calls that a sandbox has to know, by processor; None where there is none."""
 
 from __future__ import annotations
 

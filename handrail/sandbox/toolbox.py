@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from core import schemas
+from core import schemas, values
 from handrail.calling import InvalidArguments, InvalidOutput, NotCalled, ShutTool, Stopped
 from handrail.sandbox import places
 from handrail.sandbox.cell import Cell
@@ -27,7 +27,6 @@ from handrail.tool import Contract, ToolError
 
 START_TIMEOUT_S = 30.0
 MAX_PROBLEMS = 50
-MAX_PROBLEM_CHARS = 1_000
 # A process that waits for longer may end at any moment.
 MAX_SPARE_AGE_S = MAX_IDLE_S / 2
 
@@ -63,7 +62,7 @@ class Sandbox:
         cell = self._start()
         try:
             told = cell.ready(time.monotonic() + START_TIMEOUT_S)
-            problems = [str(problem)[:MAX_PROBLEM_CHARS] for problem in told["problems"][:MAX_PROBLEMS]]
+            problems = [_plain(problem) for problem in told["problems"][:MAX_PROBLEMS]]
             tools = [self._tool(one) for one in told["tools"]]
         except (Stopped, TimeoutError, KeyError, TypeError, ValueError) as error:
             said = f"\n{cell.printed()}" if cell.printed() else ""
@@ -158,6 +157,10 @@ class Sandbox:
             raise ToolError(message, code=_plain(answer.get("code")), transient=transient, in_doubt=in_doubt)
         if failed is not None or "output" not in answer:
             raise ToolRaised(f"{_plain(answer.get('kind', 'error'))}: {message}")
+        try:
+            values.encode(answer["output"])
+        except values.BadValue as error:
+            raise InvalidOutput(str(error)) from None
         problems = self._schemas[tool].problems(answer["output"])
         if problems:
             raise InvalidOutput("; ".join(problem.message for problem in problems))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,14 +39,24 @@ def used(pid: int, *, at_most: int) -> Use:
 
 def held(directory: str) -> float:
     """Return the bytes on the disk below a directory; without end where there are too many files to count."""
-    size, entries = 0, 0
-    for path, directories, files in os.walk(directory):
-        entries += len(directories) + len(files)
+    size, entries, waiting = 0, 0, [directory]
+    while waiting:
+        try:
+            found = os.listdir(waiting[-1])
+        except FileNotFoundError:
+            found = []
+        except OSError:
+            # So deep that it has no name, or such that nobody can look.
+            return math.inf
+        below, entries = waiting.pop(), entries + len(found)
         if entries > MAX_FILES:
             return math.inf
-        for name in files:
+        for path in (os.path.join(below, name) for name in found):
             with suppress(OSError):
-                size += os.lstat(os.path.join(path, name)).st_blocks * _BLOCK_BYTES
+                said = os.lstat(path)
+                size += said.st_blocks * _BLOCK_BYTES
+                if stat.S_ISDIR(said.st_mode):
+                    waiting.append(path)
     return size
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,14 +49,17 @@ def stage(mechanism: Mechanism, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield made
 
 
+@pytest.fixture(scope="module")
+def calm(stage: Stage) -> Stage:
+    """The same, for tests that hold nothing up: what comes next is not looked at."""
+    return stage
+
+
 @pytest.fixture(autouse=True)
 def next_call_works(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    if "stage" in request.fixturenames:
+    if "calm" not in request.fixturenames and "stage" in request.fixturenames:
         assert request.getfixturevalue("stage").run("found = 6 * 7") == "42"
-
-
-FILL = "b = bytearray(8 << 20); b[::4096] = b'x' * len(b[::4096])"
 
 
 @pytest.mark.parametrize(
@@ -74,11 +79,11 @@ FILL = "b = bytearray(8 << 20); b[::4096] = b'x' * len(b[::4096])"
             "more than 256 MB of memory",
         ),
         (
-            "import tempfile, time\nkept = []\nfor _ in range(100):\n    f = tempfile.NamedTemporaryFile(delete=False)\n"
-            "    f.write(b'x' * (10 << 20)); f.flush(); kept.append(f)\ntime.sleep(60)",
+            "import tempfile, time\nkept = []\nfor _ in range(100):\n"
+            "    f = tempfile.NamedTemporaryFile(delete=False)\n    f.write(b'x' * (10 << 20)); f.flush(); kept.append(f)\ntime.sleep(60)",
             "No space left|in its /tmp",
         ),
-        ("open('/dev/shm/x', 'wb').write(b'x' * (100 << 20)); open('/dev/shm/y', 'wb').write(b'x' * (200 << 20))",
+        ("for n in '12': open('/dev/shm/' + n, 'wb').write(b'x' * (150 << 20))",
          "Permission denied|No space left|MemoryError"),
         ("f = open('out/large', 'wb')\nfor _ in range(30): f.write(b'x' * (10 << 20))", "File too large"),
     ],
@@ -100,7 +105,7 @@ def test_a_fork_bomb_ends(stage: Stage) -> None:
     with pytest.raises(Stopped, match="more than 8 processes"):
         stage.run(bomb)
     wait_for("the end of the bomb", lambda: not marked(mark))
-    with pytest.raises(Stopped, match="more than 8 processes|memory"):
+    with pytest.raises(Stopped, match=r"more than 8 processes|memory"):
         stage.run("import os, time\nfor _ in range(9):\n    os.fork()\ntime.sleep(60)")
 
 
@@ -119,7 +124,7 @@ def test_the_processor_is_bounded_for_all_processes_together(stage: Stage) -> No
     [
         ENDLESS,
         ASLEEP,
-        "import signal\nfor n in range(1, 32):\n    n in (9, 19) or signal.signal(n, signal.SIG_IGN)\n" + ASLEEP,
+        "import ctypes\nfor n in range(1, 32):\n    ctypes.CDLL(None).signal(n, 1)\n" + ASLEEP,
         "import os\nos.closerange(0, 256)\n" + ASLEEP,
         "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
         "import os\nos.fork()\n" + ASLEEP,
@@ -145,15 +150,17 @@ def test_many_calls_end_in_their_time(stage: Stage) -> None:
     assert max(took) < 1.5 + SLACK_S, took
 
 
-def test_a_deep_heap_of_directories_holds_nothing_up(stage: Stage) -> None:
-    before = left_behind()
-    begun = time.monotonic()
-    stage.run(
-        "import os, tempfile\nos.chdir(tempfile.gettempdir())\n"
-        "for _ in range(2000):\n    os.mkdir('d'); os.chdir('d')"
-    )
-    assert time.monotonic() - begun < 5
-    wait_for("the end of the directories", lambda: len(left_behind() - before) <= 1)
+def test_a_deep_heap_of_directories_holds_nothing_up(
+    mechanism: Mechanism, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    directory = write_module(tmp_path / "project", HOSTILE)
+    with sandbox_of(directory, mechanism) as stage:
+        stage.run(
+            "import os, tempfile\nos.chdir(tempfile.gettempdir())\n"
+            "for _ in range(2000):\n    os.mkdir('d'); os.chdir('d')"
+        )
+    wait_for("the end of the directories", lambda: not left_behind())
 
 
 @pytest.mark.parametrize(
@@ -176,7 +183,7 @@ def test_output_is_bounded(stage: Stage, code: str, says: str) -> None:
     [
         ('{"done": {"output": 5}}', InvalidOutput, "text"),
         ('{"done": {"output": NaN}}', Stopped, "cannot be read"),
-        ('{"done": {"output": "\\\\ud800"}}', InvalidOutput, "text"),
+        ('{"done": {"output": "\\\\ud800"}}', InvalidOutput, "surrogate|text"),
         ('{"done": ' + "[" * 5_000, Stopped, "cannot be read"),
         ('{"done": {"output": ' + "9" * 5_000 + "}}", Stopped, "cannot be read"),
         ('{"done": []}', Stopped, "cannot be read"),
@@ -184,33 +191,36 @@ def test_output_is_bounded(stage: Stage, code: str, says: str) -> None:
         ("[]", Stopped, "cannot be read"),
         ("nonsense", Stopped, "cannot be read"),
         ('{"done": {}}', ToolRaised, "error"),
-        ('{"done": {"failed": [1], "kind": {"a": 1}}}', ToolRaised, ""),
+        ('{"done": {"failed": [1], "kind": {"a": 1}}}', ToolRaised, "a"),
         ('{"done": {"failed": "tool", "message": "\\\\ud800", "code": "\\\\udfff"}}', ToolError, r"\?"),
         ('{"done": {"failed": "raised", "message": "\\\\ud800"}}', ToolRaised, r"\?"),
     ],
 )
 def test_a_forged_answer_is_believed_no_more_than_the_tool(
-    stage: Stage, written: str, expected: type[Exception], says: str
+    calm: Stage, written: str, expected: type[Exception], says: str
 ) -> None:
     with pytest.raises(expected, match=says) as told:
-        stage.run(f"import os, time\nos.write(4, b'''{written}\\n''')\ntime.sleep(60)")
+        calm.run(f"import os, time\nos.write(4, b'''{written}\\n''')\ntime.sleep(60)")
     str(told.value).encode()
     if isinstance(told.value, ToolError):
         told.value.code.encode()
 
 
-def test_a_number_without_end_is_no_output(stage: Stage) -> None:
+def test_a_number_without_end_is_no_output(calm: Stage) -> None:
     with pytest.raises((Stopped, InvalidOutput)):
-        stage.call("loose", {"code": "import os, time\nos.write(4, b'{\"done\": {\"output\": 1e999}}\\n'); time.sleep(9)"})
+        calm.call(
+            "loose",
+            {"code": 'import os, time\nos.write(4, b\'{"done": {"output": 1e999}}\\n\'); time.sleep(9)'},
+        )
     with pytest.raises((Stopped, InvalidOutput, ToolRaised)):
-        stage.call("loose", {"code": "found = '\\ud800'"})
+        calm.call("loose", {"code": "found = '\\ud800'"})
     with pytest.raises((Stopped, InvalidOutput, ToolRaised)):
-        stage.call("loose", {"code": "found = []\nfor _ in range(3000): found = [found]"})
+        calm.call("loose", {"code": "found = []\nfor _ in range(3000): found = [found]"})
 
 
-def test_two_answers_are_one(stage: Stage) -> None:
-    code = "import os\nfor n in (1, 2): os.write(4, b'{\"done\": {\"output\": \"%d\"}}\\n' % n)\nfound = 3"
-    assert stage.run(code) == "1"
+def test_two_answers_are_one(calm: Stage) -> None:
+    code = 'import os\nfor n in (1, 2): os.write(4, b\'{"done": {"output": "%d"}}\\n\' % n)\nfound = 3'
+    assert calm.run(code) == "1"
 
 
 @pytest.mark.parametrize(
@@ -231,9 +241,9 @@ def test_two_answers_are_one(stage: Stage) -> None:
         ("raise RuntimeError('\\ud800')", "."),
     ],
 )
-def test_however_it_ends_the_caller_is_told(stage: Stage, code: str, says: str) -> None:
+def test_however_it_ends_the_caller_is_told(calm: Stage, code: str, says: str) -> None:
     with pytest.raises((Stopped, ToolRaised, ToolError), match=says) as told:
-        stage.run(code)
+        calm.run(code)
     assert len(str(told.value).encode()) < 20_000
 
 
@@ -245,13 +255,21 @@ def test_it_can_end_neither_its_parent_nor_its_group(stage: Stage) -> None:
     assert stage.run(code) == "alive"
 
 
-def test_what_it_prints_is_bounded_and_is_no_answer(stage: Stage) -> None:
-    assert stage.run("print('{\"done\": {\"output\": \"forged\"}}'); found = 'true'") == "true"
+def test_what_it_prints_is_bounded_and_is_no_answer(calm: Stage) -> None:
+    assert calm.run('print(\'{"done": {"output": "forged"}}\'); found = \'true\'') == "true"
 
 
 def write_module(directory: Path, text: str) -> Path:
     write_project(directory, text)
     return directory
+
+
+@pytest.fixture(scope="module")
+def other(mechanism: Mechanism, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A project whose module is another one for every test."""
+    directory = write_module(tmp_path_factory.mktemp("other") / "project", HOSTILE)
+    with sandbox_of(directory, mechanism) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -262,49 +280,40 @@ def write_module(directory: Path, text: str) -> Path:
         ("import os\nos._exit(3)", "exit status 3"),
         ("print('x' * 20_000_000)", "printed more than"),
         ("kept = bytearray(10 << 30)", "MemoryError"),
-        ("import os\nos.write(4, b'{\"ready\": {\"tools\": 5, \"problems\": []}}\\n')", "cannot be read"),
-        ("import os\nos.write(4, b'{\"ready\": {\"tools\": [5], \"problems\": []}}\\n')", "cannot be read"),
-        ("import os\nos.write(4, b'{\"ready\": {\"problems\": []}}\\n')", "cannot be read"),
-        ("import os\nos.write(4, b'{\"ready\": {\"tools\": [], \"problems\": 5}}\\n')", "cannot be read"),
-        ("import os\nos.write(4, b'{\"ready\": {\"tools\": [], \"problems\": [\"\\\\ud800\"]}}\\n')", r"\?"),
+        ('import os\nos.write(4, b\'{"ready": {"tools": 5, "problems": []}}\\n\')', "cannot be read"),
+        ('import os\nos.write(4, b\'{"ready": {"tools": [5], "problems": []}}\\n\')', "cannot be read"),
+        ('import os\nos.write(4, b\'{"ready": {"problems": []}}\\n\')', "cannot be read"),
+        ('import os\nos.write(4, b\'{"ready": {"tools": [], "problems": 5}}\\n\')', "cannot be read"),
+        ('import os\nos.write(4, b\'{"ready": {"tools": [], "problems": ["\\\\ud800"]}}\\n\')', r"\?"),
         ("x = 1", "has no tools"),
     ],
 )
-def test_a_module_that_cannot_be_read_is_told(
-    mechanism: Mechanism, tmp_path: Path, text: str, says: str
-) -> None:
-    directory = write_module(tmp_path / "project", HOSTILE)
-    with sandbox_of(directory, mechanism) as stage:
-        (directory / "hostile.py").write_text(text)
-        tools, problems = stage.sandbox.describe()
+def test_a_module_that_cannot_be_read_is_told(other: Stage, text: str, says: str) -> None:
+    (other.directory / "hostile.py").write_text(text)
+    tools, problems = other.sandbox.describe()
     assert tools == []
-    assert says.strip("\\") in "\n".join(problems)
+    assert re.search(says, "\n".join(problems))
     "\n".join(problems).encode()
 
 
 @pytest.mark.parametrize(
     "document", [{"type": 5}, {"$ref": "#/nowhere"}, {"$ref": "http://192.0.2.1/x"}, {"pattern": "("}, 7]
 )
-def test_a_forged_contract_is_no_contract(mechanism: Mechanism, tmp_path: Path, document: object) -> None:
-    directory = write_module(tmp_path / "project", HOSTILE)
-    with sandbox_of(directory, mechanism) as stage:
-        contract = stage.tools()["run"].contract.model_dump(mode="json") | {"output_schema": document}
-        told = {"ready": {"tools": [{"contract": contract, "parameters": []}], "problems": []}}
-        line = json.dumps(told) + "\n"
-        (directory / "hostile.py").write_text(f"import os\nos.write(4, {line!r}.encode())")
-        tools, problems = stage.sandbox.describe()
+def test_a_forged_contract_is_no_contract(other: Stage, document: object) -> None:
+    parts = {"name": "run", "effect": "read", "permission": "read", "idempotency": "natural"}
+    contract = {**parts, "input_schema": {}, "output_schema": document}
+    told = {"ready": {"tools": [{"contract": contract, "parameters": []}], "problems": []}}
+    line = json.dumps(told) + "\n"
+    (other.directory / "hostile.py").write_text(f"import os\nos.write(4, {line!r}.encode())")
+    tools, problems = other.sandbox.describe()
     assert tools == []
     assert "cannot be read" in problems[0]
 
 
-def test_a_module_that_hangs_is_told(
-    mechanism: Mechanism, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = write_module(tmp_path / "project", HOSTILE)
-    with sandbox_of(directory, mechanism) as stage:
-        (directory / "hostile.py").write_text(ASLEEP)
-        monkeypatch.setattr("handrail.sandbox.toolbox.START_TIMEOUT_S", 0.5)
-        assert "did not answer in time" in str(stage.sandbox.describe())
+def test_a_module_that_hangs_is_told(other: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    (other.directory / "hostile.py").write_text(ASLEEP)
+    monkeypatch.setattr("handrail.sandbox.toolbox.START_TIMEOUT_S", 0.5)
+    assert "did not answer in time" in str(other.sandbox.describe())
 
 
 def test_nothing_of_the_project_is_imported_before_it_is_shut_in(
@@ -321,16 +330,16 @@ def test_nothing_of_the_project_is_imported_before_it_is_shut_in(
 
 def test_many_tools_are_read_at_once_by_many(mechanism: Mechanism, tmp_path: Path) -> None:
     lines = ["from handrail.tool import tool"]
-    lines += [f"@tool(effect='read')\ndef t{n}(a: int) -> int:\n    return a" for n in range(200)]
+    lines += [f"@tool(effect='read')\ndef t{n}(a: int) -> int:\n    return a" for n in range(500)]
     directory = write_module(tmp_path / "project", "\n".join(lines))
-    with sandbox_of(directory, mechanism) as stage, ThreadPoolExecutor(4) as threads:
-        told = list(threads.map(lambda _: stage.sandbox.describe(), range(4)))
-    assert [(len(tools), problems) for tools, problems in told] == [(200, [])] * 4
+    with sandbox_of(directory, mechanism) as stage, ThreadPoolExecutor(2) as threads:
+        told = list(threads.map(lambda _: stage.sandbox.describe(), range(2)))
+    assert [(len(tools), problems) for tools, problems in told] == [(500, [])] * 2
 
 
-def test_calls_beside_each_other_do_not_meet(stage: Stage) -> None:
+def test_calls_beside_each_other_do_not_meet(calm: Stage) -> None:
     with ThreadPoolExecutor(4) as threads:
-        said = list(threads.map(lambda n: stage.run(f"found = {n}"), range(8)))
+        said = list(threads.map(lambda n: calm.run(f"found = {n}"), range(8)))
     assert said == [str(n) for n in range(8)]
 
 
@@ -350,8 +359,10 @@ def test_a_spare_that_was_killed_or_is_too_old_is_not_used(
     assert old._process.poll() is not None
 
 
-def test_a_sandbox_that_is_closed_during_a_call_leaves_nothing(mechanism: Mechanism, tmp_path: Path) -> None:
-    before = left_behind()
+def test_a_sandbox_that_is_closed_during_a_call_leaves_nothing(
+    mechanism: Mechanism, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     directory = write_module(tmp_path / "project", HOSTILE)
     mark = f"62.{os.getpid()}"
     with sandbox_of(directory, mechanism) as stage, ThreadPoolExecutor(1) as threads:
@@ -362,7 +373,7 @@ def test_a_sandbox_that_is_closed_during_a_call_leaves_nothing(mechanism: Mechan
             call.result()
         stage.sandbox.warm()
         assert stage.sandbox._spare is None
-    wait_for("the end of everything", lambda: not marked(mark) and not left_behind() - before)
+    wait_for("the end of everything", lambda: not marked(mark) and not left_behind())
 
 
 WORKER = """
@@ -378,7 +389,11 @@ with sandbox_of(Path(sys.argv[1]), mechanism) as stage:
 def test_a_worker_that_is_killed_takes_its_tools_along(mechanism: Mechanism, tmp_path: Path) -> None:
     directory = write_module(tmp_path / "project", HOSTILE)
     mark = f"63.{os.getpid()}"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "TMPDIR": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "TMPDIR": str(tmp_path),
+    }
     command = [sys.executable, "-c", WORKER, str(directory), mechanism.name, mark]
     worker = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
