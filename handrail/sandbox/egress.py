@@ -7,6 +7,7 @@ checked is what is connected to, so that another answer of the DNS changes nothi
 from __future__ import annotations
 
 import ipaddress
+import select
 import shutil
 import socket
 import socketserver
@@ -27,6 +28,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_CONNECTIONS = 256
 CONNECT_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 300.0
+LOOK_EVERY_S = 0.05
 _HTTP_PORT = 80
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -40,6 +42,8 @@ _METADATA = frozenset(
     )
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Ways of writing an address of IPv4 that nobody needs any more, or that only a network's own can read.
+_ODD = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b:1::/48")))
 
 _logger = structlog.get_logger("egress")
 
@@ -68,6 +72,7 @@ def is_inner(address: Address) -> bool:
         or meant.is_unspecified
         or meant.is_multicast
         or meant in _METADATA
+        or any(meant in network for network in _ODD)
         or (isinstance(meant, ipaddress.IPv4Address) and (meant.is_reserved or meant.packed[0] == 0))
     )
 
@@ -169,7 +174,8 @@ class Egress:
 
         self._server = socketserver.ThreadingUnixStreamServer(str(self.path), Handler)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, name=f"egress-{toolbox}", daemon=True).start()
+        serve = self._server.serve_forever
+        threading.Thread(target=serve, args=(LOOK_EVERY_S,), name=f"egress-{toolbox}", daemon=True).start()
 
     def close(self) -> None:
         """Take no more connections."""
@@ -204,7 +210,11 @@ class Egress:
             back = threading.Thread(target=pump, args=(far, near), daemon=True)
             back.start()
             pump(near, far)
-            back.join()
+            # Where nobody waits for an answer any more, the server's silence holds no place.
+            while back.is_alive() and not _has_gone(near):
+                back.join(LOOK_EVERY_S)
+            with suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
 
     def _connect(self, request: _Request) -> socket.socket:
         problem: OSError | None = None
@@ -217,6 +227,13 @@ class Egress:
             far.settimeout(IDLE_TIMEOUT_S)
             return far
         raise problem or OSError("no address")
+
+
+def _has_gone(near: socket.socket) -> bool:
+    """Whether the other side is closed both ways."""
+    poll = select.poll()
+    poll.register(near, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _head(near: socket.socket) -> tuple[bytes, bytes]:

@@ -80,7 +80,8 @@ def next_call_works(request: pytest.FixtureRequest) -> Iterator[None]:
         ),
         (
             "import tempfile, time\nkept = []\nfor _ in range(100):\n"
-            "    f = tempfile.NamedTemporaryFile(delete=False)\n    f.write(b'x' * (10 << 20)); f.flush(); kept.append(f)\ntime.sleep(60)",
+            "    f = tempfile.NamedTemporaryFile(delete=False); f.write(b'x' * (10 << 20)); f.flush()\n"
+            "    kept.append(f)\ntime.sleep(60)",
             "No space left|in its /tmp",
         ),
         ("for n in '12': open('/dev/shm/' + n, 'wb').write(b'x' * (150 << 20))",
