@@ -177,10 +177,9 @@ def test_without_what_is_needed_nothing_starts(tmp_path: Path, without_bubblewra
         assert "the toolbox desk cannot be shut in" in done.stderr
         assert "Install bubblewrap" in done.stderr
         assert "Traceback" not in done.stderr
-    doctor = json.loads(
-        handrail("doctor", "--project", str(project), "--json", PATH=without_bubblewrap).stdout
-    )
-    assert [one["status"] for one in doctor["checks"] if one["name"] == "sandbox"] == ["fail"]
+    doctor = handrail("doctor", "--project", str(project), "--json", PATH=without_bubblewrap).stdout
+    findings = [json.loads(line) for line in doctor.splitlines()]
+    assert [one["status"] for one in findings if one["check"] == "sandbox"] == ["fail"]
 
 
 def test_what_runs_open_is_loud(tmp_path: Path, without_bubblewrap: str) -> None:
