@@ -6,7 +6,6 @@ says so.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import selectors
@@ -46,6 +45,18 @@ def _starter(pid: int) -> ToolThreads:
     return ToolThreads(1)
 
 
+def _start(command: list[str], directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
 class Cell:
     """A process that carries one call out."""
 
@@ -71,17 +82,8 @@ class Cell:
             self._scratch = tempfile.mkdtemp(prefix="handrail-")
             # However this process ends, unless it is killed.
             self._removal = weakref.finalize(self, remove, self._scratch)
-        start = functools.partial(
-            subprocess.Popen,
-            command,
-            cwd=profile.directory,
-            env=_environment(profile, self._scratch or "/tmp"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._process: subprocess.Popen[bytes] = _starter(os.getpid()).submit(start).result()
+        environment = _environment(profile, self._scratch or "/tmp")
+        self._process = _starter(os.getpid()).submit(_start, command, profile.directory, environment).result()
         pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
         self._in, self._out, self._err = (pipe for pipe in pipes if pipe is not None)
         for pipe in (self._in, self._out, self._err):
@@ -257,6 +259,7 @@ def _setup(
     return {
         "mechanism": mechanism.name,
         "landlock": landlock,
+        "scratch": scratch,
         "bounds": {
             "memory_bytes": profile.memory_bytes,
             "cpu_s": profile.may.cpu_s,

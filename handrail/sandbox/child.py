@@ -61,7 +61,7 @@ def _shut_in(setup: dict[str, Any]) -> None:
     from handrail.sandbox import confine
 
     if setup["mechanism"] == "landlock":
-        confine.keep()
+        confine.keep(setup["scratch"])
     confine.end_with_parent()
     confine.bound(**setup["bounds"])
     if setup["mechanism"] == "none":

@@ -88,10 +88,11 @@ def end_with_parent(number: int = signal.SIGKILL) -> None:
         _prctl(_PR_SET_PDEATHSIG, number)
 
 
-def keep() -> None:
+def keep(scratch: str) -> None:
     """Fork; return in the child, and stay before it as what ends all of its group when the parent ends.
 
-    The end of a parent is told to its own children only, and what tools start would live on.
+    The end of a parent is told to its own children only: what tools start would live on, and what they have
+    left in `scratch`.
     """
     told = {signal.SIGTERM, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, told)
@@ -106,6 +107,7 @@ def keep() -> None:
         if ended:
             code = os.waitstatus_to_exitcode(status)
             os._exit(code if code >= 0 else 128 - code)
+    os.posix_spawnp("rm", ["rm", "-rf", "--", scratch], os.environ, setsid=True)
     os.killpg(0, signal.SIGKILL)
 
 
