@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from handrail.sandbox import egress
 from handrail.sandbox.egress import Egress
-from tests.integration.sandbox_stage import wait_for
+from handrail.sandbox.mechanism import found
+from tests.integration.sandbox_stage import sandbox_of, wait_for, write_project
 
 TIMEOUT_S = 5.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -44,8 +50,8 @@ def say(made: Egress, text: bytes) -> bytes:
 
 
 @contextmanager
-def server() -> Iterator[tuple[int, list[bytes]]]:
-    """A server that hears one message of each connection, and says hello."""
+def server(answer: bytes = b"hello") -> Iterator[tuple[int, list[bytes]]]:
+    """A server that hears one message of each connection, and answers it."""
     heard: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -57,7 +63,7 @@ def server() -> Iterator[tuple[int, list[bytes]]]:
                     return
                 with far:
                     heard.append(far.recv(65536))
-                    far.sendall(b"hello")
+                    far.sendall(answer)
 
         threading.Thread(target=serve, daemon=True).start()
         yield listener.getsockname()[1], heard
@@ -149,3 +155,58 @@ def test_nothing_is_left_of_it() -> None:
         home = made.path.parent
         assert home.stat().st_mode & 0o077 == 0
     assert not home.exists()
+
+
+NEEDS = pytest.mark.skipif(found().name != "bubblewrap", reason="a list of hosts needs bubblewrap")
+FETCH = """
+import urllib.error, urllib.request
+try:
+    found = urllib.request.urlopen("http://{}/", timeout=5).read().decode()
+except urllib.error.HTTPError as error:
+    found = f"{{error.code}}: {{error.read().decode()}}"
+"""
+
+
+@NEEDS
+def test_a_tool_reaches_what_is_listed_and_nothing_else(tmp_path: Path) -> None:
+    directory = write_project(tmp_path / "project")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    with server(answer) as (listed, _), server(answer) as (other, heard):
+        with sandbox_of(directory, found(), hosts=[f"127.0.0.1:{listed}", "api.example.com:80"]) as stage:
+            assert stage.run(FETCH.format(f"127.0.0.1:{listed}")) == "hello"
+            for host in (f"127.0.0.1:{other}", "169.254.169.254", "[::1]", "localhost"):
+                assert stage.run(FETCH.format(host)).startswith("403: handrail: "), host
+            direct = f"import socket; socket.create_connection(('127.0.0.1', {other}), 1)"
+            assert stage.each({"direct": direct})["direct"].startswith("ConnectionRefusedError")
+            many = (
+                "import os, socket\nopened = []\n"
+                "to = ('127.0.0.1', int(os.environ['HTTP_PROXY'].rpartition(':')[2]))\n"
+                "try:\n    for _ in range(400): opened.append(socket.create_connection(to, 1))\n"
+                "except OSError: pass\nfound = 'done'"
+            )
+            assert stage.run(many) == "done"
+            assert stage.run(FETCH.format(f"127.0.0.1:{listed}")) == "hello"
+        assert heard == []
+
+
+READ = """
+import sys
+from pathlib import Path
+from handrail.sandbox.profile import Profile
+from handrail.sandbox.toolbox import Sandbox
+from handrail.settings import MaySettings
+may = MaySettings(hosts=["api.example.com:80"])
+profile = Profile("hostile", may, Path(sys.argv[1]), ("hostile",))
+sandbox = Sandbox(profile)
+assert sandbox.describe()[1] == []
+sandbox.warm()
+"""
+
+
+@NEEDS
+def test_who_only_reads_a_project_leaves_nothing(tmp_path: Path) -> None:
+    directory = write_project(tmp_path / "project")
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
+    subprocess.run([sys.executable, "-c", READ, str(directory)], env=environment, check=True, timeout=60)
+    wait_for("the end of its files", lambda: not list((tmp_path / "tmp").iterdir()))
