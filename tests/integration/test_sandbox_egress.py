@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -206,7 +207,8 @@ sandbox.warm()
 @NEEDS
 def test_who_only_reads_a_project_leaves_nothing(tmp_path: Path) -> None:
     directory = write_project(tmp_path / "project")
-    (tmp_path / "tmp").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
-    subprocess.run([sys.executable, "-c", READ, str(directory)], env=environment, check=True, timeout=60)
-    wait_for("the end of its files", lambda: not list((tmp_path / "tmp").iterdir()))
+    # Of a short name: a socket's path has few characters.
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": scratch}
+        subprocess.run([sys.executable, "-c", READ, str(directory)], env=environment, check=True, timeout=60)
+        wait_for("the end of its files", lambda: not list(Path(scratch).iterdir()))
