@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from rich.text import Text
 
 from handrail.cli.doctor import Finding
@@ -63,6 +65,26 @@ def _secrets(said: dict[str, Any]) -> Iterator[Text]:
         yield _line("secrets", ", ".join(said["secrets"]))
 
 
+def runs_open(directory: Path, settings: Settings) -> str:
+    """Return which toolboxes are not shut in although they should be, as the settings let them."""
+    shut = [name for name, toolbox in settings.toolboxes.items() if toolbox.may is not None]
+    if settings.sandbox.weakest != "none" or not shut:
+        return ""
+    from handrail.sandbox.mechanism import found
+
+    profiles = [_profile(directory, settings, name) for name in shut]
+    opened = [profile.toolbox for profile in profiles if profile.taken(found()).name == "none"]
+    why = "; ".join(found().missing)
+    return f"not shut in, as [sandbox] weakest says: {', '.join(opened)}: {why}" if opened else ""
+
+
+def warn_of_open(directory: Path, settings: Settings) -> None:
+    """Warn in the log and on standard error, at every start, of toolboxes that run open."""
+    if opened := runs_open(directory.resolve(), settings):
+        structlog.get_logger("sandbox").warning("tools run open", reason=opened)
+        print(f"Warning: {clean(opened)}. Install bubblewrap (`bwrap`).", file=sys.stderr, flush=True)
+
+
 def check_sandbox(project: Path) -> Iterator[Finding]:
     """What tools can be shut in by here, and whether that will do for the project's toolboxes."""
     from handrail.sandbox.mechanism import found
@@ -80,10 +102,9 @@ def check_sandbox(project: Path) -> Iterator[Finding]:
     for text in refused:
         what, _, todo = text.partition(". ")
         yield Finding("sandbox", "fail", what, todo)
-    opened = [p.toolbox for p in profiles if not p.refusal(mechanism) and p.taken(mechanism).name == "none"]
+    opened = runs_open(project.resolve(), settings)
     if opened:
-        what = f"{', '.join(opened)} runs open, as [sandbox] weakest says: {missing}"
-        yield Finding("sandbox", "warn", what, "Install bubblewrap (`bwrap`).")
+        yield Finding("sandbox", "warn", opened, "Install bubblewrap (`bwrap`).")
     if refused or opened:
         return
     todo = "Install bubblewrap (`bwrap`) to shut tools in wholly." if mechanism.name != "bubblewrap" else ""

@@ -166,11 +166,13 @@ class Connection:
 async def _own(stack: AsyncExitStack, target: Target, host: HostKind) -> str:
     """Put a stack together and return its gateway; join whoever came first."""
     from bus.directory import DirectoryOwned
+    from handrail.cli.sandboxed import warn_of_open
     from handrail.settings import load_settings
 
     # Before anything is written: without a project there is nothing to put together.
-    load_settings(target.project)
+    settings = load_settings(target.project)
     log_to_file(target.data, "run.log")
+    warn_of_open(target.project, settings)
     try:
         if host is HostKind.RAY:
             from handrail.stack.cluster import running

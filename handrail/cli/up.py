@@ -82,13 +82,15 @@ def _joined(output: Output, project: Path | None, place: Path) -> bool:
 
 
 async def _keep_up(output: Output, project: Path, place: Path, host: HostKind) -> None:
+    from handrail.cli.sandboxed import warn_of_open
     from handrail.cli.watching import on_signal
     from handrail.settings import load_settings
     from handrail.stack.cluster import up as keep_up
 
     # Before anything is written.
-    load_settings(project)
+    settings = load_settings(project)
     log_to_file(place, "up.log")
+    warn_of_open(project, settings)
     stop, ready = asyncio.Event(), asyncio.Event()
     clusters: list[Cluster] = []
 

@@ -41,5 +41,8 @@ def command_line(
         arguments += ["--bind", str(path), str(path)]
     if egress is not None:
         arguments += ["--bind", str(egress), str(EGRESS_PATH)]
-    # What the places above lie in is of bubblewrap's own making, and could be written to.
-    return [*arguments, "--remount-ro", "/", "--chdir", str(directory), "--", *command]
+    # What the places above lie in is of bubblewrap's own making, and could be written to; /dev without a
+    # bound, and what root writes to /proc/sys would hold for the machine.
+    for made in ("/", "/dev", "/proc"):
+        arguments += ["--remount-ro", made]
+    return [*arguments, "--chdir", str(directory), "--", *command]

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from handrail.calling import InvalidArguments, InvalidOutput, ToolThreads, invoke
+from handrail.sandbox.child import MAX_MESSAGE_CHARS
 from handrail.tool import Tool, ToolError
-
-MAX_MESSAGE_CHARS = 4_000
 
 
 def carry_out(call: Mapping[str, Any], tools: Mapping[str, Tool]) -> dict[str, Any]:

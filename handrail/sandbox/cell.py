@@ -9,23 +9,25 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
+import weakref
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from core import values
-from handrail.calling import Stopped
+from handrail.calling import Stopped, ToolThreads
 from handrail.sandbox import bubblewrap
 from handrail.sandbox.child import READY
 from handrail.sandbox.mechanism import Mechanism
 from handrail.sandbox.places import Places, import_path, interpreter
 from handrail.sandbox.profile import Profile
-from handrail.sandbox.watch import used
+from handrail.sandbox.watch import held, used
 
 WATCH_EVERY_S = 0.1
 END_TIMEOUT_S = 5.0
@@ -35,6 +37,25 @@ MAX_SHOWN_BYTES = 4 * 1024
 _CHUNK_BYTES = 64 * 1024
 # Its own interpreter has a few threads and processes beside those of the tool.
 _OWN_PROCESSES = 4
+
+
+@cache
+def _starter(pid: int) -> ToolThreads:
+    """Return the thread that starts processes: they end with it, and so it lasts as long as this process."""
+    return ToolThreads(1)
+
+
+def _start(command: list[str], directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # In the caller's session: a supervisor that waits for its end waits for this one too.
+        process_group=0,
+    )
 
 
 class Cell:
@@ -47,7 +68,8 @@ class Cell:
         self._printed_bytes = 0
         self._told: dict[str, Any] | None = None
         self._scratch: str | None = None
-        command = [str(interpreter()), "-m", "handrail.sandbox.child"]
+        # -P: before it is shut in it imports nothing of the project's.
+        command = [str(interpreter()), "-P", "-m", "handrail.sandbox.child"]
         if mechanism.name == "bubblewrap":
             command = bubblewrap.command_line(
                 mechanism.detail,
@@ -59,15 +81,10 @@ class Cell:
             )
         else:
             self._scratch = tempfile.mkdtemp(prefix="handrail-")
-        self._process = subprocess.Popen(
-            command,
-            cwd=profile.directory,
-            env=_environment(profile, self._scratch or "/tmp"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+            # However this process ends, unless it is killed.
+            self._removal = weakref.finalize(self, remove, self._scratch)
+        environment = _environment(profile, self._scratch or "/tmp")
+        self._process = _starter(os.getpid()).submit(_start, command, profile.directory, environment).result()
         pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
         self._in, self._out, self._err = (pipe for pipe in pipes if pipe is not None)
         for pipe in (self._in, self._out, self._err):
@@ -111,7 +128,7 @@ class Cell:
             with suppress(OSError):
                 pipe.close()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._removal()
 
     def _say(self, message: dict[str, Any]) -> None:
         self._unsent += json.dumps(message).encode() + b"\n"
@@ -174,9 +191,9 @@ class Cell:
 
     def _how_it_ended(self) -> str:
         try:
-            status = self._process.wait(END_TIMEOUT_S)
+            status = self._process.wait(WATCH_EVERY_S)
         except subprocess.TimeoutExpired:
-            return "it says nothing any more"
+            return "it closed the way for its answer"
         # bubblewrap says so of the process within it by adding 128.
         number = -status if status < 0 else status - 128
         names = {int(one): one.name for one in signal.Signals}
@@ -195,10 +212,22 @@ class Cell:
         use = used(self._process.pid, at_most=most)
         if use.processes > most:
             raise Stopped(f"it started more than {may.processes} processes and was ended")
+        if self._scratch is not None and held(self._scratch) > self._profile.memory_bytes:
+            raise Stopped(
+                f"it has more than {may.memory_mb} MB, or too many files, in its /tmp and was ended"
+            )
         if use.memory_bytes > self._profile.memory_bytes:
             raise Stopped(f"it took more than {may.memory_mb} MB of memory and was ended")
         if use.cpu_s > may.cpu_s:
             raise Stopped(f"it used more than {may.cpu_s} s of CPU and was ended")
+
+
+def remove(directory: str) -> None:
+    """Remove a directory that others have filled; nobody waits until it is gone."""
+    # Not shutil: its recursion has an end, and a tool can make more directories in each other.
+    with suppress(OSError):
+        removing = subprocess.Popen(["rm", "-rf", "--", directory])
+        threading.Thread(target=removing.wait, daemon=True).start()
 
 
 def _no_constant(text: str) -> Any:
@@ -231,10 +260,11 @@ def _setup(
     return {
         "mechanism": mechanism.name,
         "landlock": landlock,
+        "scratch": scratch,
         "bounds": {
             "memory_bytes": profile.memory_bytes,
             "cpu_s": profile.may.cpu_s,
-            "processes": profile.may.processes + _OWN_PROCESSES,
+            "processes": profile.may.processes + _OWN_PROCESSES if mechanism.name == "bubblewrap" else None,
         },
         "directory": str(profile.directory),
         "modules": profile.modules,

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 READY, DONE = "ready", "done"
 # How long it waits for a call. Whoever started it uses it for less than that.
 MAX_IDLE_S = 90.0
+MAX_MESSAGE_CHARS = 4_000
 
 
 def main() -> None:
@@ -59,6 +60,8 @@ def _channels() -> tuple[TextIO, TextIO]:
 def _shut_in(setup: dict[str, Any]) -> None:
     from handrail.sandbox import confine
 
+    if setup["mechanism"] == "landlock":
+        confine.keep(setup["scratch"])
     confine.end_with_parent()
     confine.bound(**setup["bounds"])
     if setup["mechanism"] == "none":

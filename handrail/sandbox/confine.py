@@ -13,10 +13,10 @@ import signal
 import struct
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import HandrailError
+from handrail.sandbox import system_calls
 
 MIN_LANDLOCK_ABI = 3  # from here on it also governs truncation
 _SIGNALS_ABI = 6  # from here on it keeps signals within the sandbox
@@ -40,49 +40,29 @@ _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
-@dataclass(frozen=True, slots=True)
-class _Machine:
-    """What seccomp has to know of a processor: its mark, and the numbers of system calls."""
-
-    mark: int
-    numbers: dict[str, int]
-
-
-_NAMES = (
-    *("socket", "ptrace", "process_vm_readv", "process_vm_writev", "io_uring_setup", "keyctl", "add_key"),
-    *("request_key", "bpf", "perf_event_open", "userfaultfd", "memfd_create", "memfd_secret", "setsid"),
-    *("setpgid", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal"),
-    *("pidfd_getfd", "unshare", "setns", "shmget", "shmat", "semget", "msgget", "mq_open"),
-)
-_X86 = (
-    *(41, 101, 310, 311, 425, 250, 248, 249, 321, 298, 323, 319, 447, 112, 109, 62, 200, 234, 129, 297),
-    *(424, 438, 272, 308, 29, 30, 64, 68, 240),
-)
-_ARM = (
-    *(198, 117, 270, 271, 425, 219, 217, 218, 280, 241, 282, 279, 447, 157, 154, 129, 130, 131, 138, 240),
-    *(424, 438, 97, 268, 194, 196, 190, 186, 180),
-)
-_MACHINES = {
-    "x86_64": _Machine(0xC000003E, dict(zip(_NAMES, _X86, strict=True))),
-    "aarch64": _Machine(0xC00000B7, dict(zip(_NAMES, _ARM, strict=True))),
-}
-# Other processes, the kernel's own machinery, and memory that no limit counts.
+# Other processes, namespaces of one's own, the kernel's own machinery, and memory that nothing counts.
 _NEVER = (
-    *(
-        "ptrace",
-        "process_vm_readv",
-        "process_vm_writev",
-        "io_uring_setup",
-        "keyctl",
-        "add_key",
-        "request_key",
-    ),
-    *("bpf", "perf_event_open", "userfaultfd", "memfd_create", "memfd_secret", "pidfd_getfd"),
+    *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "unshare", "setns"),
+    *("io_uring_setup", "keyctl", "add_key", "request_key", "bpf", "perf_event_open", "userfaultfd"),
+    *("memfd_create", "memfd_secret", "shmget", "shmat", "semget", "msgget", "mq_open"),
 )
-# Without namespaces also the network, what others share, and a session that the end does not reach.
-_NOT_OUTSIDE_NAMESPACES = ("socket", "unshare", "setns", "shmget", "shmat", "semget", "msgget", "mq_open")
-_QUIETLY_NOT = ("setsid", "setpgid")
+# Without namespaces also the network, and what Landlock does not see to: attributes and news of any file.
+_NOT_OUTSIDE_NAMESPACES = (
+    *("socket", "inotify_add_watch", "chown", "fchown", "lchown", "fchownat", "file_setattr"),
+    *("setxattr", "lsetxattr", "fsetxattr", "setxattrat"),
+    *("removexattr", "lremovexattr", "fremovexattr", "removexattrat"),
+)
+# A session that the end does not reach; modes and times of any file, and the priority of all of a user's
+# processes. Without an error: programs ask for it in passing, as when they copy a file.
+_QUIETLY_NOT = (
+    *("setsid", "setpgid", "setpriority", "ioprio_set"),
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat"),
+)
 _SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
+# Of a process; only 0, the caller itself, will do.
+_OF_ITSELF = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+_CLONE_NEW = 0x7E020000  # every kind of namespace that clone can make
+_ENOSYS = 38
 
 
 class CannotConfine(HandrailError):
@@ -99,28 +79,57 @@ def landlock_abi() -> int:
 
 def can_filter() -> bool:
     """Whether the numbers of this processor's system calls are known."""
-    return platform.machine() in _MACHINES
+    return platform.machine() in system_calls.MARKS
 
 
-def end_with_parent() -> None:
-    """Have this process killed when whoever started it ends."""
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have this process killed, or told, when whoever started it ends."""
     if sys.platform.startswith("linux"):
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _prctl(_PR_SET_PDEATHSIG, number)
 
 
-def bound(*, memory_bytes: int, cpu_s: int, processes: int) -> None:
-    """Set the bounds of this process, and of each that it starts."""
+def keep(scratch: str) -> None:
+    """Fork; return in the child, and stay before it as what ends all of its group when the parent ends.
+
+    The end of a parent is told to its own children only: what tools start would live on, and what they have
+    left in `scratch`.
+    """
+    told = {signal.SIGTERM, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, told)
+    end_with_parent(signal.SIGTERM)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return
+    os.closerange(0, MAX_OPEN_FILES)
+    while signal.sigwait(told) == signal.SIGCHLD:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+    os.posix_spawnp("rm", ["rm", "-rf", "--", scratch], os.environ, setsid=True)
+    os.killpg(0, signal.SIGKILL)
+
+
+def bound(*, memory_bytes: int, cpu_s: int, processes: int | None) -> None:
+    """Set the bounds of this process, and of each that it starts.
+
+    Without namespaces there is none of `processes`: the kernel would count all that the user has.
+    """
     for what, limit in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, memory_bytes),
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
-        (resource.RLIMIT_NPROC, processes),
+        (resource.RLIMIT_NPROC, resource.RLIM_INFINITY if processes is None else processes),
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(what)
-        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(what, (most, most))
+        known = [one for one in (limit, hard) if one != resource.RLIM_INFINITY]
+        most = min(known, default=resource.RLIM_INFINITY)
+        # A second more until it is killed: the signal before that says why.
+        last = most + 1 if what == resource.RLIMIT_CPU and most != hard else most
+        resource.setrlimit(what, (most, last))
 
 
 def give_up_privileges() -> None:
@@ -136,29 +145,34 @@ def give_up_privileges() -> None:
 
 def forbid_calls(*, namespaces: bool, landlock: int = 0) -> None:
     """Forbid system calls; without namespaces of one's own, more of them."""
-    refused = [*_NEVER]
-    quiet: tuple[str, ...] = ()
+    refused, quiet = list(_NEVER), list[str]()
     if not namespaces:
         refused += _NOT_OUTSIDE_NAMESPACES
-        quiet = _QUIETLY_NOT
+        quiet += _QUIETLY_NOT
         if landlock < _SIGNALS_ABI:
             refused += _SIGNALS
-    machine = _MACHINES.get(platform.machine())
-    if machine is None:
+    if not can_filter():
         raise CannotConfine(f"the system calls of {platform.machine()} are not known")
-    _install(_program(machine, refused, quiet))
+    _install(_program(platform.machine(), refused, quiet))
 
 
-def _program(machine: _Machine, refused: Iterable[str], quiet: Iterable[str]) -> bytes:
+def _program(machine: str, refused: Iterable[str], quiet: Iterable[str]) -> bytes:
     """Return the filter: kill what speaks for another processor, refuse what is listed, allow the rest."""
-    load, equal, at_least, give_back = 0x20, 0x15, 0x35, 0x06
+    load, equal, at_least, has, give_back = 0x20, 0x15, 0x35, 0x45, 0x06
     kill, error, allow, not_permitted = 0x80000000, 0x00050000, 0x7FFF0000, 1
-    steps = [(load, 0, 0, 4), (equal, 1, 0, machine.mark), (give_back, 0, 0, kill), (load, 0, 0, 0)]
+    number, mark, first = 0, 4, 16
+    steps = [(load, 0, 0, mark), (equal, 1, 0, system_calls.MARKS[machine]), (give_back, 0, 0, kill)]
     # Where the processor has a second table of the same mark (x32), it begins here.
-    steps += [(at_least, 0, 1, 0x40000000), (give_back, 0, 0, kill)]
-    for names, answer in ((refused, error | not_permitted), (quiet, error)):
-        for name in names:
-            steps += [(equal, 0, 1, machine.numbers[name]), (give_back, 0, 0, answer)]
+    steps += [(load, 0, 0, number), (at_least, 0, 1, 0x40000000), (give_back, 0, 0, kill)]
+    # Its argument lies where no filter can read it; what is told so uses clone.
+    answers = ((refused, not_permitted), (quiet, 0), (("clone3",), _ENOSYS))
+    for names, answer in answers:
+        for one in system_calls.numbers(machine, *names):
+            steps += [(equal, 0, 1, one), (give_back, 0, 0, error | answer)]
+    for names, test in ((("clone",), (has, 1, 0, _CLONE_NEW)), (_OF_ITSELF, (equal, 0, 1, 0))):
+        for one in system_calls.numbers(machine, *names):
+            steps += [(equal, 0, 4, one), (load, 0, 0, first), test]
+            steps += [(give_back, 0, 0, allow), (give_back, 0, 0, error | not_permitted)]
     steps.append((give_back, 0, 0, allow))
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
@@ -181,6 +195,9 @@ def lock(read: Iterable[Path], listed: Iterable[Path], write: Iterable[Path]) ->
     if ruleset < 0:
         raise CannotConfine(f"Landlock refuses: {os.strerror(ctypes.get_errno())}")
     for path in read:
+        # A link's own target is asked for by whoever follows it.
+        if path.is_symlink():
+            continue
         _allow(ruleset, path, _EXECUTE | _READ_FILE | _READ_DIR)
     for path in listed:
         _allow(ruleset, path, _READ_DIR)

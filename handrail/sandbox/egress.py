@@ -7,11 +7,13 @@ checked is what is connected to, so that another answer of the DNS changes nothi
 from __future__ import annotations
 
 import ipaddress
+import select
 import shutil
 import socket
 import socketserver
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_CONNECTIONS = 256
 CONNECT_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 300.0
+LOOK_EVERY_S = 0.05
 _HTTP_PORT = 80
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -33,9 +36,14 @@ Resolve = Callable[[str, int], list[str]]
 
 # What clouds tell a machine about itself, where that is not link-local.
 _METADATA = frozenset(
-    map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254"))
+    map(
+        ipaddress.ip_address,
+        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"),
+    )
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Ways of writing an address of IPv4 that nobody needs any more, or that only a network's own can read.
+_ODD = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b:1::/48")))
 
 _logger = structlog.get_logger("egress")
 
@@ -64,6 +72,7 @@ def is_inner(address: Address) -> bool:
         or meant.is_unspecified
         or meant.is_multicast
         or meant in _METADATA
+        or any(meant in network for network in _ODD)
         or (isinstance(meant, ipaddress.IPv4Address) and (meant.is_reserved or meant.packed[0] == 0))
     )
 
@@ -154,6 +163,8 @@ class Egress:
         self._resolve = resolve
         self._places = threading.Semaphore(MAX_CONNECTIONS)
         self._home = Path(tempfile.mkdtemp(prefix="handrail-egress-"))
+        # Also where nobody closes it: whoever only reads a project has no end to do it at.
+        self._removal = weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
         self.path = self._home / "socket"
         egress = self
 
@@ -163,13 +174,14 @@ class Egress:
 
         self._server = socketserver.ThreadingUnixStreamServer(str(self.path), Handler)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, name=f"egress-{toolbox}", daemon=True).start()
+        serve = self._server.serve_forever
+        threading.Thread(target=serve, args=(LOOK_EVERY_S,), name=f"egress-{toolbox}", daemon=True).start()
 
     def close(self) -> None:
         """Take no more connections."""
         self._server.shutdown()
         self._server.server_close()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._removal()
 
     def _serve(self, near: socket.socket) -> None:
         if not self._places.acquire(blocking=False):
@@ -198,7 +210,11 @@ class Egress:
             back = threading.Thread(target=pump, args=(far, near), daemon=True)
             back.start()
             pump(near, far)
-            back.join()
+            # Where nobody waits for an answer any more, the server's silence holds no place.
+            while back.is_alive() and not _has_gone(near):
+                back.join(LOOK_EVERY_S)
+            with suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
 
     def _connect(self, request: _Request) -> socket.socket:
         problem: OSError | None = None
@@ -211,6 +227,13 @@ class Egress:
             far.settimeout(IDLE_TIMEOUT_S)
             return far
         raise problem or OSError("no address")
+
+
+def _has_gone(near: socket.socket) -> bool:
+    """Whether the other side is closed both ways."""
+    poll = select.poll()
+    poll.register(near, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _head(near: socket.socket) -> tuple[bytes, bytes]:

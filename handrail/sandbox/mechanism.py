@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from handrail.sandbox import confine
@@ -37,6 +38,9 @@ def found() -> Mechanism:
     missing: list[str] = []
     if not sys.platform.startswith("linux"):
         return Mechanism("none", "", (f"{sys.platform} has neither bubblewrap nor Landlock",))
+    if not Path("/proc/thread-self/children").exists():
+        # By it all processes of a call are found; without it none of the bounds would hold for them together.
+        return Mechanism("none", "", ("this kernel does not tell the children of a process",))
     binary = shutil.which("bwrap")
     refusal = _refusal(binary) if binary else "bubblewrap is not installed (`bwrap` is not on the path)"
     if binary and not refusal:

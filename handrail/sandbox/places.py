@@ -19,8 +19,15 @@ import handrail
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store"),
     *(
-        "/etc/ssl",
-        "/etc/pki",
+        # Not whole: beside the certificates lie keys of the machine.
+        "/etc/ssl/certs",
+        "/etc/ssl/cert.pem",
+        "/etc/ssl/openssl.cnf",
+        "/etc/pki/tls/certs",
+        "/etc/pki/tls/cert.pem",
+        "/etc/pki/tls/openssl.cnf",
+        "/etc/pki/ca-trust",
+        "/etc/crypto-policies",
         "/etc/ca-certificates",
         "/etc/ld.so.cache",
         "/etc/ld.so.conf",
@@ -57,19 +64,31 @@ def import_path() -> list[str]:
     return [str(home) for home in dict.fromkeys((own, *packages))]
 
 
-def find(directory: Path, read: Sequence[str], write: Sequence[str], hidden: Sequence[Path]) -> Places:
-    """Return what exists for a project's tools; raises BadPlaces."""
+def find(
+    directory: Path,
+    read: Sequence[str],
+    write: Sequence[str],
+    hidden: Sequence[Path],
+    code: Sequence[Path] = (),
+) -> Places:
+    """Return what exists for a project's tools; raises BadPlaces.
+
+    `code` is what of the project is believed outside of the sandbox: its modules, playbooks, rules.
+    """
     secret = tuple(path.resolve() for path in hidden)
-    writable = tuple(_writable(directory, text, secret) for text in write)
-    readable = [place for text in read for place in _opened(_listed(directory, text, "read"), secret)]
-    code = [directory / name for name in _visible(directory)]
     own = [Path(module.__file__ or "").resolve().parent for module in (handrail, core)]
-    packages = [Path(entry) for entry in import_path()[1:]]
-    python = [Path(sys.base_prefix).resolve(), *packages, *own]
+    python = [Path(sys.base_prefix).resolve(), *(Path(entry) for entry in import_path()[1:]), *own]
+    writable = tuple(_listed(directory, text, "write") for text in write)
+    for text, path in zip(write, writable, strict=True):
+        _check_writable(directory, text, path, secret, [*python, *(one.resolve() for one in code)])
+    for what, texts in (("read", read), ("write", write)):
+        for text in texts:
+            _check_steady(directory, text, what, writable)
+    readable = [place for text in read for place in _opened(_listed(directory, text, "read"), secret)]
     trees = [
-        *(Path(text) for text in _SYSTEM if Path(text).exists()),
-        *python,
-        *(place for path in code for place in _opened(path, secret)),
+        *(place for path in _system() for place in _around(path, directory, secret)),
+        *(place for path in python for place in _around(path, directory, secret)),
+        *(place for name in _visible(directory) for place in _opened(directory / name, secret)),
         *readable,
     ]
     if len(trees) > MAX_ENTRIES:
@@ -79,22 +98,50 @@ def find(directory: Path, read: Sequence[str], write: Sequence[str], hidden: Seq
     return Places(tuple(kept), tuple(dict.fromkeys(roots)), writable)
 
 
+def _system() -> list[Path]:
+    return [path for path in map(Path, _SYSTEM) if path.exists()]
+
+
+def _around(path: Path, directory: Path, secret: Sequence[Path]) -> Iterator[Path]:
+    """Yield what of a tree may be read; of a project that lies in it, it says nothing."""
+    yield from _opened(path, secret if path.is_relative_to(directory) else (*secret, directory))
+
+
 def _listed(directory: Path, text: str, what: str) -> Path:
-    path = (directory / Path(text).expanduser()).resolve()
+    try:
+        path = _named(directory, text).resolve()
+    except (RuntimeError, ValueError) as error:
+        raise BadPlaces(f"may.{what}: {text!r} names no path: {error}") from None
     if not path.exists():
         raise BadPlaces(f"may.{what}: there is no {text!r}: make it, or take it out of the list")
     return path
 
 
-def _writable(directory: Path, text: str, hidden: Sequence[Path]) -> Path:
-    path = _listed(directory, text, "write")
+def _named(directory: Path, text: str) -> Path:
+    return directory / Path(text).expanduser()
+
+
+def _check_writable(
+    directory: Path, text: str, path: Path, hidden: Sequence[Path], code: Sequence[Path]
+) -> None:
     for one in hidden:
         if one.is_relative_to(path) or path.is_relative_to(one):
             raise BadPlaces(f"may.write: {text!r} would give {one.name} away: list a directory beside it")
+    # What they wrote there would be believed outside of the sandbox, or at their next call.
     if directory.is_relative_to(path):
-        # What they wrote there would be imported outside of the sandbox, or at their next call.
         raise BadPlaces(f"may.write: {text!r} holds the project itself: list a directory in it")
-    return path
+    for one in code:
+        if one.is_relative_to(path) or path.is_relative_to(one):
+            raise BadPlaces(f"may.write: {text!r} would let {one} be changed: list a directory beside it")
+
+
+def _check_steady(directory: Path, text: str, what: str, writable: Sequence[Path]) -> None:
+    """Refuse a path of which a part could be replaced by a link: it would lead anywhere at the next call."""
+    path = _named(directory, text)
+    for part in (path, *path.parents):
+        holds = next((one for one in writable if part.parent.resolve().is_relative_to(one)), None)
+        if holds is not None:
+            raise BadPlaces(f"may.{what}: {text!r} lies in {holds}, which can be written: list one of them")
 
 
 def _visible(directory: Path) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from handrail.person import DATA_DIR
+from handrail.policy import FOLDER as POLICY
 from handrail.sandbox.mechanism import ORDER, Mechanism, Name
-from handrail.settings import MaySettings, Settings
+from handrail.settings import SETTINGS_FILE, MaySettings, Settings
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Profile:
     listed: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[Path, ...] = ()
+    # What of the project is believed outside of the sandbox.
+    code: tuple[Path, ...] = ()
     weakest: Name = "landlock"
 
     @property
@@ -54,16 +57,25 @@ def profile_of(directory: Path, settings: Settings, name: str, data: Path | None
     if toolbox.may is None:
         raise ValueError(f"the toolbox {name} has no `may`")
     keys = (settings.tls.key, settings.permits.key, settings.broker.credentials)
-    hidden = [directory / DATA_DIR, *([data] if data is not None else [])]
+    # The settings hold what the tools of other toolboxes find in their environment.
+    hidden = [directory / DATA_DIR, directory / SETTINGS_FILE, *([data] if data is not None else [])]
     hidden += [directory / Path(key).expanduser() for key in keys if key]
     hidden += [directory / file for one in settings.toolboxes.values() for file in one.secret_files]
+    listed = tuple(module for one in settings.toolboxes.values() for module in one.modules)
+    believed = [POLICY, *settings.playbooks.paths, *settings.permits.trusted]
+    believed += [settings.tls.certificate, settings.tls.clients, settings.auth.jwks]
+    code = [directory / path for path in believed if path]
+    for module in (*listed, settings.minds.proposer.partition(":")[0]):
+        top = module.partition(".")[0]
+        code += [directory / f"{top}.py", directory / top] if top else []
     return Profile(
         toolbox=name,
         may=toolbox.may,
         directory=directory,
         modules=tuple(toolbox.modules),
-        listed=tuple(module for one in settings.toolboxes.values() for module in one.modules),
+        listed=listed,
         env=toolbox.env,
         hidden=tuple(hidden),
+        code=tuple(code),
         weakest=settings.sandbox.weakest,
     )

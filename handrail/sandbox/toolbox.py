@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
-from core import schemas
+from core import failures, schemas, values
 from handrail.calling import (
     NO_SECRETS,
     InvalidArguments,
@@ -28,13 +27,14 @@ from handrail.calling import (
 )
 from handrail.sandbox import places
 from handrail.sandbox.cell import Cell
-from handrail.sandbox.child import MAX_IDLE_S
+from handrail.sandbox.child import MAX_IDLE_S, MAX_MESSAGE_CHARS
 from handrail.sandbox.egress import Egress
 from handrail.sandbox.mechanism import Mechanism, found
 from handrail.sandbox.profile import Profile
 from handrail.tool import Contract, ToolError
 
 START_TIMEOUT_S = 30.0
+MAX_PROBLEMS = 50
 # A process that waits for longer may end at any moment.
 MAX_SPARE_AGE_S = MAX_IDLE_S / 2
 
@@ -66,9 +66,9 @@ class Sandbox:
         cell = self._start()
         try:
             told = cell.ready(time.monotonic() + START_TIMEOUT_S)
-            problems = [str(problem) for problem in told["problems"]]
+            problems = [_plain(problem) for problem in told["problems"][:MAX_PROBLEMS]]
             tools = [self._tool(one) for one in told["tools"]]
-        except (Stopped, TimeoutError, KeyError, TypeError, ValidationError) as error:
+        except (Stopped, TimeoutError, KeyError, TypeError, ValueError) as error:
             said = f"\n{cell.printed()}" if cell.printed() else ""
             return [], [f"the toolbox {self.profile.toolbox} cannot be read in its sandbox: {error}{said}"]
         finally:
@@ -92,7 +92,12 @@ class Sandbox:
             raise InvalidArguments(str(error)) from error
         cell = self._take()
         try:
-            cell.ready(deadline)
+            try:
+                cell.ready(deadline)
+            except (Stopped, TimeoutError) as error:
+                # It was asked for nothing yet.
+                message = f"its process was not ready: {error}"
+                raise ToolError(message, code=failures.NO_SANDBOX, transient=True) from error
             left_s = max(0.001, deadline - time.monotonic())
             call = {"tool": tool, "arguments": dict(arguments), "key": key, "timeout_s": left_s}
             return self._output(tool, cell.ask(call | {"secrets": dict(secrets)}, deadline))
@@ -122,6 +127,9 @@ class Sandbox:
 
     def _tool(self, told: Mapping[str, Any]) -> ShutTool:
         contract = Contract.model_validate_json(json.dumps(told["contract"]))
+        for document in (contract.input_schema, contract.output_schema):
+            if problem := schemas.check_schema(document):
+                raise ValueError(f"{contract.name}: {problem}")
         return ShutTool(contract, tuple(map(str, told["parameters"])), self)
 
     def _take(self) -> Cell:
@@ -137,7 +145,8 @@ class Sandbox:
     def _start(self) -> Cell:
         profile, mechanism = self.profile, self.mechanism
         try:
-            where = places.find(profile.directory, profile.may.read, profile.may.write, profile.hidden)
+            may = profile.may
+            where = places.find(profile.directory, may.read, may.write, profile.hidden, profile.code)
             return Cell(profile, mechanism, where, self._way_out(mechanism))
         except (places.BadPlaces, OSError) as error:
             raise NotCalled(f"the toolbox {profile.toolbox} cannot be shut in: {error}") from error
@@ -152,7 +161,7 @@ class Sandbox:
 
     def _output(self, tool: str, answer: Mapping[str, Any]) -> Any:
         """Return what the tool returned, if its contract allows it; raise what it raised."""
-        failed, message = answer.get("failed"), str(answer.get("message", ""))
+        failed, message = answer.get("failed"), _plain(answer.get("message", ""))
         if failed == "arguments":
             raise InvalidArguments(message)
         if failed == "output":
@@ -161,10 +170,19 @@ class Sandbox:
             raise TimeoutError(message)
         if failed == "tool":
             transient, in_doubt = answer.get("transient") is True, answer.get("in_doubt") is True
-            raise ToolError(message, code=str(answer.get("code")), transient=transient, in_doubt=in_doubt)
+            raise ToolError(message, code=_plain(answer.get("code")), transient=transient, in_doubt=in_doubt)
         if failed is not None or "output" not in answer:
-            raise ToolRaised(f"{answer.get('kind', 'error')}: {message}")
+            raise ToolRaised(f"{_plain(answer.get('kind', 'error'))}: {message}")
+        try:
+            values.encode(answer["output"])
+        except values.BadValue as error:
+            raise InvalidOutput(str(error)) from None
         problems = self._schemas[tool].problems(answer["output"])
         if problems:
             raise InvalidOutput("; ".join(problem.message for problem in problems))
         return answer["output"]
+
+
+def _plain(said: Any) -> str:
+    """Return what a process says of itself as text that can be written anywhere."""
+    return str(said)[:MAX_MESSAGE_CHARS].encode(errors="replace").decode()
