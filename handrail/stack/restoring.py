@@ -7,24 +7,29 @@ were, beside the new ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from bus import blocks, streams
 from bus.broker import STORE_DIR, EmbeddedBroker
-from bus.directory import DataDirectory
+from bus.directory import DataDirectory, usable
 from bus.heads import heads
+from bus.link import Link
 from bus.permissions import ACCOUNT
 from bus.store import Stored
 from core.errors import HandrailError
 from core.notarised import Entry, SignedHead
+from core.permits import Checker
 from handrail.project import Settings, load_settings
 from handrail.stack import parts
 from orchestrator import notary
 from orchestrator.book import check_book, entries_of
 
+BUILDING_DIR = "restoring"
 _ENDS = (".dec.note.finished", ".dec.note.undo_ended")
 Progress = Callable[[str, int, int], None]
 
@@ -45,45 +50,82 @@ class Restored:
 
 
 async def restore(project_dir: Path, data_dir: Path, progress: Progress) -> Restored:
-    """Rebuild the log of a data directory; raises CannotRestore, BadBook and the errors of the broker."""
+    """Rebuild the log of a data directory; raises CannotRestore, BadBook and the errors of the broker.
+
+    The new log is made beside the damaged one, and takes its place when it is whole.
+    """
     settings = load_settings(project_dir)
     if settings.broker.url:
         raise CannotRestore(
             "The log lies on a broker that somebody else runs: its files are not here. Restore that broker's "
             "own backup; `handrail audit verify --all` says how far it must reach."
         )
-    place = data_dir / parts.NOTARY_DIR
     directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
     try:
-        keys = parts.notary_keys(data_dir).checker
-        signed: dict[str, SignedHead] = {}
-        for stream in notary.streams_of(parts.shards_of(settings)):
-            head = await asyncio.to_thread(check_book, place / stream, keys)
-            if head is not None:
-                signed[stream] = head
-        if not signed:
-            raise CannotRestore(f"The notary has signed for nothing in {place}: there is nothing to restore.")
-        store = data_dir / STORE_DIR
-        aside = _free(store)
-        if store.exists():
-            store.rename(aside)
-        broker = EmbeddedBroker(directory, parts.pools_of(settings), relaxed=True)
-        await _empty(broker, settings)
-        messages = salvaged = 0
-        opened: dict[int, int] = {}
-        for stream, head in signed.items():
-            files = ("jetstream", ACCOUNT, "streams", stream)
-            found = _Found(head, place / stream, aside.joinpath(*files), progress)
-            messages += await asyncio.to_thread(
-                blocks.write_stream, store.joinpath(*files), stream, found.messages()
-            )
-            salvaged += found.salvaged
-            if stream.startswith("EV_"):
-                opened[int(stream.removeprefix("EV_"))] = found.first_open
-        await _begin(broker, settings, directory, opened)
-        return Restored(messages, salvaged, aside)
+        with usable(data_dir):
+            return await _rebuild(directory, settings, progress)
     finally:
         directory.release()
+
+
+async def _rebuild(directory: DataDirectory, settings: Settings, progress: Progress) -> Restored:
+    place, keys = directory.path / parts.NOTARY_DIR, parts.notary_keys(directory.path).checker
+    signed = await asyncio.to_thread(_signed, place, keys)
+    if not signed:
+        raise CannotRestore(f"The notary has signed for nothing in {place}: there is nothing to restore.")
+    shards = {int(name[3:]) for name in signed if name.startswith("EV_")} | set(parts.shards_of(settings))
+    building = directory.path / BUILDING_DIR
+    await asyncio.to_thread(shutil.rmtree, building, ignore_errors=True)
+    own = await asyncio.to_thread(DataDirectory.acquire, building)
+    try:
+        broker = EmbeddedBroker(own, parts.pools_of(settings), relaxed=True)
+        async with _started(broker, settings) as link:
+            # The files of empty streams.
+            await streams.ensure(link, shards=sorted(shards), consumers=())
+        messages = salvaged = 0
+        opened: dict[int, int] = {}
+        for name, head in signed.items():
+            stream = Path(STORE_DIR, "jetstream", ACCOUNT, "streams", name)
+            found = _Found(head, place / name, directory.path / stream, progress)
+            written = found.messages()
+            messages += await asyncio.to_thread(blocks.write_stream, building / stream, name, written)
+            salvaged += found.salvaged
+            if name.startswith("EV_"):
+                opened[int(name[3:])] = found.first_open
+        async with _started(broker, settings) as link:
+            await notary.compare(link, place, keys, shards=tuple(sorted(shards)), progress=progress)
+            for shard, first in opened.items():
+                await streams.begin(link, parts.all_consumers(settings), shard, first)
+            ends = await heads(link)
+    finally:
+        own.release()
+    store, aside = directory.path / STORE_DIR, _free(directory.path / STORE_DIR)
+    if store.exists():
+        store.rename(aside)
+    (building / STORE_DIR).rename(store)
+    directory.save_heads(ends)
+    await asyncio.to_thread(shutil.rmtree, building, ignore_errors=True)
+    return Restored(messages, salvaged, aside)
+
+
+def _signed(place: Path, keys: Checker) -> dict[str, SignedHead]:
+    """Check every book, and return the heads of those that have one."""
+    found = ((book.name, check_book(book, keys)) for book in sorted(place.iterdir()) if book.is_dir())
+    return {name: head for name, head in found if head is not None}
+
+
+@asynccontextmanager
+async def _started(broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[Link]:
+    """Have the broker up, and an administrator's link to it."""
+    await broker.start()
+    try:
+        link = await parts.way(broker, settings, "admin").link()
+        try:
+            yield link
+        finally:
+            await link.close()
+    finally:
+        await broker.stop()
 
 
 class _Found:
@@ -127,38 +169,6 @@ class _Found:
             self._open.pop(run, None)
         elif run:
             self._open.setdefault(run, stored.sequence)
-
-
-async def _empty(broker: EmbeddedBroker, settings: Settings) -> None:
-    """Have the broker make the files of empty streams."""
-    await broker.start()
-    try:
-        link = await parts.way(broker, settings, "admin").link()
-        try:
-            await streams.ensure(link, shards=parts.shards_of(settings), consumers=())
-        finally:
-            await link.close()
-    finally:
-        await broker.stop()
-
-
-async def _begin(
-    broker: EmbeddedBroker, settings: Settings, directory: DataDirectory, opened: dict[int, int]
-) -> None:
-    """Compare what was written with what was signed for, and have consumers begin where work is left."""
-    await broker.start()
-    try:
-        link = await parts.way(broker, settings, "admin").link()
-        try:
-            keys = parts.notary_keys(directory.path).checker
-            await parts.compare(link, directory, settings, keys)
-            for shard, first in opened.items():
-                await streams.begin(link, parts.all_consumers(settings), shard, first)
-            directory.save_heads(await heads(link))
-        finally:
-            await link.close()
-    finally:
-        await broker.stop()
 
 
 def _stored(entry: Entry) -> Stored:

@@ -49,11 +49,15 @@ def test_an_edited_log_is_refused_and_put_back_and_its_runs_go_on(tmp_path: Path
         assert "handrail restore" in refused.stderr
     assert handrail("audit", "verify", "--all", *where).returncode == 0
 
+    # As one leaves it that was killed.
+    (data / "restoring" / "broker").mkdir(parents=True)
+    (data / "restoring" / "lock").touch()
     restored = handrail("restore", "--json", *where)
     assert restored.returncode == 0, restored.stderr
     said = json.loads(restored.stdout)
     assert said["messages"] > sequence
     assert Path(said["aside"]).is_dir()
+    assert not (data / "restoring").exists()
 
     up = start(project, "inline")
     try:
