@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from handrail.keys import PublicKeys
 
 app = typer.Typer(
-    help="Tell what happened in a run, export it with proofs, and verify that.",
+    help="What happened in a run, and the proof of it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
