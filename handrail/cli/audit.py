@@ -43,9 +43,9 @@ def show(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Tell somebody who was not there what happened in a run, who decided it, and by which rules.
+    """Tell what happened in a run, and who decided it.
 
-    It takes the role auditor, or admin.
+    For somebody who was not there; it takes the role auditor, or admin.
     """
     from handrail.cli.account_text import MAX_WIDTH, account_lines
     from handrail.cli.output import Output

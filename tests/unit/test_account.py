@@ -228,6 +228,20 @@ def test_what_names_itself_a_secret_is_masked_wherever_it_stands() -> None:
     assert entries(found, "action")[0]["arguments"]["as"] == "ada"
 
 
+def test_nothing_that_somebody_wrote_reaches_a_terminal_as_it_is() -> None:
+    evil = "a\x1b[2J\u202eb\nx"
+    play = Play(write("say", **KEYED)).submit({"id": "say", "tool": "say", "with": {"text": evil}})
+    play.intent("say-a1", claimer=evil).output("say-a1", {"text": evil}).verdict("say-a1")
+    for record in play.records:
+        if record.event is not None:
+            record.event.writer, record.event.caller = evil, evil
+            if record.event.HasField("submit"):
+                record.event.submit.goal.text = evil
+    shown = text(of(play)) + text(of(play), full=True)
+    assert not any(character in line for line in shown for character in "\x1b\u202e\n")
+    assert any("\\u202e" in line for line in shown)
+
+
 def test_a_fingerprint_is_that_of_the_contract_as_json() -> None:
     one, other = write("refund", timeout_s=5), write("refund", timeout_s=6)
     assert told.fingerprint(one) != told.fingerprint(other)
