@@ -36,6 +36,8 @@ _DOES: Mapping[str, frozenset[str]] = {
     "RunService/ResumeRun": frozenset({"operator", ADMIN}),
     "RunService/UndoRun": frozenset({"operator", ADMIN}),
     "GateService/DecideGate": frozenset({"approver", ADMIN}),
+    "AuditService/ShowRun": frozenset({"auditor", ADMIN}),
+    "AuditService/ExportRun": frozenset({"auditor", ADMIN}),
 }
 STEERERS = frozenset({"operator", ADMIN})
 """Who may cancel a run of somebody else."""

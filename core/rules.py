@@ -215,12 +215,17 @@ class Rules:
         unknown: frozenset[str] = frozenset(),
     ) -> Request:
         """Return what the policy is asked about an action."""
+        untrusted, leaks = self.marks(instance, contract)
+        return self._request(instance.id, contract, arguments, unknown, untrusted, leaks)
+
+    def marks(
+        self, instance: Instance, contract: tool_pb2.ToolContract
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Return which arguments of an action are untrusted, and which leak."""
         labels = self.labels(instance.step)
         # What somebody has changed at a gate is theirs; of what another tool does with it they knew nothing.
         theirs = {name for name, one in instance.amended.items() if one.tool == contract.name}
-        untrusted = _untrusted(labels).difference(theirs)
-        leaks = _leaks(labels, contract).difference(theirs)
-        return self._request(instance.id, contract, arguments, unknown, untrusted, leaks)
+        return _untrusted(labels).difference(theirs), _leaks(labels, contract).difference(theirs)
 
     def labels(self, step: str) -> Mapping[str, Label]:
         """Return who has written what a step is taken with."""

@@ -31,6 +31,8 @@ from handrail import errors, goals
 from handrail.channel import Channel
 from handrail.goals import sendable
 from handrail.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     auth_service_pb2,
     auth_service_pb2_grpc,
     event_pb2,
@@ -104,6 +106,7 @@ class Client:
         self._gates = gate_service_pb2_grpc.GateServiceStub(channel)
         self._tools = tool_service_pb2_grpc.ToolServiceStub(channel)
         self._auth = auth_service_pb2_grpc.AuthServiceStub(channel)
+        self._audits = audit_service_pb2_grpc.AuditServiceStub(channel)
         self._ids = Ulids(time.time_ns, os.urandom)
 
     async def __aenter__(self) -> Self:
@@ -442,6 +445,29 @@ class Client:
         )
         response = await self._call(self._gates.DecideGate, request)
         return response.existed
+
+    async def audit(self, run: str) -> dict[str, Any]:
+        """Return the account of a run, for somebody who was not there; docs/audit.md has its shape."""
+        request = audit_service_pb2.ShowRunRequest(run=sendable("run", run))
+
+        async def whole(request: Any, *, timeout: float | None) -> str:
+            parts = self._audits.ShowRun(request, timeout=timeout)
+            return "".join([part.json async for part in parts])
+
+        found: dict[str, Any] = json.loads(await self._call(whole, request))
+        return found
+
+    async def export(self, run: str) -> AsyncGenerator[str, None]:
+        """Yield the lines of what the notary has signed for of a run, each with its proof."""
+        request = audit_service_pb2.ExportRunRequest(run=sendable("run", run))
+        call = self._audits.ExportRun(request)
+        try:
+            async for response in call:
+                yield response.line
+        except grpc.aio.AioRpcError as error:
+            raise errors.of_rpc(error, self.address) from None
+        finally:
+            call.cancel()
 
     async def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
         """Return the contracts of all tools, by name."""

@@ -189,6 +189,14 @@ class SyncClient:
         handed = self._client.delegate(gate, to=to, approver=approver, binding=binding, reason=reason)
         return self._run(handed)
 
+    def audit(self, run: str) -> dict[str, Any]:
+        """See `Client.audit`."""
+        return self._run(self._client.audit(run))
+
+    def export(self, run: str) -> Iterator[str]:
+        """See `Client.export`."""
+        return self._iterate(self._client.export(run))
+
     def tools(self) -> tuple[tool_pb2.ToolContract, ...]:
         """See `Client.tools`."""
         return self._run(self._client.tools())

@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from bus import subjects
 from bus.directory import write_file
 from core import merkle, notarised
 from core.errors import HandrailError
+from core.exported import Part
 from core.notarised import BadText, Entry, Head, SignedHead
 from core.permits import Checker, Signer
+from core.ports import RunKey
 
 HEAD_FILE = "head.json"
 LEAVES_FILE = "leaves"
@@ -191,3 +195,37 @@ def check_book(place: Path, checker: Checker) -> SignedHead | None:
         if entry.leaf != leaf:
             raise BadBook(f"the copy of {signed.head.stream} is altered at message {entry.sequence}")
     return signed
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where the books of a data directory lie, and the notary's public key beside them."""
+
+    place: Path
+    public_file: str
+    # Reads a text with public keys, and where it is from.
+    keys: Callable[[str, str], Checker]
+
+    @property
+    def public_key(self) -> str:
+        """The notary's public key, in PEM."""
+        return (self.place / self.public_file).read_text()
+
+    @property
+    def checker(self) -> Checker:
+        """Whose signatures are believed here."""
+        return self.keys(self.public_key, str(self.place / self.public_file))
+
+
+def parts_of(place: Path, key: RunKey, checker: Checker) -> Iterator[Part]:
+    """Yield what the copy holds of a run, and of its large values; raises BadBook."""
+    for stream, prefix in (
+        (subjects.ev_stream(key.shard), f"{subjects.ev_prefix(key)}."),
+        (subjects.blob_stream(key.shard), f"blob.{key.shard}.{key.tenant}.{key.run}."),
+    ):
+        signed = head_of(place / stream, checker)
+        if signed is None:
+            continue
+        entries = [entry for entry in entries_of(place / stream, signed) if entry.subject.startswith(prefix)]
+        if entries:
+            yield Part(signed, leaves_of(place / stream, signed), entries)

@@ -24,13 +24,16 @@ from core.errors import HandrailError
 from core.policy import NoRules, Policy
 from core.ports import Log, LogError
 from handrail.v1 import (
+    audit_service_pb2_grpc,
     auth_service_pb2_grpc,
     gate_service_pb2_grpc,
     run_service_pb2_grpc,
     tool_pb2,
     tool_service_pb2_grpc,
 )
+from orchestrator.audit import AuditService
 from orchestrator.auth import AuthService
+from orchestrator.book import Shelf
 from orchestrator.callers import Callers
 from orchestrator.gates import GateService
 from orchestrator.projection import Projection
@@ -49,6 +52,7 @@ RUN_SERVICE = "handrail.v1.RunService"
 GATE_SERVICE = "handrail.v1.GateService"
 TOOL_SERVICE = "handrail.v1.ToolService"
 AUTH_SERVICE = "handrail.v1.AuthService"
+AUDIT_SERVICE = "handrail.v1.AuditService"
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -98,6 +102,7 @@ class Gateway:
         projection: Projection,
         policy: Policy | None = None,
         callers: Callers | None = None,
+        shelf: Shelf | None = None,
         clock: Callable[[], int] = time.time_ns,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
@@ -118,6 +123,7 @@ class Gateway:
         self._runs = RunService(runs, submissions, projection, self._waits)
         self._gates = GateService(runs, projection, policy or NoRules(), clock=clock)
         self._tools = ToolService(contracts)
+        self._audit = AuditService(runs, shelf)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._serving: bool | None = None
         self._server: grpc.aio.Server | None = None
@@ -144,11 +150,13 @@ class Gateway:
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self._tools, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthService(), server)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(self._audit, server)
         names = (
             RUN_SERVICE,
             GATE_SERVICE,
             TOOL_SERVICE,
             AUTH_SERVICE,
+            AUDIT_SERVICE,
             health.SERVICE_NAME,
             reflection.SERVICE_NAME,
         )
@@ -194,7 +202,7 @@ class Gateway:
         if serving != self._serving:
             _logger.info("gateway.health", serving=serving, why=why)
             self._serving = serving
-            for name in ("", RUN_SERVICE, GATE_SERVICE):
+            for name in ("", RUN_SERVICE, GATE_SERVICE, AUDIT_SERVICE):
                 await self._health.set(name, _SERVING if serving else _NOT_SERVING)
 
 

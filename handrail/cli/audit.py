@@ -1,4 +1,4 @@
-"""The commands that answer for what happened: export what the log holds of a run, and verify such a thing."""
+"""The commands that answer for what happened: tell of a run, export what the log holds of it, verify that."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import typer
 
 from handrail.cli import options
 from handrail.cli.exits import CommandError, ExitCode
-from handrail.cli.server import data_dir
+from handrail.cli.server import data_dir, find, with_client
 
 if TYPE_CHECKING:
     from core.exported import Part, Report
     from core.notarised import SignedHead
     from handrail.cli.output import Output
+    from handrail.cli.server import Target
+    from handrail.client import Client
     from handrail.keys import PublicKeys
 
 app = typer.Typer(
-    help="Export what the log holds of a run, with proofs, and verify it.",
+    help="What happened in a run, and the proof of it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -29,6 +31,34 @@ Key = Annotated[
     typer.Option("--key", metavar="FILE", help="A notary's public key that is believed; may be repeated."),
 ]
 Tenant = Annotated[str, typer.Option("--tenant", metavar="NAME", help="Whose run it is.")]
+DEFAULT_TENANT = "default"
+
+
+@app.command("show")
+def show(
+    run: options.RunId,
+    full: Annotated[bool, typer.Option("--full", help="Every value whole, however long.")] = False,
+    project: options.Project = None,
+    server: options.Server = None,
+    data: options.Data = None,
+    json: options.Json = False,
+) -> None:
+    """Tell what happened in a run, and who decided it.
+
+    For somebody who was not there; it takes the role auditor, or admin.
+    """
+    from handrail.cli.account_text import MAX_WIDTH, account_lines
+    from handrail.cli.output import Output
+    from handrail.cli.pen import Detail, Pen
+
+    output = Output(as_json=json)
+    target = find(server, project, data)
+    found = with_client(target, lambda client: client.audit(run))
+    output.json(found)
+    detail = Detail.FULL if full else Detail.NORMAL
+    pen = Pen(width=min(output.width, MAX_WIDTH), glyphs=output.glyphs, detail=detail)
+    output.lines(account_lines(found, pen))
+    output.note(f"`{target.command('audit', 'export', run)}` has the events themselves, each with its proof")
 
 
 @app.command("export")
@@ -37,19 +67,28 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; else it is printed.")
     ] = None,
-    tenant: Tenant = "default",
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", metavar="NAME", help="Whose run it is; of a server, your own.")
+    ] = None,
     project: options.Project = None,
+    server: options.Server = None,
     data: options.Data = None,
 ) -> None:
     """Print every event of a run as lines of JSON, each with the proof that it is in the log.
 
-    It is read from the notary's copy, so it works whether or not the stack is up.
+    It is read from the notary's copy, so it works whether or not the stack is up. A server is asked for it
+    with --server, which takes the role auditor, or admin.
     """
     from core import exported
     from handrail.cli.output import Output
 
-    place = _place(project, data)
-    text = exported.lines(run, tenant, _parts(place, run, tenant), _public_key(place))
+    if server is not None and tenant is not None:
+        raise CommandError("A server exports the runs of your token's tenant: leave --tenant away.")
+    if server is not None:
+        text: Iterator[str] = iter(_exported(run, find(server, project, data)))
+    else:
+        whose, place = tenant or DEFAULT_TENANT, _place(project, data)
+        text = exported.lines(run, whose, _parts(place, run, whose), _public_key(place))
     if out is None:
         for line in text:
             typer.echo(line)
@@ -59,12 +98,19 @@ def export(
     Output().note(f"{count - 1} messages of {run} in {out}; `handrail audit verify {out}` checks them")
 
 
+def _exported(run: str, target: Target) -> list[str]:
+    async def work(client: Client) -> list[str]:
+        return [line async for line in client.export(run)]
+
+    return with_client(target, work)
+
+
 @app.command("verify")
 def verify(
     what: Annotated[str | None, typer.Argument(metavar="FILE|RUN", help="An export, or a run.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The whole of a data directory.")] = False,
     key: Key = None,
-    tenant: Tenant = "default",
+    tenant: Tenant = DEFAULT_TENANT,
     project: options.Project = None,
     data: options.Data = None,
     json: options.Json = False,
@@ -163,30 +209,21 @@ def _head_text(signed: SignedHead) -> str:
 def _parts(place: Path, run: str, tenant: str) -> Iterator[Part]:
     """Read what the notary's copy holds of a run, and of its large values."""
     from bus import subjects
-    from core.exported import Part
-    from orchestrator.book import BadBook, entries_of, head_of, leaves_of
+    from orchestrator.book import BadBook, parts_of
 
     try:
         key = subjects.run_key(run, tenant)
     except subjects.BadSubject as error:
         raise CommandError(f"{error}.") from None
-    keys = _keys(place, None)
     found = False
-    for stream, prefix in (
-        (subjects.ev_stream(key.shard), f"{subjects.ev_prefix(key)}."),
-        (subjects.blob_stream(key.shard), f"blob.{key.shard}.{key.tenant}.{key.run}."),
-    ):
-        try:
-            signed = head_of(place / stream, keys)
-            if signed is None:
-                continue
-            entries = [e for e in entries_of(place / stream, signed) if e.subject.startswith(prefix)]
-            found = found or bool(entries)
-            yield Part(signed, leaves_of(place / stream, signed), entries)
-        except BadBook as error:
-            raise CommandError(
-                f"{error}.", next="`handrail audit verify --all` says what is damaged.", code=ExitCode.FAILED
-            ) from None
+    try:
+        for part in parts_of(place, key, _keys(place, None)):
+            found = True
+            yield part
+    except BadBook as error:
+        raise CommandError(
+            f"{error}.", next="`handrail audit verify --all` says what is damaged.", code=ExitCode.FAILED
+        ) from None
     if not found:
         raise CommandError(
             f"The notary has signed for no event of {run} (tenant {tenant}).",

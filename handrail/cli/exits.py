@@ -114,6 +114,7 @@ _AUTH = (
 )
 _ROLES = "`handrail auth whoami` says who you are taken for; docs/security.md has what each role may call."
 _NOT_THEIRS = frozenset({"ROLE_NEEDED", "NOT_YOU", "NOT_YOURS"})
+_NOT_PROVED = frozenset({"NO_NOTARY", "NOT_SIGNED"})
 _LIST = (
     "`handrail list` shows the runs there are, `handrail gates` the open gates, "
     "`handrail tools list` the tools."
@@ -148,7 +149,13 @@ def _explain_own(error: HandrailError) -> Trouble:
             if getattr(error, "reason", "") in _NOT_THEIRS
             else "The rules are in the project's policy/; somebody else may have to.",
         ),
-        (errors.FailedPrecondition, ExitCode.FAILED, "`handrail show RUN` says where the run stands."),
+        (
+            errors.FailedPrecondition,
+            ExitCode.FAILED,
+            ""
+            if getattr(error, "reason", "") in _NOT_PROVED
+            else "`handrail show RUN` says where the run stands.",
+        ),
         (errors.Unavailable, ExitCode.UNAVAILABLE, _DOCTOR),
         (errors.DeadlineExceeded, ExitCode.UNAVAILABLE, _DOCTOR),
         (errors.ResourceExhausted, ExitCode.UNAVAILABLE, ""),

@@ -10,6 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from core import spelling
+from core.told import fingerprint
 from handrail.cli.exits import CommandError
 from handrail.cli.pen import DIM, RUN_STYLES, Pen
 from handrail.cli.text import Glyphs, clean, clean_lines, cut, duration, pad
@@ -95,6 +96,7 @@ def _attributes(contract: tool_pb2.ToolContract) -> Iterator[tuple[str, str]]:
     yield "retry", contract.retry
     yield "capability", contract.capability
     yield "doubt", "a doubt about the effect is for a human" if contract.doubt else ""
+    yield "fingerprint", fingerprint(contract)
 
 
 def _schema(title: str, text: str) -> Iterator[Text]:

@@ -49,6 +49,7 @@ def show_tool(
 ) -> None:
     """Show one tool's contract, and of a project's tool what it may touch."""
     from core import spelling
+    from core.told import fingerprint
     from handrail.cli.events import message_object
     from handrail.cli.listing import contract_lines
     from handrail.cli.output import Output
@@ -58,8 +59,9 @@ def show_tool(
     if name not in contracts:
         raise CommandError(f"There is no tool {name!r:.80}{spelling.hint(name, contracts)}")
     shown = contracts[name]
+    found = message_object(shown) | {"fingerprint": fingerprint(shown)}
     if server:
-        output.json(message_object(shown))
+        output.json(found)
         output.lines(contract_lines(shown))
         return
     from handrail.cli.sandboxed import may_lines, may_object
@@ -67,7 +69,7 @@ def show_tool(
 
     directory = (project or Path()).resolve()
     settings = load_settings(directory)
-    output.json(message_object(shown) | {"may": may_object(directory, settings, shown.toolbox)})
+    output.json(found | {"may": may_object(directory, settings, shown.toolbox)})
     output.lines(contract_lines(shown))
     output.lines(may_lines(directory, settings, shown.toolbox))
 

@@ -266,6 +266,8 @@ def tls_of(settings: Settings, project_dir: Path) -> Tls | None:
 def gateway(log: Log, project: Project, project_dir: Path, data: Path) -> Gateway:
     """Build the gateway; its listing and its keys for tokens lie in the data directory."""
     # Here, since it brings gRPC: every other process starts, and comes back, without it.
+    from handrail.keys import PublicKeys
+    from orchestrator.book import Shelf
     from orchestrator.gateway import Gateway
     from orchestrator.projection import Projection
 
@@ -276,6 +278,7 @@ def gateway(log: Log, project: Project, project_dir: Path, data: Path) -> Gatewa
         projection=Projection(data / LISTING_FILE),
         policy=project.policy,
         callers=callers(project.settings, project_dir, data),
+        shelf=Shelf(data / NOTARY_DIR, NOTARY_PUBLIC_FILE, PublicKeys.parse),
     )
 
 

@@ -50,7 +50,7 @@ ENDS = {
     "foreign": ("RUN_STATUS_FAILED", "no_such_secret"),
     "fail_to_look": ("RUN_STATUS_FAILED", "tool_raised"),
 }
-READINGS = (("show",), ("show", "--full"), ("log",), ("trace",), ("replay",), ("gates",))
+READINGS = (("show",), ("show", "--full"), ("log",), ("trace",), ("replay",), ("gates",), ("audit show",))
 
 Contents = list[tuple[str, bytes]]
 
@@ -86,8 +86,8 @@ class Stage:
         """Have everything about a run shown, for people and for programs."""
         for command, *options in READINGS:
             about = () if command == "gates" else (run,)
-            self.call(command, *about, *options)
-            self.call(command, *about, *options, "--json")
+            self.call(*command.split(), *about, *options)
+            self.call(*command.split(), *about, *options, "--json")
 
 
 @pytest.fixture
@@ -165,7 +165,9 @@ def test_nothing_holds_a_secret_where_everything_is_one_process(stage: Stage) ->
     found = places(left + stage.shown, CONTROL)
     assert {"logs/run.log", "traces.jsonl"} <= found
     assert any(place.startswith("broker/") for place in found)
-    assert {"run", "show", "log", "replay"} <= {place.split()[0] for place in places(stage.shown, CONTROL)}
+    assert {"run", "show", "log", "replay", "audit"} <= {
+        place.split()[0] for place in places(stage.shown, CONTROL)
+    }
 
 
 @pytest.mark.timeout(400)

@@ -22,6 +22,7 @@ from core.ports import Address, RunKey
 from core.run import VERSION
 from handrail import tool as tools
 from handrail.v1 import event_pb2, run_service_pb2_grpc, tool_service_pb2_grpc
+from orchestrator.book import Shelf
 from orchestrator.callers import Callers
 from orchestrator.gateway import Gateway
 from orchestrator.projection import Projection
@@ -102,6 +103,7 @@ async def staged(
     shards: tuple[int, ...] = (0, 1),
     policy: Policy | None = None,
     callers: Callers | None = None,
+    shelf: Shelf | None = None,
 ) -> AsyncIterator[Stage]:
     """Start a gateway and connect to it."""
     broker = broker or MemoryBroker()
@@ -113,6 +115,7 @@ async def staged(
         projection=Projection(path),
         policy=policy,
         callers=callers,
+        shelf=shelf,
     )
     address = (await gateway.start(listen)).local
     channel = grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])

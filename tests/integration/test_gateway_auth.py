@@ -33,7 +33,14 @@ from handrail.person import CA_ENV, CERTIFICATE_ENV, KEY_ENV, TOKEN_ENV, TOKEN_F
 from handrail.settings import ProjectError, Settings, TlsSettings
 from handrail.stack import parts
 from handrail.tokens import LocalKeys
-from handrail.v1 import auth_service_pb2, event_pb2, gate_service_pb2, run_service_pb2, tool_service_pb2
+from handrail.v1 import (
+    audit_service_pb2,
+    auth_service_pb2,
+    event_pb2,
+    gate_service_pb2,
+    run_service_pb2,
+    tool_service_pb2,
+)
 from orchestrator import supervision
 from orchestrator.gateway import Gateway, ListenError, Tls
 from orchestrator.projection import Projection
@@ -41,7 +48,7 @@ from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged
 
 PLAN = {"steps": [{"id": "refund", "tool": "refund_order", "with": {"order_id": 7, "amount": 5}}]}
 WATCHES = ("GateService/WatchGates", "RunService/WatchRun")
-MODULES = (auth_service_pb2, gate_service_pb2, run_service_pb2, tool_service_pb2)
+MODULES = (audit_service_pb2, auth_service_pb2, gate_service_pb2, run_service_pb2, tool_service_pb2)
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +225,15 @@ async def test_another_tenants_runs_do_not_exist(stage: Stage, keys: LocalKeys) 
         same = await eve.submit("refund 7", plan=PLAN, request_id="once")
         assert not same.existed
         assert same.run != run
-        for asked in (eve.get(run), eve.cancel(run), eve.undo(run), anext(eve.watch(run, timeout_s=5))):
+        watch, lines = eve.watch(run, timeout_s=5), eve.export(run)
+        for asked in (
+            eve.get(run),
+            eve.cancel(run),
+            eve.undo(run),
+            eve.audit(run),
+            anext(watch),
+            anext(lines),
+        ):
             with pytest.raises(errors.NotFound):
                 await asked
 

@@ -181,10 +181,9 @@ def test_tools_of_a_project(tmp_path: Path) -> None:
     shown = runner.invoke(app, ["tools", "show", "lend_item"])
     assert "keyed (the key is key)" in shown.stdout
     assert "read-back    loan_by_key" in shown.stdout
-    assert (
-        json.loads(runner.invoke(app, ["tools", "show", "lend_item", "--json"]).stdout)["undo"]
-        == "return_item"
-    )
+    told = json.loads(runner.invoke(app, ["tools", "show", "lend_item", "--json"]).stdout)
+    assert told["undo"] == "return_item"
+    assert f"fingerprint  {told['fingerprint']}" in shown.stdout
     missing = runner.invoke(app, ["tools", "show", "lend_itm"])
     assert missing.exit_code == ExitCode.USAGE
     assert "did you mean 'lend_item'?" in missing.stderr
