@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,8 +27,11 @@ LEAVES_FILE = "leaves"
 COPY_SUFFIX = ".z"
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 """Of one file of the copy, compressed."""
-MAX_PART_BYTES = 256 * 1024 * 1024
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""More is not added at a time, beyond the message that exceeds it."""
+MAX_PART_BYTES = 2 * MAX_BATCH_BYTES + notarised.MAX_ENTRY_BYTES
 _LEVEL = 1
+_SEGMENT = re.compile(r"[0-9]{20}\.z")
 
 
 class BadBook(HandrailError):
@@ -52,13 +57,15 @@ class Book:
         """How many messages it has."""
         return self.tree.size
 
-    def add(self, entries: Sequence[Entry], now_ns: int) -> SignedHead:
-        """Write messages down, and sign for all there are now."""
-        dumped = [entry.dump() for entry in entries]
-        leaves = [merkle.leaf(one) for one in dumped]
+    def add(self, entries: Sequence[tuple[bytes, bytes]], now_ns: int) -> SignedHead:
+        """Write messages down, which come with their leaves, and sign for all there are now."""
+        leaves = [leaf for _, leaf in entries]
+        if not self.size:
+            # A head before all else: leaves without one are then never what somebody had not finished.
+            self._sign(now_ns)
         if not self._segment or self._segment_bytes >= MAX_SEGMENT_BYTES:
             self._segment, self._segment_bytes = f"{self.size + 1:020d}{COPY_SUFFIX}", 0
-        part = zlib.compress(notarised.pack(dumped), _LEVEL)
+        part = zlib.compress(notarised.pack([one for one, _ in entries]), _LEVEL)
         with (self.place / self._segment).open("ab") as file:
             file.truncate(self._segment_bytes)
             _append(file, len(part).to_bytes(4, "big") + part)
@@ -93,19 +100,14 @@ def open_book(place: Path, origin: str, stream: str, signer: Signer, checker: Ch
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     signed = head_of(place, checker)
     if signed is None:
-        for stray in (place / LEAVES_FILE, *segments(place)):
-            stray.unlink(missing_ok=True)
         return book
-    if (signed.head.stream, signed.head.origin) != (stream, origin):
-        raise BadBook(f"{place} is the book of another stream: {signed.head.stream} of {signed.head.origin}")
-    for one in leaves_of(place, signed):
-        book.tree.add(one)
-    if not signed.segment:
-        raise BadBook(f"{place / HEAD_FILE} does not say where its copy ends")
+    if signed.head.origin != origin:
+        raise BadBook(f"{place} is the book of another log: {signed.head.origin}")
     book._segment, book._segment_bytes = signed.segment, signed.segment_bytes
-    for entry in entries_of(place, signed):
+    for entry, leaf in checked(place, signed):
+        book.tree.add(leaf)
         if entry.run:
-            book.chains[entry.run] = entry.leaf
+            book.chains[entry.run] = leaf
     return book
 
 
@@ -114,6 +116,8 @@ def head_of(place: Path, checker: Checker) -> SignedHead | None:
     try:
         text = (place / HEAD_FILE).read_text()
     except FileNotFoundError:
+        if (place / LEAVES_FILE).exists():
+            raise BadBook(f"{place / HEAD_FILE} is gone, and {place / LEAVES_FILE} is not") from None
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise BadBook(f"{place / HEAD_FILE} cannot be read: {error}") from None
@@ -124,9 +128,15 @@ def head_of(place: Path, checker: Checker) -> SignedHead | None:
     try:
         signed = SignedHead.read(said)
         signed.check(checker)
+        segment = notarised.text_of(said.get("segment"))
+        end = notarised.whole(said.get("segment_bytes"))
     except BadText as error:
         raise BadBook(f"{place / HEAD_FILE}: {error}") from None
-    return signed
+    if signed.head.stream != place.name:
+        raise BadBook(f"{place / HEAD_FILE} is the head of another stream: {signed.head.stream}")
+    if bool(signed.head.size) != bool(_SEGMENT.fullmatch(segment)):
+        raise BadBook(f"{place / HEAD_FILE} does not say where its copy ends")
+    return replace(signed, segment=segment, segment_bytes=end)
 
 
 def leaves_of(place: Path, signed: SignedHead) -> list[bytes]:
@@ -151,7 +161,7 @@ def entries_of(place: Path, signed: SignedHead) -> Iterator[Entry]:
     expected = 1
     for path in segments(place):
         if path.name > signed.segment:
-            return
+            break
         most = signed.segment_bytes if path.name == signed.segment else None
         try:
             for part in _parts(path, most):
@@ -177,8 +187,8 @@ def _parts(path: Path, most: int | None) -> Iterator[bytes]:
                 raise BadBook(f"{path} ends too early")
             unpacking = zlib.decompressobj()
             text = unpacking.decompress(packed, MAX_PART_BYTES)
-            if unpacking.unconsumed_tail:
-                raise BadBook(f"{path}: a part has more than {MAX_PART_BYTES} bytes")
+            if not unpacking.eof:
+                raise BadBook(f"{path}: a part is not whole, or has more than {MAX_PART_BYTES} bytes")
             yield text
 
 
@@ -187,7 +197,15 @@ def check_book(place: Path, checker: Checker) -> SignedHead | None:
     signed = head_of(place, checker)
     if signed is None:
         return None
-    for entry, leaf in zip(entries_of(place, signed), leaves_of(place, signed), strict=False):
-        if entry.leaf != leaf:
-            raise BadBook(f"the copy of {signed.head.stream} is altered at message {entry.sequence}")
+    for _ in checked(place, signed):
+        pass
     return signed
+
+
+def checked(place: Path, signed: SignedHead) -> Iterator[tuple[Entry, bytes]]:
+    """Yield the copy with its leaves; raises BadBook where one is not the other's."""
+    leaves = leaves_of(place, signed)
+    for entry in entries_of(place, signed):
+        if entry.sequence > len(leaves) or entry.leaf != leaves[entry.sequence - 1]:
+            raise BadBook(f"the copy of {signed.head.stream} is altered at message {entry.sequence}")
+        yield entry, leaves[entry.sequence - 1]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,19 +19,22 @@ from bus import reader, subjects
 from bus.answers import STREAM_NOT_FOUND, ApiError
 from bus.link import Link
 from bus.store import Stored
+from core import merkle
 from core.errors import HandrailError
 from core.notarised import NOTHING, Entry
 from core.permits import Checker, Signer
 from core.ports import LogError
-from orchestrator.book import BadBook, Book, head_of, leaves_of, open_book
+from orchestrator.book import MAX_BATCH_BYTES, BadBook, Book, head_of, leaves_of, open_book
 
 MAX_LAG_S = 1.0
 MAX_LAG_MESSAGES = 1_000
+LINGER_S = 0.6
+"""After the first message, for those that it is signed with: the rest is for reading and writing them."""
+MAX_WAITING = 16
 RETRY_S = 1.0
 POLL_S = 0.02
 SILENCE_S = 15.0
 """A message that has not come by then cannot be read."""
-ORIGIN_FILE = "origin"
 PROGRESS_EVERY = 10_000
 
 _Waiting: TypeAlias = "asyncio.Queue[Stored | LogError]"
@@ -63,14 +67,17 @@ def streams_of(shards: tuple[int, ...]) -> dict[str, str]:
     return found
 
 
-def chained(stored: Stored, chains: dict[str, bytes]) -> Entry:
-    """Return a message as an entry; the chain of its run goes on with it."""
-    said = (stored.sequence, stored.time_ns, stored.subject, stored.trace, stored.data)
-    entry = Entry(*said)
-    if entry.run:
-        entry = Entry(*said, chains.get(entry.run, NOTHING))
-        chains[entry.run] = entry.leaf
-    return entry
+def chained(stored: Stored, chains: dict[str, bytes]) -> tuple[bytes, bytes]:
+    """Return a message's bytes and leaf; the chain of its run goes on with it."""
+    entry = Entry(stored.sequence, stored.time_ns, stored.subject, stored.trace, stored.data)
+    run = entry.run
+    if run:
+        entry = replace(entry, previous=chains.get(run, NOTHING))
+    dumped = entry.dump()
+    leaf = merkle.leaf(dumped)
+    if run:
+        chains[run] = leaf
+    return dumped, leaf
 
 
 class Notary:
@@ -94,7 +101,7 @@ class Notary:
         self._checker = checker
         self._streams = streams_of(shards)
         self._now_ns = now_ns
-        self._hurries = False
+        self._hurries = asyncio.Event()
         # How far each stream has been signed for; others look at it.
         self.signed: dict[str, int] = {}
 
@@ -106,7 +113,7 @@ class Notary:
 
     async def drain(self, timeout_s: float) -> bool:
         """Sign for all that there is now, without lingering; return whether that was done within a time."""
-        self._hurries = True
+        self._hurries.set()
         try:
             async with asyncio.timeout(timeout_s):
                 ends = {stream: await _last(self._link, stream) for stream in self._streams}
@@ -131,7 +138,7 @@ class Notary:
         place = self._place / stream
         book = await asyncio.to_thread(open_book, place, self._origin, stream, self._signer, self._checker)
         self.signed[stream] = book.size
-        waiting: _Waiting = asyncio.Queue(MAX_LAG_MESSAGES)
+        waiting: _Waiting = asyncio.Queue(MAX_WAITING)
         reading = asyncio.create_task(self._read(stream, filter_, book.size, waiting))
         try:
             await self._write(book, waiting)
@@ -140,7 +147,8 @@ class Notary:
 
     async def _read(self, stream: str, filter_: str, after: int, waiting: _Waiting) -> None:
         try:
-            async with aclosing(reader.follow(self._link, stream, (filter_,), after)) as messages:
+            following = reader.follow(self._link, stream, (filter_,), after, self._linger)
+            async with aclosing(following) as messages:
                 async for stored in messages:
                     await waiting.put(stored)
         except LogError as error:
@@ -148,23 +156,42 @@ class Notary:
 
     async def _write(self, book: Book, waiting: _Waiting) -> None:
         while True:
-            entries: list[Entry] = []
-            begun = 0.0
-            while len(entries) < MAX_LAG_MESSAGES:
-                if waiting.empty() and entries:
-                    if self._hurries or time.monotonic() - begun > MAX_LAG_S:
-                        break
-                    await asyncio.sleep(POLL_S)
-                    continue
-                stored = waiting.get_nowait() if not waiting.empty() else await waiting.get()
+            entries: list[tuple[bytes, bytes]] = []
+            size, begun = 0, time.monotonic()
+            while not entries or _more(len(entries), size, begun):
+                stored = await _soon(waiting) if entries else await waiting.get()
+                if stored is None:
+                    break
                 if isinstance(stored, LogError):
                     raise stored
                 if stored.sequence != book.size + len(entries) + 1:
                     raise BadBook(f"message {book.size + len(entries) + 1} of {book.stream} is missing")
+                begun = begun if entries else time.monotonic()
                 entries.append(chained(stored, book.chains))
-                begun = begun or time.monotonic()
+                size += len(entries[-1][0])
             signed = await asyncio.to_thread(book.add, entries, self._now_ns())
             self.signed[book.stream] = signed.head.size
+
+    async def _linger(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await self._hurries.wait()
+
+
+async def _soon(waiting: _Waiting) -> Stored | LogError | None:
+    """Return what is being read, which comes at once; None where nothing is: that is for the next head."""
+    if not waiting.empty():
+        return waiting.get_nowait()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLL_S):
+            return await waiting.get()
+    return None
+
+
+def _more(count: int, size: int, begun: float) -> bool:
+    """Whether more messages go under one head."""
+    in_time = time.monotonic() - begun < MAX_LAG_S - LINGER_S
+    return count < MAX_LAG_MESSAGES and size < MAX_BATCH_BYTES and in_time
 
 
 async def compare(
@@ -197,8 +224,7 @@ async def _compare(
                     stored = await anext(messages)
                 if stored.sequence != at + 1:
                     raise LogAltered(stream, at + 1, "it is missing", place)
-                entry = chained(stored, chains)
-                if entry.leaf != leaves[at]:
+                if chained(stored, chains)[1] != leaves[at]:
                     raise LogAltered(stream, at + 1, "it was altered", place)
                 at += 1
                 if at % PROGRESS_EVERY == 0:
