@@ -60,9 +60,6 @@ class Book:
     def add(self, entries: Sequence[tuple[bytes, bytes]], now_ns: int) -> SignedHead:
         """Write messages down, which come with their leaves, and sign for all there are now."""
         leaves = [leaf for _, leaf in entries]
-        if not self.size:
-            # A head before all else: leaves without one are then never what somebody had not finished.
-            self._sign(now_ns)
         if not self._segment or self._segment_bytes >= MAX_SEGMENT_BYTES:
             self._segment, self._segment_bytes = f"{self.size + 1:020d}{COPY_SUFFIX}", 0
         part = zlib.compress(notarised.pack([one for one, _ in entries]), _LEVEL)
@@ -75,9 +72,10 @@ class Book:
         self._segment_bytes += 4 + len(part)
         for one in leaves:
             self.tree.add(one)
-        return self._sign(now_ns)
+        return self.sign(now_ns)
 
-    def _sign(self, now_ns: int) -> SignedHead:
+    def sign(self, now_ns: int) -> SignedHead:
+        """Sign for all there are."""
         head = Head(self.origin, self.stream, self.size, self.tree.root, now_ns)
         signed = SignedHead(
             head, self._signer.key_id, self._signer.sign(head.text()), self._segment, self._segment_bytes
@@ -94,15 +92,15 @@ def _append(file: BinaryIO, data: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def open_book(place: Path, origin: str, stream: str, signer: Signer, checker: Checker) -> Book:
+def open_book(place: Path, origin: str, stream: str, signer: Signer, checker: Checker, now_ns: int) -> Book:
     """Open a book where it was left; raises BadBook where it is not what its head says."""
     book = Book(place, origin, stream, signer)
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    signed = head_of(place, checker)
+    signed = head_of(place, origin, checker)
     if signed is None:
+        # A head before all else: leaves without one are then never what somebody had not finished.
+        book.sign(now_ns)
         return book
-    if signed.head.origin != origin:
-        raise BadBook(f"{place} is the book of another log: {signed.head.origin}")
     book._segment, book._segment_bytes = signed.segment, signed.segment_bytes
     for entry, leaf in checked(place, signed):
         book.tree.add(leaf)
@@ -111,8 +109,8 @@ def open_book(place: Path, origin: str, stream: str, signer: Signer, checker: Ch
     return book
 
 
-def head_of(place: Path, checker: Checker) -> SignedHead | None:
-    """Return the last head of a book, None where nothing was signed yet; raises BadBook."""
+def head_of(place: Path, origin: str | None, checker: Checker) -> SignedHead | None:
+    """Return the last head of a book of a log, or of any; None where there is no book. Raises BadBook."""
     try:
         text = (place / HEAD_FILE).read_text()
     except FileNotFoundError:
@@ -134,6 +132,8 @@ def head_of(place: Path, checker: Checker) -> SignedHead | None:
         raise BadBook(f"{place / HEAD_FILE}: {error}") from None
     if signed.head.stream != place.name:
         raise BadBook(f"{place / HEAD_FILE} is the head of another stream: {signed.head.stream}")
+    if origin not in (None, signed.head.origin):
+        raise BadBook(f"{place / HEAD_FILE} is of another log: {signed.head.origin}, and not {origin}")
     if bool(signed.head.size) != bool(_SEGMENT.fullmatch(segment)):
         raise BadBook(f"{place / HEAD_FILE} does not say where its copy ends")
     return replace(signed, segment=segment, segment_bytes=end)
@@ -194,7 +194,7 @@ def _parts(path: Path, most: int | None) -> Iterator[bytes]:
 
 def check_book(place: Path, checker: Checker) -> SignedHead | None:
     """Check a whole book and return its head, None where nothing was signed yet; raises BadBook."""
-    signed = head_of(place, checker)
+    signed = head_of(place, None, checker)
     if signed is None:
         return None
     for _ in checked(place, signed):

@@ -50,7 +50,8 @@ class LogAltered(HandrailError):
     def __init__(self, stream: str, sequence: int, what: str, place: Path) -> None:
         super().__init__(
             f"{stream} is not what the notary has signed for. Its first wrong message is {sequence}: {what}. "
-            "The broker's files were damaged, edited, or replaced by an older copy. Nothing was started. "
+            "The broker's files were damaged, edited, replaced by an older copy, or not written when the "
+            "power went while syncing was relaxed. Nothing was started. "
             f"Restore the data directory from a backup that is newer; or, to go on from what there is and "
             f"expect effects that no run knows of, move {place} elsewhere: it holds the copy and the proof."
         )
@@ -105,6 +106,40 @@ class Notary:
         # How far each stream has been signed for; others look at it.
         self.signed: dict[str, int] = {}
 
+    async def compare(self, progress: Progress) -> int:
+        """Compare the log with what was signed for, and return how many messages that was.
+
+        Raises LogAltered, which names the first message that differs, and BadBook.
+        """
+        counted, unknown = 0, {}
+        try:
+            for stream, filter_ in self._streams.items():
+                signed = head_of(self._place / stream, self._origin, self._checker)
+                if signed is None:
+                    unknown[stream] = await _last(self._link, stream)
+                    continue
+                leaves = await asyncio.to_thread(leaves_of, self._place / stream, signed)
+                await _compare(self._link, self._place, stream, filter_, leaves, progress)
+                counted += len(leaves)
+            if begun := [stream for stream, last in unknown.items() if last]:
+                if len(unknown) < len(self._streams):
+                    raise BadBook(f"{self._place / begun[0]} is gone")
+                _logger.warning("nobody has signed for what the log holds already", streams=begun)
+        except BadBook as error:
+            raise BadBook(
+                f"{error}. The notary's directory was damaged, edited, or put together from two, so nobody "
+                f"can say whether the log is whole. Nothing was started. Restore {self._place} from a "
+                "backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
+            ) from None
+        return counted
+
+    def begin(self) -> None:
+        """Give each stream a book before there is anything in it: one that is missing later was deleted."""
+        for stream in self._streams:
+            place = self._place / stream
+            if head_of(place, self._origin, self._checker) is None:
+                open_book(place, self._origin, stream, self._signer, self._checker, self._now_ns())
+
     async def serve(self) -> None:
         """Sign for what comes, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -136,7 +171,8 @@ class Notary:
 
     async def _follow(self, stream: str, filter_: str) -> None:
         place = self._place / stream
-        book = await asyncio.to_thread(open_book, place, self._origin, stream, self._signer, self._checker)
+        keys = self._signer, self._checker
+        book = await asyncio.to_thread(open_book, place, self._origin, stream, *keys, self._now_ns())
         self.signed[stream] = book.size
         waiting: _Waiting = asyncio.Queue(MAX_WAITING)
         reading = asyncio.create_task(self._read(stream, filter_, book.size, waiting))
@@ -192,23 +228,6 @@ def _more(count: int, size: int, begun: float) -> bool:
     """Whether more messages go under one head."""
     in_time = time.monotonic() - begun < MAX_LAG_S - LINGER_S
     return count < MAX_LAG_MESSAGES and size < MAX_BATCH_BYTES and in_time
-
-
-async def compare(
-    link: Link, place: Path, checker: Checker, *, shards: tuple[int, ...], progress: Progress
-) -> int:
-    """Compare the log with what was signed for, and return how many messages that was.
-
-    Raises LogAltered, which names the first message that differs, and BadBook.
-    """
-    counted = 0
-    for stream, filter_ in streams_of(shards).items():
-        signed = head_of(place / stream, checker)
-        if signed is not None:
-            leaves = await asyncio.to_thread(leaves_of, place / stream, signed)
-            await _compare(link, place, stream, filter_, leaves, progress)
-            counted += len(leaves)
-    return counted
 
 
 async def _compare(

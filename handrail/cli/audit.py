@@ -177,7 +177,7 @@ def _parts(place: Path, run: str, tenant: str) -> Iterator[Part]:
         (subjects.blob_stream(key.shard), f"blob.{key.shard}.{key.tenant}.{key.run}."),
     ):
         try:
-            signed = head_of(place / stream, keys)
+            signed = head_of(place / stream, None, keys)
             if signed is None:
                 continue
             entries = [e for e in entries_of(place / stream, signed) if e.subject.startswith(prefix)]
