@@ -25,6 +25,10 @@ _SIZE = struct.Struct(">I")
 _RUN_SUBJECT = re.compile(r"ev\.[0-9]+\.([^.]+\.[^.]+)\..+", re.DOTALL)
 
 
+class NotAsSigned(HandrailError):
+    """The log, or what the notary keeps of it, is not what was signed for."""
+
+
 class BadText(HandrailError):
     """What is no entry, or no head that somebody who is believed has signed."""
 

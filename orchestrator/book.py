@@ -18,8 +18,7 @@ from typing import BinaryIO
 
 from bus.directory import write_file
 from core import merkle, notarised
-from core.errors import HandrailError
-from core.notarised import BadText, Entry, Head, SignedHead
+from core.notarised import BadText, Entry, Head, NotAsSigned, SignedHead
 from core.permits import Checker, Signer
 
 HEAD_FILE = "head.json"
@@ -34,7 +33,7 @@ _LEVEL = 1
 _SEGMENT = re.compile(r"[0-9]{20}\.z")
 
 
-class BadBook(HandrailError):
+class BadBook(NotAsSigned):
     """A book that is not what its head says, or whose head nobody who is believed has signed."""
 
 

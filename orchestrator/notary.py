@@ -20,11 +20,10 @@ from bus.answers import STREAM_NOT_FOUND, ApiError
 from bus.link import Link
 from bus.store import Stored
 from core import merkle
-from core.errors import HandrailError
-from core.notarised import NOTHING, Entry
+from core.notarised import NOTHING, Entry, NotAsSigned, SignedHead
 from core.permits import Checker, Signer
 from core.ports import LogError
-from orchestrator.book import MAX_BATCH_BYTES, BadBook, Book, head_of, leaves_of, open_book
+from orchestrator.book import MAX_BATCH_BYTES, BadBook, Book, checked, head_of, open_book
 
 MAX_LAG_S = 1.0
 MAX_LAG_MESSAGES = 1_000
@@ -44,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 _logger = structlog.get_logger("notary")
 
 
-class LogAltered(HandrailError):
+class LogAltered(NotAsSigned):
     """The broker's log is not the one that was signed for."""
 
     def __init__(self, stream: str, sequence: int, what: str, place: Path) -> None:
@@ -118,7 +117,8 @@ class Notary:
                 if signed is None:
                     unknown[stream] = await _last(self._link, stream)
                     continue
-                leaves = await asyncio.to_thread(leaves_of, self._place / stream, signed)
+                # With the copy: from one that is damaged nobody goes on, and nothing is restored.
+                leaves = await asyncio.to_thread(_checked_leaves, self._place / stream, signed)
                 await _compare(self._link, self._place, stream, filter_, leaves, progress)
                 counted += len(leaves)
             if begun := [stream for stream, last in unknown.items() if last]:
@@ -212,6 +212,10 @@ class Notary:
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 await self._hurries.wait()
+
+
+def _checked_leaves(place: Path, signed: SignedHead) -> list[bytes]:
+    return [leaf for _, leaf in checked(place, signed)]
 
 
 async def _soon(waiting: _Waiting) -> Stored | LogError | None:

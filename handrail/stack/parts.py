@@ -28,7 +28,6 @@ from bus.link import Link
 from bus.log import NatsLog
 from core.course import MIND_POOL
 from core.decide import Catalogue
-from core.errors import HandrailError
 from core.permits import Checker, Signer
 from core.ports import Consumer, Log
 from handrail.person import KEY_ENV, TOKEN_ENV, TOKEN_FILE_ENV, whoami
@@ -60,10 +59,6 @@ NOTARY_DIR = "notary"
 NOTARY_KEY_FILE, NOTARY_PUBLIC_FILE, NOTARY_ORIGIN_FILE = "key", "key.pub", "origin"
 
 _logger = structlog.get_logger("stack")
-
-
-class BadNotary(HandrailError):
-    """A notary's directory that lacks something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +179,14 @@ def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
 async def prepare(broker: Broker, directory: DataDirectory, settings: Settings) -> Link:
     """Set the streams and consumers up, check that nothing was lost, and return the administrator's link."""
     link = await way(broker, settings, "admin").link()
-    # Before anything is created: a stream that is gone must not come back empty.
-    await compare(link, directory, settings)
-    await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
+    try:
+        # Before anything is created: a stream that is gone must not come back empty.
+        await compare(link, directory, settings)
+        await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
+    except BaseException:
+        # Left open it would look for the broker for ever, and keep the process from saying why it ends.
+        await link.close()
+        raise
     return link
 
 
@@ -205,6 +205,7 @@ async def compare(link: Link, directory: DataDirectory, settings: Settings) -> N
 def notary_keys(data: Path) -> Keys:
     """Return the notary's keys, which are made at the first start of a data directory."""
     from handrail.keys import PrivateKey, PublicKeys, ensure
+    from orchestrator.book import BadBook
 
     place = data / NOTARY_DIR
     key, public, origin = (place / n for n in (NOTARY_KEY_FILE, NOTARY_PUBLIC_FILE, NOTARY_ORIGIN_FILE))
@@ -218,7 +219,7 @@ def notary_keys(data: Path) -> Keys:
     keys = None if gone else Keys(PrivateKey.read(key), PublicKeys.read([public]))
     if keys is None or keys.signer.key_id not in keys.checker.key_ids:
         what = f"{' and '.join(gone)} gone" if gone else f"{key.name} is not the one of {public.name}"
-        raise BadNotary(
+        raise BadBook(
             f"The notary's directory {place} is damaged: {what}. Nothing was started. Restore it from a "
             "backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
         )
