@@ -49,6 +49,7 @@ class Book:
         self.tree = merkle.Frontier()
         # The last event of each run, which its next one goes on from.
         self.chains: dict[str, bytes] = {}
+        self.last: Entry | None = None
         self._segment, self._segment_bytes = "", 0
 
     @property
@@ -71,6 +72,7 @@ class Book:
         self._segment_bytes += 4 + len(part)
         for one in leaves:
             self.tree.add(one)
+        self.last = Entry.parse(entries[-1][0])
         return self.sign(now_ns)
 
     def sign(self, now_ns: int) -> SignedHead:
@@ -103,6 +105,7 @@ def open_book(place: Path, origin: str, stream: str, signer: Signer, checker: Ch
     book._segment, book._segment_bytes = signed.segment, signed.segment_bytes
     for entry, leaf in checked(place, signed):
         book.tree.add(leaf)
+        book.last = entry
         if entry.run:
             book.chains[entry.run] = leaf
     return book

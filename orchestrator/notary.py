@@ -18,6 +18,7 @@ import structlog
 from bus import reader, subjects
 from bus.answers import STREAM_NOT_FOUND, ApiError
 from bus.link import Link
+from bus.log import NatsStore
 from bus.store import Stored
 from core import merkle
 from core.notarised import NOTHING, Entry, NotAsSigned, SignedHead
@@ -200,13 +201,23 @@ class Notary:
                     break
                 if isinstance(stored, LogError):
                     raise stored
-                if stored.sequence != book.size + len(entries) + 1:
-                    raise BadBook(f"message {book.size + len(entries) + 1} of {book.stream} is missing")
+                expected = book.size + len(entries) + 1
+                if stored.sequence != expected:
+                    raise BadBook(f"message {expected} of {book.stream} is missing")
                 begun = begun if entries else time.monotonic()
                 entries.append(chained(stored, book.chains))
                 size += len(entries[-1][0])
+            await self._look_back(book)
             signed = await asyncio.to_thread(book.add, entries, self._now_ns())
             self.signed[book.stream] = signed.head.size
+
+    async def _look_back(self, book: Book) -> None:
+        """Raise BadBook unless the stream still has what was signed last: a broker may come back with less."""
+        if (last := book.last) is not None:
+            stored = await NatsStore(self._link).get(book.stream, last.sequence)
+            said = (stored.time_ns, stored.subject, stored.trace, stored.data) if stored else ()
+            if said != (last.time_ns, last.subject, last.trace, last.data):
+                raise BadBook(f"{book.stream} went back: message {last.sequence} is another now, or none")
 
     async def _linger(self) -> None:
         with suppress(TimeoutError):

@@ -175,7 +175,7 @@ async def _working(worker: Worker) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _notarising(notary: Notary) -> AsyncIterator[None]:
     """Have the log signed for; at the end as far as it goes then."""
-    async with background(notary.serve()):
+    async with background(_keep_serving(notary.serve)):
         yield
         await notary.drain(NOTARY_DRAIN_S)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bus import streams
 from bus.link import Link
@@ -429,4 +430,35 @@ async def test_large_messages_are_signed_for(
         assert signed.head.size == EVENTS + 1_000
         await link.close()
     finally:
+        broker.stop()
+
+
+async def test_a_log_that_goes_back_is_not_signed_for(original: Path, tmp_path: Path) -> None:
+    """The broker comes back, while all else is up, with less than it had."""
+    broker = copied(original, tmp_path)
+    broker.start()
+    link = await connect(broker)
+    one = Notary(link, tmp_path / "notary", "origin", KEY, KEYS, shards=SHARDS)
+    serving = asyncio.create_task(one.serve())
+    try:
+        await write(link, 20, EVENTS)
+        assert await one.drain(DRAIN_S)
+        broker.kill()
+        shutil.rmtree(tmp_path / "store")
+        shutil.copytree(original / "store", tmp_path / "store")
+        with capture_logs() as said:
+            broker.start()
+            writer = await connect(broker)
+            await write(writer, 25, EVENTS)
+            await writer.close()
+            async with asyncio.timeout(DRAIN_S):
+                while not any("EV_0 went back" in line.get("error", "") for line in said):
+                    await asyncio.sleep(0.01)
+        assert one.signed["EV_0"] == EVENTS + 20
+        head = book.check_book(tmp_path / "notary" / "EV_0", KEYS)
+        assert head is not None
+        assert head.head.size == EVENTS + 20
+    finally:
+        serving.cancel()
+        await link.close()
         broker.stop()
