@@ -212,7 +212,7 @@ class Notary:
             self.signed[book.stream] = signed.head.size
 
     async def _look_back(self, book: Book) -> None:
-        """Raise BadBook unless the stream still has what was signed last: a broker may come back with less."""
+        """Raise BadBook where a stream no longer has what was signed last: its broker came back with less."""
         if (last := book.last) is not None:
             stored = await NatsStore(self._link).get(book.stream, last.sequence)
             said = (stored.time_ns, stored.subject, stored.trace, stored.data) if stored else ()
