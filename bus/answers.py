@@ -66,11 +66,13 @@ def trace_of(message: Msg) -> str:
 
 def trace_in(headers: bytes) -> str:
     """Return the trace context in the headers of a stored message as they are on the wire, or ""."""
-    for line in headers.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name == TRACE_HEADER.encode():
-            return value.strip().decode("ascii", "replace")
-    return ""
+    return parse_headers(headers).get(TRACE_HEADER, "")
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """Return headers as they are on the wire, for everybody the same: of two with one name the last."""
+    lines = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n"))
+    return {name: value.strip() for name, found, value in lines if found}
 
 
 def parse_answer(message: Msg, subject: str) -> dict[str, Any]:

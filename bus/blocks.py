@@ -88,7 +88,8 @@ def write_stream(place: Path, stream: str, messages: Iterable[Stored]) -> int:
         if size >= MAX_BLOCK_BYTES:
             write_block(folder / f"{number}.blk", stream, written)
             number, written, size = number + 1, [], 0
-    write_block(folder / f"{number}.blk", stream, written)
+    if written:
+        write_block(folder / f"{number}.blk", stream, written)
     return count
 
 

@@ -3,8 +3,7 @@
 The broker and every child with effects inherit the lock's descriptor (`pass_fds=(directory.lock_fd,)`):
 a lock belongs to the open file, so it is free only when all of them are dead. Hence taking it proves that
 no earlier owner, broker or worker is left, and releasing it is closing it, never unlocking it.
-Beside the lock lie the epoch (counts the owners), the endpoint (where the owner can be reached) and the
-heads (the last known sequence of each stream, kept outside the broker).
+Beside the lock lie the epoch (counts the owners) and the endpoint (where the owner can be reached).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ from core.errors import HandrailError
 LOCK_FILE = "lock"
 EPOCH_FILE = "epoch"
 ENDPOINT_FILE = "endpoint.json"
-HEADS_FILE = "heads.json"
 MAX_FILE_BYTES = 1 << 20
 TAKEOVER_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.01
@@ -65,10 +63,6 @@ class DirectoryOwned(HandrailError):
             f"The data directory {path} is owned by {owner}: a data directory has one owner at a time. "
             "Join it through its gateway, stop it first, or name another directory."
         )
-
-
-class StreamWentBackwards(HandrailError):
-    """A stream ends before an event that it had already acknowledged."""
 
 
 class DataDirectory:
@@ -120,30 +114,6 @@ class DataDirectory:
         with usable(self.path):
             write_file(self.path / ENDPOINT_FILE, json.dumps(asdict(endpoint), indent=1))
 
-    def save_heads(self, current: Mapping[str, int]) -> None:
-        """Remember the last sequence of every stream, durably; a stream that is left out is forgotten.
-
-        Forget a stream before it is deleted. Sequences must be durable before they are saved.
-        """
-        with usable(self.path):
-            write_file(self.path / HEADS_FILE, json.dumps(dict(sorted(current.items()))))
-
-    def check_heads(self, current: Mapping[str, int]) -> None:
-        """Raise StreamWentBackwards if a stream ends before what is remembered, or is gone."""
-        remembered = self._read_heads()
-        behind = [
-            f"{stream} ends at {current.get(stream, 0)}, but {sequence} was acknowledged"
-            for stream, sequence in sorted(remembered.items())
-            if current.get(stream, 0) < sequence
-        ]
-        if behind:
-            raise StreamWentBackwards(
-                f"Acknowledged events are missing from {self.path}: {'; '.join(behind)}. The broker's files "
-                "were damaged, replaced by an older copy, or lost in a power cut while syncing was relaxed. "
-                f"Restore the directory from a backup; or delete {self.path / HEADS_FILE} to go on without "
-                "those events, and expect effects of theirs that no run knows of."
-            )
-
     def release(self) -> None:
         """Give the directory up; it stays owned for as long as a child holds the lock."""
         if self._lock_fd < 0:
@@ -152,20 +122,6 @@ class DataDirectory:
             (self.path / ENDPOINT_FILE).unlink(missing_ok=True)
         os.close(self._lock_fd)
         self._lock_fd = -1
-
-    def _read_heads(self) -> dict[str, int]:
-        with usable(self.path):
-            text = read_text(self.path / HEADS_FILE)
-        if text is None:
-            return {}
-        try:
-            heads = json.loads(text)
-            return {str(stream): int(sequence) for stream, sequence in heads.items()}
-        except (ValueError, TypeError, AttributeError) as error:
-            raise DirectoryUnusable(
-                f"{self.path / HEADS_FILE} is damaged ({error}), and it alone tells whether the streams are "
-                "whole. Restore it from a backup, or delete it to go on without that check."
-            ) from error
 
 
 def read_endpoint(path: Path) -> Endpoint | None:

@@ -22,7 +22,7 @@ from nats.aio import client as nats_client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus.answers import parse_answer, position, status
+from bus.answers import parse_answer, parse_headers, position, status
 from core.ports import LogError, LogForbidden, LogUnavailable
 
 CONNECT_TIMEOUT_S = 5.0
@@ -41,8 +41,7 @@ class Client(nats_client.Client):
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        lines = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n"))
-        return {name: value.strip() for name, found, value in lines if found}
+        return parse_headers(raw)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -28,6 +28,7 @@ INACTIVE_S = 15.0
 """How long the broker keeps the consumer of a reader that died."""
 _SECOND_NS = 1_000_000_000
 _BATCH_OVER = ("404", "408")
+_NOW = b'{"batch":%d,"max_bytes":%d,"no_wait":true}' % (BATCH, BATCH_BYTES)
 
 
 async def read(
@@ -58,13 +59,20 @@ def present(link: Link, stream: str, filters: tuple[str, ...], after: int) -> As
 
 
 async def follow(
-    link: Link, stream: str, filters: tuple[str, ...], after: int
+    link: Link,
+    stream: str,
+    filters: tuple[str, ...],
+    after: int,
+    linger: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Stored, None]:
-    """Yield every message on the filters after a sequence, those to come included, without end."""
+    """Yield every message on the filters after a sequence, those to come included, without end.
+
+    Whoever has time lingers when one comes: those after it then come together, at a fraction of the cost.
+    """
     cursor = after
     while True:
         try:
-            scan = _Scan(link, stream, filters, cursor)
+            scan = _Scan(link, stream, filters, cursor, linger)
             async with contextlib.aclosing(scan.run(endless=True)) as messages:
                 async for stored in messages:
                     cursor = stored.sequence
@@ -78,12 +86,20 @@ async def follow(
 class _Scan:
     """One consumer's life."""
 
-    def __init__(self, link: Link, stream: str, filters: tuple[str, ...], after: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        stream: str,
+        filters: tuple[str, ...],
+        after: int,
+        linger: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._link = link
         self._home = f"{stream}.read-{uuid4().hex}"
         self._stream = stream
         self._filters = filters
         self._after = after
+        self._linger = linger
         # Bounded by what is pulled: a batch and its end.
         self._arrived: asyncio.Queue[Msg | LogError] = asyncio.Queue()
 
@@ -93,17 +109,22 @@ class _Scan:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._home}"
         arrive = self._arrived.put_nowait
         reply = self._link.listen(subject, arrive, arrive, home=self._home)
-        expected = 1
+        # Whoever lingers takes what there is, and waits for one message when there was nothing.
+        expected, waits = 1, False
         try:
             while endless or left > 0:
-                batch = BATCH if endless else min(left, BATCH)
-                await self._link.publish(subject, _pull(batch), reply=reply)
+                asked = batch = 1 if waits else BATCH if endless else min(left, BATCH)
+                pull = _NOW if self._linger and not waits else _pull(batch)
+                await self._link.publish(subject, pull, reply=reply)
                 while batch > 0 and (message := await self._next()) is not None:
+                    if self._linger and waits:
+                        await self._linger()
                     at = position(message.reply)
                     if at is None or at.consumer_sequence != expected:
                         raise LogUnavailable(f"a message of {self._stream} was lost on the way; read again")
                     expected, batch, left = expected + 1, batch - 1, left - 1
                     yield Stored(at.sequence, at.time_ns, message.subject, message.data, trace_of(message))
+                waits = self._linger is not None and batch == asked
         finally:
             self._link.forget(reply, home=self._home)
             await self._delete()

@@ -14,7 +14,7 @@ from typing import Any
 
 from core import merkle
 from core.errors import HandrailError
-from core.notarised import NOTHING, BadText, Entry, SignedHead
+from core.notarised import NOTHING, BadText, Entry, SignedHead, text_of, whole
 from core.permits import Checker
 
 FORMAT = "handrail export 1"
@@ -113,31 +113,29 @@ def _read(line: str, number: int) -> dict[str, Any]:
 def _begin(said: Mapping[str, Any], checker: Checker) -> Report:
     if said["format"] != FORMAT:
         raise BadExport(f"its format is {said['format']!r:.100}, and should be {FORMAT!r}")
-    report = Report(run=str(said["run"]), tenant=str(said["tenant"]))
+    report = Report(run=text_of(said["run"]), tenant=text_of(said["tenant"]))
     for one in said["heads"]:
         head = SignedHead.read(one)
         head.check(checker)
+        if head.head.stream in report.heads:
+            raise BadExport(f"it has two heads of {head.head.stream}")
+        if any(other.head.origin != head.head.origin for other in report.heads.values()):
+            raise BadExport("its heads are of two logs")
         report.heads[head.head.stream] = head
     return report
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise BadExport(f"{value!r:.100} is no whole number")
-    return value
 
 
 def _take(report: Report, said: Mapping[str, Any]) -> None:
     """Check one message: it is in the tree of its stream, of this run, and behind the one before it."""
     entry = Entry(
-        sequence=_whole(said["sequence"]),
-        time_ns=_whole(said["time_ns"]),
-        subject=str(said["subject"]),
-        trace=str(said["trace"]),
+        sequence=whole(said["sequence"]),
+        time_ns=whole(said["time_ns"]),
+        subject=text_of(said["subject"]),
+        trace=text_of(said["trace"]),
         data=base64.b64decode(said["data"], validate=True),
         previous=bytes.fromhex(said["previous"]),
     )
-    signed = report.heads.get(str(said["stream"]))
+    signed = report.heads.get(text_of(said["stream"]))
     if signed is None:
         raise BadExport(f"there is no head of {said['stream']}")
     proof = [bytes.fromhex(one) for one in said["proof"]]
@@ -145,7 +143,9 @@ def _take(report: Report, said: Mapping[str, Any]) -> None:
     if merkle.root_from(entry.leaf, entry.sequence - 1, head.size, proof) != head.root:
         raise BadExport(f"message {entry.sequence} is not what was signed for in {head.stream}")
     kind, shard, tenant, run, *_ = entry.subject.split(".")
-    if (tenant, run) != (report.tenant, report.run) or head.stream != f"{kind.upper()}_{shard}":
+    if kind not in ("ev", "blob") or head.stream != f"{kind.upper()}_{shard}":
+        raise BadExport(f"message {entry.sequence} is none of {head.stream}")
+    if (tenant, run) != (report.tenant, report.run):
         raise BadExport(f"message {entry.sequence} of {head.stream} is not of run {report.run}")
     if kind == "blob":
         report.chunks += 1

@@ -20,9 +20,13 @@ from core.permits import Checker
 NOTHING = bytes(merkle.HASH_BYTES)
 """What the first event of a run has before it."""
 MAX_ENTRY_BYTES = 64 * 1024 * 1024
-_FIXED = struct.Struct(">QQ32sHHI")
+_FIXED = struct.Struct(">QQ32sHII")
 _SIZE = struct.Struct(">I")
 _RUN_SUBJECT = re.compile(r"ev\.[0-9]+\.([^.]+\.[^.]+)\..+", re.DOTALL)
+
+
+class NotAsSigned(HandrailError):
+    """The log, or what the notary keeps of it, is not what was signed for."""
 
 
 class BadText(HandrailError):
@@ -117,20 +121,38 @@ class SignedHead:
     def read(said: Any) -> SignedHead:
         """Read what `as_dict` wrote; raises BadText."""
         try:
+            origin, stream, key_id = (text_of(said[name]) for name in ("origin", "stream", "key"))
+            size, time_ns = (whole(said[name]) for name in ("size", "time_ns"))
             root = bytes.fromhex(said["root"])
-            head = Head(
-                str(said["origin"]), str(said["stream"]), int(said["size"]), root, int(said["time_ns"])
-            )
             signature = base64.b64decode(said["signature"], validate=True)
-            segment = (str(said.get("segment", "")), int(said.get("segment_bytes", 0)))
-            return SignedHead(head, str(said["key"]), signature, *segment)
+            if said["root"] != root.hex():
+                raise BadText("a head's root is not written as it was signed")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise BadText(f"a head cannot be read: {error!r}") from None
+        return SignedHead(Head(origin, stream, size, root, time_ns), key_id, signature)
 
     def check(self, checker: Checker) -> None:
         """Raise BadText unless somebody who is believed has signed it."""
         if not checker.check(self.key_id, self.head.text(), self.signature):
             raise BadText(f"the head of {self.head.stream} is not signed by a key that is believed")
+
+
+def whole(value: Any) -> int:
+    """Return a whole number as it is; raises BadText for anything that only looks like one."""
+    if type(value) is not int:
+        raise BadText(f"{value!r:.100} is no whole number")
+    return value
+
+
+def text_of(value: Any) -> str:
+    """Return a text as it is; raises BadText for anything else, and for what has no bytes."""
+    if not isinstance(value, str):
+        raise BadText(f"{value!r:.100} is no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadText(f"{value!r:.100} is no text that has bytes") from None
+    return value
 
 
 def pack(entries: Iterator[bytes] | list[bytes]) -> bytes:

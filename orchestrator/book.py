@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from bus import subjects
 from bus.directory import write_file
 from core import merkle, notarised
-from core.errors import HandrailError
 from core.exported import Part
-from core.notarised import BadText, Entry, Head, SignedHead
+from core.notarised import BadText, Entry, Head, NotAsSigned, SignedHead
 from core.permits import Checker, Signer
 from core.ports import RunKey
 
@@ -29,11 +29,14 @@ LEAVES_FILE = "leaves"
 COPY_SUFFIX = ".z"
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 """Of one file of the copy, compressed."""
-MAX_PART_BYTES = 256 * 1024 * 1024
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""More is not added at a time, beyond the message that exceeds it."""
+MAX_PART_BYTES = 2 * MAX_BATCH_BYTES + notarised.MAX_ENTRY_BYTES
 _LEVEL = 1
+_SEGMENT = re.compile(r"[0-9]{20}\.z")
 
 
-class BadBook(HandrailError):
+class BadBook(NotAsSigned):
     """A book that is not what its head says, or whose head nobody who is believed has signed."""
 
 
@@ -49,6 +52,7 @@ class Book:
         self.tree = merkle.Frontier()
         # The last event of each run, which its next one goes on from.
         self.chains: dict[str, bytes] = {}
+        self.last: Entry | None = None
         self._segment, self._segment_bytes = "", 0
 
     @property
@@ -56,13 +60,12 @@ class Book:
         """How many messages it has."""
         return self.tree.size
 
-    def add(self, entries: Sequence[Entry], now_ns: int) -> SignedHead:
-        """Write messages down, and sign for all there are now."""
-        dumped = [entry.dump() for entry in entries]
-        leaves = [merkle.leaf(one) for one in dumped]
+    def add(self, entries: Sequence[tuple[bytes, bytes]], now_ns: int) -> SignedHead:
+        """Write messages down, which come with their leaves, and sign for all there are now."""
+        leaves = [leaf for _, leaf in entries]
         if not self._segment or self._segment_bytes >= MAX_SEGMENT_BYTES:
             self._segment, self._segment_bytes = f"{self.size + 1:020d}{COPY_SUFFIX}", 0
-        part = zlib.compress(notarised.pack(dumped), _LEVEL)
+        part = zlib.compress(notarised.pack([one for one, _ in entries]), _LEVEL)
         with (self.place / self._segment).open("ab") as file:
             file.truncate(self._segment_bytes)
             _append(file, len(part).to_bytes(4, "big") + part)
@@ -72,9 +75,11 @@ class Book:
         self._segment_bytes += 4 + len(part)
         for one in leaves:
             self.tree.add(one)
-        return self._sign(now_ns)
+        self.last = Entry.parse(entries[-1][0])
+        return self.sign(now_ns)
 
-    def _sign(self, now_ns: int) -> SignedHead:
+    def sign(self, now_ns: int) -> SignedHead:
+        """Sign for all there are."""
         head = Head(self.origin, self.stream, self.size, self.tree.root, now_ns)
         signed = SignedHead(
             head, self._signer.key_id, self._signer.sign(head.text()), self._segment, self._segment_bytes
@@ -91,33 +96,31 @@ def _append(file: BinaryIO, data: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def open_book(place: Path, origin: str, stream: str, signer: Signer, checker: Checker) -> Book:
+def open_book(place: Path, origin: str, stream: str, signer: Signer, checker: Checker, now_ns: int) -> Book:
     """Open a book where it was left; raises BadBook where it is not what its head says."""
     book = Book(place, origin, stream, signer)
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    signed = head_of(place, checker)
+    signed = head_of(place, origin, checker)
     if signed is None:
-        for stray in (place / LEAVES_FILE, *segments(place)):
-            stray.unlink(missing_ok=True)
+        # A head before all else: leaves without one are then never what somebody had not finished.
+        book.sign(now_ns)
         return book
-    if (signed.head.stream, signed.head.origin) != (stream, origin):
-        raise BadBook(f"{place} is the book of another stream: {signed.head.stream} of {signed.head.origin}")
-    for one in leaves_of(place, signed):
-        book.tree.add(one)
-    if not signed.segment:
-        raise BadBook(f"{place / HEAD_FILE} does not say where its copy ends")
     book._segment, book._segment_bytes = signed.segment, signed.segment_bytes
-    for entry in entries_of(place, signed):
+    for entry, leaf in checked(place, signed):
+        book.tree.add(leaf)
+        book.last = entry
         if entry.run:
-            book.chains[entry.run] = entry.leaf
+            book.chains[entry.run] = leaf
     return book
 
 
-def head_of(place: Path, checker: Checker) -> SignedHead | None:
-    """Return the last head of a book, None where nothing was signed yet; raises BadBook."""
+def head_of(place: Path, origin: str | None, checker: Checker) -> SignedHead | None:
+    """Return the last head of a book of a log, or of any; None where there is no book. Raises BadBook."""
     try:
         text = (place / HEAD_FILE).read_text()
     except FileNotFoundError:
+        if (place / LEAVES_FILE).exists():
+            raise BadBook(f"{place / HEAD_FILE} is gone, and {place / LEAVES_FILE} is not") from None
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise BadBook(f"{place / HEAD_FILE} cannot be read: {error}") from None
@@ -128,9 +131,17 @@ def head_of(place: Path, checker: Checker) -> SignedHead | None:
     try:
         signed = SignedHead.read(said)
         signed.check(checker)
+        segment = notarised.text_of(said.get("segment"))
+        end = notarised.whole(said.get("segment_bytes"))
     except BadText as error:
         raise BadBook(f"{place / HEAD_FILE}: {error}") from None
-    return signed
+    if signed.head.stream != place.name:
+        raise BadBook(f"{place / HEAD_FILE} is the head of another stream: {signed.head.stream}")
+    if origin not in (None, signed.head.origin):
+        raise BadBook(f"{place / HEAD_FILE} is of another log: {signed.head.origin}, and not {origin}")
+    if bool(signed.head.size) != bool(_SEGMENT.fullmatch(segment)):
+        raise BadBook(f"{place / HEAD_FILE} does not say where its copy ends")
+    return replace(signed, segment=segment, segment_bytes=end)
 
 
 def leaves_of(place: Path, signed: SignedHead) -> list[bytes]:
@@ -155,7 +166,7 @@ def entries_of(place: Path, signed: SignedHead) -> Iterator[Entry]:
     expected = 1
     for path in segments(place):
         if path.name > signed.segment:
-            return
+            break
         most = signed.segment_bytes if path.name == signed.segment else None
         try:
             for part in _parts(path, most):
@@ -181,20 +192,28 @@ def _parts(path: Path, most: int | None) -> Iterator[bytes]:
                 raise BadBook(f"{path} ends too early")
             unpacking = zlib.decompressobj()
             text = unpacking.decompress(packed, MAX_PART_BYTES)
-            if unpacking.unconsumed_tail:
-                raise BadBook(f"{path}: a part has more than {MAX_PART_BYTES} bytes")
+            if not unpacking.eof:
+                raise BadBook(f"{path}: a part is not whole, or has more than {MAX_PART_BYTES} bytes")
             yield text
 
 
 def check_book(place: Path, checker: Checker) -> SignedHead | None:
     """Check a whole book and return its head, None where nothing was signed yet; raises BadBook."""
-    signed = head_of(place, checker)
+    signed = head_of(place, None, checker)
     if signed is None:
         return None
-    for entry, leaf in zip(entries_of(place, signed), leaves_of(place, signed), strict=False):
-        if entry.leaf != leaf:
-            raise BadBook(f"the copy of {signed.head.stream} is altered at message {entry.sequence}")
+    for _ in checked(place, signed):
+        pass
     return signed
+
+
+def checked(place: Path, signed: SignedHead) -> Iterator[tuple[Entry, bytes]]:
+    """Yield the copy with its leaves; raises BadBook where one is not the other's."""
+    leaves = leaves_of(place, signed)
+    for entry in entries_of(place, signed):
+        if entry.sequence > len(leaves) or entry.leaf != leaves[entry.sequence - 1]:
+            raise BadBook(f"the copy of {signed.head.stream} is altered at message {entry.sequence}")
+        yield entry, leaves[entry.sequence - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +242,7 @@ def parts_of(place: Path, key: RunKey, checker: Checker) -> Iterator[Part]:
         (subjects.ev_stream(key.shard), f"{subjects.ev_prefix(key)}."),
         (subjects.blob_stream(key.shard), f"blob.{key.shard}.{key.tenant}.{key.run}."),
     ):
-        signed = head_of(place / stream, checker)
+        signed = head_of(place / stream, None, checker)
         if signed is None:
             continue
         entries = [entry for entry in entries_of(place / stream, signed) if entry.subject.startswith(prefix)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,20 +18,23 @@ import structlog
 from bus import reader, subjects
 from bus.answers import STREAM_NOT_FOUND, ApiError
 from bus.link import Link
+from bus.log import NatsStore
 from bus.store import Stored
-from core.errors import HandrailError
-from core.notarised import NOTHING, Entry
+from core import merkle
+from core.notarised import NOTHING, Entry, NotAsSigned, SignedHead
 from core.permits import Checker, Signer
 from core.ports import LogError
-from orchestrator.book import BadBook, Book, head_of, leaves_of, open_book
+from orchestrator.book import MAX_BATCH_BYTES, BadBook, Book, checked, head_of, open_book
 
 MAX_LAG_S = 1.0
 MAX_LAG_MESSAGES = 1_000
+LINGER_S = 0.6
+"""After the first message, for those that it is signed with: the rest is for reading and writing them."""
+MAX_WAITING = 16
 RETRY_S = 1.0
 POLL_S = 0.02
 SILENCE_S = 15.0
 """A message that has not come by then cannot be read."""
-ORIGIN_FILE = "origin"
 PROGRESS_EVERY = 10_000
 
 _Waiting: TypeAlias = "asyncio.Queue[Stored | LogError]"
@@ -40,13 +44,14 @@ Progress = Callable[[str, int, int], None]
 _logger = structlog.get_logger("notary")
 
 
-class LogAltered(HandrailError):
+class LogAltered(NotAsSigned):
     """The broker's log is not the one that was signed for."""
 
     def __init__(self, stream: str, sequence: int, what: str, place: Path) -> None:
         super().__init__(
             f"{stream} is not what the notary has signed for. Its first wrong message is {sequence}: {what}. "
-            "The broker's files were damaged, edited, or replaced by an older copy. Nothing was started. "
+            "The broker's files were damaged, edited, replaced by an older copy, or not written when the "
+            "power went while syncing was relaxed. Nothing was started. "
             "`handrail restore` rebuilds the log from the notary's copy. (To go on from what there is, and "
             f"expect effects that no run knows of, move {place} elsewhere: it holds the copy and the proof.)"
         )
@@ -63,14 +68,17 @@ def streams_of(shards: tuple[int, ...]) -> dict[str, str]:
     return found
 
 
-def chained(stored: Stored, chains: dict[str, bytes]) -> Entry:
-    """Return a message as an entry; the chain of its run goes on with it."""
-    said = (stored.sequence, stored.time_ns, stored.subject, stored.trace, stored.data)
-    entry = Entry(*said)
-    if entry.run:
-        entry = Entry(*said, chains.get(entry.run, NOTHING))
-        chains[entry.run] = entry.leaf
-    return entry
+def chained(stored: Stored, chains: dict[str, bytes]) -> tuple[bytes, bytes]:
+    """Return a message's bytes and leaf; the chain of its run goes on with it."""
+    entry = Entry(stored.sequence, stored.time_ns, stored.subject, stored.trace, stored.data)
+    run = entry.run
+    if run:
+        entry = replace(entry, previous=chains.get(run, NOTHING))
+    dumped = entry.dump()
+    leaf = merkle.leaf(dumped)
+    if run:
+        chains[run] = leaf
+    return dumped, leaf
 
 
 class Notary:
@@ -94,9 +102,44 @@ class Notary:
         self._checker = checker
         self._streams = streams_of(shards)
         self._now_ns = now_ns
-        self._hurries = False
+        self._hurries = asyncio.Event()
         # How far each stream has been signed for; others look at it.
         self.signed: dict[str, int] = {}
+
+    async def compare(self, progress: Progress) -> int:
+        """Compare the log with what was signed for, and return how many messages that was.
+
+        Raises LogAltered, which names the first message that differs, and BadBook.
+        """
+        counted, unknown = 0, {}
+        try:
+            for stream, filter_ in self._streams.items():
+                signed = head_of(self._place / stream, self._origin, self._checker)
+                if signed is None:
+                    unknown[stream] = await _last(self._link, stream)
+                    continue
+                # With the copy: from one that is damaged nobody goes on, and nothing is restored.
+                leaves = await asyncio.to_thread(_checked_leaves, self._place / stream, signed)
+                await _compare(self._link, self._place, stream, filter_, leaves, progress)
+                counted += len(leaves)
+            if begun := [stream for stream, last in unknown.items() if last]:
+                if len(unknown) < len(self._streams):
+                    raise BadBook(f"{self._place / begun[0]} is gone")
+                _logger.warning("nobody has signed for what the log holds already", streams=begun)
+        except BadBook as error:
+            raise BadBook(
+                f"{error}. The notary's directory was damaged, edited, or put together from two, so nobody "
+                f"can say whether the log is whole. Nothing was started. Restore {self._place} from a "
+                "backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
+            ) from None
+        return counted
+
+    def begin(self) -> None:
+        """Give each stream a book before there is anything in it: one that is missing later was deleted."""
+        for stream in self._streams:
+            place = self._place / stream
+            if head_of(place, self._origin, self._checker) is None:
+                open_book(place, self._origin, stream, self._signer, self._checker, self._now_ns())
 
     async def serve(self) -> None:
         """Sign for what comes, until cancelled."""
@@ -106,7 +149,7 @@ class Notary:
 
     async def drain(self, timeout_s: float) -> bool:
         """Sign for all that there is now, without lingering; return whether that was done within a time."""
-        self._hurries = True
+        self._hurries.set()
         try:
             async with asyncio.timeout(timeout_s):
                 ends = {stream: await _last(self._link, stream) for stream in self._streams}
@@ -129,9 +172,10 @@ class Notary:
 
     async def _follow(self, stream: str, filter_: str) -> None:
         place = self._place / stream
-        book = await asyncio.to_thread(open_book, place, self._origin, stream, self._signer, self._checker)
+        keys = self._signer, self._checker
+        book = await asyncio.to_thread(open_book, place, self._origin, stream, *keys, self._now_ns())
         self.signed[stream] = book.size
-        waiting: _Waiting = asyncio.Queue(MAX_LAG_MESSAGES)
+        waiting: _Waiting = asyncio.Queue(MAX_WAITING)
         reading = asyncio.create_task(self._read(stream, filter_, book.size, waiting))
         try:
             await self._write(book, waiting)
@@ -140,7 +184,8 @@ class Notary:
 
     async def _read(self, stream: str, filter_: str, after: int, waiting: _Waiting) -> None:
         try:
-            async with aclosing(reader.follow(self._link, stream, (filter_,), after)) as messages:
+            following = reader.follow(self._link, stream, (filter_,), after, self._linger)
+            async with aclosing(following) as messages:
                 async for stored in messages:
                     await waiting.put(stored)
         except LogError as error:
@@ -148,40 +193,56 @@ class Notary:
 
     async def _write(self, book: Book, waiting: _Waiting) -> None:
         while True:
-            entries: list[Entry] = []
-            begun = 0.0
-            while len(entries) < MAX_LAG_MESSAGES:
-                if waiting.empty() and entries:
-                    if self._hurries or time.monotonic() - begun > MAX_LAG_S:
-                        break
-                    await asyncio.sleep(POLL_S)
-                    continue
-                stored = waiting.get_nowait() if not waiting.empty() else await waiting.get()
+            entries: list[tuple[bytes, bytes]] = []
+            size, begun = 0, time.monotonic()
+            while not entries or _more(len(entries), size, begun):
+                stored = await _soon(waiting) if entries else await waiting.get()
+                if stored is None:
+                    break
                 if isinstance(stored, LogError):
                     raise stored
-                if stored.sequence != book.size + len(entries) + 1:
-                    raise BadBook(f"message {book.size + len(entries) + 1} of {book.stream} is missing")
+                expected = book.size + len(entries) + 1
+                if stored.sequence != expected:
+                    raise BadBook(f"message {expected} of {book.stream} is missing")
+                begun = begun if entries else time.monotonic()
                 entries.append(chained(stored, book.chains))
-                begun = begun or time.monotonic()
+                size += len(entries[-1][0])
+            await self._look_back(book)
             signed = await asyncio.to_thread(book.add, entries, self._now_ns())
             self.signed[book.stream] = signed.head.size
 
+    async def _look_back(self, book: Book) -> None:
+        """Raise BadBook where a stream no longer has what was signed last: its broker came back with less."""
+        if (last := book.last) is not None:
+            stored = await NatsStore(self._link).get(book.stream, last.sequence)
+            said = (stored.time_ns, stored.subject, stored.trace, stored.data) if stored else ()
+            if said != (last.time_ns, last.subject, last.trace, last.data):
+                raise BadBook(f"{book.stream} went back: message {last.sequence} is another now, or none")
 
-async def compare(
-    link: Link, place: Path, checker: Checker, *, shards: tuple[int, ...], progress: Progress
-) -> int:
-    """Compare the log with what was signed for, and return how many messages that was.
+    async def _linger(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await self._hurries.wait()
 
-    Raises LogAltered, which names the first message that differs, and BadBook.
-    """
-    counted = 0
-    for stream, filter_ in streams_of(shards).items():
-        signed = head_of(place / stream, checker)
-        if signed is not None:
-            leaves = await asyncio.to_thread(leaves_of, place / stream, signed)
-            await _compare(link, place, stream, filter_, leaves, progress)
-            counted += len(leaves)
-    return counted
+
+def _checked_leaves(place: Path, signed: SignedHead) -> list[bytes]:
+    return [leaf for _, leaf in checked(place, signed)]
+
+
+async def _soon(waiting: _Waiting) -> Stored | LogError | None:
+    """Return what is being read, which comes at once; None where nothing is: that is for the next head."""
+    if not waiting.empty():
+        return waiting.get_nowait()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLL_S):
+            return await waiting.get()
+    return None
+
+
+def _more(count: int, size: int, begun: float) -> bool:
+    """Whether more messages go under one head."""
+    in_time = time.monotonic() - begun < MAX_LAG_S - LINGER_S
+    return count < MAX_LAG_MESSAGES and size < MAX_BATCH_BYTES and in_time
 
 
 async def _compare(
@@ -197,8 +258,7 @@ async def _compare(
                     stored = await anext(messages)
                 if stored.sequence != at + 1:
                     raise LogAltered(stream, at + 1, "it is missing", place)
-                entry = chained(stored, chains)
-                if entry.leaf != leaves[at]:
+                if chained(stored, chains)[1] != leaves[at]:
                     raise LogAltered(stream, at + 1, "it was altered", place)
                 at += 1
                 if at % PROGRESS_EVERY == 0:

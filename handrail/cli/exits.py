@@ -124,6 +124,7 @@ _LIST = (
 def _explain_own(error: HandrailError) -> Trouble:
     from bus.directory import DirectoryOwned, DirectoryUnusable
     from core.caller import BadToken
+    from core.notarised import NotAsSigned
     from core.ports import LogError
     from handrail import errors
     from handrail.settings import ProjectError
@@ -163,6 +164,11 @@ def _explain_own(error: HandrailError) -> Trouble:
         (DirectoryOwned, ExitCode.UNAVAILABLE, ""),
         (DirectoryUnusable, ExitCode.UNAVAILABLE, ""),
         (LogError, ExitCode.UNAVAILABLE, _DOCTOR),
+        (
+            NotAsSigned,
+            ExitCode.UNAVAILABLE,
+            "`handrail audit verify --all` checks what the notary itself keeps.",
+        ),
     ]
     for kind, code, next_move in advice:
         if isinstance(error, kind):

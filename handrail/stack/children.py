@@ -152,9 +152,11 @@ async def _notary(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> Non
     serving = asyncio.create_task(notary.serve())
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
-    if not serving.done():
-        await notary.drain(DRAIN_S)
-        serving.cancel()
+    waiting.cancel()
+    if serving.done():
+        await serving
+    await notary.drain(DRAIN_S)
+    serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     await link.close()
 

@@ -24,7 +24,7 @@ from core.errors import HandrailError
 from handrail.project import Settings, load
 from handrail.stack import parts
 from handrail.stack.children import ADDRESS_FILE, EPOCH_ENV, MINDS_FILE, addresses_in
-from handrail.stack.inline import background, keep_token, save_heads
+from handrail.stack.inline import background, keep_token
 from orchestrator.supervisor import ChildSpec, ChildStatus, Supervisor
 
 HostKind = Literal["inline", "ray"]
@@ -104,7 +104,6 @@ async def _served(
         async with (
             background(_keep_broker(broker)),
             background(broker.mend()),
-            background(save_heads(admin, directory)),
             background(keep_token(directory.path)),
         ):
             await supervisor.start()

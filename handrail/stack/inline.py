@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,9 @@ import structlog
 
 from actors.host import InProcessHost
 from bus.directory import DataDirectory, Endpoint
-from bus.heads import heads
-from bus.link import Link
 from core.course import MIND_POOL
 from core.errors import HandrailError
-from core.ports import Log, LogError
+from core.ports import Log
 from handrail.project import Project, Settings, load, load_settings
 from handrail.stack import parts
 from observability import outlets, tracing
@@ -33,7 +31,6 @@ DRAIN_S = 5.0
 TRACE_DRAIN_S = 2.0
 NOTARY_DRAIN_S = 3.0
 RESTART_DELAY_S = 0.5
-SAVE_HEADS_EVERY_S = 5.0
 RENEW_TOKEN_EVERY_S = 3_600.0
 
 _logger = structlog.get_logger("stack")
@@ -69,7 +66,6 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         stack.push_async_callback(broker.stop)
         admin = await parts.prepare(broker, directory, settings)
         stack.push_async_callback(admin.close)
-        await stack.enter_async_context(background(save_heads(admin, directory)))
         await stack.enter_async_context(background(_keep_broker(broker)))
         await stack.enter_async_context(background(broker.mend()))
         addresses = await _start_parts(stack, project, project_dir, directory, broker, keys)
@@ -128,14 +124,6 @@ async def _start_parts(
     return addresses
 
 
-async def save_heads(admin: Link, directory: DataDirectory) -> None:
-    """Keep the streams' heads outside the broker, now and then."""
-    while True:
-        await asyncio.sleep(SAVE_HEADS_EVERY_S)
-        with suppress(LogError):
-            directory.save_heads(await heads(admin))
-
-
 async def keep_token(data: Path) -> None:
     """Write the owner's token anew before it ends."""
     while True:
@@ -187,7 +175,7 @@ async def _working(worker: Worker) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _notarising(notary: Notary) -> AsyncIterator[None]:
     """Have the log signed for; at the end as far as it goes then."""
-    async with background(notary.serve()):
+    async with background(_keep_serving(notary.serve)):
         yield
         await notary.drain(NOTARY_DRAIN_S)
 

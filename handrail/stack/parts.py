@@ -24,7 +24,6 @@ from bus import consumers, streams
 from bus.broker import Credentials, EmbeddedBroker
 from bus.directory import DataDirectory, usable, write_file
 from bus.foreign import ForeignBroker
-from bus.heads import heads
 from bus.link import Link
 from bus.log import NatsLog
 from core.course import MIND_POOL
@@ -58,8 +57,6 @@ TRUSTED_KEYS_ENV = "HANDRAIL_TRUSTED_KEYS"
 LISTING_FILE = "listing.sqlite"
 NOTARY_DIR = "notary"
 NOTARY_KEY_FILE, NOTARY_PUBLIC_FILE, NOTARY_ORIGIN_FILE = "key", "key.pub", "origin"
-
-_logger = structlog.get_logger("stack")
 
 _logger = structlog.get_logger("stack")
 
@@ -182,46 +179,62 @@ def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
 async def prepare(broker: Broker, directory: DataDirectory, settings: Settings) -> Link:
     """Set the streams and consumers up, check that nothing was lost, and return the administrator's link."""
     link = await way(broker, settings, "admin").link()
-    # Before anything is created: a stream that is gone must not come back empty.
-    directory.check_heads(await heads(link))
-    await compare(link, directory, settings, notary_keys(directory.path).checker)
-    await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
+    try:
+        # Before anything is created: a stream that is gone must not come back empty.
+        await compare(link, directory, settings)
+        await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
+    except BaseException:
+        # Left open it would look for the broker for ever, and keep the process from saying why it ends.
+        await link.close()
+        raise
     return link
 
 
-async def compare(link: Link, directory: DataDirectory, settings: Settings, keys: PublicKeys) -> None:
+async def compare(link: Link, directory: DataDirectory, settings: Settings) -> None:
     """Compare the log with what the notary has signed for, saying how far that is where it takes long."""
-    from orchestrator import notary
 
     def progress(stream: str, at: int, size: int) -> None:
         _logger.info("comparing the log with what was signed for", stream=stream, message=at, of=size)
 
-    place = directory.path / NOTARY_DIR
-    await notary.compare(link, place, keys, shards=shards_of(settings), progress=progress)
+    one = notary(link, settings, directory.path)
+    await one.compare(progress)
+    with usable(directory.path / NOTARY_DIR):
+        one.begin()
 
 
 def notary_keys(data: Path) -> Keys:
     """Return the notary's keys, which are made at the first start of a data directory."""
-    from handrail.keys import PublicKeys, ensure
+    from handrail.keys import PrivateKey, PublicKeys, ensure
+    from orchestrator.book import BadBook
 
     place = data / NOTARY_DIR
+    key, public, origin = (place / n for n in (NOTARY_KEY_FILE, NOTARY_PUBLIC_FILE, NOTARY_ORIGIN_FILE))
     with usable(place):
         place.mkdir(mode=0o700, exist_ok=True)
-        signer: PrivateKey = ensure(place / NOTARY_KEY_FILE)
-        public = place / NOTARY_PUBLIC_FILE
-        if not public.exists():
-            write_file(public, signer.public)
-            write_file(place / NOTARY_ORIGIN_FILE, f"{uuid.uuid4().hex}\n")
-    return Keys(signer, PublicKeys.read([public]))
+        # The origin last: where it is, or a book is, the others were.
+        if not origin.exists() and not any(path.is_dir() for path in place.iterdir()):
+            write_file(public, ensure(key).public)
+            write_file(origin, f"{uuid.uuid4().hex}\n")
+        gone = [path.name for path in (key, public, origin) if not path.exists()]
+    keys = None if gone else Keys(PrivateKey.read(key), PublicKeys.read([public]))
+    if keys is None or keys.signer.key_id not in keys.checker.key_ids:
+        what = f"{' and '.join(gone)} gone" if gone else f"{key.name} is not the one of {public.name}"
+        raise BadBook(
+            f"The notary's directory {place} is damaged: {what}. Nothing was started. Restore it from a "
+            "backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
+        )
+    return keys
 
 
-def notary(link: Link, settings: Settings, data: Path) -> Notary:
-    """Build the notary of a data directory."""
+def notary(link: Link, settings: Settings, data: Path, *, shards: tuple[int, ...] = ()) -> Notary:
+    """Build the notary of a data directory, for these shards or the open ones."""
     from orchestrator.notary import Notary
 
     place, keys = data / NOTARY_DIR, notary_keys(data)
-    origin = (place / NOTARY_ORIGIN_FILE).read_text().strip()
-    return Notary(link, place, origin, keys.signer, keys.checker, shards=shards_of(settings))
+    with usable(place):
+        origin = (place / NOTARY_ORIGIN_FILE).read_text().strip()
+    shards = shards or shards_of(settings)
+    return Notary(link, place, origin, keys.signer, keys.checker, shards=shards)
 
 
 def own_tokens(data: Path) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from bus import blocks, streams
 from bus.broker import STORE_DIR, EmbeddedBroker
 from bus.directory import DataDirectory, usable
-from bus.heads import heads
 from bus.link import Link
 from bus.permissions import ACCOUNT
 from bus.store import Stored
@@ -71,7 +70,7 @@ async def restore(project_dir: Path, data_dir: Path, progress: Progress) -> Rest
 async def _rebuild(directory: DataDirectory, settings: Settings, progress: Progress) -> Restored:
     place, keys = directory.path / parts.NOTARY_DIR, parts.notary_keys(directory.path).checker
     signed = await asyncio.to_thread(_signed, place, keys)
-    if not signed:
+    if not any(head.head.size for head in signed.values()):
         raise CannotRestore(f"The notary has signed for nothing in {place}: there is nothing to restore.")
     shards = {int(name[3:]) for name in signed if name.startswith("EV_")} | set(parts.shards_of(settings))
     building = directory.path / BUILDING_DIR
@@ -93,17 +92,16 @@ async def _rebuild(directory: DataDirectory, settings: Settings, progress: Progr
             if name.startswith("EV_"):
                 opened[int(name[3:])] = found.first_open
         async with _started(broker, settings) as link:
-            await notary.compare(link, place, keys, shards=tuple(sorted(shards)), progress=progress)
+            one = parts.notary(link, settings, directory.path, shards=tuple(sorted(shards)))
+            await one.compare(progress)
             for shard, first in opened.items():
                 await streams.begin(link, parts.all_consumers(settings), shard, first)
-            ends = await heads(link)
     finally:
         own.release()
     store, aside = directory.path / STORE_DIR, _free(directory.path / STORE_DIR)
     if store.exists():
         store.rename(aside)
     (building / STORE_DIR).rename(store)
-    directory.save_heads(ends)
     await asyncio.to_thread(shutil.rmtree, building, ignore_errors=True)
     return Restored(messages, salvaged, aside)
 

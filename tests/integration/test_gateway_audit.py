@@ -55,16 +55,17 @@ def sign(stage: Stage, place: Path) -> None:
     place.mkdir(exist_ok=True)
     (place / "key.pub").write_text(KEY.public)
     for shard in stage.log.shards:
-        entries, chains = [], dict[str, bytes]()
+        entries: list[tuple[bytes, bytes]] = []
+        chains: dict[str, bytes] = {}
         for number, message in enumerate(stage.broker.stream(f"EV_{shard}").messages, start=1):
             run = message.subject.split(".")[3]
             entry = Entry(
                 number, message.time_ns, message.subject, "", message.data, chains.get(run, NOTHING)
             )
             chains[run] = entry.leaf
-            entries.append(entry)
+            entries.append((entry.dump(), entry.leaf))
         if entries:
-            open_book(place / f"EV_{shard}", "origin", f"EV_{shard}", KEY, KEYS).add(entries, 1)
+            open_book(place / f"EV_{shard}", "origin", f"EV_{shard}", KEY, KEYS, 1).add(entries, 1)
 
 
 async def test_an_account_is_what_the_log_tells(stage: Stage) -> None:

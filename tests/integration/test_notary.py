@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bus import streams
 from bus.link import Link
 from bus.log import NatsStore
-from core import merkle
+from core import merkle, notarised
+from core.notarised import Entry
 from handrail.keys import PrivateKey, PublicKeys
 from orchestrator import book, notary
 from orchestrator.book import BadBook
@@ -63,8 +68,8 @@ async def sign(link: Link, place: Path) -> None:
             await serving
 
 
-async def compare(link: Link, place: Path, keys: PublicKeys = KEYS) -> int:
-    return await notary.compare(link, place, keys, shards=SHARDS, progress=lambda *_: None)
+async def compare(link: Link, place: Path) -> int:
+    return await Notary(link, place, "origin", KEY, KEYS, shards=SHARDS).compare(lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +218,7 @@ async def test_it_goes_on_where_it_was(original: Path, tmp_path: Path) -> None:
     broker.start()
     try:
         link = await connect(broker)
-        before = book.head_of(place / "EV_0", KEYS)
+        before = book.head_of(place / "EV_0", "origin", KEYS)
         assert before is not None
         with (place / "EV_0" / book.LEAVES_FILE).open("ab") as file:
             file.write(b"half of a leaf")
@@ -266,7 +271,7 @@ async def test_what_is_written_is_signed_for_within_a_second_or_so(original: Pat
         async with asyncio.timeout(DRAIN_S):
             while one.signed.get("EV_0", 0) < EVENTS + 1:
                 await asyncio.sleep(0.01)
-        head = book.head_of(tmp_path / "notary" / "EV_0", KEYS)
+        head = book.head_of(tmp_path / "notary" / "EV_0", "origin", KEYS)
         assert head is not None
         stored = await NatsStore(link).get("EV_0", EVENTS + 1)
         assert stored is not None
@@ -326,3 +331,134 @@ def test_a_book_that_somebody_else_has_signed_is_not_believed(original: Path) ->
     mallory = PublicKeys.parse(PrivateKey.generate().public, "theirs")
     with pytest.raises(BadBook, match="not signed by a key that is believed"):
         book.check_book(original / "notary" / "EV_0", mallory)
+
+
+def delete_head(place: Path) -> None:
+    (place / book.HEAD_FILE).unlink()
+
+
+def lead_head_astray(place: Path) -> None:
+    """What is not signed is not believed: it says which file is written to."""
+    path = place / book.HEAD_FILE
+    path.write_text(path.read_text().replace(book.segments(place)[0].name, "../../elsewhere.z"))
+
+
+def swap_last_segment(place: Path) -> None:
+    (path,) = book.segments(place)
+    path.rename(place / f"{EVENTS + 1:020d}{book.COPY_SUFFIX}")
+
+
+def take_anothers(place: Path) -> None:
+    shutil.rmtree(place)
+    shutil.copytree(place.with_name("REQ"), place)
+
+
+def edit_copy(place: Path) -> None:
+    """Put another message in the place of one, compressed as it should be."""
+    (path,) = book.segments(place)
+    packed = path.read_bytes()
+    entries = [one.dump() for one in notarised.unpack(zlib.decompress(packed[4:]))]
+    entries[7] = replace(Entry.parse(entries[7]), data=b"something else").dump()
+    part = zlib.compress(notarised.pack(entries))
+    path.write_bytes(len(part).to_bytes(4, "big") + part)
+    head = json.loads((place / book.HEAD_FILE).read_text())
+    (place / book.HEAD_FILE).write_text(json.dumps(head | {"segment_bytes": 4 + len(part)}))
+
+
+@pytest.mark.parametrize(
+    "damage", [delete_head, lead_head_astray, swap_last_segment, take_anothers, edit_copy, tamper_leaf]
+)
+def test_a_damaged_book_is_not_gone_on_with(original: Path, tmp_path: Path, damage: Damage) -> None:
+    """Neither is anything of it thrown away, nor signed for, nor does it pass a check."""
+    shutil.copytree(original / "notary", tmp_path / "notary")
+    place = tmp_path / "notary" / "EV_0"
+    damage(place)
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    with pytest.raises(BadBook):
+        book.check_book(place, KEYS)
+    with pytest.raises(BadBook):
+        book.open_book(place, "origin", "EV_0", KEY, KEYS, 1)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", [delete_head, take_anothers, shutil.rmtree])
+async def test_a_start_without_a_book_is_refused(original: Path, tmp_path: Path, damage: Damage) -> None:
+    """Deleting a file takes no stream out of what is compared; without any of them it begins anew."""
+    broker = copied(original, tmp_path)
+    broker.start()
+    try:
+        link = await connect(broker)
+        damage(tmp_path / "notary" / "EV_0")
+        with pytest.raises(BadBook, match=r"EV_0.* Restore .* from a backup"):
+            await compare(link, tmp_path / "notary")
+        shutil.rmtree(tmp_path / "notary")
+        assert await compare(link, tmp_path / "notary") == 0
+        await sign(link, tmp_path / "notary")
+        assert await compare(link, tmp_path / "notary") == EVENTS + CHUNKS
+        await link.close()
+    finally:
+        broker.stop()
+
+
+async def test_anothers_notary_is_refused(original: Path, tmp_path: Path) -> None:
+    broker = copied(original, tmp_path)
+    broker.start()
+    try:
+        link = await connect(broker)
+        other = Notary(link, tmp_path / "notary", "elsewhere", KEY, KEYS, shards=SHARDS)
+        with pytest.raises(BadBook, match="of another log: origin, and not elsewhere"):
+            await other.compare(lambda *_: None)
+        await link.close()
+    finally:
+        broker.stop()
+
+
+async def test_large_messages_are_signed_for(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand chunks at a time made a part of the copy that could not be read again."""
+    monkeypatch.setattr(notary, "MAX_BATCH_BYTES", 2_000)
+    monkeypatch.setattr(book, "MAX_PART_BYTES", 150_000)
+    broker = copied(original, tmp_path)
+    broker.start()
+    try:
+        link = await connect(broker)
+        await write(link, 1_000, EVENTS)
+        await sign(link, tmp_path / "notary")
+        signed = book.check_book(tmp_path / "notary" / "EV_0", KEYS)
+        assert signed is not None
+        assert signed.head.size == EVENTS + 1_000
+        await link.close()
+    finally:
+        broker.stop()
+
+
+async def test_a_log_that_goes_back_is_not_signed_for(original: Path, tmp_path: Path) -> None:
+    """The broker comes back, while all else is up, with less than it had."""
+    broker = copied(original, tmp_path)
+    broker.start()
+    link = await connect(broker)
+    one = Notary(link, tmp_path / "notary", "origin", KEY, KEYS, shards=SHARDS)
+    serving = asyncio.create_task(one.serve())
+    try:
+        await write(link, 20, EVENTS)
+        assert await one.drain(DRAIN_S)
+        broker.kill()
+        shutil.rmtree(tmp_path / "store")
+        shutil.copytree(original / "store", tmp_path / "store")
+        with capture_logs() as said:
+            broker.start()
+            writer = await connect(broker)
+            await write(writer, 25, EVENTS)
+            await writer.close()
+            async with asyncio.timeout(DRAIN_S):
+                while not any("EV_0 went back" in line.get("error", "") for line in said):
+                    await asyncio.sleep(0.01)
+        assert one.signed["EV_0"] == EVENTS + 20
+        head = book.check_book(tmp_path / "notary" / "EV_0", KEYS)
+        assert head is not None
+        assert head.head.size == EVENTS + 20
+    finally:
+        serving.cancel()
+        await link.close()
+        broker.stop()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN, OTHER, TENANT = "r0-0123456789", "r0-9876543210", "acme"
 KEY = PrivateKey.generate()
 KEYS = PublicKeys.parse(KEY.public, "the key")
+MUTANTS = 2_000
 Change = Callable[[list[dict[str, Any]]], None]
 
 
@@ -191,3 +195,100 @@ def test_an_export_without_events_proves_nothing() -> None:
         exported.check(text(export())[:1], KEYS)
     with pytest.raises(BadExport, match="no event"):
         exported.check([], KEYS)
+
+
+def test_heads_of_two_logs_or_two_of_one_stream_are_refused(tmp_path: Path) -> None:
+    elsewhere = SignedHead.read(export()[0]["heads"][1]).head
+    moved = Head("elsewhere", elsewhere.stream, elsewhere.size, elsewhere.root, elsewhere.time_ns)
+    other = SignedHead(moved, KEY.key_id, KEY.sign(moved.text())).as_dict()
+    for heads in ([export()[0]["heads"][0], other], [export()[0]["heads"][0]] * 2):
+        lines = export()
+        lines[0]["heads"] = heads
+        with pytest.raises(BadExport, match=r"line 1: (its heads are of two logs|it has two heads of EV_0)"):
+            exported.check(text(lines), KEYS)
+        assert audited(lines, tmp_path).returncode != 0
+
+
+def test_a_trace_of_any_length_is_signed_for() -> None:
+    """The broker takes 64 KiB, and what is no text grows threefold: such a header must not end the notary."""
+    entry = Entry(1, 1, f"ev.0.{TENANT}.{RUN}.x", "\ufffd" * 65_535, b"")
+    assert Entry.parse(entry.dump()) == entry
+
+
+WORDS: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 1.0, 1e3, 1 << 64, [], {}, [1], ["00" * 32]),
+    *("", " ", "0", "1", "é", "\u2028", "\x85", "\ud800", "A" * 70_000, "=", "==", "\n", "-", "_"),
+    *("00" * 32, "00" * 40, "handrail export 2", "EV_0", "BLOB_0"),
+)
+
+
+def _spoil(value: Any, chance: random.Random) -> Any:
+    """Return something like a value, or something else."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, list)) or chance.random() < 0.3:
+        return chance.choice(WORDS)
+    if isinstance(value, int):
+        return chance.choice((value + 1, value - 1, -value, float(value), str(value), bool(value)))
+    at = chance.randrange(len(value) + 1)
+    if isinstance(value, list):
+        return chance.choice((value[:at], value[::-1], value + value[:at], dict.fromkeys(map(str, value))))
+    other = chance.choice(("a", "F", " ", "\n", "=", "-", "é", "\x85", "\ud800", "."))
+    cut = (value[:at], value[:at] + other + value[at:], value[:at] + other + value[at + 1 :])
+    return chance.choice(
+        (*cut, value.upper(), value.lower(), value + other, value.rstrip("="), other + value)
+    )
+
+
+BASE = json.dumps(export())
+
+
+def _mutant(chance: random.Random) -> str:
+    """Return an export to which a few things were done."""
+    lines: list[dict[str, Any]] = json.loads(BASE)
+    for _ in range(chance.randint(1, 2)):
+        line = chance.choice(lines)
+        place = chance.choice([line, line, *line["heads"]]) if "heads" in line else line
+        name = chance.choice(list(place))
+        match chance.randrange(8):
+            case 0:
+                del place[name]
+            case 1:
+                lines.remove(line)
+            case 2:
+                lines.insert(chance.randrange(len(lines) + 1), dict(chance.choice(lines)))
+            case _:
+                place[name] = _spoil(place[name], chance)
+        if not lines:
+            break
+    plain = chance.random() < 0.5
+    ends = chance.choices(("\n", "\n\n", "\r\n", "\r", ""), (20, 1, 1, 1, 1))[0]
+    made = ends.join(json.dumps(line, ensure_ascii=plain) for line in lines) + chance.choice(("\n", ""))
+    return made.replace("\ud800", "\\ud800")
+
+
+def test_both_checkers_believe_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of exports to which something was done: the script and Handrail never differ."""
+    seed, believed, differ = 20, 0, []
+    chance = random.Random(seed)
+    script = compile((ROOT / "examples/auditor.py").read_text(), "auditor.py", "exec")
+    file, key = tmp_path / "export", tmp_path / "key"
+    key.write_text(KEY.public)
+    monkeypatch.setattr(sys, "argv", ["auditor.py", str(file), str(key)])
+    for number in range(MUTANTS):
+        file.write_bytes(_mutant(chance).encode())
+        try:
+            with file.open(encoding="utf-8") as lines:
+                exported.check(lines, KEYS)
+            ours = True
+        except (BadExport, UnicodeDecodeError):
+            ours = False
+        try:
+            with redirect_stdout(StringIO()):
+                exec(script, {"__name__": "__main__"})
+            theirs = True
+        except (Exception, SystemExit):  # noqa: BLE001 - whatever ends it is a no
+            theirs = False
+        believed += ours
+        if ours != theirs:
+            differ.append((number, ours, file.read_text()))
+    assert not differ, f"seed {seed}: {len(differ)}, first {differ[0]!r:.3000}"
+    assert 0 < believed < MUTANTS / 2

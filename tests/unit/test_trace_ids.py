@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bus.answers import trace_in
+from bus.link import Client
 from core.ports import RunKey
 from handrail.v1 import event_pb2
 from observability import ids, names
@@ -79,3 +81,10 @@ def test_whoever_answers_knows_its_own_span() -> None:
     assert ids.of_answer(KEY, done) == ids.span_id(KEY, names.VERIFY, "x", "1")
     act = event_pb2.Event(action=event_pb2.Action(attempt="x"))
     assert ids.of_answer(KEY, act) == ids.span_id(KEY, names.EXECUTE_TOOL, "x")
+
+
+@pytest.mark.parametrize("value", [b"one\r\ntraceparent: two", b" \x85caf\xc3\xa9\xff ", b"a:b", b""])
+def test_every_reader_reads_the_same_trace(value: bytes) -> None:
+    """What is signed for is what one of them reads."""
+    raw = b"traceparent: " + value + b"\r\n\r\n"
+    assert trace_in(b"NATS/1.0\r\n" + raw) == Client._parse_header_lines(raw)["traceparent"]
