@@ -202,6 +202,12 @@ class PermitsSettings(_Section):
     trusted: Annotated[list[str], Field(max_length=64)] = []
 
 
+class NotarySettings(_Section):
+    """[notary]: `path` is its directory, on another volume at best; else it lies in the data directory."""
+
+    path: str = ""
+
+
 class GatewaySettings(_Section):
     """[gateway]: an address that other machines can reach needs [tls]."""
 
@@ -256,6 +262,7 @@ class Settings(_Section):
     gateway: GatewaySettings = GatewaySettings()
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()
+    notary: NotarySettings = NotarySettings()
     sandbox: SandboxSettings = SandboxSettings()
 
 

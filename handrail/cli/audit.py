@@ -232,9 +232,12 @@ def _parts(place: Path, run: str, tenant: str) -> Iterator[Part]:
 
 
 def _place(project: Path | None, data: Path | None) -> Path:
-    from handrail.stack.parts import NOTARY_DIR
+    from handrail.settings import SETTINGS_FILE, Settings, load_settings
+    from handrail.stack.parts import notary_place
 
-    place = data_dir(project, data) / NOTARY_DIR
+    home = (project or Path()).resolve()
+    settings = load_settings(home) if (home / SETTINGS_FILE).exists() else Settings()
+    place = notary_place(settings, home, data_dir(project, data))
     if not place.is_dir():
         raise CommandError(
             f"There is no notary's directory {place}.",

@@ -56,7 +56,7 @@ def profile_of(directory: Path, settings: Settings, name: str, data: Path | None
     toolbox = settings.toolboxes[name]
     if toolbox.may is None:
         raise ValueError(f"the toolbox {name} has no `may`")
-    keys = (settings.tls.key, settings.permits.key, settings.broker.credentials)
+    keys = (settings.tls.key, settings.permits.key, settings.broker.credentials, settings.notary.path)
     # The settings hold what the tools of other toolboxes find in their environment.
     hidden = [directory / DATA_DIR, directory / SETTINGS_FILE, *([data] if data is not None else [])]
     hidden += [directory / Path(key).expanduser() for key in keys if key]

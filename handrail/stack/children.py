@@ -148,7 +148,8 @@ async def _tracer(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> Non
 async def _notary(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
     os.nice(NOTARY_NICENESS)
     link = await parts.ways()["notary"].link()
-    notary = parts.notary(link, load_settings(project_dir), data_dir)
+    settings = load_settings(project_dir)
+    notary = parts.notary(link, settings, parts.notary_place(settings, project_dir, data_dir))
     serving = asyncio.create_task(notary.serve())
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)

@@ -97,7 +97,8 @@ async def _served(
     host: HostKind,
     keys: parts.Keys,
 ) -> AsyncIterator[Cluster]:
-    admin = await parts.prepare(broker, directory, settings)
+    place = parts.notary_place(settings, project_dir, directory.path)
+    admin = await parts.prepare(broker, settings, place)
     children = _children(directory, broker, settings, project_dir, host, keys)
     supervisor = Supervisor(children, directory.path)
     try:

@@ -64,7 +64,8 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         broker = parts.broker_of(settings, directory, project_dir)
         await broker.start()
         stack.push_async_callback(broker.stop)
-        admin = await parts.prepare(broker, directory, settings)
+        place = parts.notary_place(settings, project_dir, directory.path)
+        admin = await parts.prepare(broker, settings, place)
         stack.push_async_callback(admin.close)
         await stack.enter_async_context(background(_keep_broker(broker)))
         await stack.enter_async_context(background(broker.mend()))
@@ -97,7 +98,9 @@ async def _start_parts(
         await stack.enter_async_context(_tracing(log, settings, directory))
     link = await parts.way(broker, settings, "notary").link()
     stack.push_async_callback(link.close)
-    await stack.enter_async_context(_notarising(parts.notary(link, settings, directory.path)))
+    await stack.enter_async_context(
+        _notarising(parts.notary(link, settings, parts.notary_place(settings, project_dir, directory.path)))
+    )
     tracing.configure("worker", f"{directory.epoch}-1")
     stack.push_async_callback(asyncio.to_thread, tracing.flush)
     ways = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}

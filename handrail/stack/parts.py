@@ -176,12 +176,12 @@ def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
     return Way(broker.url, broker.credentials(role, pool), shards_of(settings))
 
 
-async def prepare(broker: Broker, directory: DataDirectory, settings: Settings) -> Link:
+async def prepare(broker: Broker, settings: Settings, place: Path) -> Link:
     """Set the streams and consumers up, check that nothing was lost, and return the administrator's link."""
     link = await way(broker, settings, "admin").link()
     try:
         # Before anything is created: a stream that is gone must not come back empty.
-        await compare(link, directory, settings)
+        await compare(link, settings, place)
         await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
     except BaseException:
         # Left open it would look for the broker for ever, and keep the process from saying why it ends.
@@ -190,27 +190,32 @@ async def prepare(broker: Broker, directory: DataDirectory, settings: Settings) 
     return link
 
 
-async def compare(link: Link, directory: DataDirectory, settings: Settings) -> None:
+async def compare(link: Link, settings: Settings, place: Path) -> None:
     """Compare the log with what the notary has signed for, saying how far that is where it takes long."""
 
     def progress(stream: str, at: int, size: int) -> None:
         _logger.info("comparing the log with what was signed for", stream=stream, message=at, of=size)
 
-    one = notary(link, settings, directory.path)
+    one = notary(link, settings, place)
     await one.compare(progress)
-    with usable(directory.path / NOTARY_DIR):
+    with usable(place):
         one.begin()
 
 
-def notary_keys(data: Path) -> Keys:
-    """Return the notary's keys, which are made at the first start of a data directory."""
+def notary_place(settings: Settings, project_dir: Path, data: Path) -> Path:
+    """Return the notary's directory."""
+    named = settings.notary.path
+    return project_dir / Path(named).expanduser() if named else data / NOTARY_DIR
+
+
+def notary_keys(place: Path) -> Keys:
+    """Return the keys of a notary's directory, which are made at the first start."""
     from handrail.keys import PrivateKey, PublicKeys, ensure
     from orchestrator.book import BadBook
 
-    place = data / NOTARY_DIR
     key, public, origin = (place / n for n in (NOTARY_KEY_FILE, NOTARY_PUBLIC_FILE, NOTARY_ORIGIN_FILE))
     with usable(place):
-        place.mkdir(mode=0o700, exist_ok=True)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The origin last: where it is, or a book is, the others were.
         if not origin.exists() and not any(path.is_dir() for path in place.iterdir()):
             write_file(public, ensure(key).public)
@@ -226,11 +231,11 @@ def notary_keys(data: Path) -> Keys:
     return keys
 
 
-def notary(link: Link, settings: Settings, data: Path, *, shards: tuple[int, ...] = ()) -> Notary:
-    """Build the notary of a data directory, for these shards or the open ones."""
+def notary(link: Link, settings: Settings, place: Path, *, shards: tuple[int, ...] = ()) -> Notary:
+    """Build the notary of a directory, for these shards or the open ones."""
     from orchestrator.notary import Notary
 
-    place, keys = data / NOTARY_DIR, notary_keys(data)
+    keys = notary_keys(place)
     with usable(place):
         origin = (place / NOTARY_ORIGIN_FILE).read_text().strip()
     shards = shards or shards_of(settings)
@@ -291,7 +296,7 @@ def gateway(log: Log, project: Project, project_dir: Path, data: Path) -> Gatewa
         projection=Projection(data / LISTING_FILE),
         policy=project.policy,
         callers=callers(project.settings, project_dir, data),
-        shelf=Shelf(data / NOTARY_DIR, NOTARY_PUBLIC_FILE, PublicKeys.parse),
+        shelf=Shelf(notary_place(project.settings, project_dir, data), NOTARY_PUBLIC_FILE, PublicKeys.parse),
     )
 
 

@@ -62,13 +62,15 @@ async def restore(project_dir: Path, data_dir: Path, progress: Progress) -> Rest
     directory = await asyncio.to_thread(DataDirectory.acquire, data_dir)
     try:
         with usable(data_dir):
-            return await _rebuild(directory, settings, progress)
+            return await _rebuild(
+                directory, settings, parts.notary_place(settings, project_dir, data_dir), progress
+            )
     finally:
         directory.release()
 
 
-async def _rebuild(directory: DataDirectory, settings: Settings, progress: Progress) -> Restored:
-    place, keys = directory.path / parts.NOTARY_DIR, parts.notary_keys(directory.path).checker
+async def _rebuild(directory: DataDirectory, settings: Settings, place: Path, progress: Progress) -> Restored:
+    keys = parts.notary_keys(place).checker
     signed = await asyncio.to_thread(_signed, place, keys)
     if not any(head.head.size for head in signed.values()):
         raise CannotRestore(f"The notary has signed for nothing in {place}: there is nothing to restore.")
@@ -92,7 +94,7 @@ async def _rebuild(directory: DataDirectory, settings: Settings, progress: Progr
             if name.startswith("EV_"):
                 opened[int(name[3:])] = found.first_open
         async with _started(broker, settings) as link:
-            one = parts.notary(link, settings, directory.path, shards=tuple(sorted(shards)))
+            one = parts.notary(link, settings, place, shards=tuple(sorted(shards)))
             await one.compare(progress)
             for shard, first in opened.items():
                 await streams.begin(link, parts.all_consumers(settings), shard, first)

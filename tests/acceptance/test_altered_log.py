@@ -99,3 +99,26 @@ def test_it_is_refused(original: Path, tmp_path: Path, damage: Damage, says: str
         assert "handrail audit verify" in error["next"]
     assert kept == {path: path.read_bytes() for path in kept}
     assert (project / "shed.db").read_bytes() == world
+
+
+def test_an_older_copy_of_the_whole_directory_is_refused_where_the_notary_is_elsewhere(
+    tmp_path: Path,
+) -> None:
+    shed = tmp_path / "shed"
+    assert handrail("init", str(shed)).returncode == 0
+    with (shed / "handrail.toml").open("a") as file:
+        file.write(f'\n[notary]\npath = "{tmp_path / "vault"}"\n')
+    where = ("--project", str(shed))
+    assert handrail("run", "lend the drill to Ada", *where).returncode == 0
+    older = tmp_path / "older"
+    shutil.copytree(shed / ".handrail", older, ignore=shutil.ignore_patterns("*.sock"))
+    assert not (older / "notary").exists()
+    assert handrail("run", "pass the drill on to Grace", *where).returncode == 0
+    assert handrail("audit", "verify", "--all", *where).returncode == 0
+    shutil.rmtree(shed / ".handrail")
+    older.rename(shed / ".handrail")
+    refused = handrail("run", "lend the saw to Ada", *where)
+    assert refused.returncode == 5
+    assert "is not what the notary has signed for" in refused.stderr
+    assert handrail("restore", *where).returncode == 0
+    assert handrail("run", "lend the saw to Ada", *where).returncode == 0
