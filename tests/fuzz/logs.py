@@ -34,6 +34,7 @@ from tests.simulation.seed import Simulation
 
 SEEDS = (3, 5, 8)
 MAX_LOOKS = 6
+MAX_TOLD = 6
 MAX_EVENTS = 400
 LATER_NS = 10**13
 START_NS = 1_700_000_000_000_000_000
@@ -64,17 +65,13 @@ def _simulated(seed: int) -> list[Stored]:
     return [stored for stream in streams for stored in stream.messages]
 
 
-def mutated(m: Mutator, others: Sequence[Log], *, decided: bool = True) -> Log:
-    """Return a log in which messages are changed, dropped, doubled, moved, or of another run.
-
-    Unless `decided`, the decider's own are left as they are and where they are.
-    """
+def mutated(m: Mutator, others: Sequence[Log]) -> Log:
+    """Return a log in which messages are changed, dropped, doubled, moved, or of another run."""
     log = list(m.of(others))
     for _ in m.rounds():
-        places = [at for at, one in enumerate(log) if decided or ".dec." not in one.subject]
-        if not places:
+        if not log:
             break
-        at = m.of(places)
+        at = m.chance.randrange(len(log))
         match m.chance.randrange(10):
             case 0:
                 del log[at]
@@ -84,21 +81,41 @@ def mutated(m: Mutator, others: Sequence[Log], *, decided: bool = True) -> Log:
                 log.insert(m.chance.randrange(len(log) + 1), log.pop(at))
             case 3:
                 foreign = m.of(m.of(others))
-                if decided or ".dec." not in foreign.subject:
-                    log.insert(at, replace(log[at], data=foreign.data, subject=_at_home(log[at], foreign)))
-            case 4:
-                subject = m.text(log[at].subject).encode(errors="replace").decode()
-                if decided or ".dec." not in subject:
-                    log[at] = replace(log[at], subject=subject)
-            case 5:
-                log[at] = replace(log[at], data=m.data(log[at].data))
+                log.insert(at, replace(log[at], data=foreign.data, subject=_at_home(log[at], foreign)))
             case _:
-                event = decoded(event_pb2.Event, log[at].data)
-                log[at] = replace(log[at], data=m.encoded(event) if event is not None else b"")
+                log[at] = _changed(m, log[at])
     # A broker counts up, whatever it holds; now and then it seems not to.
-    if m.maybe(0.9):
-        log = [replace(one, sequence=number) for number, one in enumerate(log, 1)]
-    return tuple(log)
+    return _numbered(log) if m.maybe(0.9) else tuple(log)
+
+
+def told(m: Mutator, others: Sequence[Log]) -> Log:
+    """Return a log up to some place, behind it facts that are changed: what a hijacked agent could write.
+
+    What the decider has decided on is not changed after it has: the broker and the notary see to that.
+    """
+    whole = m.of(others)
+    log, left = list(whole[: m.chance.randrange(1, len(whole) + 1)]), 1 + m.chance.randrange(MAX_TOLD)
+    for one in [one for one in (*whole[len(log) :], *m.of(others), *whole) if ".dec." not in one.subject][:left]:
+        home = replace(one, subject=_at_home(log[0], one))
+        changed = _changed(m, home) if m.maybe(0.7) else home
+        if ".dec." not in changed.subject:
+            log.append(changed)
+    return _numbered(log)
+
+
+def _changed(m: Mutator, one: Stored) -> Stored:
+    match m.chance.randrange(8):
+        case 0:
+            return replace(one, subject=m.text(one.subject).encode(errors="replace").decode())
+        case 1:
+            return replace(one, data=m.data(one.data))
+        case _:
+            event = decoded(event_pb2.Event, one.data)
+            return replace(one, data=m.encoded(event) if event is not None else b"")
+
+
+def _numbered(log: Sequence[Stored]) -> Log:
+    return tuple(replace(one, sequence=number) for number, one in enumerate(log, 1))
 
 
 def _at_home(here: Stored, foreign: Stored) -> str:
@@ -150,7 +167,7 @@ def deciding() -> Iterator[Trial]:
             decide_ahead(state, record.time_ns, catalogue)
         asked(key, records, NoRules())
 
-    yield Trial(lambda m: mutated(m, logs, decided=False), check)
+    yield Trial(lambda m: told(m, logs), check)
 
 
 @contextmanager
