@@ -161,7 +161,7 @@ class DataDirectory:
         try:
             heads = json.loads(text)
             return {str(stream): int(sequence) for stream, sequence in heads.items()}
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise DirectoryUnusable(
                 f"{self.path / HEADS_FILE} is damaged ({error}), and it alone tells whether the streams are "
                 "whole. Restore it from a backup, or delete it to go on without that check."
@@ -181,7 +181,7 @@ def read_endpoint(path: Path) -> Endpoint | None:
             host=str(fields["host"]),
             public=str(fields.get("public", "")),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -325,7 +325,7 @@ def _is_alive(pid: int) -> bool:
     """Whether a process runs; one that is dead and not yet reaped does not."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -121,10 +121,11 @@ class SignedHead:
             head = Head(
                 str(said["origin"]), str(said["stream"]), int(said["size"]), root, int(said["time_ns"])
             )
+            head.text()  # whose names can be written, or nobody can have signed it
             signature = base64.b64decode(said["signature"], validate=True)
             segment = (str(said.get("segment", "")), int(said.get("segment_bytes", 0)))
             return SignedHead(head, str(said["key"]), signature, *segment)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise BadText(f"a head cannot be read: {error!r}") from None
 
     def check(self, checker: Checker) -> None:

@@ -9,8 +9,10 @@ import sys
 
 import structlog
 
-from tests.fuzz import CAMPAIGNS
+from tests.fuzz import files, gateway, logs, surfaces
 from tests.fuzz.campaign import run
+
+CAMPAIGNS = (*files.CAMPAIGNS, *logs.CAMPAIGNS, *surfaces.CAMPAIGNS, *gateway.CAMPAIGNS)
 
 MAX_SEED = 1_000_000
 
