@@ -110,9 +110,19 @@ PLAN = {
             "post": "tell == true",
             "after": ["look"],
         },
-        {"id": "all", "tool": "get_order", "each": "$look.items", "each_limit": 4, "with": {"order_id": "$each.id"}},
+        {
+            "id": "all",
+            "tool": "get_order",
+            "each": "$look.items",
+            "each_limit": 4,
+            "with": {"order_id": "$each.id"},
+        },
         {"id": "one", "choose": [{"when": "look.id == 7", "tool": "get_order", "with": {"order_id": 1}}]},
-        {"id": "free", "with": {}, "grants": [{"tool": "send_email", "with": {"to": "x"}, "open": {"body": "size(value) < 9"}}]},
+        {
+            "id": "free",
+            "with": {},
+            "grants": [{"tool": "send_email", "with": {"to": "x"}, "open": {"body": "size(value) < 9"}}],
+        },
     ],
 }
 EXPRESSIONS = (
@@ -132,9 +142,46 @@ SCOPE: dict[str, Any] = {
 }
 WORDS = (
     *TEXTS,
-    *("items", "order", ".all(i,", ".exists(", ".filter(", ".map(", ".matches('", "(a+)+$", "&&", "||", "?:", " in "),
-    *("size(", "timestamp('", "duration('", "int(", "string(", "has(", "b'", "r'''", '"""', "9223372036854775808"),
-    *("-9223372036854775808", "1u", "0x", "1e400", "//", "[0]", "['a']", "{1:2}", ".a", "getFullYear()", "% 0", "/ 0"),
+    *(
+        "items",
+        "order",
+        ".all(i,",
+        ".exists(",
+        ".filter(",
+        ".map(",
+        ".matches('",
+        "(a+)+$",
+        "&&",
+        "||",
+        "?:",
+        " in ",
+    ),
+    *(
+        "size(",
+        "timestamp('",
+        "duration('",
+        "int(",
+        "string(",
+        "has(",
+        "b'",
+        "r'''",
+        '"""',
+        "9223372036854775808",
+    ),
+    *(
+        "-9223372036854775808",
+        "1u",
+        "0x",
+        "1e400",
+        "//",
+        "[0]",
+        "['a']",
+        "{1:2}",
+        ".a",
+        "getFullYear()",
+        "% 0",
+        "/ 0",
+    ),
 )
 
 
@@ -320,10 +367,10 @@ def cel() -> Iterator[Trial]:
 
 
 CAMPAIGNS = (
-    Campaign("settings", 3.0, settings),
-    Campaign("playbooks", 4.0, playbooks),
-    Campaign("slots", 1.0, slots),
-    Campaign("policies", 3.0, policies),
-    Campaign("plans", 3.0, plans),
-    Campaign("conditions", 3.0, cel),
+    Campaign("settings", 2.0, settings),
+    Campaign("playbooks", 3.0, playbooks),
+    Campaign("slots", 0.5, slots),
+    Campaign("policies", 2.0, policies),
+    Campaign("plans", 2.0, plans),
+    Campaign("conditions", 2.0, cel),
 )

@@ -52,8 +52,12 @@ class Call(NamedTuple):
 
 def _requests(run: str, gate: str) -> dict[str, Message]:
     """Return a good request for each kind that has fields."""
-    step = plan_pb2.Step(id="look", tool="get_order", arguments={"order_id": plan_pb2.Argument(reference="$goal.id")})
-    goal = event_pb2.Goal(text="look at it", context=plan_pb2.Value(json='{"id": 7}'), plan=plan_pb2.Plan(steps=[step]))
+    step = plan_pb2.Step(
+        id="look", tool="get_order", arguments={"order_id": plan_pb2.Argument(reference="$goal.id")}
+    )
+    goal = event_pb2.Goal(
+        text="look at it", context=plan_pb2.Value(json='{"id": 7}'), plan=plan_pb2.Plan(steps=[step])
+    )
     goal.deadline.FromSeconds(4_000_000_000)
     made: tuple[Message, ...] = (
         run_service_pb2.SubmitGoalRequest(goal=goal, request_id="one"),
@@ -83,7 +87,9 @@ class _Caller:
         self.token = token
         self.calls = 0
         goal = event_pb2.Goal(text="look at it")
-        self.run = self.do(self.good("RunService/SubmitGoal", run_service_pb2.SubmitGoalRequest(goal=goal))).run
+        self.run = self.do(
+            self.good("RunService/SubmitGoal", run_service_pb2.SubmitGoalRequest(goal=goal))
+        ).run
         self.requests = _requests(self.run, f"{self.run}/g1")
 
     def do(self, what: Any) -> Any:
@@ -112,7 +118,9 @@ class _Caller:
             said = m.of((m.text(f"Bearer {self.token}"), m.text("Bearer x"), "x" * m.of((10, 3_000))))
             found += [("authorization", _ascii(said))] * m.of((1, 1, 2))
         if m.maybe(0.2):
-            found.append(("traceparent", _ascii(m.text("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"))))
+            found.append(
+                ("traceparent", _ascii(m.text("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")))
+            )
         if m.maybe(0.1):
             found.append(("x-bin", m.chance.randbytes(m.of((0, 9, 900)))))
             found.append(("x-any", _ascii(m.of(TEXTS))))
@@ -127,12 +135,16 @@ class _Caller:
         waits = method.server_streaming or _asks_to_wait(method.input_type, call.data)
         try:
             if method.server_streaming:
-                stream = self.stage.channel.unary_stream(path)(call.data, timeout=STREAM_S, metadata=call.metadata)
+                stream = self.stage.channel.unary_stream(path)(
+                    call.data, timeout=STREAM_S, metadata=call.metadata
+                )
                 async for _ in stream:
                     pass
             else:
                 timeout_s = STREAM_S if waits else ANSWER_S
-                await self.stage.channel.unary_unary(path)(call.data, timeout=timeout_s, metadata=call.metadata)
+                await self.stage.channel.unary_unary(path)(
+                    call.data, timeout=timeout_s, metadata=call.metadata
+                )
         except grpc.aio.AioRpcError as error:
             late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and not waits
             assert error.code() not in DEFECTS and not late, f"{path}: {error.code()}: {error.details()}"
@@ -182,4 +194,4 @@ def rpcs() -> Iterator[Trial]:
             loop.close()
 
 
-CAMPAIGNS = (Campaign("rpcs", 5.0, rpcs),)
+CAMPAIGNS = (Campaign("rpcs", 4.0, rpcs),)

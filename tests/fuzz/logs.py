@@ -95,7 +95,9 @@ def told(m: Mutator, others: Sequence[Log]) -> Log:
     """
     whole = m.of(others)
     log, left = list(whole[: m.chance.randrange(1, len(whole) + 1)]), 1 + m.chance.randrange(MAX_TOLD)
-    for one in [one for one in (*whole[len(log) :], *m.of(others), *whole) if ".dec." not in one.subject][:left]:
+    for one in [one for one in (*whole[len(log) :], *m.of(others), *whole) if ".dec." not in one.subject][
+        :left
+    ]:
         home = replace(one, subject=_at_home(log[0], one))
         changed = _changed(m, home) if m.maybe(0.7) else home
         if ".dec." not in changed.subject:
@@ -223,8 +225,8 @@ def subjects() -> Iterator[Trial]:
 
 
 CAMPAIGNS = (
-    Campaign("subjects", 1.0, subjects),
-    Campaign("folding", 3.0, folding),
-    Campaign("deciding", 5.0, deciding),
-    Campaign("telling", 5.0, telling),
+    Campaign("subjects", 0.5, subjects),
+    Campaign("folding", 2.0, folding),
+    Campaign("deciding", 4.0, deciding),
+    Campaign("telling", 4.0, telling),
 )

@@ -28,15 +28,86 @@ NUMBERS: tuple[Any, ...] = (
     *(0.0, -0.0, 0.5, 1e308, 5e-324, float("inf"), float("-inf"), float("nan")),
 )
 TEXTS: tuple[str, ...] = (
-    *("", " ", "\0", "\n", "\r\n", "\t", "\x1b[2J", "\u202e", "\ufeff", "\ud800", "é", "²", "١", "\U0001f600"),
-    *("$", "$$", "$x", "$a.b[0]", "${", "{", "}", "{}", "{x}", "{{", "%s", "%", "..", "../..", "/", "/dev/null"),
-    *("null", "true", "0", "-1", "1e999", "NaN", "Infinity", "[]", "{}", '"', "'", "\\", "\\u0000", '"\\ud800"'),
+    *(
+        "",
+        " ",
+        "\0",
+        "\n",
+        "\r\n",
+        "\t",
+        "\x1b[2J",
+        "\u202e",
+        "\ufeff",
+        "\ud800",
+        "é",
+        "²",
+        "١",
+        "\U0001f600",
+    ),
+    *(
+        "$",
+        "$$",
+        "$x",
+        "$a.b[0]",
+        "${",
+        "{",
+        "}",
+        "{}",
+        "{x}",
+        "{{",
+        "%s",
+        "%",
+        "..",
+        "../..",
+        "/",
+        "/dev/null",
+    ),
+    *(
+        "null",
+        "true",
+        "0",
+        "-1",
+        "1e999",
+        "NaN",
+        "Infinity",
+        "[]",
+        "{}",
+        '"',
+        "'",
+        "\\",
+        "\\u0000",
+        '"\\ud800"',
+    ),
     *("ev.0.default.r0-x.dec.note.x", "r0-01k9x3", "default", "main", "a.b.c.d.e.f", "*", ">", "a-a1", "g1"),
     *("env:X", "file:/x", "https://x", "http://127.0.0.1", "Bearer x", "a:b", "[::1]:0", "999999:99999"),
     *("2026-02-30", "9999-12-31", "0001-01-01T00:00:00Z", "12.50 EUR", "1:59:59", "0x", "0b", "1_0"),
-    *("!!bool x", "!!int ''", "!!timestamp x", "!!binary x", "&a [*a]", "<<", "? x", "- -", "|", "---", "..."),
+    *(
+        "!!bool x",
+        "!!int ''",
+        "!!timestamp x",
+        "!!binary x",
+        "&a [*a]",
+        "<<",
+        "? x",
+        "- -",
+        "|",
+        "---",
+        "...",
+    ),
 )
-VALUES: tuple[Any, ...] = (None, True, False, *NUMBERS, *TEXTS, [], {}, [[]], {"": {}}, {"$ref": "#"}, [1, "a"])
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    *NUMBERS,
+    *TEXTS,
+    [],
+    {},
+    [[]],
+    {"": {}},
+    {"$ref": "#"},
+    [1, "a"],
+)
 
 
 class Mutator:
@@ -109,11 +180,15 @@ class Mutator:
                 case 6 if self.maybe(0.4):
                     text = before + self._much() + after
                 case _:
-                    text = before + chr(self.chance.choice((self.chance.randrange(128), 0x2028, 0xE9))) + after
+                    text = (
+                        before + chr(self.chance.choice((self.chance.randrange(128), 0x2028, 0xE9))) + after
+                    )
         return text[:MAX_LONG]
 
     def _much(self) -> str:
-        opener, closer = self.of((("[", "]"), ("{", "}"), ("(", ")"), ('{"a":', "}"), ("a.", ""), ("- ", ""), ("9", "")))
+        opener, closer = self.of(
+            (("[", "]"), ("{", "}"), ("(", ")"), ('{"a":', "}"), ("a.", ""), ("- ", ""), ("9", ""))
+        )
         count = self.of((70, 1_500, MAX_DEEP))
         return opener * count + (closer * count if self.maybe(0.5) else "")
 

@@ -8,14 +8,12 @@ import json
 import os
 import tempfile
 import time
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jwt
-import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -30,15 +28,15 @@ from core.exported import BadExport
 from core.notarised import BadText, Entry
 from core.schemas import Schema
 from handrail import tokens
-from handrail.calling import InvalidArguments, InvalidOutput, NotCalled, ShutTool, Stopped, ToolRaised
+from handrail.calling import InvalidArguments, InvalidOutput, ShutTool, Stopped, ToolRaised
 from handrail.issuer import Issuer, IssuerKeys, Tokens
 from handrail.keys import BadKey, PrivateKey, PublicKeys
 from handrail.sandbox.cell import Cell
 from handrail.sandbox.profile import Profile, profile_of
 from handrail.sandbox.toolbox import Sandbox
 from handrail.settings import MaySettings, Settings, ToolboxSettings
-from handrail.tool import ToolError
 from handrail.tokens import LocalKeys
+from handrail.tool import ToolError
 from orchestrator.book import BadBook, check_book, open_book
 from tests.fuzz.campaign import Campaign, Trial
 from tests.fuzz.files import get_order
@@ -126,7 +124,10 @@ def books() -> Iterator[Trial]:
                 path.unlink()
             for name, content in given.items():
                 (place / name).write_bytes(content)
-            for read in (lambda: check_book(place, KEYS), lambda: open_book(place, "origin", "EV_0", KEY, KEYS)):
+            for read in (
+                lambda: check_book(place, KEYS),
+                lambda: open_book(place, "origin", "EV_0", KEY, KEYS),
+            ):
                 try:
                     read()
                 except BadBook as error:
@@ -167,7 +168,11 @@ def bearer() -> Iterator[Trial]:
                 headers = {"kid": kept.id if ours else "k1"}
                 payload = json.dumps(m.value(said)).encode()
                 return signer.encode(payload, key, algorithm=algorithm, headers=headers)
-            header = {"alg": m.of(("EdDSA", "ES256", "none", "HS256")), "kid": m.of((kept.id, "k1")), "typ": "JWT"}
+            header = {
+                "alg": m.of(("EdDSA", "ES256", "none", "HS256")),
+                "kid": m.of((kept.id, "k1")),
+                "typ": "JWT",
+            }
             if kind < 0.8:
                 return f"{_part(m, header)}.{_part(m, claims)}.{m.of(('', 'AAAA', '=', 'é'))}"
             return m.text(local.sign("bob", ["approver"], life_s=60))
@@ -184,10 +189,16 @@ def bearer() -> Iterator[Trial]:
 @contextmanager
 def jwks() -> Iterator[Trial]:
     """An issuer's keys are read, or the token is a BadToken."""
-    elliptic = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key()))
-    large = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65_537, 2_048).public_key()))
+    elliptic = json.loads(
+        jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key())
+    )
+    large = json.loads(
+        jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65_537, 2_048).public_key())
+    )
     edwards = {"kty": "OKP", "crv": "Ed25519", "x": base64.urlsafe_b64encode(bytes(32)).rstrip(b"=").decode()}
-    document = {"keys": [{**one, "kid": f"k{n}", "use": "sig"} for n, one in enumerate((elliptic, large, edwards))]}
+    document = {
+        "keys": [{**one, "kid": f"k{n}", "use": "sig"} for n, one in enumerate((elliptic, large, edwards))]
+    }
     written = json.dumps(document)
 
     def make(m: Mutator) -> bytes:
@@ -349,7 +360,14 @@ def answers() -> Iterator[Trial]:
                         sandbox._output("get_order", answer)
                     else:
                         _described(sandbox, said.cell, answer)
-                except (Stopped, TimeoutError, InvalidArguments, InvalidOutput, ToolRaised, ToolError) as error:
+                except (
+                    Stopped,
+                    TimeoutError,
+                    InvalidArguments,
+                    InvalidOutput,
+                    ToolRaised,
+                    ToolError,
+                ) as error:
                     str(error).encode()
                 finally:
                     said.close()
@@ -373,12 +391,12 @@ def _described(sandbox: Sandbox, cell: Cell, answer: dict[str, Any]) -> None:
 
 
 CAMPAIGNS = (
-    Campaign("exports", 2.0, exports),
-    Campaign("entries", 1.0, entries),
-    Campaign("books", 2.0, books),
-    Campaign("bearer", 2.0, bearer),
+    Campaign("exports", 1.5, exports),
+    Campaign("entries", 0.5, entries),
+    Campaign("books", 1.5, books),
+    Campaign("bearer", 1.5, bearer),
     Campaign("jwks", 1.0, jwks),
-    Campaign("keys", 1.0, keys),
-    Campaign("small_files", 2.0, small_files),
-    Campaign("answers", 2.0, answers),
+    Campaign("keys", 0.5, keys),
+    Campaign("small_files", 1.5, small_files),
+    Campaign("answers", 1.5, answers),
 )
