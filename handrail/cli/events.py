@@ -74,17 +74,17 @@ def exact_object(message: Any) -> dict[str, Any]:
 
 def _drop_bad_times(message: Any) -> None:
     """Clear the times in a message that JSON has no word for."""
-    for field, held in message.ListFields():
-        inner = field.message_type
+    for one, held in message.ListFields():
+        inner = one.message_type
         if inner is None:
             continue
-        if inner.full_name in _TIMES and not field.is_repeated:
+        if inner.full_name in _TIMES and not one.is_repeated:
             try:
                 held.ToJsonString()
             except ValueError:
-                message.ClearField(field.name)
+                message.ClearField(one.name)
         elif not inner.GetOptions().map_entry:
-            for item in held if field.is_repeated else (held,):
+            for item in held if one.is_repeated else (held,):
                 _drop_bad_times(item)
         elif inner.fields_by_name["value"].message_type is not None:
             for item in held.values():

@@ -1,4 +1,4 @@
-"""What people write: settings, playbooks, policies, plans and conditions. Each is taken, or refused in words."""
+"""What people write: settings, playbooks, policies, plans, conditions. Each is taken, or refused in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events from the broker: whatever lies in a log is folded, decided on, shown and traced, and breaks nothing."""
+"""Events from the broker: whatever lies in a log is folded, decided on, shown, traced, and breaks nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others hand over as files and answers: exports, books, tokens, keys, and what a shut-in process says."""
+"""What others hand over: exports, books, tokens, keys, small files, and what a shut-in process says."""
 
 from __future__ import annotations
 
