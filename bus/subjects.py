@@ -20,7 +20,8 @@ from core.ports import Address, Channel, Fence, RunKey
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 RUN_ID = re.compile(r"r([0-9]{1,4})-[a-z0-9]{8,40}")
 _SHARD = re.compile(r"[0-9]{1,9}")
-_CHANNELS = ("cmd", "dec", "ans")
+_ONE = rf"\.{TOKEN.pattern}"
+_SUBJECT = re.compile(rf"ev\.{_SHARD.pattern}{_ONE}{_ONE}\.(?:cmd|dec|ans)(?:{_ONE})+")
 
 
 class BadSubject(ValueError):
@@ -67,10 +68,9 @@ def parse(subject: str) -> Address:
 
     The broker lets an agent write tokens that none of us would: a record of them could be shown to nobody.
     """
-    parts = subject.split(".")
-    ours = len(parts) >= 6 and parts[0] == "ev" and parts[4] in _CHANNELS
-    if not ours or not _SHARD.fullmatch(parts[1]) or not all(map(TOKEN.fullmatch, parts[2:])):
+    if not _SUBJECT.fullmatch(subject):
         raise BadSubject(f"{subject!r} is not a subject of a run's log")
+    parts = subject.split(".")
     key = RunKey(int(parts[1]), parts[2], parts[3])
     return Address(key, cast(Channel, parts[4]), tuple(parts[5:]))
 

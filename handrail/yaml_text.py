@@ -36,7 +36,8 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.get_mark()
             raise yaml.MarkedYAMLError(problem="aliases cannot be used here", problem_mark=mark)
-        if getattr(self.peek_event(), "tag", None) not in (None, "!"):
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) not in (None, "!"):
             mark = self.get_mark()
             raise yaml.MarkedYAMLError(problem="tags cannot be used here", problem_mark=mark)
         self.nesting += 1
