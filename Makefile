@@ -9,6 +9,7 @@ STAMP := $(VENV)/.synced
 SEEDS ?= 1000
 FIRST ?= 0
 KILLS ?= 200
+SECONDS ?= 300
 QUICK ?=
 ARGS ?=
 GOAL ?= refund order 1001 and tell the customer
@@ -17,8 +18,8 @@ GOAL ?= refund order 1001 and tell the customer
 export UV_NATIVE_TLS := 1
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: run test check simulate simulate-mutants hijack chaos chaos-short bench bench-peers profile fmt protos setup \
-	ci clean help
+.PHONY: run test check simulate simulate-mutants fuzz hijack chaos chaos-short bench bench-peers profile fmt protos \
+	setup ci clean help
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -53,6 +54,9 @@ simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, 
 
 simulate-mutants: $(STAMP)  ## plant bugs, and see that the simulator finds each of them
 	$(PY) -m tests.simulation --mutants
+
+fuzz: $(STAMP)  ## make real inputs wrong for SECONDS, all campaigns together (SEED=.. as before; ARGS="--only NAME --number N")
+	$(PY) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 hijack: $(STAMP)  ## let an attacker who has every mind try AgentDojo's goals (up to half an hour; QUICK=1: two minutes)
 	$(PY) -m tests.hijack $(if $(QUICK),--quick) $(ARGS)

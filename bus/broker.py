@@ -310,7 +310,7 @@ class EmbeddedBroker:
         try:
             known = json.loads(read_text(path) or "{}")
             kept = {str(user): str(password) for user, password in known.items()}
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             kept = {}  # Damaged: new passwords cost no more than the children's restart.
         passwords = {user.name: kept.get(user.name) or secrets.token_urlsafe(24) for user in self._users}
         if passwords != kept:

@@ -117,7 +117,7 @@ def _passwords(path: Path) -> dict[str, str]:
     """Return the passwords that there are; never new ones in place of what cannot be read."""
     try:
         found = json.loads(read_text(path) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(each, str) for each in found.values()):
         raise BrokerError(

@@ -137,7 +137,7 @@ def read_endpoint(path: Path) -> Endpoint | None:
             host=str(fields["host"]),
             public=str(fields.get("public", "")),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -281,7 +281,7 @@ def _is_alive(pid: int) -> bool:
     """Whether a process runs; one that is dead and not yet reaped does not."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

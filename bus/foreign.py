@@ -58,7 +58,7 @@ class ForeignBroker:
 def _read(path: Path) -> dict[str, str]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BrokerError(f"the broker's credentials in {path} cannot be read: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
         raise BrokerError(f"{path} must be a JSON object of passwords by user name")

@@ -127,9 +127,11 @@ class SignedHead:
             signature = base64.b64decode(said["signature"], validate=True)
             if said["root"] != root.hex():
                 raise BadText("a head's root is not written as it was signed")
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            head = Head(origin, stream, size, root, time_ns)
+            head.text()  # whose names can be written, or nobody can have signed it
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise BadText(f"a head cannot be read: {error!r}") from None
-        return SignedHead(Head(origin, stream, size, root, time_ns), key_id, signature)
+        return SignedHead(head, key_id, signature)
 
     def check(self, checker: Checker) -> None:
         """Raise BadText unless somebody who is believed has signed it."""

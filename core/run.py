@@ -111,6 +111,8 @@ def _part(record: Record, event: event_pb2.Event) -> Record:
             if tuple(topic[:i]) != own[:i]:
                 return _without_event(record)
             is_attempt = channel == "ans" and i == len(topic) - 1
+            if not is_attempt and i >= len(own):
+                return _without_event(record)
             topic[i] = getattr(event, arm).attempt if is_attempt else own[i]
             own = (*own[:i], topic[i], *own[i + 1 :])
     if channel != record.address.channel:

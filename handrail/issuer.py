@@ -30,6 +30,11 @@ FETCH_AGAIN_S = 30.0
 """After how long a key that is not known is asked for again, and one that could not be had."""
 MAX_KNOWN = 4_096
 
+# Whatever can be wrong with keys, or with the way to them.
+_UNUSABLE = (
+    *(OSError, HTTPException, jwt.PyJWTError),
+    *(ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError),
+)
 _logger = structlog.get_logger(__name__)
 
 
@@ -69,7 +74,7 @@ class IssuerKeys:
         self._asked_s = self._clock()
         try:
             self._keys = dict(_usable(self._content()))
-        except (OSError, HTTPException, ValueError, AttributeError, TypeError, jwt.PyJWTError) as error:
+        except _UNUSABLE as error:
             # The keys that were there go on being believed: the issuer may be away for a moment.
             self._asked_s += FETCH_AGAIN_S - FETCH_EVERY_S if self._keys else 0
             _logger.warning("auth.jwks", source=self._source, error=str(error))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -55,7 +55,7 @@ class PrivateKey:
         """Read one from PEM; `where` is what an error calls it. Raises BadKey."""
         try:
             key = load_pem_private_key(text.encode(), password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
             # Not with the reason: it may quote the key.
             raise BadKey(
                 f"{where} holds no private key that can be read ({type(error).__name__}). {_MAKE}"
@@ -102,7 +102,7 @@ class PublicKeys:
         for pem in _PUBLIC.findall(text):
             try:
                 key = load_pem_public_key(pem.encode())
-            except (ValueError, UnsupportedAlgorithm) as error:
+            except (ValueError, UnsupportedAlgorithm, InternalError) as error:
                 raise BadKey(f"{where} holds a public key that cannot be read: {error}. {_SHOW}") from error
             if not isinstance(key, Ed25519PublicKey):
                 raise BadKey(f"{where} holds a public key that is not Ed25519. {_SHOW}")

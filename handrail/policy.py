@@ -5,7 +5,6 @@ Reading the folder is cheap; making a policy of it (`load_policy`) parses and ch
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from handrail.settings import ProjectError, explain, read_text
+from handrail.settings import BadToml, ProjectError, explain, read_text, read_toml
 
 if TYPE_CHECKING:
     from core.cedar import CedarPolicy, Person
@@ -113,12 +112,12 @@ def people_of(users: Mapping[str, PersonEntry]) -> dict[str, Person]:
 def _read_people(path: Path, problems: list[str]) -> dict[str, PersonEntry]:
     where = f"{FOLDER}/{PEOPLE_FILE}"
     try:
-        return PeopleFile.model_validate(tomllib.loads(read_text(path, MAX_PEOPLE_BYTES))).users
+        return PeopleFile.model_validate(read_toml(read_text(path, MAX_PEOPLE_BYTES))).users
     except FileNotFoundError:
         return {}
     except ValidationError as error:
         problems += [f"{where}: {problem}" for problem in explain(error, PeopleFile)]
-    except tomllib.TOMLDecodeError as error:
+    except BadToml as error:
         problems.append(f"{where} is not TOML: {error}")
     except (OSError, ValueError) as error:
         problems.append(f"{where} cannot be read: {error}")

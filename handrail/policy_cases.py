@@ -6,7 +6,6 @@ must come to. With `approver` it asks whether that one may decide at the gate of
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +19,7 @@ from core.cedar import CedarPolicy
 from core.cedar_rules import Rule
 from core.policy import MAX_QUORUM, Request, Ruling
 from handrail.policy import CASES_FILE, FOLDER, PersonEntry, people_of
-from handrail.settings import explain, read_text
+from handrail.settings import BadToml, explain, read_text, read_toml
 from handrail.tool import EffectName, IdempotencyName, PermissionName
 from handrail.v1 import tool_pb2
 
@@ -103,12 +102,12 @@ class Outcome:
 def read_cases(path: Path, problems: list[str]) -> CasesFile:
     """Read the cases; what is wrong with the file is added to `problems`."""
     try:
-        return CasesFile.model_validate(tomllib.loads(read_text(path, MAX_CASES_BYTES)))
+        return CasesFile.model_validate(read_toml(read_text(path, MAX_CASES_BYTES)))
     except FileNotFoundError:
         problems.append(f"{_WHERE}: there is none; write [[case]] tables, or copy those of `handrail init`")
     except ValidationError as error:
         problems += [f"{_WHERE}: {problem}" for problem in explain(error, CasesFile)]
-    except tomllib.TOMLDecodeError as error:
+    except BadToml as error:
         problems.append(f"{_WHERE} is not TOML: {error}")
     except (OSError, ValueError) as error:
         problems.append(f"{_WHERE} cannot be read: {error}")

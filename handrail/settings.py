@@ -19,12 +19,14 @@ from core.spelling import hint
 SETTINGS_FILE = "handrail.toml"
 MAX_SETTINGS_BYTES = 1024 * 1024
 MAX_PROBLEMS = 50
+MAX_KEY_PARTS = 1_000
 MAX_SECRETS = 64
 """Of one toolbox."""
 
 # A worker's claim is fenced on every subject with its pool and attempt: were a toolbox called like the minds'
 # pool, a mind could write on such a subject, and keep the worker from ever claiming anything.
 MINDS_POOL = "main"
+_NO_KEY = re.compile(r"[=,{}\[\]\n]")
 _TOOLBOX = re.compile(rf"(?!{MINDS_POOL}$)[a-z][a-z0-9_]{{0,31}}")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _FUNCTION = re.compile(rf"{_MODULE.pattern}:[A-Za-z_][A-Za-z0-9_]*")
@@ -48,6 +50,10 @@ class ProjectError(HandrailError):
         super().__init__(f"the project in {directory} cannot be used:\n" + "\n".join(f"  {p}" for p in shown))
         self.directory = directory
         self.problems = tuple(problems)
+
+
+class BadToml(HandrailError):
+    """A text that is not TOML, or that would take too long to read."""
 
 
 def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
@@ -277,8 +283,8 @@ def load_settings(directory: Path) -> Settings:
     except (OSError, ValueError) as error:
         raise ProjectError(directory, [f"{SETTINGS_FILE} cannot be read: {error}"]) from None
     try:
-        return Settings.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        return Settings.model_validate(read_toml(text))
+    except BadToml as error:
         raise ProjectError(directory, [f"{SETTINGS_FILE} is not TOML: {error}"]) from None
     except ValidationError as error:
         raise ProjectError(directory, [f"{SETTINGS_FILE}: {p}" for p in explain(error, Settings)]) from None
@@ -291,6 +297,19 @@ def read_text(path: Path, max_bytes: int) -> str:
     if len(content) > max_bytes:
         raise ValueError(f"it has more than {max_bytes} bytes")
     return content.decode()
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """Return the data of a TOML document; raises BadToml for whatever is wrong with it."""
+    # A key of n parts takes the square of n to read, and as much room.
+    pieces = _NO_KEY.split(text.replace(" ", "").replace("\t", ""))
+    if any(piece.count(".") > MAX_KEY_PARTS for piece in pieces):
+        raise BadToml(f"there are more than {MAX_KEY_PARTS} dots in one key or value")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Also for a number with thousands of digits, and for lists in lists without end.
+        raise BadToml(str(error)) from None
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:

@@ -23,7 +23,7 @@ import jwt
 from bus.directory import read_text, usable, write_file
 from core.caller import DEFAULT_TENANT, ROLES, TENANT, BadToken, Caller
 from core.errors import HandrailError
-from handrail.keys import PrivateKey
+from handrail.keys import BadKey, PrivateKey
 from handrail.person import TOKEN_FILE as TOKEN_FILE
 
 KEYS_FILE = "auth.json"
@@ -165,8 +165,9 @@ class LocalKeys:
         try:
             text = read_text(self._path)
             said = json.loads(text) if text else {"keys": [], "revoked": {}}
-            return Kept(tuple(Key(**one) for one in said["keys"]), dict(said["revoked"]))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            revoked = {str(name): int(ends_s) for name, ends_s in dict(said["revoked"]).items()}
+            return Kept(tuple(_usable(Key(**one)) for one in said["keys"]), revoked)
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError, BadKey) as error:
             # Not with the text: it holds the keys.
             raise BadKeys(f"{self._path} cannot be read ({type(error).__name__})") from None
 
@@ -191,6 +192,14 @@ def write_owner_token(data: Path, name: str) -> None:
     # Alone: a stack writes it now and then, and `keys rotate` at once.
     with keys.alone():
         write_file(data / TOKEN_FILE, keys.sign(name, ROLES, life_s=OWNER_LIFE_S))
+
+
+def _usable(key: Key) -> Key:
+    """Return a key with which tokens can be signed; raises BadKey, or ValueError."""
+    if not isinstance(key.id, str) or type(key.made_s) is not int or not isinstance(key.pem, str):
+        raise ValueError("it is no key")
+    PrivateKey.parse(key.pem, KEYS_FILE)
+    return key
 
 
 def digest(token: str) -> str:

@@ -1,6 +1,6 @@
-"""YAML as playbooks use it: plain data, no aliases, no duplicate keys, no dates.
+"""YAML as playbooks use it: plain data, no aliases, no tags, no duplicate keys, no dates.
 
-Dates stay text, as in JSON; an alias could make a small file enormous.
+Dates stay text, as in JSON; an alias could make a small file enormous, and a tag makes what JSON has not.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import yaml
 from core.errors import HandrailError
 
 MAX_NESTING = 64
+MAX_NUMBER_CHARS = 400
+"""Of a number: `1:1:1:...` is one in base 60, and takes the square of its length to read."""
 
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
@@ -30,16 +32,27 @@ class _Loader(yaml.SafeLoader):
     nesting = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node, but no alias and nothing too deep."""
+        """Compose a node, but no alias, no tag and nothing too deep."""
         if self.check_event(yaml.AliasEvent):
             mark = self.get_mark()
             raise yaml.MarkedYAMLError(problem="aliases cannot be used here", problem_mark=mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) not in (None, "!"):
+            mark = self.get_mark()
+            raise yaml.MarkedYAMLError(problem="tags cannot be used here", problem_mark=mark)
         self.nesting += 1
         if self.nesting > MAX_NESTING:
             raise yaml.MarkedYAMLError(problem=f"it is nested deeper than {MAX_NESTING} levels")
         node = super().compose_node(parent, index)
         self.nesting -= 1
         return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Make a whole number, but no endless one."""
+        if len(node.value) > MAX_NUMBER_CHARS:
+            text = f"a number has at most {MAX_NUMBER_CHARS} characters"
+            raise yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)
+        return super().construct_yaml_int(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Make a mapping; a key that occurs twice is a mistake."""
@@ -53,6 +66,9 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_yaml(text: str) -> Any:

@@ -11,7 +11,7 @@ from core import failures
 from core.plan import is_compensation
 from core.redaction import masked_json
 from handrail.cli.pen import BAD, DIM, Detail, Node, Pen
-from handrail.cli.text import clean, duration, field, pad, plural, value
+from handrail.cli.text import clean, duration, enum_word, field, pad, plural, value
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
 MAX_EVIDENCE_SHOWN = 3
@@ -79,7 +79,7 @@ def _attempt(attempt: run_service_pb2.Attempt, number: int, pen: Pen) -> Text:
     elif attempt.HasField("failure"):
         line.append(f"  {failure(attempt.failure)}", style=BAD)
     elif attempt.outcome:
-        words = event_pb2.Outcome.Name(attempt.outcome).removeprefix("OUTCOME_").lower()
+        words = enum_word(event_pb2.Outcome, "OUTCOME_", attempt.outcome)
         line.append(f"  {words}", style="green" if words == "confirmed" else "yellow")
     spent_ns = took_ns((attempt,), pen.now_ns)
     return line.append(f"  {duration(spent_ns)}", style=DIM) if spent_ns else line

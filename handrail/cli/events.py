@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
@@ -19,7 +19,7 @@ from core.plan import is_compensation
 from core.redaction import MASK, is_secret_name, masked_json
 from handrail.cli.details import failure
 from handrail.cli.pen import DIM
-from handrail.cli.text import clean, cut, duration, field, pad, value
+from handrail.cli.text import clean, cut, duration, enum_word, field, pad, value
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
 MAX_DESCRIPTION_CHARS = 400
@@ -29,6 +29,7 @@ KIND_CELLS = 19
 
 _QUOTING = frozenset({"observed", "message"})
 """Fields of messages that quote what was read."""
+_TIMES = frozenset({"google.protobuf.Duration", "google.protobuf.Timestamp"})
 _CHANNEL_STYLES = {"cmd": "magenta", "dec": "cyan", "ans": "green"}
 _BAD_KINDS = frozenset({"step_failed", "plan_rejected", "proposal_refused", "in_doubt", "orphan"})
 _HEAL_KINDS = frozenset({"healed", "revoked", "verify_ask", "gate_opened"})
@@ -55,14 +56,39 @@ def event_object(response: run_service_pb2.WatchRunResponse) -> dict[str, Any]:
 
 def message_object(message: Any) -> dict[str, Any]:
     """Return a message as JSON with the names of the protos; values are masked as they are for people."""
-    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
-    return {name: _masked(name, held) for name, held in found.items()}
+    return {name: _masked(name, held) for name, held in exact_object(message).items()}
 
 
 def exact_object(message: Any) -> dict[str, Any]:
     """Return a message as JSON, and hide nothing: for whoever is to approve what it says."""
-    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    try:
+        found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    except SerializeToJsonError:
+        # Somebody has written a time that is none, and must not keep the rest from being read.
+        sound = type(message)()
+        sound.CopyFrom(message)
+        _drop_bad_times(sound)
+        found = MessageToDict(sound, preserving_proto_field_name=True)
     return found
+
+
+def _drop_bad_times(message: Any) -> None:
+    """Clear the times in a message that JSON has no word for."""
+    for one, held in message.ListFields():
+        inner = one.message_type
+        if inner is None:
+            continue
+        if inner.full_name in _TIMES and not one.is_repeated:
+            try:
+                held.ToJsonString()
+            except ValueError:
+                message.ClearField(one.name)
+        elif not inner.GetOptions().map_entry:
+            for item in held if one.is_repeated else (held,):
+                _drop_bad_times(item)
+        elif inner.fields_by_name["value"].message_type is not None:
+            for item in held.values():
+                _drop_bad_times(item)
 
 
 def _masked(name: str, held: Any) -> Any:
@@ -79,7 +105,10 @@ def _masked(name: str, held: Any) -> Any:
 
 def clock(time: Timestamp) -> str:
     """Return a local time of day with milliseconds."""
-    local = datetime.fromtimestamp(time.seconds)
+    try:
+        local = datetime.fromtimestamp(time.seconds)
+    except (ValueError, OverflowError, OSError):
+        return "??:??:??.???"
     return f"{local:%H:%M:%S}.{time.nanos // 1_000_000:03d}"
 
 
@@ -153,7 +182,7 @@ def _healed(body: event_pb2.Healed) -> str:
 
 
 def _finished(body: event_pb2.Finished) -> str:
-    status = event_pb2.RunStatus.Name(body.status).removeprefix("RUN_STATUS_").lower()
+    status = enum_word(event_pb2.RunStatus, "RUN_STATUS_", body.status)
     return f"{status}: {failure(body.failure)}" if body.HasField("failure") else status
 
 
@@ -198,7 +227,7 @@ def _orphan(body: event_pb2.Orphan) -> str:
 
 
 def _verdict(body: event_pb2.Verdict) -> str:
-    outcome = event_pb2.Outcome.Name(body.outcome).removeprefix("OUTCOME_").lower()
+    outcome = enum_word(event_pb2.Outcome, "OUTCOME_", body.outcome)
     evidence = "; ".join(
         f"{'holds' if e.held else 'does not hold'}: {clean(e.condition)}" for e in body.evidence
     )
@@ -239,7 +268,7 @@ def _gate_opened(body: event_pb2.GateOpened) -> str:
 
 
 def _gate_closed(body: event_pb2.GateClosed) -> str:
-    outcome = event_pb2.GateOutcome.Name(body.outcome).removeprefix("GATE_OUTCOME_").lower()
+    outcome = enum_word(event_pb2.GateOutcome, "GATE_OUTCOME_", body.outcome)
     by = f" by {', '.join(map(clean, body.approvers))}" if body.approvers else ""
     to = f" to {_values(body.arguments)}" if body.arguments else ""
     why = f": {clean(body.reason)}" if body.reason else ""

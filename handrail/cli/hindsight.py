@@ -23,7 +23,7 @@ from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.gate_text import amended, asked_for
 from handrail.cli.output import Output
 from handrail.cli.server import Target, with_client
-from handrail.cli.text import clean, cut, pad
+from handrail.cli.text import clean, cut, enum_word, pad
 from handrail.policy import load_policy, read_folder
 from handrail.policy_cases import told
 from handrail.project import load
@@ -185,7 +185,7 @@ def _became(one: Asked, state: RunState) -> str:
         if gate.closed is None:
             return f"it waits at gate {one.gate}"
         by = ", ".join(map(clean, gate.closed.approvers))
-        word = event_pb2.GateOutcome.Name(gate.closed.outcome).removeprefix("GATE_OUTCOME_").lower()
+        word = enum_word(event_pb2.GateOutcome, "GATE_OUTCOME_", gate.closed.outcome)
         to = f" to {', '.join(amended(gate.closed))}" if gate.closed.arguments else ""
         to += asked_for(gate.opened, gate.closed)
         return f"it waited at gate {one.gate}: {word}" + (f" by {by}" if by else "") + to

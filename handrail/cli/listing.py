@@ -13,7 +13,7 @@ from core import spelling
 from core.told import fingerprint
 from handrail.cli.exits import CommandError
 from handrail.cli.pen import DIM, RUN_STYLES, Pen
-from handrail.cli.text import Glyphs, clean, clean_lines, cut, duration, pad
+from handrail.cli.text import Glyphs, clean, clean_lines, cut, duration, enum_word, pad
 from handrail.v1 import event_pb2, run_service_pb2, tool_pb2
 
 STATUS_CELLS = 10
@@ -34,7 +34,7 @@ def status_number(text: str) -> int:
 def run_line(summary: run_service_pb2.RunSummary, *, width: int, glyphs: Glyphs) -> Text:
     """Return a run as one line: status, id, when, how long, goal."""
     name, _, style = RUN_STYLES.get(summary.status, RUN_STYLES[0])
-    status = event_pb2.RunStatus.Name(summary.status).removeprefix("RUN_STATUS_").lower()
+    status = enum_word(event_pb2.RunStatus, "RUN_STATUS_", summary.status)
     line = Pen(glyphs=glyphs).sign(name, style)
     line.append(f" {status:<{STATUS_CELLS}}  ", style=style).append(clean(summary.id))
     begun = datetime.fromtimestamp(summary.submitted.seconds)
@@ -49,17 +49,12 @@ def run_line(summary: run_service_pb2.RunSummary, *, width: int, glyphs: Glyphs)
 def tool_line(contract: tool_pb2.ToolContract, *, width: int, glyphs: Glyphs) -> Text:
     """Return a tool as one line: name, effect, idempotency, toolbox, the first line of what it is for."""
     line = Text(pad(clean(contract.name), TOOL_CELLS), style="bold")
-    effect = enum_word(tool_pb2.Effect.Name(contract.effect), "EFFECT_")
+    effect = enum_word(tool_pb2.Effect, "EFFECT_", contract.effect)
     line.append(f" {effect:<12}", style="dim" if effect == "read" else "yellow")
-    idempotency = enum_word(tool_pb2.Idempotency.Name(contract.idempotency), "IDEMPOTENCY_")
+    idempotency = enum_word(tool_pb2.Idempotency, "IDEMPOTENCY_", contract.idempotency)
     line.append(f" {idempotency:<8} {pad(clean(contract.toolbox), 12)} ", style=DIM)
     about = clean(contract.description.partition("\n")[0])
     return line.append(cut(about, max(10, width - len(line.plain)), glyphs))
-
-
-def enum_word(name: str, prefix: str) -> str:
-    """Return an enum's name as people write it."""
-    return name.removeprefix(prefix).lower()
 
 
 def contract_lines(contract: tool_pb2.ToolContract) -> Iterator[Text]:
@@ -78,10 +73,10 @@ def contract_lines(contract: tool_pb2.ToolContract) -> Iterator[Text]:
 
 def _attributes(contract: tool_pb2.ToolContract) -> Iterator[tuple[str, str]]:
     yield "toolbox", contract.toolbox
-    yield "effect", enum_word(tool_pb2.Effect.Name(contract.effect), "EFFECT_")
-    yield "permission", enum_word(tool_pb2.Permission.Name(contract.permission), "PERMISSION_")
+    yield "effect", enum_word(tool_pb2.Effect, "EFFECT_", contract.effect)
+    yield "permission", enum_word(tool_pb2.Permission, "PERMISSION_", contract.permission)
     key = f" (the key is {contract.key_parameter})" if contract.key_parameter else ""
-    yield "idempotency", enum_word(tool_pb2.Idempotency.Name(contract.idempotency), "IDEMPOTENCY_") + key
+    yield "idempotency", enum_word(tool_pb2.Idempotency, "IDEMPOTENCY_", contract.idempotency) + key
     settle = f" (settles within {contract.settle_s:g} s)" if contract.settle_s else ""
     yield "read-back", contract.readback + settle if contract.readback else ""
     yield "undo", contract.undo

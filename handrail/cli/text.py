@@ -9,7 +9,7 @@ import json
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from rich.cells import cell_len, chop_cells
 
@@ -188,6 +188,11 @@ def value(held: plan_pb2.Value) -> str:
 def field(name: str, held: plan_pb2.Value) -> str:
     """Say what the value of an argument is, unless its name says that it is secret."""
     return MASK if is_secret_name(name) else value(held)
+
+
+def enum_word(enum: Any, prefix: str, number: int) -> str:
+    """Return an enum's value as people write it; of one that this version does not know, its number."""
+    return str(enum.Name(number)).removeprefix(prefix).lower() if number in enum.values() else str(number)
 
 
 def relaxed(text: str) -> str:

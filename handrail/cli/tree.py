@@ -18,7 +18,7 @@ from core.plan import is_compensation
 from handrail.cli.details import planned, taken, took_ns
 from handrail.cli.outlook import foreseen
 from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Node, Pen, hang
-from handrail.cli.text import clean, cut, duration, pad, plural
+from handrail.cli.text import clean, cut, duration, enum_word, pad, plural
 from handrail.cli.undo_text import heading
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
@@ -237,7 +237,7 @@ def _tool(step: run_service_pb2.StepState, pen: Pen) -> str:
     tool = clean(step.tool)
     if step.route in (plan_pb2.ROUTE_UNSPECIFIED, plan_pb2.ROUTE_DIRECT):
         return tool
-    route = clean(plan_pb2.Route.Name(step.route).removeprefix("ROUTE_").lower())
+    route = clean(enum_word(plan_pb2.Route, "ROUTE_", step.route))
     return f"{route} {pen.glyphs.output} {tool}" if tool else route
 
 

@@ -100,6 +100,16 @@ def test_a_living_owner_is_reported_at_once_with_its_endpoint(tmp_path: Path) ->
     assert read_endpoint(tmp_path) is None
 
 
+@pytest.mark.parametrize("pid", ["Infinity", "1e400", "[" * 5_000, "2147483648", "null"])
+def test_a_damaged_endpoint_is_nobodys(tmp_path: Path, pid: str) -> None:
+    with DataDirectory.acquire(tmp_path) as owned:
+        owned.publish_endpoint(endpoint(owned))
+        path = tmp_path / "endpoint.json"
+        path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {pid}'))
+        assert pid in path.read_text()
+        assert find_endpoint(tmp_path) is None
+
+
 def test_an_owner_that_is_not_up_yet_has_no_endpoint(tmp_path: Path) -> None:
     with DataDirectory.acquire(tmp_path):
         assert find_endpoint(tmp_path) is None

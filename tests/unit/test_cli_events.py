@@ -76,6 +76,21 @@ def test_what_cannot_be_read_is_said() -> None:
     assert event_line(run_service_pb2.WatchRunResponse(cursor="1")).plain
 
 
+def test_what_no_version_of_ours_has_written_is_told_all_the_same() -> None:
+    """An agent can write numbers that no enum has, and times that are none: the rest stays to be read."""
+    verdict = E.Verdict(attempt="a-a1")
+    verdict.outcome = 99  # type: ignore[assignment]
+    assert describe(E.Event(version=1, verdict=verdict)).startswith("a-a1: 99")
+    result = E.Result(attempt="a-a1", output=plan_pb2.Value(json="7"))
+    result.took.nanos = 2**31 - 1
+    told = event_object(response(E.Event(version=1, result=result)))
+    assert told["event"]["result"]["output"] == {"json": "7"}
+    assert "took" not in told["event"]["result"]
+    late = response(E.Event(version=1, result=result))
+    late.time.seconds = 2**60
+    assert event_line(late).plain.startswith("??:??:??")
+
+
 def test_telling_descriptions() -> None:
     def said(**body: Any) -> str:
         return describe(E.Event(version=1, **body))

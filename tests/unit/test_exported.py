@@ -17,7 +17,7 @@ import pytest
 
 from core import exported, merkle
 from core.exported import BadExport, Part
-from core.notarised import NOTHING, Entry, Head, SignedHead
+from core.notarised import NOTHING, BadText, Entry, Head, SignedHead
 from handrail.keys import PrivateKey, PublicKeys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,6 +187,16 @@ def test_nonsense_in_a_line_is_refused(name: str, value: Any) -> None:
     lines = export()
     lines[1][name] = value
     with pytest.raises(BadExport):
+        exported.check(text(lines), KEYS)
+
+
+@pytest.mark.parametrize(("name", "value"), [("origin", "\ud800"), ("size", float("inf")), ("size", "x")])
+def test_nonsense_in_a_head_is_refused(name: str, value: Any) -> None:
+    lines = export()
+    lines[0]["heads"][0][name] = value
+    with pytest.raises(BadText):
+        SignedHead.read(lines[0]["heads"][0])
+    with pytest.raises(BadExport, match="line 1"):
         exported.check(text(lines), KEYS)
 
 

@@ -143,7 +143,12 @@ def test_no_settings_file(tmp_path: Path) -> None:
         ("[toolboxes.shop.env]\nX = 1\n", "toolboxes.shop.env.X: "),
         ("x = [\n", "is not TOML"),
         ("a = 1\na = 2\n", "is not TOML"),
+        ("a = " + "[" * 5_000, "is not TOML"),
+        ("a = " + "9" * 5_000, "is not TOML"),
+        ("a." * 200_000 + "a = 1", "dots in one key"),
+        ("a . " * 2_000 + "a = 1", "dots in one key"),
     ],
+    ids=lambda value: value[:20],
 )
 def test_mistakes_in_the_settings_are_named(tmp_path: Path, toml: str, says: str) -> None:
     found = problems(write(tmp_path, handrail_toml=toml))
@@ -276,6 +281,11 @@ def test_a_tool_defined_twice_is_told(tmp_path: Path) -> None:
         ("", "valid dictionary"),
         ("a: &x 1\nb: *x\n", "aliases"),
         ("a: 1\na: 2\n", "occurs twice (line 2)"),
+        ("a: !!bool x\n", "tags cannot be used"),
+        ("a: !!int ''\n", "tags cannot be used"),
+        ("a: !!timestamp x\n", "tags cannot be used"),
+        ("a: !!binary eA==\n", "tags cannot be used"),
+        ("a: " + "1:" * 100_000 + "1\n", "a number has at most"),
         ("!!python/object/apply:os.system ['true']\n", "is not YAML"),
         ("x: " + "[" * 5_000 + "]" * 5_000, "nested deeper"),
         ("x" * 300_000, "more than"),

@@ -218,3 +218,12 @@ def test_ten_thousand_events_fold_in_under_a_second() -> None:
     elapsed = time.process_time() - begun
     assert state.status == event_pb2.RUN_STATUS_DONE
     assert elapsed < 1.0, f"{elapsed:.2f} s"
+
+
+def test_a_bundle_where_nothing_is_bundled_is_a_stray() -> None:
+    """Somebody writes on a subject that is too short for what the event carries."""
+    part = event_pb2.Event(id="p", version=1, action=event_pb2.Action(attempt="a-a1"))
+    event = event_pb2.Event(id="e", version=1, before=[part], cancel=event_pb2.Cancel())
+    for channel, topic in (("dec", ("ask", "worker")), ("ans", ("worker",)), ("cmd", ("ask",))):
+        record = Record(1, START_NS, Address(KEY, channel, topic), event)  # type: ignore[arg-type]
+        assert apply(initial(KEY), record).strays or apply(initial(KEY), record).unreadable

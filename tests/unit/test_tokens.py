@@ -209,6 +209,16 @@ def test_what_is_no_file_of_keys_says_so_and_tells_nothing_of_it(tmp_path: Path)
     with pytest.raises(BadKeys, match="cannot be read") as found:
         LocalKeys(tmp_path).read()
     assert "hush" not in str(found.value)
+    key = {"id": "a", "made_s": 1, "pem": PrivateKey.generate().dump()}
+    for wrong in ({"pem": "hush"}, {"pem": 7}, {"id": None}, {"made_s": "1"}):
+        said = {"keys": [key, {**key, **wrong}], "revoked": {}}
+        (tmp_path / tokens.KEYS_FILE).write_text(json.dumps(said))
+        with pytest.raises(BadKeys, match="cannot be read"):
+            LocalKeys(tmp_path).rotate()
+    for text in ("[" * 5_000, '{"keys": [], "revoked": {"a": Infinity}}'):
+        (tmp_path / tokens.KEYS_FILE).write_text(text)
+        with pytest.raises(BadKeys, match="cannot be read"):
+            LocalKeys(tmp_path).read()
     with pytest.raises(BadKeys, match="start a stack"):
         LocalKeys(tmp_path / "none").sign("bob", ["approver"])
 
@@ -296,7 +306,9 @@ def test_a_key_that_is_new_is_fetched_and_one_that_is_gone_is_forgotten(tmp_path
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"keys": 7}', '{"keys": [{}]}', '{"keys": [7]}', "\x00"]
+    "content",
+    ["", "[]", "{}", '{"keys": 7}', '{"keys": [{}]}', '{"keys": [7]}', "\x00", "[" * 5_000],
+    ids=lambda value: value[:20],
 )
 def test_keys_that_are_none_name_nobody(tmp_path: Path, content: str) -> None:
     (tmp_path / "jwks.json").write_text(content)
