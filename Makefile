@@ -3,7 +3,7 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 # A test file is never split: its tests may share a stack.
-PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
+PYTEST := $(PY) -m pytest -q --dist loadfile
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 STAMP := $(VENV)/.synced
 SEEDS ?= 1000
@@ -38,8 +38,9 @@ setup: $(STAMP)  ## install everything into .venv
 run: $(STAMP)  ## run the main job on the embedded default
 	@$(VENV)/bin/handrail run "$(GOAL)" --project examples/backoffice --as ines $$([ -t 0 ] || echo --approve)
 
+# One more than there are cores: a third of the time they wait for processes that start.
 test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
-	$(PYTEST) tests examples
+	$(PYTEST) -n 3 tests examples
 
 check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
 	$(VENV)/bin/ruff format --check .
@@ -47,7 +48,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tes
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) protos/generate.py --check
-	$(PYTEST) tests/unit tests/scenarios
+	$(PYTEST) -n 2 tests/unit tests/scenarios
 
 simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, and check every promise
 	$(PY) -m tests.simulation --seeds $(SEEDS) --first $(FIRST)

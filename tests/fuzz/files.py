@@ -367,10 +367,10 @@ def cel() -> Iterator[Trial]:
 
 
 CAMPAIGNS = (
-    Campaign("settings", 2.0, settings),
-    Campaign("playbooks", 3.0, playbooks),
+    Campaign("settings", 1.0, settings),
+    Campaign("playbooks", 1.5, playbooks),
     Campaign("slots", 0.5, slots),
-    Campaign("policies", 2.0, policies),
-    Campaign("plans", 2.0, plans),
-    Campaign("conditions", 2.0, cel),
+    Campaign("policies", 1.0, policies),
+    Campaign("plans", 1.0, plans),
+    Campaign("conditions", 1.0, cel),
 )

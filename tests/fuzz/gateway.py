@@ -195,4 +195,4 @@ def rpcs() -> Iterator[Trial]:
             loop.close()
 
 
-CAMPAIGNS = (Campaign("rpcs", 4.0, rpcs),)
+CAMPAIGNS = (Campaign("rpcs", 2.0, rpcs),)

@@ -226,7 +226,7 @@ def subjects() -> Iterator[Trial]:
 
 CAMPAIGNS = (
     Campaign("subjects", 0.5, subjects),
-    Campaign("folding", 2.0, folding),
-    Campaign("deciding", 4.0, deciding),
-    Campaign("telling", 4.0, telling),
+    Campaign("folding", 1.0, folding),
+    Campaign("deciding", 2.0, deciding),
+    Campaign("telling", 2.0, telling),
 )

@@ -390,12 +390,12 @@ def _described(sandbox: Sandbox, cell: Cell, answer: dict[str, Any]) -> None:
 
 
 CAMPAIGNS = (
-    Campaign("exports", 1.5, exports),
+    Campaign("exports", 0.75, exports),
     Campaign("entries", 0.5, entries),
-    Campaign("books", 1.5, books),
-    Campaign("bearer", 1.5, bearer),
-    Campaign("jwks", 1.0, jwks),
+    Campaign("books", 0.75, books),
+    Campaign("bearer", 0.75, bearer),
+    Campaign("jwks", 0.5, jwks),
     Campaign("keys", 0.5, keys),
-    Campaign("small_files", 1.5, small_files),
-    Campaign("answers", 1.5, answers),
+    Campaign("small_files", 0.75, small_files),
+    Campaign("answers", 0.75, answers),
 )

@@ -107,7 +107,7 @@ def test_streams_beside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_process_and_its_children() -> None:
     done = of_process(
         "value = 'hunter22\"canary'\n"
-        "print('printed', value); os.write(2, f'written {value}\\n'.encode())\n"
+        "print('printed', value, flush=True); os.write(2, f'written {value}\\n'.encode())\n"
         "subprocess.run(['echo', 'inherited', value])\n"
         "sys.stdout.write('no end ' + value); sys.stdout.flush()\n"
         "os.write(1, b' \\xff ' + value[:9].encode()); os.write(1, value[9:].encode())\n"
