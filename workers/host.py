@@ -79,7 +79,8 @@ class Worker:
 
     async def serve(self) -> None:
         """Act until cancelled; what is in flight is then finished first."""
-        await asyncio.to_thread(self._toolbox.warm)
+        if self._toolbox.is_shut_in:
+            await asyncio.to_thread(self._toolbox.warm)
         async for delivery in self._log.consume(consumers.worker(self._pool), limit=self._concurrency):
             task = asyncio.create_task(self._take(delivery))
             self._tasks.add(task)

@@ -60,6 +60,11 @@ class Toolbox:
 
         self._callers = {tool.caller for tool in tools.values() if isinstance(tool, ShutTool)}
 
+    @property
+    def is_shut_in(self) -> bool:
+        """Whether its tools are called in a sandbox."""
+        return bool(self._callers)
+
     def warm(self) -> None:
         """Make the sandboxes ready for their first call; for as long as that takes."""
         for caller in self._callers:
