@@ -57,7 +57,6 @@ class Toolbox:
         self._now_ns = now_ns
         # Twice as many threads as actions: one that outlived its timeout must not starve the others.
         self._threads = ToolThreads(2 * concurrency)
-
         self._callers = {tool.caller for tool in tools.values() if isinstance(tool, ShutTool)}
 
     @property

@@ -23,7 +23,7 @@ from typing import Any
 from core import values
 from handrail.calling import Stopped, ToolThreads
 from handrail.sandbox import bubblewrap
-from handrail.sandbox.child import READY
+from handrail.sandbox.child import DONE, READY
 from handrail.sandbox.mechanism import Mechanism
 from handrail.sandbox.places import Places, import_path, interpreter
 from handrail.sandbox.profile import Profile
@@ -110,7 +110,7 @@ class Cell:
     def ask(self, call: dict[str, Any], deadline: float) -> dict[str, Any]:
         """Have it carry a call out, and return what it says came of it."""
         self._say(call)
-        return self._hear("done", deadline)
+        return self._hear(DONE, deadline)
 
     def printed(self) -> str:
         """Return the end of what its tools have printed."""

@@ -22,13 +22,8 @@ MIN_LANDLOCK_ABI = 3  # from here on it also governs truncation
 _SIGNALS_ABI = 6  # from here on it keeps signals within the sandbox
 MAX_OPEN_FILES = 256
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = (
-    1,
-    38,
-    22,
-    24,
-    36,
-)
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 22, 24, 36
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
 
@@ -38,7 +33,6 @@ _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _MAKE_DEVICES = 1 << 6 | 1 << 11
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-
 
 # Other processes, namespaces of one's own, the kernel's own machinery, and memory that nothing counts.
 _NEVER = (

@@ -98,9 +98,8 @@ async def _start_parts(
         await stack.enter_async_context(_tracing(log, settings, directory))
     link = await parts.way(broker, settings, "notary").link()
     stack.push_async_callback(link.close)
-    await stack.enter_async_context(
-        _notarising(parts.notary(link, settings, parts.notary_place(settings, project_dir, directory.path)))
-    )
+    place = parts.notary_place(settings, project_dir, directory.path)
+    await stack.enter_async_context(_notarising(parts.notary(link, settings, place)))
     tracing.configure("worker", f"{directory.epoch}-1")
     stack.push_async_callback(asyncio.to_thread, tracing.flush)
     ways = {role: parts.way(broker, settings, role, MIND_POOL) for role in parts.MIND_ROLES}
