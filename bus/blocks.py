@@ -59,6 +59,10 @@ class FileRecord:
         return highway_hash(numbers + self.subject + self.headers[4:] + self.data, key)
 
 
+_DELETED = 1 << 62
+"""The sequences of what was deleted have one of the two bits above this."""
+
+
 def block_key(stream: str, path: Path) -> bytes:
     """Return the key of the hashes in one of a stream's files."""
     return hashlib.sha256(f"{stream}-{path.stem}".encode()).digest()
@@ -111,6 +115,15 @@ def salvage(place: Path, stream: str, after: int) -> Iterator[Stored]:
                 trace_in(record.headers[4:]),
             )
             expected += 1
+
+
+def whole(place: Path, stream: str) -> Iterator[Stored]:
+    """Yield what a stream's files still hold whole, gaps or not, but for what was deleted."""
+    for path in sorted((place / "msgs").glob("*.blk"), key=lambda path: int(path.stem)):
+        key = block_key(stream, path)
+        for record, said in _records(path.read_bytes()):
+            if record.sequence < _DELETED and record.hash(key) == said:
+                yield Stored(record.sequence, record.time_ns, record.subject.decode(), record.data)
 
 
 def _record(stored: Stored) -> FileRecord:

@@ -23,7 +23,7 @@ from bus.broker import (
 from bus.directory import read_text, write_file
 from bus.permissions import POOLED_ROLES, Pools, render, users
 from bus.probe import BrokerError
-from bus.streams import DEFAULT_MAX_BYTES, consumer_home
+from bus.streams import DEFAULT_MAX_BYTES, KEYS_MAX_BYTES, consumer_home
 from core.ports import Consumer
 
 SERVER_FILE = "nats-server.conf"
@@ -46,7 +46,7 @@ class Written:
 def server(store: str, shards: Sequence[int], *, relaxed: bool = False) -> str:
     """Return the configuration of one server, which includes the accounts."""
     # Each stream sets its room aside when it is made.
-    reserved = (2 * len(shards) + 1) * DEFAULT_MAX_BYTES
+    reserved = (2 * len(shards) + 1) * DEFAULT_MAX_BYTES + KEYS_MAX_BYTES
     return (
         "# Made by `handrail broker config`, once: yours to edit. Add TLS and a cluster as you need them.\n"
         "# Of each server of a cluster it is another one.\n"
@@ -74,7 +74,7 @@ def streams_and_consumers(shards: Sequence[int], heard: Sequence[Consumer]) -> d
     """Return the streams that the administrator makes at the start of a stack, each with its consumers."""
     names = [subjects.REQUEST_STREAM]
     names += [name for shard in shards for name in (subjects.ev_stream(shard), subjects.blob_stream(shard))]
-    made: dict[str, list[str]] = {name: [] for name in (*names, subjects.TIMER_STREAM)}
+    made: dict[str, list[str]] = {name: [] for name in (*names, subjects.KEY_STREAM, subjects.TIMER_STREAM)}
     for shard in shards:
         for consumer in heard:
             stream, name = consumer_home(consumer, shard)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from nats.aio.msg import Msg
@@ -17,7 +18,6 @@ from nats.aio.msg import Msg
 from bus import subjects
 from bus.answers import Position, position, status, trace_of
 from bus.link import Inbox, Link
-from bus.records import record_of
 from bus.store import Stored
 from bus.streams import PRIORITY_GROUP, consumer_home
 from core.ports import Consumer, LogError, LogUnavailable, Record, RunKey
@@ -45,6 +45,8 @@ class NatsDelivery:
     record: Record | None
     time_ns: int
     deliveries: int
+    # What the record is read of; None for a tick.
+    stored: Stored | None
     _intake: Intake
     _reply: str
     _answered: bool = False
@@ -88,10 +90,18 @@ class _Pull:
 class Intake:
     """A continuous pull; `next` hands out what has come, until `close`."""
 
-    def __init__(self, link: Link, consumer: Consumer, shards: tuple[int, ...], limit: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        consumer: Consumer,
+        shards: tuple[int, ...],
+        limit: int,
+        read: Callable[[Stored], Awaitable[Record | None]],
+    ) -> None:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
         self._link = link
+        self._read = read
         self._consumer = consumer
         self._limit = limit
         self._expires_s = PINNED_EXPIRES_S if consumer.pinned else PULL_EXPIRES_S
@@ -117,10 +127,18 @@ class Intake:
 
     async def next(self) -> NatsDelivery | None:
         """Return the next delivery, or None after the end; raises what stopped it."""
-        item = await self._ready.get()
-        if isinstance(item, LogError):
-            raise item
-        return item
+        while True:
+            item = await self._ready.get()
+            if isinstance(item, LogError):
+                raise item
+            if item is None or item.stored is None:
+                return item
+            # Not when it arrives: its run's key may have to be asked for, and nothing else waits for that.
+            try:
+                item.record = await self._read(item.stored)
+                return item
+            except LogUnavailable:
+                await item.nak(RETRY_WAIT_S)
 
     async def answer(self, reply: str, payload: bytes, *, done: bool) -> None:
         """Send an ack; the last one of a delivery gives its credit back."""
@@ -259,22 +277,21 @@ class Intake:
                 self._forget_pulls()
 
     async def _take(self, message: Msg, at: Position) -> None:
-        stored = Stored(at.sequence, at.time_ns, message.subject, message.data, trace_of(message))
-        record: Record | None = None
+        stored: Stored | None = None
         try:
             if self._consumer.stream == "timer":
                 key = subjects.parse_due(message.subject)
             else:
-                record = record_of(stored)
-                if record is None:
-                    raise subjects.BadSubject(message.subject)
-                key = record.address.key
+                key = subjects.parse(message.subject).key
+                stored = Stored(at.sequence, at.time_ns, message.subject, message.data, trace_of(message))
         except subjects.BadSubject:
             # Not of the log's form, and never will be.
             await self._link.answer(message.reply, b"+ACK")
             return
         self._unanswered += 1
-        self._ready.put_nowait(NatsDelivery(key, record, at.time_ns, at.deliveries, self, message.reply))
+        self._ready.put_nowait(
+            NatsDelivery(key, None, at.time_ns, at.deliveries, stored, self, message.reply)
+        )
 
     def _end(self, pull: _Pull, code: str, said: str) -> None:
         """Meet the end of a pull that had room left."""

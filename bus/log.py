@@ -1,8 +1,9 @@
 """The log over NATS JetStream: `core.ports.Log` on one link.
 
 Of the broker's API it uses STREAM.MSG.GET (all single reads), CONSUMER.CREATE and DELETE of `read-*`
-consumers (`read` and `follow`), and CONSUMER.MSG.NEXT with acks (`consume`). Never the direct get, which can
-be stale, and never `Nats-Msg-Id`, which looks neither at subject nor body.
+consumers (`read` and `follow`), and CONSUMER.MSG.NEXT with acks (`consume`). The direct get, which can be
+stale, only for keys, which are written once; and never `Nats-Msg-Id`, which looks neither at subject nor
+body.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus import reader, subjects
-from bus.answers import MESSAGE_NOT_FOUND, TRACE_HEADER, ApiError, parse_answer, trace_in
+from bus.answers import (
+    MESSAGE_NOT_FOUND,
+    SEQUENCE_NOT_FOUND,
+    TRACE_HEADER,
+    ApiError,
+    parse_answer,
+    status,
+    trace_in,
+)
 from bus.intake import Intake
 from bus.link import Link
-from bus.records import TIMEOUT_S, StoreLog, record_of
+from bus.records import TIMEOUT_S, StoreLog
 from bus.store import Stored, patiently
 from bus.streams import consumer_home
 from core.ports import Consumer, Delivery, Fence, LogError, LogUnavailable, Record, RunKey
@@ -67,6 +76,29 @@ class NatsStore:
         """Return a message by its sequence."""
         return await self._fetch(stream, {"seq": sequence})
 
+    async def only(self, stream: str, subject: str) -> Stored | None:
+        """Return the only message of a subject that is written once.
+
+        Asked for directly; where that knows of none, of the stream's leader, as far as the user may.
+        """
+        message = await self._link.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+        if not status(message):
+            headers = message.headers or {}
+            try:
+                sequence, time_ns = int(headers["Nats-Sequence"]), parse_time_ns(headers["Nats-Time-Stamp"])
+            except (KeyError, ValueError) as error:
+                raise LogError(f"the answer for {subject} says not where it lies: {error!r}") from None
+            return Stored(sequence, time_ns, subject, message.data)
+        return await self.last(stream, subject)
+
+    async def erase(self, stream: str, sequence: int) -> None:
+        """Delete a message, and overwrite what it said; one that is gone already is no error."""
+        try:
+            await self._link.call(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": False})
+        except ApiError as error:
+            if error.code != SEQUENCE_NOT_FOUND:
+                raise
+
     async def _fetch(self, stream: str, query: dict[str, Any]) -> Stored | None:
         try:
             answer = await self._link.call(f"STREAM.MSG.GET.{stream}", query)
@@ -111,7 +143,7 @@ class NatsLog(StoreLog):
         """Return every record of a run that was durable when this was called, in stream order."""
         stream, filters = subjects.ev_stream(key.shard), (subjects.run_filter(key),)
         found = await reader.read(self.link, stream, filters, after, self.timeout_s)
-        return [record for stored in found if (record := record_of(stored)) is not None]
+        return [record for stored in found if (record := await self.record(stored)) is not None]
 
     async def read_runs(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Record]]:
         """Return every record of several runs: one read for each shard."""
@@ -120,7 +152,7 @@ class NatsLog(StoreLog):
             filters = tuple(subjects.run_filter(key) for key in found if key.shard == shard)
             stream = subjects.ev_stream(shard)
             for stored in await reader.read(self.link, stream, filters, 0, self.timeout_s):
-                record = record_of(stored)
+                record = await self.record(stored)
                 if record is not None:
                     found[record.address.key].append(record)
         return found
@@ -137,13 +169,13 @@ class NatsLog(StoreLog):
         messages = reader.follow(self.link, subjects.ev_stream(shard), filters, after)
         async with contextlib.aclosing(messages):
             async for stored in messages:
-                record = record_of(stored)
+                record = await self.record(stored)
                 if record is not None:
                     yield record
 
     async def consume(self, consumer: Consumer, *, limit: int) -> AsyncIterator[Delivery]:
         """Yield deliveries of all shards, at most `limit` of them unanswered (ack or nak) at a time."""
-        intake = Intake(self.link, consumer, self.shards, limit)
+        intake = Intake(self.link, consumer, self.shards, limit, self.record)
         self._intakes.add(intake)
         intake.start()
         try:

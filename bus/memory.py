@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 from bus import subjects
 from bus.clock import Alarm, Clock, WallClock
 from bus.memory_streams import MemoryDurable, MemoryIntake, MemoryStream
-from bus.records import TIMEOUT_S, StoreLog, record_of
+from bus.records import TIMEOUT_S, StoreLog
 from bus.store import Stored
 from bus.streams import consumer_home
 from core.ports import Consumer, Delivery, Fence, FenceLost, LogUnavailable, Record, RunKey
@@ -91,6 +91,15 @@ class MemoryBroker:
         messages = self.stream(stream).messages
         return messages[sequence - 1] if 0 < sequence <= len(messages) else None
 
+    async def only(self, stream: str, subject: str) -> Stored | None:
+        """Return the only message of a subject that is written once."""
+        return self.stream(stream).last(subject)
+
+    async def erase(self, stream: str, sequence: int) -> None:
+        """Delete a message; one that is gone already is no error."""
+        await asyncio.sleep(0)
+        self.stream(stream).erase(sequence)
+
     def now_s(self) -> float:
         """Return a time that only moves on."""
         return self.clock.now_ns() / _SECOND_NS
@@ -115,7 +124,7 @@ class MemoryLog(StoreLog):
         """Return every record of a run that was durable when this was called, in stream order."""
         await asyncio.sleep(0)
         found = self.broker.stream(subjects.ev_stream(key.shard)).matching(subjects.run_filter(key), after)
-        return [record for stored in found if (record := record_of(stored)) is not None]
+        return [record for stored in [*found] if (record := await self.record(stored)) is not None]
 
     async def read_runs(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Record]]:
         """Return every record of several runs."""
@@ -135,7 +144,7 @@ class MemoryLog(StoreLog):
             arrival = stream.arrival
             found = {new.sequence: new for filter in filters for new in stream.matching(filter, after)}
             for after in sorted(found):
-                record = record_of(found[after])
+                record = await self.record(found[after])
                 if record is not None:
                     yield record
             if not found:
@@ -144,7 +153,8 @@ class MemoryLog(StoreLog):
 
     async def consume(self, consumer: Consumer, *, limit: int) -> AsyncIterator[Delivery]:
         """Yield deliveries of all shards, at most `limit` of them unanswered (ack or nak) at a time."""
-        intake = MemoryIntake([self.broker.durable(consumer, shard) for shard in self.shards], limit)
+        durables = [self.broker.durable(consumer, shard) for shard in self.shards]
+        intake = MemoryIntake(durables, limit, self.record)
         self._intakes.add(intake)
         try:
             while (delivery := await intake.next()) is not None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bus import subjects
 from bus.clock import Alarm, Clock
-from bus.records import record_of
 from bus.store import Stored
 from bus.streams import PIN_TIMEOUT_S, consumer_filters
 from core.ports import Consumer, Record, RunKey
@@ -55,6 +54,13 @@ class MemoryStream:
         for durable in self.durables:
             durable.dispatch()
         return stored.sequence
+
+    def erase(self, sequence: int) -> None:
+        """Delete a message."""
+        stored = self.messages[sequence - 1]
+        if stored is not None:
+            self.messages[sequence - 1] = None
+            self._by_head[".".join(stored.subject.split(".")[:_HEAD])].remove(stored)
 
     def wake(self) -> None:
         """Let those look again that wait for more."""
@@ -204,6 +210,8 @@ class MemoryDelivery:
     record: Record | None
     time_ns: int
     deliveries: int
+    # What the record is read of.
+    stored: Stored
     _sequence: int
     _durable: MemoryDurable
     _intake: MemoryIntake
@@ -232,9 +240,15 @@ class MemoryDelivery:
 class MemoryIntake:
     """One client of a durable consumer on all shards, with one credit."""
 
-    def __init__(self, durables: list[MemoryDurable], limit: int) -> None:
+    def __init__(
+        self,
+        durables: list[MemoryDurable],
+        limit: int,
+        read: Callable[[Stored], Awaitable[Record | None]],
+    ) -> None:
         self._durables = durables
         self._limit = limit
+        self._read = read
         self._unanswered = 0
         self._ready: asyncio.Queue[MemoryDelivery | None] = asyncio.Queue()
         self._closed = False
@@ -248,10 +262,12 @@ class MemoryIntake:
     def take(self, stored: Stored, deliveries: int, durable: MemoryDurable) -> None:
         """Receive a message."""
         self._unanswered += 1
-        record = record_of(stored)
-        key = record.address.key if record is not None else subjects.parse_due(stored.subject)
+        try:
+            key = subjects.parse(stored.subject).key
+        except subjects.BadSubject:
+            key = subjects.parse_due(stored.subject)
         self._ready.put_nowait(
-            MemoryDelivery(key, record, stored.time_ns, deliveries, stored.sequence, durable, self)
+            MemoryDelivery(key, None, stored.time_ns, deliveries, stored, stored.sequence, durable, self)
         )
 
     def give_back(self) -> None:
@@ -264,7 +280,10 @@ class MemoryIntake:
 
     async def next(self) -> MemoryDelivery | None:
         """Return the next delivery, or None after the end."""
-        return await self._ready.get()
+        item = await self._ready.get()
+        if item is not None:
+            item.record = await self._read(item.stored)
+        return item
 
     async def close(self) -> None:
         """Take no more, and hand back what nobody has taken."""

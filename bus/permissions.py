@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bus import consumers
-from bus.subjects import TIMER_STREAM, token
+from bus.subjects import KEY_STREAM, TIMER_STREAM, token
 from core.ports import Consumer
 
 API = "$JS.API"
@@ -116,15 +116,15 @@ def _users(pools: Pools) -> tuple[User, ...]:
         User(ADMIN, (">",), (">",)),
         User(
             GATEWAY,
-            ("ev.*.*.*.cmd.>", "req.*", "blob.>", *_read_all()),
+            ("ev.*.*.*.cmd.>", "req.*", "blob.>", "key.*.*.*", *_read_all()),
             (*_inbox(GATEWAY), "hb.>"),
             _deny_durables([*heard, consumers.decider(), consumers.ticks(), consumers.tracer()], shared=()),
         ),
         User(
             "decider",
             (
-                *("ev.*.*.*.dec.>", "timer.arm.>", "blob.>"),
-                *_read_all(),
+                *("ev.*.*.*.dec.>", "timer.arm.>", "blob.>", "key.*.*.*"),
+                *(*_read_all(), f"{API}.STREAM.MSG.DELETE.{KEY_STREAM}"),
                 *_answer(consumers.decider()),
                 *_answer(consumers.ticks()),
             ),
@@ -169,8 +169,7 @@ def _consumer(role: str, pool: str) -> Consumer:
     return consumers.verifier(pool) if role == "verifier" else consumers.mind(role, pool)
 
 
-# Never DIRECT.GET: it may be stale, and it sends a stored message to any subject that the asker names.
-_READ = (f"{API}.INFO", f"{API}.STREAM.MSG.GET.*")
+_READ = (f"{API}.INFO", f"{API}.STREAM.MSG.GET.*", f"{API}.DIRECT.GET.{KEY_STREAM}.key.*.*.*")
 
 
 def _read_all() -> tuple[str, ...]:

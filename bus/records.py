@@ -1,17 +1,28 @@
-"""What every log does over a store: appends that know their outcome, single reads, blobs, request cells."""
+"""What every log does over a store: appends that know their outcome, single reads, blobs, request cells.
+
+Events and large values are encrypted here under the key of their run, and decrypted. In plain text are only
+that a run is to be forgotten, and that it was.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from google.protobuf.message import DecodeError
 
 from bus import blobs, subjects
+from bus.keyring import Keyring
 from bus.store import Patience, Store, Stored, patiently, write_once
-from core.ports import Address, Fence, FenceLost, LogError, LogUnavailable, Record, RunKey
+from core.ports import Address, Fence, FenceLost, LogError, LogUnavailable, Record, RunForgotten, RunKey
+from handrail.cipher import BadCipherText, is_encrypted
 from handrail.v1 import event_pb2, plan_pb2
 
 TIMEOUT_S = 10.0
 MAX_EVENT_BYTES = 1_000_000
 MAX_CELL_BYTES = 64 * 1024
+FORGOTTEN = ("dec", "note", "forgotten")
+PLAIN = frozenset({("cmd", "forget"), FORGOTTEN})
+"""Where events lie that are read when the key is gone."""
 
 
 class StoreLog:
@@ -20,6 +31,7 @@ class StoreLog:
     def __init__(self, store: Store, shards: tuple[int, ...], timeout_s: float = TIMEOUT_S) -> None:
         self.store = store
         self.timeout_s = timeout_s
+        self.keys = Keyring(store, timeout_s)
         self._shards = shards
 
     @property
@@ -42,6 +54,8 @@ class StoreLog:
                 f"the event for {subject} has {len(data)} bytes, the most is {MAX_EVENT_BYTES}: "
                 "put large values in blobs"
             )
+        if (address.channel, *address.topic) not in PLAIN:
+            data = (await self.keys.to_write(address.key)).encrypt(data, subject)
         patience = Patience(self.store, self.timeout_s)
         while True:
             try:
@@ -64,33 +78,69 @@ class StoreLog:
             return None
         if found is None:
             return None
-        event = decode(found.data)
-        if event is not None and event.id == id:
+        record = await self.record(found)
+        if record is not None and record.event is not None and record.event.id == id:
             return found.sequence
         raise FenceLost(
             f"another event ({found.sequence}, {found.subject}) came first on {fence.filter}: "
             "read it and decide again"
         ) from error
 
+    async def record(self, stored: Stored | None) -> Record | None:
+        """Read a message of a run's log; None where there is none, or its subject is none of the log's."""
+        record = record_of(stored)
+        if stored is None or record is None:
+            return None
+        if (record.address.channel, *record.address.topic) == FORGOTTEN:
+            self.keys.drop(record.address.key)
+        if not is_encrypted(stored.data):
+            return record
+        try:
+            cipher = await self.keys.find(record.address.key)
+            if cipher is None:
+                return record
+            return replace(record, event=decode(cipher.decrypt(stored.data, stored.subject)))
+        except RunForgotten:
+            return replace(record, forgotten=True)
+        except BadCipherText:
+            # Somebody wrote it who has not the key: it is no event.
+            return record
+
     async def last(self, shard: int, filter: str) -> Record | None:
         """Return the last record on a subject filter, read through the stream's leader."""
         stream = subjects.ev_stream(shard)
-        return record_of(await patiently(self.store, self.timeout_s, lambda: self.store.last(stream, filter)))
+        return await self.record(
+            await patiently(self.store, self.timeout_s, lambda: self.store.last(stream, filter))
+        )
 
     async def get(self, shard: int, sequence: int) -> Record | None:
         """Return one record by its sequence."""
         stream = subjects.ev_stream(shard)
-        return record_of(
+        return await self.record(
             await patiently(self.store, self.timeout_s, lambda: self.store.get(stream, sequence))
         )
 
     async def put_blob(self, key: RunKey, content: bytes) -> plan_pb2.Blob:
         """Store a large value under its digest; storing it twice is storing it once."""
-        return await blobs.put(self.store, key, content, self.timeout_s)
+        return await blobs.put(self.store, key, content, self.timeout_s, await self.keys.to_write(key))
 
     async def get_blob(self, key: RunKey, blob: plan_pb2.Blob) -> bytes:
         """Return a large value; raises LogError where it is incomplete or its digest is wrong."""
-        return await blobs.get(self.store, key, blob, self.timeout_s)
+        return await blobs.get(self.store, key, blob, self.timeout_s, await self.keys.find(key))
+
+    async def begin(self, key: RunKey) -> None:
+        """Make the key under which a run's payloads are encrypted; what is written first makes it as well."""
+        await self.keys.begin(key)
+
+    async def key_of(self, key: RunKey) -> bytes | None:
+        """Return that key; None where there is none. Raises RunForgotten where it was deleted."""
+        self.keys.drop(key)
+        found = await self.keys.find(key)
+        return found.key if found is not None else None
+
+    async def erase(self, key: RunKey) -> None:
+        """Delete that key for good; erasing it twice is erasing it once."""
+        await self.keys.erase(key)
 
     async def reserve(self, cell: str, content: bytes) -> bytes:
         """Write a request cell if it is empty; return what it holds now."""
@@ -106,7 +156,10 @@ class StoreLog:
 
 
 def record_of(stored: Stored | None) -> Record | None:
-    """Read a message of a run's log; None where there is none, or its subject is not of the log's form."""
+    """Read a message of a run's log as it is, without an event where it is encrypted.
+
+    None where there is none, or its subject is none of the log's.
+    """
     if stored is None:
         return None
     try:

@@ -50,6 +50,14 @@ class Store(Protocol):
         """Return a message by its sequence."""
         ...
 
+    async def only(self, stream: str, subject: str) -> Stored | None:
+        """Return the only message of a subject that is written once."""
+        ...
+
+    async def erase(self, stream: str, sequence: int) -> None:
+        """Delete a message, and overwrite what it said; one that is gone already is no error."""
+        ...
+
     def now_s(self) -> float:
         """Return a time that only moves on."""
         ...

@@ -2,7 +2,7 @@
 
 `ensure` is run by an administrator at start and may be run again. A consumer of run logs is called by its
 name and lives in each `EV_<shard>`; a consumer of ticks lives in TIMER as `<name>_<shard>`. Direct reads are
-off: every read goes through a stream's leader.
+off: every read goes through a stream's leader, but those of keys.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from core.ports import Consumer, LogError, LogUnavailable
 
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024
 """Of each EV, BLOB and REQ stream; the broker sets it aside at once, so all together must fit on the disk."""
+KEYS_MAX_BYTES = 256 * 1024 * 1024
+"""Of the KEY stream: the keys of more than a million runs."""
 PRIORITY_GROUP = "lease"
 PIN_TIMEOUT_S = 2.0
 SETUP_TIMEOUT_S = 30.0
@@ -90,7 +92,7 @@ def _streams(shards: Sequence[int], replicas: int, max_bytes: int) -> list[dict[
     for shard in shards:
         streams.append(_append_only(subjects.ev_stream(shard), f"ev.{shard}.>", replicas, max_bytes))
         streams.append(_append_only(subjects.blob_stream(shard), f"blob.{shard}.>", replicas, max_bytes))
-    return [*streams, _timers(replicas)]
+    return [*streams, _keys(replicas), _timers(replicas)]
 
 
 def _append_only(name: str, subject: str, replicas: int, max_bytes: int) -> dict[str, Any]:
@@ -111,6 +113,19 @@ def _append_only(name: str, subject: str, replicas: int, max_bytes: int) -> dict
         "allow_rollup_hdrs": False,
         "allow_msg_ttl": False,
         "allow_direct": False,
+    }
+
+
+def _keys(replicas: int) -> dict[str, Any]:
+    """One message for each run, which nobody overwrites; it can be deleted, that is what it is there for.
+
+    Direct reads are by subject, so whose keys somebody may read can be told by permissions.
+    """
+    return _append_only(subjects.KEY_STREAM, "key.>", replicas, KEYS_MAX_BYTES) | {
+        "max_msgs_per_subject": 1,
+        "discard_new_per_subject": True,
+        "deny_delete": False,
+        "allow_direct": True,
     }
 
 

@@ -7,6 +7,7 @@ ev.<shard>.<tenant>.<run>.dec.claim.<pool>.revoke.<attempt>
 ev.<shard>.<tenant>.<run>.ans.<role>.<pool>.<kind>.<attempt>
 timer.arm.<shard>.<tenant>.<run>.<id>      timer.due.<shard>.<tenant>.<run>
 blob.<shard>.<tenant>.<run>.<sha256>.<chunk>
+key.<shard>.<tenant>.<run>
 req.<hash>
 """
 
@@ -138,5 +139,11 @@ def blob_stream(shard: int) -> str:
     return f"BLOB_{shard}"
 
 
+def key_cell(key: RunKey) -> str:
+    """Name the cell of a run's key."""
+    return f"key.{key.shard}.{key.tenant}.{key.run}"
+
+
 TIMER_STREAM = "TIMER"
 REQUEST_STREAM = "REQ"
+KEY_STREAM = "KEY"

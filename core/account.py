@@ -47,12 +47,22 @@ _BELONGS: Mapping[str, tuple[str, str, bool]] = {
 """The field that names what an event belongs to, as what it stands there, and whether with others."""
 _ALONE = frozenset(
     {
-        *("cancel", "pause", "resume", "undo", "plan_rejected", "expanded", "skipped", "step_failed"),
+        *(
+            "cancel",
+            "pause",
+            "resume",
+            "undo",
+            "forget",
+            "plan_rejected",
+            "expanded",
+            "skipped",
+            "step_failed",
+        ),
         *("healed", "in_doubt", "undo_planned", "undo_ended"),
     }
 )
-_ABOVE = frozenset({"submit", "plan_accepted", "finished"})
-"""What stands above the entries: the goal, the plan, the end."""
+_ABOVE = frozenset({"submit", "plan_accepted", "finished", "forgotten"})
+"""What stands above the entries: the goal, the plan, the end, what is left of what was forgotten."""
 TOLD = frozenset(_BEGINS) | frozenset(_BELONGS) | _ALONE | _ABOVE
 """Every kind of event that is told of; a test asserts that none is missing."""
 
@@ -77,6 +87,7 @@ class _Teller:
         self._goal: Entry | None = None
         self._plan: Entry | None = None
         self._end: Entry | None = None
+        self._forgotten: Entry | None = None
         self._policies: dict[str, int] = {}
         self._tools: dict[str, Entry] = {}
         self._entries: list[Entry] = []
@@ -105,7 +116,9 @@ class _Teller:
                 entry["caller"] = event.caller
         if event is None or arm not in TOLD or event.version > run.VERSION:
             where = ".".join((part.address.channel, *part.address.topic))
-            self._entries.append(entry | {"event": "unreadable", "where": where})
+            self._entries.append(
+                entry | {"event": "erased" if part.forgotten else "unreadable", "where": where}
+            )
             return
         body = getattr(event, arm)
         if not counts:
@@ -129,6 +142,8 @@ class _Teller:
             self._plan = {**entry.pop("plan", {}), **_within(entry, "")}
         elif arm == "finished":
             self._end = _within(entry, "")
+        elif arm == "forgotten":
+            self._forgotten = _within(entry, "")
         elif arm in _BELONGS:
             field, name, several = _BELONGS[arm]
             owner = self._begun.get((field, getattr(body, field)))
@@ -194,6 +209,7 @@ class _Teller:
             "tools": self._tools,
             "entries": self._entries,
             "end": self._end,
+            "forgotten": self._forgotten,
         }
 
 

@@ -35,6 +35,7 @@ _DOES: Mapping[str, frozenset[str]] = {
     "RunService/PauseRun": frozenset({"operator", ADMIN}),
     "RunService/ResumeRun": frozenset({"operator", ADMIN}),
     "RunService/UndoRun": frozenset({"operator", ADMIN}),
+    "RunService/ForgetRun": frozenset({ADMIN}),
     "GateService/DecideGate": frozenset({"approver", ADMIN}),
     "AuditService/ShowRun": frozenset({"auditor", ADMIN}),
     "AuditService/ExportRun": frozenset({"auditor", ADMIN}),

@@ -57,6 +57,12 @@ def _on_undo(state: RunState, record: Record, body: event_pb2.Undo) -> RunState 
     return evolve(state, undo=Undo(asked=body, before=before if body.dry_run else None))
 
 
+def _on_forget(state: RunState, record: Record, body: event_pb2.Forget) -> RunState | None:
+    # Of a run that was forgotten nothing else is known.
+    counts = (state.over or state.submit is None) and state.forget is None
+    return evolve(state, forget=body) if counts else None
+
+
 COMMANDS: Mapping[str, tuple[tuple[str, ...], Handler]] = {
     "submit": (("cmd", "submit"), _on_submit),
     "cancel": (("cmd", "cancel"), _on_cancel),
@@ -64,4 +70,5 @@ COMMANDS: Mapping[str, tuple[tuple[str, ...], Handler]] = {
     "resume": (("cmd", "resume"), _on_resume),
     "undo": (("cmd", "undo"), _on_undo),
     "decide": (("cmd", "decide"), _on_decide),
+    "forget": (("cmd", "forget"), _on_forget),
 }

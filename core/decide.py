@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from core import conformance, failures, gates, values
 from core.course import MIND_POOL, Course, deadline_failure, finish
 from core.failures import permanent
-from core.moves import Arm, Decide, Load, Move, ask, note
+from core.forgetting import left_of
+from core.moves import Arm, Decide, Erase, Load, Move, ask, note
 from core.plan import plan_attempt
 from core.policy import NoRules, Policy
 from core.rules import Call, Rules, calls, forbidden, outlook, outlook_of
@@ -42,6 +43,11 @@ def decide(
     state: RunState, now_ns: int, catalogue: Catalogue, contents: Mapping[str, str] | None = None
 ) -> list[Move]:
     """Return what to do next; nothing when the run waits for somebody, or has ended."""
+    if state.forgotten is not None:
+        # Again at each look: whoever appended it may have died before the key was gone.
+        return [Erase()]
+    if state.forget is not None and state.over:
+        return [note("forgotten", left_of(state))]
     if state.submit is None or state.over or state.unreadable:
         return []
     contents = contents or {}

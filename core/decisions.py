@@ -250,6 +250,23 @@ def _on_finished(state: RunState, record: Record, body: event_pb2.Finished) -> R
     return evolve(state, finished=body, ended_ns=record.time_ns, standing=body.status)
 
 
+def _on_forgotten(state: RunState, record: Record, body: event_pb2.Forgotten) -> RunState | None:
+    """Keep nothing but what it says: so much is known as well where all before it cannot be read any more."""
+    finished = event_pb2.Finished(status=body.status)
+    if body.failure:
+        finished.failure.code = body.failure
+    return RunState(
+        key=state.key,
+        applied=state.applied,
+        last_decision=state.last_decision,
+        submitted_ns=body.submitted.ToNanoseconds(),
+        finished=finished,
+        ended_ns=body.ended.ToNanoseconds(),
+        standing=body.status,
+        forgotten=body,
+    )
+
+
 def _on_revoked(state: RunState, record: Record, body: event_pb2.Revoked) -> RunState | None:
     # topic: claim, pool, revoke, attempt
     found = answered(state, record, body.attempt)
@@ -276,5 +293,6 @@ DECISIONS: Mapping[str, tuple[tuple[str, ...], Handler]] = {
     "undo_planned": (("dec", "note", "undo_planned"), _on_undo_planned),
     "undo_ended": (("dec", "note", "undo_ended"), _on_undo_ended),
     "finished": (("dec", "note", "finished"), _on_finished),
+    "forgotten": (("dec", "note", "forgotten"), _on_forgotten),
     "revoked": (("dec", "claim", "*", "revoke", "*"), _on_revoked),
 }

@@ -1,23 +1,26 @@
 """An export: the messages of a run as lines of JSON, each with the proof that it is in the log.
 
-The first line says whose run it is and has the heads; each other line is a message. Whoever has the public
-key of the notary can check it, with nothing else at hand.
+The first line says whose run it is, and has the heads and, unless the run was forgotten, the key under which
+the messages are encrypted; each other line is a message. Whoever has the public key of the notary can check
+it, with nothing else at hand.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from core import merkle
 from core.errors import HandrailError
-from core.notarised import NOTHING, BadText, Entry, SignedHead, text_of, whole
+from core.notarised import NOTHING, Entry, SignedHead, text_of, whole
 from core.permits import Checker
 
 FORMAT = "handrail export 1"
+ENCRYPTED = b"\0\1"
+"""What is encrypted begins so."""
 MAX_LINE_CHARS = 96 * 1024 * 1024
 MAX_LINES = 1_000_000
 
@@ -43,16 +46,26 @@ class Report:
     tenant: str
     events: int = 0
     chunks: int = 0
+    # Whether the key came with it, by which what it holds can be read.
+    readable: bool = False
     heads: dict[str, SignedHead] = field(default_factory=dict)
     last: Entry | None = None
 
 
-def lines(run: str, tenant: str, parts: Iterable[Part], public_key: str) -> Iterator[str]:
-    """Return an export, line by line."""
+class Decrypts(Protocol):
+    """A run's key at work."""
+
+    def decrypt(self, data: bytes, place: str) -> bytes:
+        """Return what was encrypted for a subject; raises HandrailError."""
+        ...
+
+
+def lines(run: str, tenant: str, parts: Iterable[Part], public_key: str, key: bytes = b"") -> Iterator[str]:
+    """Return an export, line by line; without a key nobody can read what it holds."""
     taken = [part for part in parts if part.entries]
     heads = [part.head.as_dict() for part in taken]
     first = {"format": FORMAT, "run": run, "tenant": tenant, "heads": heads, "public_key": public_key}
-    yield json.dumps(first)
+    yield json.dumps(first | ({"key": key.hex()} if key else {}))
     for part in taken:
         tree, stream = merkle.Tree(part.leaves), part.head.head.stream
         for entry in part.entries:
@@ -77,9 +90,13 @@ def key_of(first: str) -> str:
     return key
 
 
-def check(text: Iterable[str], checker: Checker) -> Report:
-    """Check an export; raises BadExport where it does not prove what it says."""
+def check(text: Iterable[str], checker: Checker, cipher: Callable[[bytes], Decrypts] | None = None) -> Report:
+    """Check an export; raises BadExport where it does not prove what it says.
+
+    With `cipher`, which makes a key work, also where it cannot be read with the key that it brings.
+    """
     report: Report | None = None
+    decrypts: Decrypts | None = None
     for number, line in enumerate(text, start=1):
         if number > MAX_LINES:
             raise BadExport(f"an export may have {MAX_LINES} lines")
@@ -87,9 +104,11 @@ def check(text: Iterable[str], checker: Checker) -> Report:
         try:
             if report is None:
                 report = _begin(said, checker)
+                if "key" in said and cipher is not None:
+                    decrypts, report.readable = cipher(bytes.fromhex(text_of(said["key"]))), True
             else:
-                _take(report, said)
-        except (BadExport, BadText) as error:
+                _take(report, said, decrypts)
+        except HandrailError as error:
             raise BadExport(f"line {number}: {error}") from None
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise BadExport(f"line {number}: it cannot be read: {error!r}") from None
@@ -125,7 +144,7 @@ def _begin(said: Mapping[str, Any], checker: Checker) -> Report:
     return report
 
 
-def _take(report: Report, said: Mapping[str, Any]) -> None:
+def _take(report: Report, said: Mapping[str, Any], decrypts: Decrypts | None) -> None:
     """Check one message: it is in the tree of its stream, of this run, and behind the one before it."""
     entry = Entry(
         sequence=whole(said["sequence"]),
@@ -147,6 +166,8 @@ def _take(report: Report, said: Mapping[str, Any]) -> None:
         raise BadExport(f"message {entry.sequence} is none of {head.stream}")
     if (tenant, run) != (report.tenant, report.run):
         raise BadExport(f"message {entry.sequence} of {head.stream} is not of run {report.run}")
+    if decrypts is not None and entry.data.startswith(ENCRYPTED):
+        decrypts.decrypt(entry.data, entry.subject)
     if kind == "blob":
         report.chunks += 1
         return

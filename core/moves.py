@@ -24,6 +24,7 @@ DecisionBody = (
     | event_pb2.UndoPlanned
     | event_pb2.UndoEnded
     | event_pb2.Finished
+    | event_pb2.Forgotten
 )
 
 
@@ -64,7 +65,12 @@ class Load:
     blob: plan_pb2.Blob
 
 
-Move = Decide | Revoke | Arm | Load
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete the run's key, if that has not been done."""
+
+
+Move = Decide | Revoke | Arm | Load | Erase
 
 
 def note(arm: str, body: DecisionBody) -> Decide:

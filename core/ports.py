@@ -42,7 +42,8 @@ class Address:
 class Record:
     """An event where it stands in the log. `event` is None where it could not be decoded.
 
-    `trace` is the W3C trace context that came with it, as it was written, or "".
+    `trace` is the W3C trace context that came with it, as it was written, or "". `forgotten` says that it
+    could be decoded until its run was forgotten.
     """
 
     sequence: int
@@ -50,6 +51,7 @@ class Record:
     address: Address
     event: event_pb2.Event | None
     trace: str = ""
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class LogFull(LogError):
 
 class LogForbidden(LogError):
     """The broker user may not do this."""
+
+
+class RunForgotten(LogError):
+    """The run's key has been deleted: what was written under it nobody can read, and nothing more is."""
 
 
 class Delivery(Protocol):
@@ -196,6 +202,18 @@ class Log(Protocol):
 
     async def get_blob(self, key: RunKey, blob: plan_pb2.Blob) -> bytes:
         """Return a large value; raises LogError where it is incomplete or its digest is wrong."""
+        ...
+
+    async def begin(self, key: RunKey) -> None:
+        """Make the key under which a run's payloads are encrypted; what is written first makes it as well."""
+        ...
+
+    async def key_of(self, key: RunKey) -> bytes | None:
+        """Return that key; None where there is none. Raises RunForgotten where it was deleted."""
+        ...
+
+    async def erase(self, key: RunKey) -> None:
+        """Delete that key for good; erasing it twice is erasing it once."""
         ...
 
     async def reserve(self, cell: str, content: bytes) -> bytes:

@@ -20,10 +20,10 @@ from core.ports import Address, Record, RunKey
 from core.state import RunState, evolve
 from handrail.v1 import event_pb2
 
-VERSION = 4
+VERSION = 5
 """The version of the vocabulary that this code writes, and the newest that it reads.
 
-2 brought bundles, 3 gates, 4 undo.
+2 brought bundles, 3 gates, 4 undo, 5 forgetting.
 """
 
 UNREADABLE = "unreadable"
@@ -128,7 +128,7 @@ def _without_event(record: Record) -> Record:
 
 def apply_part(state: RunState, record: Record) -> RunState:
     """Return the state after one of the events that a record holds; `apply` does it for all of them."""
-    if state.unreadable:
+    if state.unreadable or record.forgotten:
         return state
     event = record.event
     arm = event.WhichOneof("body") if event is not None else None
@@ -150,8 +150,10 @@ def _stray(state: RunState) -> RunState:
 
 def _counts(state: RunState, arm: str, body: Any) -> bool:
     """Whether an event counts now: after the end an undo does, and from its plan on only what it makes."""
+    if state.forgotten is not None:
+        return False
     if state.over:
-        return arm == "undo"
+        return arm in ("undo", "forget", "forgotten")
     if not state.undoing or state.undo is None:
         return True
     if state.undo.planned is None:

@@ -293,6 +293,8 @@ class RunState:
     undo: Undo | None = None
     standing: event_pb2.RunStatus.ValueType = event_pb2.RUN_STATUS_UNSPECIFIED
     unreadable: bool = False
+    forget: event_pb2.Forget | None = None
+    forgotten: event_pb2.Forgotten | None = None
 
     @property
     def goal(self) -> event_pb2.Goal:

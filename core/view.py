@@ -27,6 +27,8 @@ def view(state: RunState) -> run_service_pb2.Run:
         dry_run=state.goal.dry_run,
         undo_on_failure=state.goal.undo_on_failure,
     )
+    if state.forgotten is not None:
+        run.forgotten.CopyFrom(state.forgotten)
     if state.submitted_ns:
         run.submitted.FromNanoseconds(state.submitted_ns)
     if state.ended_ns:

@@ -1,6 +1,7 @@
 """Check a `handrail audit export` without Handrail: python auditor.py EXPORT PUBLIC_KEY
 
-Each message is in a tree whose root was signed (RFC 6962), each event behind the one before it in its run.
+Each message is in a tree whose root was signed (RFC 6962), each event behind the one before it in its run,
+and what is encrypted can be read with the key that came along, unless the run was forgotten.
 """
 
 import base64
@@ -10,6 +11,7 @@ import pathlib
 import struct
 import sys
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 
@@ -56,5 +58,7 @@ for said in messages:
     must(kind in ("ev", "blob") and said["stream"] == f"{kind.upper()}_{shard}", "it is of another stream")
     must(kind == "blob" or previous == before, f"something is missing before message {at}")
     before = leaf if kind == "ev" else before
+    if "key" in first and texts[2].startswith(b"\0\1"):
+        AESGCM(bytes.fromhex(first["key"])).decrypt(texts[2][2:14], texts[2][14:], texts[0])
 must(before != bytes(32), "it holds no event")
 print(f"{first['run']}: {len(messages)} messages, as they were signed for")

@@ -299,6 +299,20 @@ class Client:
         response = await self._call(self._runs.UndoRun, request)
         return response.existed
 
+    async def forget(
+        self, run: str, *, reason: str = "", submitter: str = ""
+    ) -> run_service_pb2.ForgetRunResponse:
+        """Delete the key of an ended run, for good: nobody can read any more what the log holds of it.
+
+        What is returned says what is left. To forget twice is to forget once.
+        """
+        request = run_service_pb2.ForgetRunRequest(
+            run=sendable("run", run),
+            reason=sendable("reason", reason),
+            submitter=sendable("submitter", submitter),
+        )
+        return await self._call(self._runs.ForgetRun, request)
+
     async def cancel(self, run: str, *, reason: str = "") -> None:
         """Ask for a run, or its undo, to end; what is in flight finishes or is resolved."""
         request = run_service_pb2.CancelRunRequest(

@@ -124,6 +124,10 @@ class SyncClient:
         asking = self._client.begin_undo(run, step=step, reason=reason, submitter=submitter, dry_run=dry_run)
         return self._run(asking)
 
+    def forget(self, run: str, *, reason: str = "", submitter: str = "") -> run_service_pb2.ForgetRunResponse:
+        """See `Client.forget`."""
+        return self._run(self._client.forget(run, reason=reason, submitter=submitter))
+
     def cancel(self, run: str, *, reason: str = "") -> None:
         """See `Client.cancel`."""
         self._run(self._client.cancel(run, reason=reason))

@@ -22,6 +22,7 @@ from core.ports import Record, RunKey
 from handrail.v1 import audit_service_pb2, audit_service_pb2_grpc
 from observability import ids
 from orchestrator.book import Shelf, parts_of
+from orchestrator.key_copy import key_in
 from orchestrator.rpc_errors import RETRY_S, Refusal
 from orchestrator.runs import Runs, no_run
 
@@ -98,7 +99,8 @@ def _lines(shelf: Shelf, key: RunKey) -> Iterator[str]:
         )
         code = grpc.StatusCode.FAILED_PRECONDITION
         raise Refusal(code, "NOT_SIGNED", message, retry_s=RETRY_S)
-    yield from exported.lines(key.run, key.tenant, parts, shelf.public_key)
+    cipher_key = key_in(shelf.place / subjects.ev_stream(key.shard), key)
+    yield from exported.lines(key.run, key.tenant, parts, shelf.public_key, cipher_key)
 
 
 def _next(lines: Iterator[str]) -> list[str]:

@@ -20,7 +20,7 @@ from core import permits, run
 from core.ahead import can_be_overtaken, decide_ahead, is_note
 from core.decide import Catalogue
 from core.errors import HandrailError
-from core.moves import Arm, Decide, Load, Move, Revoke
+from core.moves import Arm, Decide, Erase, Load, Move, Revoke
 from core.permits import Signer
 from core.ports import (
     Address,
@@ -273,6 +273,8 @@ class Decider:
                 sequence = await self._revoke(entry.key, move)
                 entry.appended = max(entry.appended, sequence)
                 revoked = revoked or sequence > 0
+            elif isinstance(move, Erase):
+                await self._log.erase(entry.key)
             elif isinstance(move, Arm) and entry.armed.get(move.timer) != move.due_ns:
                 await self._log.arm(entry.key, move.timer, move.due_ns)
                 entry.armed[move.timer] = move.due_ns

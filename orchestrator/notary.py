@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,9 @@ from bus.store import Stored
 from core import merkle
 from core.notarised import NOTHING, Entry, NotAsSigned, SignedHead
 from core.permits import Checker, Signer
-from core.ports import LogError
+from core.ports import LogError, RunKey
 from orchestrator.book import MAX_BATCH_BYTES, BadBook, Book, checked, head_of, open_book
+from orchestrator.key_copy import KeyCopy, cell_of
 
 MAX_LAG_S = 1.0
 MAX_LAG_MESSAGES = 1_000
@@ -36,6 +37,9 @@ POLL_S = 0.02
 SILENCE_S = 15.0
 """A message that has not come by then cannot be read."""
 PROGRESS_EVERY = 10_000
+
+_EVENTS = "EV_"
+_FORGOTTEN = ".dec.note.forgotten"
 
 _Waiting: TypeAlias = "asyncio.Queue[Stored | LogError]"
 Progress = Callable[[str, int, int], None]
@@ -173,12 +177,13 @@ class Notary:
     async def _follow(self, stream: str, filter_: str) -> None:
         place = self._place / stream
         keys = self._signer, self._checker
+        runs = await asyncio.to_thread(KeyCopy, place) if stream.startswith(_EVENTS) else None
         book = await asyncio.to_thread(open_book, place, self._origin, stream, *keys, self._now_ns())
         self.signed[stream] = book.size
         waiting: _Waiting = asyncio.Queue(MAX_WAITING)
         reading = asyncio.create_task(self._read(stream, filter_, book.size, waiting))
         try:
-            await self._write(book, waiting)
+            await self._write(book, runs, waiting)
         finally:
             reading.cancel()
 
@@ -191,9 +196,10 @@ class Notary:
         except LogError as error:
             await waiting.put(error)
 
-    async def _write(self, book: Book, waiting: _Waiting) -> None:
+    async def _write(self, book: Book, runs: KeyCopy | None, waiting: _Waiting) -> None:
         while True:
             entries: list[tuple[bytes, bytes]] = []
+            heard: list[Stored] = []
             size, begun = 0, time.monotonic()
             while not entries or _more(len(entries), size, begun):
                 stored = await _soon(waiting) if entries else await waiting.get()
@@ -206,10 +212,61 @@ class Notary:
                     raise BadBook(f"message {expected} of {book.stream} is missing")
                 begun = begun if entries else time.monotonic()
                 entries.append(chained(stored, book.chains))
+                heard.append(stored)
                 size += len(entries[-1][0])
             await self._look_back(book)
+            if runs is not None:
+                await self._copy_keys(runs, heard)
             signed = await asyncio.to_thread(book.add, entries, self._now_ns())
             self.signed[book.stream] = signed.head.size
+
+    async def _copy_keys(self, copy: KeyCopy, heard: Sequence[Stored]) -> None:
+        """Have the keys of runs before what they are for, and no longer when a run was forgotten."""
+        runs = {cell_of(stored.subject) for stored in heard} - {None}
+        missing = [run for run in runs if run is not None and run not in copy]
+        found = await asyncio.gather(*map(self._key, missing))
+        keys = {run: key for run, key in zip(missing, found, strict=True) if key is not None}
+        gone = [cell_of(stored.subject) for stored in heard if stored.subject.endswith(_FORGOTTEN)]
+        await asyncio.to_thread(copy.add, keys)
+        await asyncio.to_thread(copy.erase, [run for run in gone if run is not None])
+
+    async def _key(self, run: RunKey) -> bytes | None:
+        stored = await NatsStore(self._link).only(subjects.KEY_STREAM, subjects.key_cell(run))
+        return stored.data if stored is not None else None
+
+    async def settle_keys(self) -> None:
+        """Make the broker's keys and the copy one: what was deleted stays so, what was lost is back.
+
+        The administrator's work at a start. A key that the log does not say was forgotten was not.
+        """
+        store, home = NatsStore(self._link), subjects.KEY_STREAM
+        there: dict[RunKey, Stored | None] = {}
+        async with aclosing(reader.present(self._link, home, ("key.>",), 0)) as cells:
+            async for stored in cells:
+                if (found := cell_of(stored.subject)) is not None:
+                    there[found] = stored
+        for stream in self._streams:
+            if not stream.startswith(_EVENTS):
+                continue
+            copy = await asyncio.to_thread(KeyCopy, self._place / stream)
+            for run, key in await asyncio.to_thread(list, copy.kept()):
+                cell = there.pop(run, None)
+                if cell is None or cell.data != key:
+                    await self._settle_key(store, run, key, cell)
+            own = [cell for run, cell in there.items() if subjects.ev_stream(run.shard) == stream]
+            new = {one: cell.data for cell in own if cell and (one := cell_of(cell.subject)) is not None}
+            await asyncio.to_thread(copy.add, new)
+
+    async def _settle_key(self, store: NatsStore, run: RunKey, key: bytes, cell: Stored | None) -> None:
+        if key and cell is not None:
+            forgotten = f"{subjects.ev_prefix(run)}{_FORGOTTEN}"
+            if await store.last(subjects.ev_stream(run.shard), forgotten) is not None:
+                # It was deleted, and the notary has yet to read why.
+                return
+        _logger.warning("a run's key was not the one of the notary's copy", run=run.run, gone=not key)
+        if cell is not None:
+            await store.erase(subjects.KEY_STREAM, cell.sequence)
+        await store.publish(subjects.KEY_STREAM, subjects.key_cell(run), key)
 
     async def _look_back(self, book: Book) -> None:
         """Raise BadBook where a stream no longer has what was signed last: its broker came back with less."""

@@ -36,6 +36,7 @@ MAX_DISCARDS = 3
 READY_WAIT_S = 5.0
 LOCK_WAIT_S = 1.0
 EVERYTHING = "ev.{shard}.>"
+DISCARDED = ".discarded"
 
 _APPLICATION_ID = 0x48524C31
 _SCHEMA_VERSION = 4
@@ -72,6 +73,7 @@ _CANCELLING = (
 )
 _UNDOES_ITSELF = f"UPDATE run SET phase = {event_pb2.RUN_STATUS_UNDOING} WHERE rank = ? AND {_OPEN}"
 _UNDO_ENDED = f"UPDATE run SET phase = ? WHERE rank = ? AND phase = {event_pb2.RUN_STATUS_UNDOING}"
+_FORGOTTEN = "UPDATE run SET phase = ?, ended_ns = ?, cancelling = 0, paused = 0, gates = 0 WHERE rank = ?"
 _COLUMNS = "rank, run, tenant, goal, submitter, submitted_ns"
 _INSERT = f"INSERT INTO run ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO"
 _WHOSE = "SELECT goal, submitter FROM run WHERE rank = ?"
@@ -221,7 +223,7 @@ class Projection:
         key, event = record.address.key, record.event
         arm = event.WhichOneof("body") if event is not None else None
         if event is None or arm is None or event.version > VERSION:
-            if record.address.channel == "dec":
+            if record.address.channel == "dec" and not record.forgotten:
                 self._db.execute(_PHASE, (event_pb2.RUN_STATUS_UNREADABLE, 0, _rank(key)))
         elif arm == "submit":
             sql = f"{_INSERT} UPDATE SET submitted_ns = excluded.submitted_ns"
@@ -241,6 +243,8 @@ class Projection:
             self._db.execute(_PHASE, (event.finished.status, record.time_ns, _rank(key)))
         elif arm == "undo" and not event.undo.dry_run:
             self._db.execute(_UNDOING, (_rank(key),))
+        elif arm == "forgotten":
+            self._forget(key, event.forgotten)
         elif arm == "undo_ended" and event.undo_ended.status:
             self._db.execute(_UNDO_ENDED, (event.undo_ended.status, _rank(key)))
         if event is not None and any(one.HasField("undo_planned") for one in (event, *event.before)):
@@ -251,6 +255,17 @@ class Projection:
             self._db.execute(_GATES, (change, _rank(key)))
         self._checkpoints[shard] = (record.sequence, record.time_ns)
         self._pending += 1
+
+    def _forget(self, key: RunKey, left: event_pb2.Forgotten) -> None:
+        """Leave of a run what it says itself, here and in the files behind."""
+        submitted_ns, ended_ns = left.submitted.ToNanoseconds(), left.ended.ToNanoseconds()
+        sql = f"{_INSERT} UPDATE SET goal = '', submitter = ''"
+        self._db.execute(sql, (*_whole(key), "", "", submitted_ns))
+        self._db.execute(_FORGOTTEN, (left.status, ended_ns, _rank(key)))
+        self._commit()
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if self._path != ":memory:":
+            Path(self._path + DISCARDED).unlink(missing_ok=True)
 
     def _whose(self, key: RunKey) -> tuple[str, str]:
         found = self._db.execute(_WHOSE, (_rank(key),)).fetchone()
@@ -302,7 +317,11 @@ def _rank(key: RunKey) -> str:
 def _entry(key: RunKey, goal: event_pb2.Goal, submitted_ns: int) -> tuple[str, str, str, str, str, int]:
     text = goal.text
     shown = text if len(text) <= MAX_GOAL_CHARS else text[: MAX_GOAL_CHARS - 1] + "…"
-    return _rank(key), key.run, key.tenant, shown, goal.submitter, submitted_ns
+    return *_whole(key), shown, goal.submitter, submitted_ns
+
+
+def _whole(key: RunKey) -> tuple[str, str, str]:
+    return _rank(key), key.run, key.tenant
 
 
 async def _end(log: Log, shard: int) -> int:
@@ -338,6 +357,8 @@ def _connect(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        # What is deleted may have to be forgotten.
+        db.execute("PRAGMA secure_delete = ON")
         application = db.execute("PRAGMA application_id").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -358,6 +379,6 @@ def _set_aside(path: str) -> None:
     if path == ":memory:":
         return
     with contextlib.suppress(FileNotFoundError):
-        Path(path).replace(path + ".discarded")
+        Path(path).replace(path + DISCARDED)
     for suffix in ("-wal", "-shm", "-journal"):
         Path(path + suffix).unlink(missing_ok=True)

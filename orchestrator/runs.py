@@ -49,14 +49,14 @@ class Runs:
             state = await asyncio.to_thread(fold, key, records)
         else:
             state = fold(key, records)
-        if state.submit is None and not state.unreadable:
+        if state.submit is None and state.forgotten is None and not state.unreadable:
             raise no_run(key)
         return state
 
     async def command(self, state: RunState, event: event_pb2.Event) -> None:
-        """Append a command to a run that has not ended, or an undo to one that has."""
+        """Append a command to a run that has not ended; to one that has, to undo or to forget it."""
         arm = str(event.WhichOneof("body"))
-        if state.status in ENDED and arm != "undo":
+        if state.status in ENDED and arm not in ("undo", "forget"):
             word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
             message = f"run {state.key.run} has ended ({word}), so it cannot be asked to {arm}"
             metadata = {"status": RunStatus.Name(state.status)}

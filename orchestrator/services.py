@@ -17,7 +17,7 @@ from bus import subjects
 from core import spelling
 from core.caller import STEERERS
 from core.plan import is_compensation
-from core.ports import Address, Channel, Record, RunKey
+from core.ports import Address, Channel, Log, Record, RunForgotten, RunKey
 from core.state import RunState
 from core.view import view
 from handrail.v1 import (
@@ -42,6 +42,8 @@ MAX_WATCHERS = 500
 MAX_REASON_BYTES = 1_024
 MAX_CURSOR_CHARS = 19
 MAX_WAIT_S = 60.0
+FORGET_TIMEOUT_S = 10.0
+FORGET_POLL_S = 0.02
 
 
 class RunService(run_service_pb2_grpc.RunServiceServicer):
@@ -121,7 +123,10 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         response = run_service_pb2.ListRunsResponse()
         for row in rows[:size]:
             summary = response.runs.add(
-                id=row.run, goal=row.goal, status=cast(RunStatus.ValueType, row.status)
+                id=row.run,
+                goal=row.goal,
+                status=cast(RunStatus.ValueType, row.status),
+                forgotten=not row.goal,
             )
             summary.submitted.FromNanoseconds(row.submitted_ns)
             if row.ended_ns:
@@ -223,6 +228,40 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         if wait_s > 0 and len(self._watchers) < MAX_WATCHERS:
             response.state.CopyFrom(await self._wait(key, wait_s))
         return response
+
+    async def ForgetRun(
+        self, request: run_service_pb2.ForgetRunRequest, context: Any
+    ) -> run_service_pb2.ForgetRunResponse:
+        """Have the key of an ended run deleted, and answer when it is."""
+        _check_reason(request.reason)
+        _check_submitter(request.submitter)
+        submitter = in_the_name_of(request.submitter) or caller().name
+        key = self._runs.key(request.run)
+        state = await self._runs.state(key)
+        existed = state.forgotten is not None
+        if not existed:
+            await _check_can_be_forgotten(state, self._runs.log)
+            body = event_pb2.Forget(reason=request.reason, submitter=submitter)
+            await self._runs.command(state, event_pb2.Event(forget=body))
+        try:
+            async with asyncio.timeout(FORGET_TIMEOUT_S):
+                state = await self._gone(key)
+        except TimeoutError:
+            message = f"run {key.run} is to be forgotten, and no decider has done it yet; ask again"
+            code = grpc.StatusCode.UNAVAILABLE
+            raise Refusal(code, "NOT_FORGOTTEN_YET", message, retry_s=RETRY_S) from None
+        return run_service_pb2.ForgetRunResponse(existed=existed, forgotten=state.forgotten)
+
+    async def _gone(self, key: RunKey) -> RunState:
+        """Return a run that has been forgotten, once its key is deleted."""
+        while (state := await self._runs.state(key)).forgotten is None:
+            await asyncio.sleep(FORGET_POLL_S)
+        while True:
+            try:
+                await self._runs.log.key_of(key)
+            except RunForgotten:
+                return state
+            await asyncio.sleep(FORGET_POLL_S)
 
     def stop_watches(self) -> None:
         """End every stream; the watchers are told to come back with their cursors."""
@@ -330,6 +369,8 @@ def _check_can_be_undone(state: RunState, request: run_service_pb2.UndoRunReques
     reason, message = "", ""
     if state.unreadable:
         reason, message = "RUN_UNREADABLE", f"run {run} was written by a newer version, which can undo it"
+    elif state.forgotten is not None:
+        reason, message = "RUN_FORGOTTEN", f"run {run} was forgotten: nobody knows any more what it did"
     elif state.finished is None:
         reason, message = "RUN_NOT_ENDED", f"run {run} has not ended ({word}); cancel it first, then undo it"
     elif state.plan is None or state.goal.dry_run:
@@ -346,9 +387,29 @@ def _check_can_be_undone(state: RunState, request: run_service_pb2.UndoRunReques
         raise invalid_field("BAD_STEP", "step", "unknown_step", message)
 
 
+async def _check_can_be_forgotten(state: RunState, log: Log) -> None:
+    """Check that nothing goes on in a run, and that there is a key which can be deleted."""
+    run = state.key.run
+    word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
+    reason, message = "", ""
+    if state.unreadable:
+        reason, message = "RUN_UNREADABLE", f"run {run} was written by a newer version, which can forget it"
+    elif state.undoing or state.finished is None:
+        reason, message = "RUN_NOT_ENDED", f"run {run} has not ended ({word}); cancel it, then forget it"
+    elif await log.key_of(state.key) is None:
+        message = f"run {run} was written by a version that encrypted nothing: no key could be deleted"
+        reason = "NOT_ENCRYPTED"
+    if reason:
+        metadata = {"status": RunStatus.Name(state.status)}
+        raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, reason, message, metadata=metadata)
+
+
 def _shown(record: Record) -> run_service_pb2.WatchRunResponse:
     response = run_service_pb2.WatchRunResponse(
-        cursor=str(record.sequence), subject=subjects.build(record.address), event=record.event
+        cursor=str(record.sequence),
+        subject=subjects.build(record.address),
+        event=record.event,
+        forgotten=record.forgotten,
     )
     response.time.FromNanoseconds(record.time_ns)
     return response
@@ -358,4 +419,5 @@ def _is_end(record: Record) -> bool:
     if record.address.channel != "dec" or record.event is None:
         return False
     # The undo of a run that failed ends before the run does, and says nothing of where the run stands.
-    return record.event.HasField("finished") or bool(record.event.undo_ended.status)
+    said = record.event
+    return said.HasField("finished") or said.HasField("forgotten") or bool(said.undo_ended.status)

@@ -72,11 +72,6 @@ class Checked:
     large_context: str = ""
     violations: list[Violation] = field(default_factory=list)
 
-    def digest(self) -> str:
-        """Return the digest of the goal as it was meant, however large its context."""
-        body = self.goal.SerializeToString(deterministic=True) + b"\0" + self.large_context.encode()
-        return hashlib.sha256(body).hexdigest()
-
 
 class Submissions:
     """Takes goals in, for the tenant of whoever calls."""
@@ -121,6 +116,8 @@ class Submissions:
             raise invalid("BAD_GOAL", checked.violations)
         key, held = await self._name(request, checked, now_ns)
         expect(key)
+        if held is None:
+            await self._log.begin(key)
         goal = checked.goal
         if checked.large_context:
             blob = await self._log.put_blob(key, checked.large_context.encode())
@@ -147,7 +144,7 @@ class Submissions:
             unique = self._ulids.next()
             run = subjects.run_id(_home(unique, shards), unique)
             if request_id:
-                run = await self._reserve(request_id, run, checked.digest())
+                run = await self._reserve(request_id, run)
             return subjects.run_key(run, caller().tenant), None
         home = _home(request_id, self._log.shards)
         if request.first:
@@ -182,15 +179,15 @@ class Submissions:
             raise LogFull(f"every shard is {MAX_FULLNESS:.0%} full; what is left is for accepted runs")
         return self._open
 
-    async def _reserve(self, request_id: str, run: str, digest: str) -> str:
-        """Claim the request's cell, or return the run of whoever made the same request before."""
+    async def _reserve(self, request_id: str, run: str) -> str:
+        """Claim the request's cell, or return the run of whoever made the same request before.
+
+        It says nothing of the goal, which may have to be forgotten: the run's first event does.
+        """
         cell = hashlib.sha256(f"{caller().tenant}\0{request_id}".encode()).hexdigest()
-        content = json.dumps({"run": run, "sha256": digest}).encode()
-        held = json.loads(await self._log.reserve(cell, content))
+        held = json.loads(await self._log.reserve(cell, json.dumps({"run": run}).encode()))
         existing: str = held["run"]
-        if held["sha256"] == digest:
-            return existing
-        raise _reused(request_id, existing)
+        return existing
 
     async def _append_first(self, key: RunKey, event: event_pb2.Event) -> event_pb2.Event | None:
         """Append the run's first event; return the one that is there already, if it is another's."""

@@ -50,7 +50,7 @@ class Kept:
             self.give_up()
         elif event is not None and event.HasField("finished") and record.address.channel == "dec":
             self.ended.set()
-        elif event is not None and event.HasField("undo"):
+        elif event is not None and (event.HasField("undo") or event.HasField("forget")):
             # It has ended once, and goes on.
             self.give_up()
 

@@ -53,6 +53,8 @@ def account_lines(account: Said, pen: Pen) -> Iterator[Text]:
         yield from page.entry(entry)
     if account["end"]:
         yield from page.section("End", _end(account))
+    if account["forgotten"]:
+        yield from page.section("Forgotten", _forgotten(account["forgotten"]))
 
 
 class _Page:
@@ -172,6 +174,14 @@ def _end(account: Said) -> Iterator[Row]:
         f"{end.get('status', '')}, {_moment(end['time'])}, event {end['sequence']}, by {end['writer']}",
     )
     yield "because", _failure(end["failure"]) if "failure" in end else ""
+
+
+def _forgotten(left: Said) -> Iterator[Row]:
+    yield "was", left.get("status", "")
+    yield "because", left.get("failure", "")
+    yield "effects", ", ".join(f"{tool} {count}" for tool, count in sorted(left.get("effects", {}).items()))
+    yield "forgotten", f"{_moment(left['time'])}, event {left['sequence']}, for {left.get('submitter', '')}"
+    yield "writes", left.get("reason", "")
 
 
 # --- one function a kind of entry ----------------------------------------------------------------------
@@ -377,6 +387,7 @@ ENTRIES: Mapping[str, Callable[[Said, _Page], tuple[str, Iterator[Row]]]] = {
     "pause": _command,
     "resume": _command,
     "undo": _undo,
+    "forget": _command,
     "undo_planned": _undo_planned,
     "undo_ended": _plain("undo ended"),
     "plan_rejected": lambda entry, page: ("plan rejected", iter([("because", _violations(entry))])),
@@ -387,6 +398,7 @@ ENTRIES: Mapping[str, Callable[[Said, _Page], tuple[str, Iterator[Row]]]] = {
     "in_doubt": _plain("in doubt"),
     "uncounted": _uncounted,
     "unreadable": _unreadable,
+    "erased": lambda entry, page: (f"erased: {entry['where']}", iter(())),
 }
 """How each kind of entry is told; a test asserts that none is missing."""
 _BAD = frozenset({"plan_rejected", "step_failed", "in_doubt", "uncounted", "unreadable"})

@@ -79,7 +79,6 @@ def export(
     It is read from the notary's copy, so it works whether or not the stack is up. A server is asked for it
     with --server, which takes the role auditor, or admin.
     """
-    from core import exported
     from handrail.cli.output import Output
 
     if server is not None and tenant is not None:
@@ -88,7 +87,7 @@ def export(
         text: Iterator[str] = iter(_exported(run, find(server, project, data)))
     else:
         whose, place = tenant or DEFAULT_TENANT, _place(project, data)
-        text = exported.lines(run, whose, _parts(place, run, whose), _public_key(place))
+        text = _lines(place, run, whose)
     if out is None:
         for line in text:
             typer.echo(line)
@@ -131,6 +130,7 @@ def verify(
 
 def _verify_file(output: Output, path: Path, key: list[Path] | None) -> None:
     from core import exported
+    from handrail.cipher import Cipher
     from handrail.keys import PublicKeys
 
     with path.open(encoding="utf-8", errors="strict") as file:
@@ -140,7 +140,7 @@ def _verify_file(output: Output, path: Path, key: list[Path] | None) -> None:
             else:
                 keys = PublicKeys.parse(exported.key_of(file.readline()), str(path))
                 file.seek(0)
-            report = exported.check(file, keys)
+            report = exported.check(file, keys, Cipher)
         except (exported.BadExport, UnicodeDecodeError) as error:
             raise CommandError(
                 f"{path} does not prove what it says: {error}",
@@ -152,11 +152,11 @@ def _verify_file(output: Output, path: Path, key: list[Path] | None) -> None:
 
 def _verify_run(output: Output, run: str, tenant: str, place: Path, key: list[Path] | None) -> None:
     from core import exported
+    from handrail.cipher import Cipher
 
     keys = _keys(place, key)
-    text = exported.lines(run, tenant, _parts(place, run, tenant), _public_key(place))
     try:
-        report = exported.check(text, keys)
+        report = exported.check(_lines(place, run, tenant), keys, Cipher)
     except exported.BadExport as error:
         raise CommandError(
             f"The copy of {run} is not what was signed for: {error}", code=ExitCode.FAILED
@@ -187,14 +187,17 @@ def _verify_all(output: Output, place: Path, key: list[Path] | None) -> None:
 
 def _say(output: Output, report: Report, *, given: bool) -> None:
     heads = [head.as_dict() for _, head in sorted(report.heads.items())]
+    readable = {"readable": report.readable}
     counted: dict[str, Any] = {"ok": True, "run": report.run, "tenant": report.tenant}
-    output.json(counted | {"events": report.events, "chunks": report.chunks, "heads": heads})
+    output.json(counted | {"events": report.events, "chunks": report.chunks, "heads": heads} | readable)
     output.line(
         f"{output.glyphs.done} {report.run}: {report.events} events, nothing between them left out, "
         "each as it was signed for"
     )
     for stream, head in sorted(report.heads.items()):
         output.line(f"  {stream}: {_head_text(head)}")
+    if not report.readable:
+        output.note("it brings no key to read it with: the run was forgotten, or never encrypted")
     if not given:
         output.note("by the key that came with it: --key FILE says whose signature you believe")
 
@@ -204,6 +207,23 @@ def _head_text(signed: SignedHead) -> str:
 
     moment = datetime.fromtimestamp(signed.head.time_ns / 1e9, UTC)
     return f"{signed.head.size} messages, signed {moment:%Y-%m-%d %H:%M:%S} UTC by key {signed.key_id}"
+
+
+def _lines(place: Path, run: str, tenant: str) -> Iterator[str]:
+    """Export a run from the notary's copy."""
+    from bus import subjects
+    from core import exported
+    from orchestrator.book import BadBook
+    from orchestrator.key_copy import key_in
+
+    try:
+        key = subjects.run_key(run, tenant)
+        cipher_key = key_in(place / subjects.ev_stream(key.shard), key)
+    except subjects.BadSubject as error:
+        raise CommandError(f"{error}.") from None
+    except BadBook as error:
+        raise CommandError(f"{error}.", code=ExitCode.FAILED) from None
+    return exported.lines(run, tenant, _parts(place, run, tenant), _public_key(place), cipher_key)
 
 
 def _parts(place: Path, run: str, tenant: str) -> Iterator[Part]:

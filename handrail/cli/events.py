@@ -38,7 +38,7 @@ _HEAL_KINDS = frozenset({"healed", "revoked", "verify_ask", "gate_opened"})
 def event_line(response: run_service_pb2.WatchRunResponse) -> Text:
     """Return an event as one line."""
     event = response.event
-    kind = event.WhichOneof("body") or "unreadable"
+    kind = event.WhichOneof("body") or ("erased" if response.forgotten else "unreadable")
     channel = response.subject.split(".")[4] if response.subject.count(".") >= 5 else ""
     line = Text(clock(response.time), style=DIM)
     line.append(f" {clean(response.cursor):>6} ", style=DIM)
@@ -46,6 +46,8 @@ def event_line(response: run_service_pb2.WatchRunResponse) -> Text:
     where = f"{clean(channel)}.{kind}" if channel else kind
     line.append(pad(where, KIND_CELLS) + " ", style=_CHANNEL_STYLES.get(channel, ""))
     style = "red" if kind in _BAD_KINDS else "yellow" if kind in _HEAL_KINDS else ""
+    if response.forgotten:
+        return line.append("nobody can read it any more", style=DIM)
     return line.append(describe(event), style=style)
 
 
@@ -287,6 +289,19 @@ def _undo(body: event_pb2.Undo) -> str:
     return f"{clean(body.submitter) or 'somebody'} wants {what} undone{dry}{why}"
 
 
+def _forget(body: event_pb2.Forget) -> str:
+    why = f": {clean(body.reason)}" if body.reason else ""
+    return f"{clean(body.submitter) or 'somebody'} wants it forgotten{why}"
+
+
+def forgotten(body: event_pb2.Forgotten) -> str:
+    """Say what is left of a run that was forgotten."""
+    status = enum_word(event_pb2.RunStatus, "RUN_STATUS_", body.status)
+    why = f" ({clean(body.failure)})" if body.failure else ""
+    effects = ", ".join(f"{clean(tool)} {count}" for tool, count in sorted(body.effects.items()))
+    return f"forgotten; it was {status}{why}, with {effects or 'no effects'}"
+
+
 def _undo_planned(body: event_pb2.UndoPlanned) -> str:
     calls = ", ".join(f"{clean(one.undoes)} by {clean(one.step.tool)}" for one in body.compensations)
     stays = "; ".join(f"{clean(one.step)} stays: {clean(one.why)}" for one in body.stays)
@@ -311,6 +326,7 @@ DESCRIPTIONS: Mapping[str, Callable[[Any], str]] = {
     "resume": lambda body: "resume",
     "decide": _decide,
     "undo": _undo,
+    "forget": _forget,
     "plan_ask": _plan_ask,
     "proposal_ask": _proposal_ask,
     "action": _action,
@@ -328,6 +344,7 @@ DESCRIPTIONS: Mapping[str, Callable[[Any], str]] = {
     "undo_planned": _undo_planned,
     "undo_ended": _undo_ended,
     "finished": _finished,
+    "forgotten": forgotten,
     "revoked": lambda body: f"{clean(body.attempt)}: taken back: {clean(body.reason)}",
     "plan_answer": _plan_answer,
     "proposal": _proposal,

@@ -43,6 +43,8 @@ def run_line(summary: run_service_pb2.RunSummary, *, width: int, glyphs: Glyphs)
     if summary.HasField("ended"):
         took = duration(summary.ended.ToNanoseconds() - summary.submitted.ToNanoseconds())
     line.append(f"{took:>10}  ", style=DIM)
+    if summary.forgotten:
+        return line.append("forgotten", style=DIM)
     return line.append(cut(clean(summary.goal), max(10, width - len(line.plain)), glyphs))
 
 

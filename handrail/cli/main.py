@@ -13,6 +13,7 @@ from handrail.cli import (
     broker,
     deciding,
     doctor,
+    forget,
     gates,
     history,
     init,
@@ -79,6 +80,7 @@ app.command("log")(history.log)
 app.command("replay")(history.replay)
 app.command("trace")(trace.trace)
 app.command("undo")(undo.undo)
+app.command("forget")(forget.forget)
 app.command("cancel")(runs.cancel)
 app.command("pause")(runs.pause)
 app.command("resume")(runs.resume)

@@ -57,6 +57,8 @@ def ending(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]
     name, words, style = RUN_STYLES.get(run.status, RUN_STYLES[0])
     steps, actions, heals = counts(run)
     figures = [plural(steps, "step"), plural(actions, "action"), plural(heals, "heal")]
+    if run.HasField("forgotten"):
+        figures = []
     took_ns = elapsed_ns(run, pen.now_ns)
     if took_ns:
         figures.append(duration(took_ns))

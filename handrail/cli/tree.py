@@ -16,6 +16,7 @@ from rich.text import Text
 
 from core.plan import is_compensation
 from handrail.cli.details import planned, taken, took_ns
+from handrail.cli.events import forgotten
 from handrail.cli.outlook import foreseen
 from handrail.cli.pen import DIM, RUN_STYLES, STEP_STYLES, Detail, Node, Pen, hang
 from handrail.cli.text import clean, cut, duration, enum_word, pad, plural
@@ -69,7 +70,10 @@ def _lines(run: run_service_pb2.Run, pen: Pen) -> Iterator[Text]:
     undoing = pen
     if run.HasField("ended"):
         pen = replace(pen, now_ns=run.ended.ToNanoseconds())
-    yield Text(cut(clean(run.goal) or "(no text)", pen.width, pen.glyphs), style="bold")
+    if run.HasField("forgotten"):
+        yield Text(cut(forgotten(run.forgotten), pen.width, pen.glyphs), style="bold")
+    else:
+        yield Text(cut(clean(run.goal) or "(no text)", pen.width, pen.glyphs), style="bold")
     yield status_line(run, pen)
     nodes = _step_nodes(run, pen)
     if nodes:

@@ -90,7 +90,9 @@ def record_of(response: run_service_pb2.WatchRunResponse) -> Record | None:
     except BadSubject:
         return None
     event = response.event if response.HasField("event") else None
-    return Record(sequence_of(response), response.time.ToNanoseconds(), address, event)
+    return Record(
+        sequence_of(response), response.time.ToNanoseconds(), address, event, forgotten=response.forgotten
+    )
 
 
 def parts_of(response: run_service_pb2.WatchRunResponse) -> list[run_service_pb2.WatchRunResponse]:

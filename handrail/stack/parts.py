@@ -183,6 +183,7 @@ async def prepare(broker: Broker, settings: Settings, place: Path) -> Link:
         # Before anything is created: a stream that is gone must not come back empty.
         await compare(link, settings, place)
         await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
+        await notary(link, settings, place).settle_keys()
     except BaseException:
         # Left open it would look for the broker for ever, and keep the process from saying why it ends.
         await link.close()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from bus import blocks, streams
+from bus import blocks, streams, subjects
 from bus.broker import STORE_DIR, EmbeddedBroker
 from bus.directory import DataDirectory, usable
 from bus.link import Link
@@ -23,10 +23,12 @@ from bus.store import Stored
 from core.errors import HandrailError
 from core.notarised import Entry, SignedHead
 from core.permits import Checker
+from handrail.cipher import KEY_BYTES
 from handrail.project import Settings, load_settings
 from handrail.stack import parts
 from orchestrator import notary
 from orchestrator.book import check_book, entries_of
+from orchestrator.key_copy import KeyCopy, cell_of
 
 BUILDING_DIR = "restoring"
 _ENDS = (".dec.note.finished", ".dec.note.undo_ended")
@@ -93,6 +95,8 @@ async def _rebuild(directory: DataDirectory, settings: Settings, place: Path, pr
             salvaged += found.salvaged
             if name.startswith("EV_"):
                 opened[int(name[3:])] = found.first_open
+        keys_there = directory.path / Path(STORE_DIR, "jetstream", ACCOUNT, "streams", subjects.KEY_STREAM)
+        await asyncio.to_thread(_salvage_keys, place, keys_there)
         async with _started(broker, settings) as link:
             one = parts.notary(link, settings, place, shards=tuple(sorted(shards)))
             await one.compare(progress)
@@ -169,6 +173,21 @@ class _Found:
             self._open.pop(run, None)
         elif run:
             self._open.setdefault(run, stored.sequence)
+
+
+def _salvage_keys(place: Path, damaged: Path) -> None:
+    """Note the keys that the damaged files have and the copy has not: of runs behind the last head.
+
+    The next start puts all that the copy has into the new log.
+    """
+    if not (damaged / "msgs").is_dir():
+        return
+    found = [(cell_of(stored.subject), stored.data) for stored in blocks.whole(damaged, damaged.name)]
+    for shard in {run.shard for run, _ in found if run is not None}:
+        keys = {run: key for run, key in found if run is not None and run.shard == shard}
+        whole = {run: key for run, key in keys.items() if len(key) == KEY_BYTES}
+        if (book := place / subjects.ev_stream(shard)).is_dir():
+            KeyCopy(book).add(whole)
 
 
 def _stored(entry: Entry) -> Stored:

@@ -285,6 +285,7 @@ class Event(_message.Message):
     RESUME_FIELD_NUMBER: _builtins.int
     DECIDE_FIELD_NUMBER: _builtins.int
     UNDO_FIELD_NUMBER: _builtins.int
+    FORGET_FIELD_NUMBER: _builtins.int
     PLAN_ASK_FIELD_NUMBER: _builtins.int
     PROPOSAL_ASK_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
@@ -302,6 +303,7 @@ class Event(_message.Message):
     GATE_CLOSED_FIELD_NUMBER: _builtins.int
     UNDO_PLANNED_FIELD_NUMBER: _builtins.int
     UNDO_ENDED_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     PLAN_ANSWER_FIELD_NUMBER: _builtins.int
     PROPOSAL_FIELD_NUMBER: _builtins.int
@@ -337,6 +339,8 @@ class Event(_message.Message):
     @_builtins.property
     def undo(self) -> Global___Undo: ...
     @_builtins.property
+    def forget(self) -> Global___Forget: ...
+    @_builtins.property
     def plan_ask(self) -> Global___PlanAsk: ...
     @_builtins.property
     def proposal_ask(self) -> Global___ProposalAsk: ...
@@ -371,6 +375,8 @@ class Event(_message.Message):
     @_builtins.property
     def undo_ended(self) -> Global___UndoEnded: ...
     @_builtins.property
+    def forgotten(self) -> Global___Forgotten: ...
+    @_builtins.property
     def revoked(self) -> Global___Revoked: ...
     @_builtins.property
     def plan_answer(self) -> Global___PlanAnswer: ...
@@ -398,6 +404,7 @@ class Event(_message.Message):
         resume: Global___Resume | None = ...,
         decide: Global___Decide | None = ...,
         undo: Global___Undo | None = ...,
+        forget: Global___Forget | None = ...,
         plan_ask: Global___PlanAsk | None = ...,
         proposal_ask: Global___ProposalAsk | None = ...,
         action: Global___Action | None = ...,
@@ -415,6 +422,7 @@ class Event(_message.Message):
         gate_closed: Global___GateClosed | None = ...,
         undo_planned: Global___UndoPlanned | None = ...,
         undo_ended: Global___UndoEnded | None = ...,
+        forgotten: Global___Forgotten | None = ...,
         revoked: Global___Revoked | None = ...,
         plan_answer: Global___PlanAnswer | None = ...,
         proposal: Global___Proposal | None = ...,
@@ -423,11 +431,11 @@ class Event(_message.Message):
         orphan: Global___Orphan | None = ...,
         verdict: Global___Verdict | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "forget", b"forget", "forgotten", b"forgotten", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "caller", b"caller", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "caller", b"caller", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "forget", b"forget", "forgotten", b"forgotten", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "decide", "undo", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "gate_opened", "gate_closed", "undo_planned", "undo_ended", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "decide", "undo", "forget", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "gate_opened", "gate_closed", "undo_planned", "undo_ended", "forgotten", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -681,6 +689,31 @@ class Undo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Undo: _TypeAlias = Undo  # noqa: Y015
+
+@_typing.final
+class Forget(_message.Message):
+    """Asks for what the log holds of a run to be made unreadable, once it has ended. In plain text, as `Forgotten` is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    submitter: _builtins.str
+    """In whose name it is done."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        submitter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "submitter", b"submitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forget: _TypeAlias = Forget  # noqa: Y015
 
 @_typing.final
 class PlanAsk(_message.Message):
@@ -1722,6 +1755,73 @@ class UndoEnded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UndoEnded: _TypeAlias = UndoEnded  # noqa: Y015
+
+@_typing.final
+class Forgotten(_message.Message):
+    """The run's key is deleted behind this: what it says is all that can still be read of the run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EffectsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBMITTED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    status: Global___RunStatus.ValueType
+    """Where the run stood."""
+    submitter: _builtins.str
+    """Who wanted it, and why."""
+    reason: _builtins.str
+    failure: _builtins.str
+    """The code of the failure, if it failed."""
+    @_builtins.property
+    def submitted(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ended(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def effects(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How often each tool had an effect."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___RunStatus.ValueType = ...,
+        submitter: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        submitted: _timestamp_pb2.Timestamp | None = ...,
+        ended: _timestamp_pb2.Timestamp | None = ...,
+        effects: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "submitted", b"submitted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effects", b"effects", "ended", b"ended", "failure", b"failure", "reason", b"reason", "status", b"status", "submitted", b"submitted", "submitter", b"submitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forgotten: _TypeAlias = Forgotten  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):

@@ -192,6 +192,7 @@ class Run(_message.Message):
     UNDO_FIELD_NUMBER: _builtins.int
     UNDO_ON_FAILURE_FIELD_NUMBER: _builtins.int
     UNDO_OUTLOOK_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     goal: _builtins.str
     status: _event_pb2.RunStatus.ValueType
@@ -224,6 +225,10 @@ class Run(_message.Message):
     def undo_outlook(self) -> Global___UndoState:
         """What an undo would do, where the last that was asked for was dry."""
 
+    @_builtins.property
+    def forgotten(self) -> _event_pb2.Forgotten:
+        """What is left of a run that was forgotten."""
+
     def __init__(
         self,
         *,
@@ -243,10 +248,11 @@ class Run(_message.Message):
         undo: Global___UndoState | None = ...,
         undo_on_failure: _builtins.bool = ...,
         undo_outlook: Global___UndoState | None = ...,
+        forgotten: _event_pb2.Forgotten | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "plan", b"plan", "submitted", b"submitted", "undo", b"undo", "undo_outlook", b"undo_outlook"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "plan", b"plan", "submitted", b"submitted", "undo", b"undo", "undo_outlook", b"undo_outlook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure", "undo_outlook", b"undo_outlook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure", "undo_outlook", b"undo_outlook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -542,9 +548,12 @@ class RunSummary(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     SUBMITTED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     goal: _builtins.str
     status: _event_pb2.RunStatus.ValueType
+    forgotten: _builtins.bool
+    """It was, and its goal with it."""
     @_builtins.property
     def submitted(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -557,10 +566,11 @@ class RunSummary(_message.Message):
         status: _event_pb2.RunStatus.ValueType = ...,
         submitted: _timestamp_pb2.Timestamp | None = ...,
         ended: _timestamp_pb2.Timestamp | None = ...,
+        forgotten: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "submitted", b"submitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "goal", b"goal", "id", b"id", "status", b"status", "submitted", b"submitted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "forgotten", b"forgotten", "goal", b"goal", "id", b"id", "status", b"status", "submitted", b"submitted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -624,8 +634,11 @@ class WatchRunResponse(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     subject: _builtins.str
+    forgotten: _builtins.bool
+    """The run was forgotten, and the event with it."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -637,10 +650,11 @@ class WatchRunResponse(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         subject: _builtins.str = ...,
         event: _event_pb2.Event | None = ...,
+        forgotten: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "event", b"event", "subject", b"subject", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "event", b"event", "forgotten", b"forgotten", "subject", b"subject", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -818,3 +832,54 @@ class UndoRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UndoRunResponse: _TypeAlias = UndoRunResponse  # noqa: Y015
+
+@_typing.final
+class ForgetRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    reason: _builtins.str
+    """It stays readable."""
+    submitter: _builtins.str
+    """In whose name: the caller's, where nobody is named."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        submitter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run", b"run", "submitter", b"submitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRunRequest: _TypeAlias = ForgetRunRequest  # noqa: Y015
+
+@_typing.final
+class ForgetRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXISTED_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
+    existed: _builtins.bool
+    """It had been forgotten before."""
+    @_builtins.property
+    def forgotten(self) -> _event_pb2.Forgotten: ...
+    def __init__(
+        self,
+        *,
+        existed: _builtins.bool = ...,
+        forgotten: _event_pb2.Forgotten | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forgotten", b"forgotten"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed", "forgotten", b"forgotten"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRunResponse: _TypeAlias = ForgetRunResponse  # noqa: Y015

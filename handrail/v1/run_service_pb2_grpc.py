@@ -74,6 +74,11 @@ class RunServiceStub:
                 request_serializer=handrail_dot_v1_dot_run__service__pb2.UndoRunRequest.SerializeToString,
                 response_deserializer=handrail_dot_v1_dot_run__service__pb2.UndoRunResponse.FromString,
                 _registered_method=True)
+        self.ForgetRun = channel.unary_unary(
+                '/handrail.v1.RunService/ForgetRun',
+                request_serializer=handrail_dot_v1_dot_run__service__pb2.ForgetRunRequest.SerializeToString,
+                response_deserializer=handrail_dot_v1_dot_run__service__pb2.ForgetRunResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -133,6 +138,13 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetRun(self, request, context):
+        """Deletes the key of a run that has ended: nobody can read any more what the log holds of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -175,6 +187,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.UndoRun,
                     request_deserializer=handrail_dot_v1_dot_run__service__pb2.UndoRunRequest.FromString,
                     response_serializer=handrail_dot_v1_dot_run__service__pb2.UndoRunResponse.SerializeToString,
+            ),
+            'ForgetRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetRun,
+                    request_deserializer=handrail_dot_v1_dot_run__service__pb2.ForgetRunRequest.FromString,
+                    response_serializer=handrail_dot_v1_dot_run__service__pb2.ForgetRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -393,6 +410,33 @@ class RunService:
             '/handrail.v1.RunService/UndoRun',
             handrail_dot_v1_dot_run__service__pb2.UndoRunRequest.SerializeToString,
             handrail_dot_v1_dot_run__service__pb2.UndoRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/handrail.v1.RunService/ForgetRun',
+            handrail_dot_v1_dot_run__service__pb2.ForgetRunRequest.SerializeToString,
+            handrail_dot_v1_dot_run__service__pb2.ForgetRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

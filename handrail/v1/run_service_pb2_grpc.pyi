@@ -47,6 +47,8 @@ class RunServiceStub:
     """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
     ended. While one undo goes on, no other is begun: asking for the same is joining it.
     """
+    ForgetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ForgetRunRequest, _run_service_pb2.ForgetRunResponse]
+    """Deletes the key of a run that has ended: nobody can read any more what the log holds of it."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -67,6 +69,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
     ended. While one undo goes on, no other is begun: asking for the same is joining it.
     """
+    ForgetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ForgetRunRequest, _run_service_pb2.ForgetRunResponse]  # type: ignore[assignment]
+    """Deletes the key of a run that has ended: nobody can read any more what the log holds of it."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -132,5 +136,13 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes back what an ended run has done. Answers when that is durable, or with a wait when the undo has
         ended. While one undo goes on, no other is begun: asking for the same is joining it.
         """
+
+    @_abc_1.abstractmethod
+    def ForgetRun(
+        self,
+        request: _run_service_pb2.ForgetRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ForgetRunResponse, _abc.Awaitable[_run_service_pb2.ForgetRunResponse]]:
+        """Deletes the key of a run that has ended: nobody can read any more what the log holds of it."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

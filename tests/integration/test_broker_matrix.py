@@ -544,7 +544,12 @@ async def test_the_decider_can_wipe_the_timers_which_are_hints(broker: EmbeddedB
 async def test_a_message_id_keeps_nobody_elses_event_out(broker: EmbeddedBroker, admin: Member) -> None:
     run = fresh()
     event = event_pb2.Event(id=uuid.uuid4().hex, version=1, writer="worker/1-1")
-    async with signed_in(broker, "executor", "main") as executor, log_as(broker, "worker-box") as worker:
+    async with (
+        signed_in(broker, "executor", "main") as executor,
+        log_as(broker, "worker-box") as worker,
+        log_as(broker, "gateway") as gateway,
+    ):
+        await gateway.begin(parse(f"{run}.cmd.submit").key)
         proposal = f"{run}.ans.executor.main.proposal.a1"
         for _ in range(2):  # the second is a repetition, to the broker
             await executor.client.request(proposal, b"x", headers={"Nats-Msg-Id": event.id}, timeout=WAIT_S)

@@ -126,7 +126,7 @@ async def test_what_cannot_be_read_whole_is_given_up_when_somebody_decides(
 
         async def damaged(stream: str, subject: str, after: int = 0) -> Any:
             found = await read(stream, subject, after)
-            return replace(found, data=found.data[:-1]) if found and b"x" * 80_000 in found.data else found
+            return replace(found, data=found.data[:-1]) if found and stream.startswith("BLOB_") else found
 
         monkeypatch.setattr(desk.stage.broker, "first", damaged)
         with pytest.raises(errors.FailedPrecondition, match=r"whole any more, deny the gate: .*damaged"):

@@ -87,6 +87,7 @@ async def test_each_does_its_own_work(ready: NatsProcess) -> None:
 
 async def test_a_forged_decision_is_refused_at_once(ready: NatsProcess) -> None:
     async with log_as(ready, "worker-box") as worker, log_as(ready, "decider") as decider:
+        await decider.begin(KEY)
         begun = time.monotonic()
         for fence in (None, subjects.decisions(KEY, 0)):
             with pytest.raises(LogForbidden, match=r"worker-box may not publish to ev\.0\..*dec\.note"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bus import subjects
 from bus.memory import MemoryLog
@@ -58,6 +58,28 @@ class SimStore:
         await asyncio.sleep(delay_s)
 
 
+class NoKeys:
+    """Keys that hide nothing: what is simulated is told apart by what it says."""
+
+    def encrypt(self, data: bytes, place: str) -> bytes:
+        """Return what is to be written."""
+        return data
+
+    async def begin(self, run: RunKey) -> NoKeys:
+        """Return what writes a run."""
+        return self
+
+    async def to_write(self, run: RunKey) -> NoKeys:
+        """Return what writes a run."""
+        return self
+
+    async def find(self, run: RunKey) -> None:
+        """Return what reads a run, which needs nothing."""
+
+    def drop(self, run: RunKey) -> None:
+        """Forget what is known of a run's key."""
+
+
 class SimLog(MemoryLog):
     """One client of the broker, over a link of its own."""
 
@@ -71,6 +93,7 @@ class SimLog(MemoryLog):
         self.link = link
         self._sending = sending
         self.store = SimStore(link)
+        self.keys = NoKeys()  # type: ignore[assignment]
 
     async def append(
         self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None, trace: str = ""
@@ -114,9 +137,13 @@ class SimIntake(MemoryIntake):
         self._link = link
         self._joined = True
         link.intakes.append(self)
-        super().__init__(durables, limit)
+        super().__init__(durables, limit, _as_it_is)
         if not link.connected:
             self.leave()
+
+    async def next(self) -> Any:
+        """Return the next delivery, whose record is known."""
+        return await self._ready.get()
 
     @property
     def process(self) -> Process:
@@ -163,6 +190,10 @@ class SimIntake(MemoryIntake):
         self._durables.append(self._durables.pop(0))
         for durable in self._durables:
             durable.dispatch()
+
+
+async def _as_it_is(stored: Stored) -> Record | None:
+    return record_of(stored)
 
 
 class SimDelivery:

@@ -65,8 +65,8 @@ def test_every_kind_of_event_is_told_of() -> None:
         "result",
         "verify_ask",
     }
-    within |= {"verdict", "decide", "gate_closed", "submit", "plan_accepted", "finished"}
-    assert ENTRIES.keys() == (arms - within) | {"uncounted", "unreadable"}
+    within |= {"verdict", "decide", "gate_closed", "submit", "plan_accepted", "finished", "forgotten"}
+    assert ENTRIES.keys() == (arms - within) | {"uncounted", "unreadable", "erased"}
 
 
 def test_a_refund_that_somebody_approved_and_somebody_else_took_back() -> None:

@@ -89,5 +89,6 @@ def test_the_streams_are_named_with_their_consumers() -> None:
         "BLOB_0": [],
         "EV_1": ["decider"],
         "BLOB_1": [],
+        "KEY": [],
         "TIMER": ["ticks_0", "ticks_1"],
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from bus.records import record_of
+from bus.memory import MemoryBroker, MemoryLog
 from bus.store import Stored
 from bus.subjects import BadSubject, build, parse, parse_due, run_key
 
@@ -28,7 +30,7 @@ RUN = "r0-01k9x3abcd"
 def test_what_could_not_be_built_is_not_parsed(subject: str) -> None:
     with pytest.raises(BadSubject):
         parse(subject)
-    assert record_of(Stored(1, 1, subject, b"")) is None
+    assert asyncio.run(MemoryLog(MemoryBroker()).record(Stored(1, 1, subject, b""))) is None
 
 
 def test_what_is_parsed_can_be_built_again() -> None:

@@ -1,0 +1,84 @@
+"""The keys of runs: one for each, under which its events and large values are encrypted in the log.
+
+They lie in a stream of their own, `KEY`, the one thing of a run that can be deleted. A key is written
+once, before all else of its run; where it was deleted an empty message stands in its place. What is known
+here is asked for again after a while, so a forgotten run is soon forgotten in every process.
+"""
+
+from __future__ import annotations
+
+from bus import subjects
+from bus.store import Store, patiently, write_once
+from core.ports import LogError, RunForgotten, RunKey
+from handrail.cipher import BadCipherText, Cipher, new_key
+
+MAX_HELD = 10_000
+HELD_S = 60.0
+"""So long a key is used without asking whether it is still there."""
+
+
+class Keyring:
+    """The keys of the runs that one process reads and writes."""
+
+    def __init__(self, store: Store, timeout_s: float) -> None:
+        self._store = store
+        self._timeout_s = timeout_s
+        # None stands for a deleted one.
+        self._held: dict[RunKey, tuple[Cipher | None, float]] = {}
+
+    async def begin(self, run: RunKey) -> Cipher:
+        """Make a run's key, or find the one that somebody else has made; raises RunForgotten."""
+        made = Cipher(new_key())
+        place = subjects.KEY_STREAM, subjects.key_cell(run)
+        if await write_once(self._store, *place, made.key, self._timeout_s):
+            self._hold(run, made)
+            return made
+        found = await self._usable(run)
+        if found is None:
+            raise LogError(f"the key of {run.run} is taken and gone at once: was stream {place[0]} changed?")
+        return found
+
+    async def to_write(self, run: RunKey) -> Cipher:
+        """Return a run's key, made where nobody has yet; raises RunForgotten."""
+        found = await self._usable(run)
+        return found if found is not None else await self.begin(run)
+
+    async def _usable(self, run: RunKey) -> Cipher | None:
+        try:
+            return await self.find(run)
+        except BadCipherText as error:
+            raise LogError(f"the key of run {run.run} is damaged: {error}") from None
+
+    async def find(self, run: RunKey) -> Cipher | None:
+        """Return a run's key; None where there is none. Raises RunForgotten and BadCipherText."""
+        held = self._held.get(run)
+        if held is None or held[1] < self._store.now_s():
+            place = subjects.KEY_STREAM, subjects.key_cell(run)
+            stored = await patiently(self._store, self._timeout_s, lambda: self._store.only(*place))
+            if stored is None:
+                return None
+            held = self._hold(run, Cipher(stored.data) if stored.data else None)
+        if held[0] is None:
+            raise RunForgotten(f"run {run.run} was forgotten: nobody can read or write it any more")
+        return held[0]
+
+    async def erase(self, run: RunKey) -> None:
+        """Delete a run's key for good, and leave the empty message in its place."""
+        stream, subject = subjects.KEY_STREAM, subjects.key_cell(run)
+        stored = await patiently(self._store, self._timeout_s, lambda: self._store.only(stream, subject))
+        if stored is not None and stored.data:
+            sequence = stored.sequence
+            await patiently(self._store, self._timeout_s, lambda: self._store.erase(stream, sequence))
+        await write_once(self._store, stream, subject, b"", self._timeout_s)
+        self._hold(run, None)
+
+    def drop(self, run: RunKey) -> None:
+        """Forget what is known of a run's key."""
+        self._held.pop(run, None)
+
+    def _hold(self, run: RunKey, cipher: Cipher | None) -> tuple[Cipher | None, float]:
+        self._held.pop(run, None)
+        if len(self._held) >= MAX_HELD:
+            del self._held[next(iter(self._held))]
+        held = self._held[run] = (cipher, self._store.now_s() + HELD_S)
+        return held

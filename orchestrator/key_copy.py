@@ -1,0 +1,104 @@
+"""The notary's copy of the runs' keys, without which nobody could read its copy of the log.
+
+A line for each run, all of one form, so that a key can be overwritten where it stands. What it says is
+neither signed for nor in any proof: what a key does not decrypt is none of the run's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from bus import subjects
+from core.ports import RunKey
+from handrail.cipher import KEY_BYTES
+from orchestrator.book import BadBook
+
+KEYS_FILE = "keys"
+_HEX = 2 * KEY_BYTES
+_GONE = b"0" * _HEX
+"""In place of a key that was deleted."""
+
+
+class KeyCopy:
+    """The keys of a shard's runs, in the book of its events."""
+
+    def __init__(self, book: Path) -> None:
+        """Read what there is; raises BadBook where it is not of the form. A last line may be half written."""
+        self._path = book / KEYS_FILE
+        self._lines: dict[RunKey, int] = {}
+        text = b""
+        with suppress(FileNotFoundError):
+            text = self._path.read_bytes()
+        self._end = text.rfind(b"\n") + 1
+        at = 0
+        for line in text[: self._end].splitlines(keepends=True):
+            try:
+                int(line[:_HEX], 16)
+                _, shard, tenant, run = line[_HEX:].decode().rstrip("\n").split(" ")
+                self._lines[RunKey(int(shard), tenant, run)] = at
+            except ValueError:
+                raise BadBook(f"{self._path} cannot be read at byte {at}") from None
+            at += len(line)
+
+    def __contains__(self, run: RunKey) -> bool:
+        return run in self._lines
+
+    def add(self, found: Mapping[RunKey, bytes]) -> None:
+        """Write keys down, durably; an empty one was deleted."""
+        lines = [(run, _line(run, key)) for run, key in found.items() if run not in self._lines]
+        if not lines:
+            return
+        with self._path.open("ab") as file:
+            file.truncate(self._end)
+            file.write(b"".join(line for _, line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        self._path.chmod(0o600)
+        for run, line in lines:
+            self._lines[run] = self._end
+            self._end += len(line)
+
+    def erase(self, runs: Iterable[RunKey]) -> None:
+        """Overwrite the keys of runs, durably."""
+        places = [self._lines[run] for run in runs if run in self._lines]
+        if not places:
+            return
+        with self._path.open("r+b") as file:
+            for at in places:
+                file.seek(at)
+                file.write(_GONE)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def kept(self) -> Iterator[tuple[RunKey, bytes]]:
+        """Yield every run with its key, an empty one where it was deleted."""
+        if not self._lines:
+            return
+        text = self._path.read_bytes()
+        for run, at in self._lines.items():
+            said = text[at : at + _HEX]
+            yield run, b"" if said == _GONE else bytes.fromhex(said.decode())
+
+
+def key_in(book: Path, run: RunKey) -> bytes:
+    """Return the key that the copy has of a run; empty where it has none any more. Raises BadBook."""
+    return next((key for one, key in KeyCopy(book).kept() if one == run), b"")
+
+
+def cell_of(subject: str) -> RunKey | None:
+    """Return the run whose key lies on a subject, or whose event or large value; None where it is none."""
+    parts = subject.split(".")
+    if len(parts) < 4 or parts[0] not in ("key", "ev", "blob") or not parts[1].isascii():
+        return None
+    with suppress(ValueError):
+        run = subjects.run_key(parts[3], parts[2])
+        return run if str(run.shard) == parts[1] else None
+    return None
+
+
+def _line(run: RunKey, key: bytes) -> bytes:
+    said = key.hex().encode() if key else _GONE
+    return said + f" {run.shard} {run.tenant} {run.run}\n".encode()

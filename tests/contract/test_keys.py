@@ -1,0 +1,83 @@
+"""The keys of runs: made once, deleted for good, and without them nothing can be read."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bus import subjects
+from core.ports import LogError, RunForgotten
+from handrail.cipher import is_encrypted
+from tests.contract.bench import Bench, ask, event, note
+
+
+async def test_what_is_written_is_encrypted_and_bound_to_its_place(bench: Bench) -> None:
+    log, key = await bench.log(), bench.key()
+    await log.append(note(key), event("one"))
+    await log.append(ask(key), event("two"))
+    stream = subjects.ev_stream(key.shard)
+    stored = await log.store.first(stream, subjects.run_filter(key))
+    assert is_encrypted(stored.data)
+    assert b"one" not in stored.data
+    # What was written elsewhere in the run is no event here.
+    await log.store.publish(stream, subjects.build(ask(key, "other")), stored.data)
+    assert [record.event and record.event.id for record in await log.read(key)] == ["one", "two", None]
+
+
+async def test_all_who_begin_a_run_at_once_have_one_key(bench: Bench) -> None:
+    key, logs = bench.key(), [await bench.log() for _ in range(4)]
+    await asyncio.gather(*(log.begin(key) for log in logs))
+    assert len({await log.key_of(key) for log in logs}) == 1
+    # And with answers that were lost on the way.
+    assert await logs[0].key_of(bench.key()) is None
+
+
+async def test_an_erased_key_is_gone_for_everybody_and_for_good(bench: Bench) -> None:
+    log, other, key = await bench.log(), await bench.log(), bench.key()
+    blob = await log.put_blob(key, b"large")
+    await log.append(note(key), event("one"))
+    assert await other.get_blob(key, blob) == b"large"
+    await log.erase(key)
+    await log.erase(key)
+    for reader in (log, await bench.log()):
+        (record,) = await reader.read(key)
+        assert (record.event, record.forgotten) == (None, True)
+        with pytest.raises(RunForgotten):
+            await reader.key_of(key)
+        with pytest.raises(RunForgotten):
+            await reader.append(note(key), event())
+        with pytest.raises(RunForgotten):
+            await reader.get_blob(key, blob)
+        with pytest.raises(RunForgotten):
+            await reader.begin(key)
+    # Who has read in the run before, hears of it with the note.
+    assert (await other.read(key))[0].event is not None
+    await log.append(note(key, "forgotten"), event("left"))
+    assert [record.event.id for record in await other.read(key) if record.event][-1] == "left"
+    assert [record.forgotten for record in await other.read(key)] == [True, False]
+
+
+async def test_nobody_writes_a_key_over_another(bench: Bench) -> None:
+    log, key = await bench.log(), bench.key()
+    await log.begin(key)
+    made = await log.key_of(key)
+    if bench.memory is None:
+        with pytest.raises(LogError):
+            await log.store.publish(subjects.KEY_STREAM, subjects.key_cell(key), bytes(32))
+    assert await log.key_of(key) == made
+
+
+async def test_a_damaged_key_reads_nothing_and_stops_nobody(bench: Bench) -> None:
+    log, key, sound = await bench.log(), bench.key(), bench.key()
+    await log.append(note(key), event("one"))
+    await log.append(note(sound), event("two"))
+    cell = await log.store.only(subjects.KEY_STREAM, subjects.key_cell(key))
+    await log.store.erase(subjects.KEY_STREAM, cell.sequence)
+    await log.store.publish(subjects.KEY_STREAM, subjects.key_cell(key), b"short")
+    fresh = await bench.log()
+    assert [record.event for record in await fresh.read(key)] == [None]
+    assert [record.forgotten for record in await fresh.read(key)] == [False]
+    with pytest.raises(LogError, match="damaged"):
+        await fresh.append(note(key), event())
+    assert [record.event.id for record in await fresh.read(sound)] == ["two"]
