@@ -16,6 +16,7 @@ import shutil
 import sys
 import sysconfig
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -88,6 +89,7 @@ class EmbeddedBroker:
         directory: DataDirectory,
         pools: Pools,
         *,
+        tenants: Sequence[str] = (),
         relaxed: bool = False,
         without: frozenset[str] = frozenset(),
         max_store_bytes: int = MAX_STORE_BYTES,
@@ -95,11 +97,12 @@ class EmbeddedBroker:
     ) -> None:
         """`relaxed` syncs every two minutes and not before every acknowledgement: a power cut loses those.
 
+        The gateway's user is one for these tenants, or for all.
         It does not get the environment's variables `without`.
         """
         self._directory = directory
         self._path = directory.path
-        self._users = users(pools)
+        self._users = users(pools, tenants)
         self._relaxed = relaxed
         self._without = without
         self._max_store_bytes = max_store_bytes

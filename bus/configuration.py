@@ -21,7 +21,7 @@ from bus.broker import (
     RELAXED_SYNC_INTERVAL,
 )
 from bus.directory import read_text, write_file
-from bus.permissions import POOLED_ROLES, Pools, render, users
+from bus.permissions import POOLED_ROLES, Pools, User, render, users
 from bus.probe import BrokerError
 from bus.streams import DEFAULT_MAX_BYTES, KEYS_MAX_BYTES, consumer_home
 from core.ports import Consumer
@@ -64,9 +64,8 @@ def server(store: str, shards: Sequence[int], *, relaxed: bool = False) -> str:
     )
 
 
-def accounts(pools: Pools) -> str:
+def accounts(members: Sequence[User]) -> str:
     """Return the accounts with nobody's passwords, to be looked at."""
-    members = users(pools)
     return render(members, {user.name: _NOBODYS for user in members})
 
 
@@ -83,13 +82,19 @@ def streams_and_consumers(shards: Sequence[int], heard: Sequence[Consumer]) -> d
 
 
 def write(
-    directory: Path, pools: Pools, shards: Sequence[int], *, relaxed: bool = False, drop: bool = False
+    directory: Path,
+    pools: Pools,
+    shards: Sequence[int],
+    *,
+    tenants: Sequence[str] = (),
+    relaxed: bool = False,
+    drop: bool = False,
 ) -> Written:
     """Write the files, or bring them up to date; raises BrokerError where the passwords cannot be read."""
     known = _passwords(directory / CREDENTIALS_FILE)
     wanted = [user.name for user in users(pools)]
     extra = [name for name in known if name not in wanted]
-    members = users(pools if drop else _with(pools, extra, directory / CREDENTIALS_FILE))
+    members = users(pools if drop else _with(pools, extra, directory / CREDENTIALS_FILE), tenants)
     passwords = {user.name: known.get(user.name) or secrets.token_urlsafe(24) for user in members}
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     # The passwords first: a server that has them and a stack that does not is the worse half.

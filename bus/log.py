@@ -31,7 +31,7 @@ from bus.link import Link
 from bus.records import TIMEOUT_S, StoreLog
 from bus.store import Stored, patiently
 from bus.streams import consumer_home
-from core.ports import Consumer, Delivery, Fence, LogError, LogUnavailable, Record, RunKey
+from core.ports import Consumer, Delivery, Fence, LogError, LogForbidden, LogUnavailable, Record, RunKey
 
 PUBLISH_TIMEOUT_S = 2.0
 """Of one try; the log's timeout bounds all of them."""
@@ -89,7 +89,10 @@ class NatsStore:
             except (KeyError, ValueError) as error:
                 raise LogError(f"the answer for {subject} says not where it lies: {error!r}") from None
             return Stored(sequence, time_ns, subject, message.data)
-        return await self.last(stream, subject)
+        try:
+            return await self.last(stream, subject)
+        except LogForbidden:
+            return None
 
     async def erase(self, stream: str, sequence: int) -> None:
         """Delete a message, and overwrite what it said; one that is gone already is no error."""

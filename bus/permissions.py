@@ -67,12 +67,13 @@ def heartbeat(role: str, pool: str, instance: str) -> str:
     return ".".join(("hb", *map(token, (role, pool, instance))))
 
 
-def users(pools: Pools) -> tuple[User, ...]:
-    """Return every user of a broker with these pools."""
+def users(pools: Pools, tenants: Sequence[str] = ()) -> tuple[User, ...]:
+    """Return every user of a broker with these pools, whose gateway serves these tenants, or all."""
     unknown = sorted(set(pools) - set(POOLED_ROLES))
     if unknown:
         raise ValueError(f"{unknown[0]!r} has no pools: exactly {', '.join(POOLED_ROLES)} have")
-    return _users({role: tuple(map(token, pools.get(role, ()))) for role in POOLED_ROLES})
+    named = {role: tuple(map(token, pools.get(role, ()))) for role in POOLED_ROLES}
+    return _users(named, tuple(map(token, tenants)))
 
 
 def render(members: Iterable[User], passwords: Mapping[str, str]) -> str:
@@ -109,17 +110,12 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _users(pools: Pools) -> tuple[User, ...]:
+def _users(pools: Pools, tenants: Sequence[str] = ()) -> tuple[User, ...]:
     pooled = [(role, pool) for role in POOLED_ROLES for pool in pools[role]]
     heard = [_consumer(role, pool) for role, pool in pooled]
     return (
         User(ADMIN, (">",), (">",)),
-        User(
-            GATEWAY,
-            ("ev.*.*.*.cmd.>", "req.*", "blob.>", "key.*.*.*", *_read_all()),
-            (*_inbox(GATEWAY), "hb.>"),
-            _deny_durables([*heard, consumers.decider(), consumers.ticks(), consumers.tracer()], shared=()),
-        ),
+        _gateway([*heard, consumers.decider(), consumers.ticks(), consumers.tracer()], tenants),
         User(
             "decider",
             (
@@ -147,6 +143,28 @@ def _users(pools: Pools) -> tuple[User, ...]:
     )
 
 
+def _gateway(durables: Sequence[Consumer], tenants: Sequence[str]) -> User:
+    """Return the gateway's user.
+
+    One for some tenants reads what every log holds as all readers do, and cannot decrypt that of others: it
+    gets the keys of theirs by subject, and none in any other way.
+    """
+    writes = [layout.format(tenant) for tenant in tenants or ("*",) for layout in _GATEWAY_WRITES]
+    reads, hidden = list(_read_all()), tuple[str, ...]()
+    if tenants:
+        reads.remove(_READ_KEYS)
+        reads += [f"{API}.DIRECT.GET.{KEY_STREAM}.key.*.{tenant}.*" for tenant in tenants]
+        calls = (
+            "STREAM.MSG.GET.{}",
+            "CONSUMER.CREATE.{}.*",
+            "CONSUMER.CREATE.{}.*.>",
+            "CONSUMER.MSG.NEXT.{}.*",
+        )
+        hidden = tuple(f"{API}.{call.format(KEY_STREAM)}" for call in calls)
+    denied = (*_deny_durables(durables, shared=()), *hidden)
+    return User(GATEWAY, (*writes, "req.*", *reads), (*_inbox(GATEWAY), "hb.>"), denied)
+
+
 def _pooled_user(role: str, pool: str) -> User:
     name = f"{role}-{pool}"
     return User(
@@ -169,7 +187,9 @@ def _consumer(role: str, pool: str) -> Consumer:
     return consumers.verifier(pool) if role == "verifier" else consumers.mind(role, pool)
 
 
-_READ = (f"{API}.INFO", f"{API}.STREAM.MSG.GET.*", f"{API}.DIRECT.GET.{KEY_STREAM}.key.*.*.*")
+_READ_KEYS = f"{API}.DIRECT.GET.{KEY_STREAM}.key.*.*.*"
+_READ = (f"{API}.INFO", f"{API}.STREAM.MSG.GET.*", _READ_KEYS)
+_GATEWAY_WRITES = ("ev.*.{}.*.cmd.>", "blob.*.{}.>", "key.*.{}.*")
 
 
 def _read_all() -> tuple[str, ...]:

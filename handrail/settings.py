@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from core.caller import TENANT
 from core.errors import HandrailError
 from core.spelling import hint
 
@@ -31,6 +32,8 @@ _TOOLBOX = re.compile(rf"(?!{MINDS_POOL}$)[a-z][a-z0-9_]{{0,31}}")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _FUNCTION = re.compile(rf"{_MODULE.pattern}:[A-Za-z_][A-Za-z0-9_]*")
 _SOURCE = re.compile(r"https://[^\s]+|(?![A-Za-z][A-Za-z0-9+.-]*://)[^\s][^\n]*")
+MAX_TENANTS = 1_000
+"""That one gateway serves, unless it serves all."""
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):[0-9]{1,5}")
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _REFERENCE = re.compile(
@@ -90,6 +93,7 @@ _FunctionName = Annotated[str, _matching(_FUNCTION, "a function of a module, lik
 _Jwks = Annotated[str, _matching(_SOURCE, "a file, or an https address")]
 _Host = Annotated[str, _matching(_HOST, "a host and port, like api.example.com:443 or *.example.com:443")]
 _Path = Annotated[str, Field(min_length=1, max_length=1_000)]
+_Tenant = Annotated[str, _matching(TENANT, "a tenant's name: letters, digits, '_' and '-'")]
 _Listen = Annotated[str, _matching(_ADDRESS, "an address to listen on, like 127.0.0.1:0")]
 
 
@@ -218,6 +222,8 @@ class GatewaySettings(_Section):
     """[gateway]: an address that other machines can reach needs [tls]."""
 
     listen: _Listen = "127.0.0.1:0"
+    # Those that it serves; without any all of them.
+    tenants: Annotated[list[_Tenant], Field(max_length=MAX_TENANTS)] = []
 
 
 class TlsSettings(_Section):

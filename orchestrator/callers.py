@@ -6,7 +6,7 @@ The caller of the call that is being answered is known to whatever answers it, w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -55,8 +55,10 @@ def answering(who: Caller) -> Iterator[None]:
         _caller.reset(token)
 
 
-async def identify(callers: Callers, method: str, metadata: Iterable[tuple[str, Any]]) -> Caller:
-    """Return who makes a call; raises Refusal where that is nobody, or nobody who may."""
+async def identify(
+    callers: Callers, method: str, metadata: Iterable[tuple[str, Any]], tenants: Sequence[str] = ()
+) -> Caller:
+    """Return who makes a call; raises Refusal where that is nobody, or nobody who may, or may here."""
     token = _token(metadata)
     if not token:
         raise _unknown("NO_TOKEN", f"no token came with the call: {_HOW}")
@@ -67,6 +69,9 @@ async def identify(callers: Callers, method: str, metadata: Iterable[tuple[str, 
         except BadToken as error:
             _logger.warning("auth.bad_token", method=method, reason=str(error))
             raise _unknown("BAD_TOKEN", f"the token is not believed: {error}") from None
+    if tenants and who.tenant not in tenants:
+        message = f"this gateway does not serve {who.tenant}, which {who.name} is of: ask the one that does"
+        raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "NOT_SERVED", message)
     if not who.may(method):
         call = method.removeprefix(PACKAGE)
         wanted = " or ".join(sorted(CALLS.get(call, ()))) or "what nobody has"

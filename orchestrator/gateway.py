@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -102,6 +102,7 @@ class Gateway:
         projection: Projection,
         policy: Policy | None = None,
         callers: Callers | None = None,
+        tenants: Sequence[str] = (),
         shelf: Shelf | None = None,
         clock: Callable[[], int] = time.time_ns,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
@@ -118,7 +119,7 @@ class Gateway:
             entropy=entropy,
         )
         self._waits = Waits()
-        self._callers = callers
+        self._callers, self._tenants = callers, tenants
         runs = Runs(log, writer=writer, entropy=entropy)
         self._runs = RunService(runs, submissions, projection, self._waits)
         self._gates = GateService(runs, projection, policy or NoRules(), clock=clock)
@@ -141,7 +142,7 @@ class Gateway:
                 "[tls] certificate and key, or listen on 127.0.0.1 or [::1]"
             )
         server = grpc.aio.server(
-            interceptors=[Supervision(self._callers)],
+            interceptors=[Supervision(self._callers, self._tenants)],
             options=_OPTIONS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS,
         )
@@ -196,7 +197,8 @@ class Gateway:
         serving, why = True, ""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await asyncio.gather(*(self._log.get(shard, 1) for shard in self._log.shards))
+                # What nobody has written: it is asked of each leader, and takes no run's key.
+                await asyncio.gather(*(self._log.last(shard, f"ev.{shard}") for shard in self._log.shards))
         except (LogError, TimeoutError) as error:
             serving, why = False, str(error) or f"no answer in {PROBE_TIMEOUT_S} s"
         if serving != self._serving:

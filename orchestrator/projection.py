@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar, cast
@@ -39,9 +39,10 @@ EVERYTHING = "ev.{shard}.>"
 DISCARDED = ".discarded"
 
 _APPLICATION_ID = 0x48524C31
-_SCHEMA_VERSION = 4
+_SCHEMA_VERSION = 5
 _FINAL = ", ".join(str(status) for status in sorted({*ENDED, event_pb2.RUN_STATUS_UNREADABLE}))
 _SCHEMA = f"""
+CREATE TABLE whose (tenants TEXT NOT NULL);
 CREATE TABLE checkpoint (shard INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, time_ns INTEGER NOT NULL);
 CREATE TABLE run (
     rank TEXT PRIMARY KEY, run TEXT NOT NULL, tenant TEXT NOT NULL, goal TEXT NOT NULL,
@@ -104,14 +105,17 @@ class Row:
 class Projection:
     """The listing of all runs, at a path or in memory."""
 
-    def __init__(self, path: Path | str = ":memory:") -> None:
+    def __init__(self, path: Path | str = ":memory:", tenants: Sequence[str] = ()) -> None:
+        """With tenants it lists their runs alone, and reads no others."""
         self._path = str(path)
+        self._filters = tuple(f"ev.{{shard}}.{tenant}.>" for tenant in tenants) or (EVERYTHING,)
         self._broken = asyncio.Event()
         self._ready = asyncio.Event()
         self._behind: set[int] = set()
         self._discarded = 0
         self.inbox = Inbox()
-        self._use(_open(self._path))
+        self._whose = ",".join(tenants)
+        self._use(_open(self._path, self._whose))
 
     @property
     def ready(self) -> bool:
@@ -187,9 +191,9 @@ class Projection:
         while True:
             try:
                 await self._recognise(log, shard)
-                target = await _end(log, shard)
+                target = await _end(log, shard, self._filters)
                 self._note_progress(shard, target)
-                scan = log.scan(shard, filters=(EVERYTHING,), after=self._checkpoints.get(shard, (0, 0))[0])
+                scan = log.scan(shard, filters=self._filters, after=self._checkpoints.get(shard, (0, 0))[0])
                 async with contextlib.aclosing(cast(AsyncGenerator[Record, None], scan)) as records:
                     async for record in records:
                         self._apply(shard, record)
@@ -250,7 +254,7 @@ class Projection:
         if event is not None and any(one.HasField("undo_planned") for one in (event, *event.before)):
             # Of a run that undoes itself; of others it is in the listing already.
             self._db.execute(_UNDOES_ITSELF, (_rank(key),))
-        change = self.inbox.apply(self._db, record, self._whose, tell=self.ready)
+        change = self.inbox.apply(self._db, record, self._said, tell=self.ready)
         if change:
             self._db.execute(_GATES, (change, _rank(key)))
         self._checkpoints[shard] = (record.sequence, record.time_ns)
@@ -267,7 +271,7 @@ class Projection:
         if self._path != ":memory:":
             Path(self._path + DISCARDED).unlink(missing_ok=True)
 
-    def _whose(self, key: RunKey) -> tuple[str, str]:
+    def _said(self, key: RunKey) -> tuple[str, str]:
         found = self._db.execute(_WHOSE, (_rank(key),)).fetchone()
         return found if found is not None else ("", "")
 
@@ -303,7 +307,7 @@ class Projection:
         self.inbox.begin_anew()
         self._db.close()
         self._discarded += 1
-        self._use(_connect(":memory:") if self._discarded > MAX_DISCARDS else _begin(self._path))
+        self._use(_begin(":memory:" if self._discarded > MAX_DISCARDS else self._path, self._whose))
 
 
 def _rank(key: RunKey) -> str:
@@ -324,34 +328,34 @@ def _whole(key: RunKey) -> tuple[str, str, str]:
     return _rank(key), key.run, key.tenant
 
 
-async def _end(log: Log, shard: int) -> int:
+async def _end(log: Log, shard: int, filters: Sequence[str]) -> int:
     """Return the sequence up to which a shard's listing must be read to be complete now."""
-    found = await log.last(shard, EVERYTHING.format(shard=shard))
-    return found.sequence if found is not None else 0
+    found = [await log.last(shard, filter.format(shard=shard)) for filter in filters]
+    return max((record.sequence for record in found if record is not None), default=0)
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _open(path: str, whose: str) -> sqlite3.Connection:
     """Open a listing; where it is of no use begin anew, and where it is in use keep one in memory."""
     try:
-        return _connect(path)
+        return _connect(path, whose)
     except (sqlite3.Error, ProjectionBroken) as error:
         _logger.warning("projection.unusable", path=path, error=str(error))
         in_use = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
-        return _connect(":memory:") if in_use else _begin(path)
+        return _begin(":memory:" if in_use else path, whose)
 
 
-def _begin(path: str) -> sqlite3.Connection:
+def _begin(path: str, whose: str) -> sqlite3.Connection:
     """Begin a listing, in memory where the file system does not let us."""
     try:
         _set_aside(path)
-        return _connect(path)
+        return _connect(path, whose)
     except (sqlite3.Error, OSError) as error:
         _logger.warning("projection.in_memory", path=path, error=str(error))
-        return _connect(":memory:")
+        return _connect(":memory:", whose)
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    """Open a listing, or begin one; one process at a time has it."""
+def _connect(path: str, whose: str) -> sqlite3.Connection:
+    """Open a listing of some tenants' runs, or begin one; one process at a time has it."""
     db = sqlite3.connect(path, check_same_thread=False, timeout=LOCK_WAIT_S)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -364,10 +368,14 @@ def _connect(path: str) -> sqlite3.Connection:
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if (application, version, tables) == (0, 0, 0):
             db.executescript(_SCHEMA)
+            db.execute("INSERT INTO whose VALUES (?)", (whose,))
+            db.commit()
         elif (application, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
             raise ProjectionBroken(f"{path} is no listing of this version")
         elif db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise ProjectionBroken(f"{path} is damaged")
+        elif db.execute("SELECT tenants FROM whose").fetchone() != (whose,):
+            raise ProjectionBroken(f"{path} lists the runs of other tenants")
     except BaseException:
         db.close()
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
@@ -29,8 +29,9 @@ class Supervision(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     supervision point. Without `callers` nobody is asked: whoever can call may do everything.
     """
 
-    def __init__(self, known: Callers | None = None) -> None:
-        self._callers = known
+    def __init__(self, known: Callers | None = None, tenants: Sequence[str] = ()) -> None:
+        """With tenants nobody else's calls are answered."""
+        self._callers, self._tenants = known, tenants
 
     async def intercept_service(
         self,
@@ -59,7 +60,9 @@ class Supervision(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     async def _identify(self, method: str, context: Any) -> Caller:
         if self._callers is None:
             return ANYBODY
-        return await callers.identify(self._callers, method, context.invocation_metadata() or ())
+        return await callers.identify(
+            self._callers, method, context.invocation_metadata() or (), self._tenants
+        )
 
     def _unary(self, method: str, handler: Any) -> Callable[[bytes, Any], Awaitable[Any]]:
         async def answer(raw: bytes, context: Any) -> Any:

@@ -47,13 +47,13 @@ def config(
     from handrail.stack.parts import all_consumers, pools_of, shards_of
 
     output, settings = Output(as_json=json), load_settings(project or Path())
-    pools, shards = pools_of(settings), shards_of(settings)
+    pools, shards, tenants = pools_of(settings), shards_of(settings), settings.gateway.tenants
     relaxed = settings.broker.sync == "relaxed"
     made = configuration.streams_and_consumers(shards, all_consumers(settings))
     if out is None:
         if drop:
             raise CommandError("--drop goes with --out.", next="Name the directory with the files.")
-        members = users(pools)
+        members = users(pools, tenants)
         server = configuration.server("DIR/jetstream", shards, relaxed=relaxed)
         output.json(
             {
@@ -67,16 +67,16 @@ def config(
                 },
                 "streams": made,
                 configuration.SERVER_FILE: server,
-                configuration.ACCOUNTS_FILE: configuration.accounts(pools),
+                configuration.ACCOUNTS_FILE: configuration.accounts(members),
             }
         )
         output.lines(markdown().splitlines())
         output.lines(["", *_streams(made), "", f"# {configuration.SERVER_FILE}"])
         output.lines([*server.splitlines(), "", f"# {configuration.ACCOUNTS_FILE}"])
-        output.lines(configuration.accounts(pools).splitlines())
+        output.lines(configuration.accounts(members).splitlines())
         return
     try:
-        written = configuration.write(out, pools, shards, relaxed=relaxed, drop=drop)
+        written = configuration.write(out, pools, shards, tenants=tenants, relaxed=relaxed, drop=drop)
     except OSError as error:
         raise CommandError(
             f"{out} cannot be written: {error.strerror}.",

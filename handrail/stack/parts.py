@@ -168,7 +168,8 @@ def broker_of(settings: Settings, directory: DataDirectory, project_dir: Path) -
         file = settings.broker.credentials
         return ForeignBroker(settings.broker.url, project_dir / file if file else None)
     relaxed, without = settings.broker.sync == "relaxed", secret_variables(settings)
-    return EmbeddedBroker(directory, pools_of(settings), relaxed=relaxed, without=without)
+    tenants = settings.gateway.tenants
+    return EmbeddedBroker(directory, pools_of(settings), tenants=tenants, relaxed=relaxed, without=without)
 
 
 def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
@@ -294,7 +295,8 @@ def gateway(log: Log, project: Project, project_dir: Path, data: Path) -> Gatewa
         log,
         contracts=project.protos,
         limits=limits_of(project.settings),
-        projection=Projection(data / LISTING_FILE),
+        projection=Projection(data / LISTING_FILE, project.settings.gateway.tenants),
+        tenants=project.settings.gateway.tenants,
         policy=project.policy,
         callers=callers(project.settings, project_dir, data),
         shelf=Shelf(notary_place(project.settings, project_dir, data), NOTARY_PUBLIC_FILE, PublicKeys.parse),

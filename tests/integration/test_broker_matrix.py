@@ -61,7 +61,7 @@ CONSUMERS = (
     consumers.worker("other"),
     consumers.verifier("main"),
 )
-STREAMS = ("EV_0", "BLOB_0", "REQ", "TIMER")
+STREAMS = ("EV_0", "BLOB_0", "REQ", "KEY", "TIMER")
 RUN = "ev.0.t.r0-matrix00"
 
 # --- what is expected: a subject, and who beside the administrator may publish on it ---------------------
@@ -69,7 +69,7 @@ RUN = "ev.0.t.r0-matrix00"
 EVENTS: dict[str, tuple[str, ...]] = {
     **{
         f"{RUN}.cmd.{kind}": ("gateway",)
-        for kind in ("submit", "cancel", "pause", "resume", "decide", "undo")
+        for kind in ("submit", "cancel", "pause", "resume", "decide", "undo", "forget")
     },
     f"{RUN}.dec.ask.planner.main": ("decider",),
     f"{RUN}.dec.ask.executor.main": ("decider",),
@@ -114,6 +114,8 @@ FORGED: dict[str, tuple[str, ...]] = {
 OTHERS: dict[str, tuple[str, ...]] = {
     "blob.0.t.r0-matrix00.00ff.0": ("gateway", "decider", *WORKERS),
     "req.0123": ("gateway",),
+    "key.0.t.r0-matrix00": ("gateway", "decider"),
+    "key.0.t": (),
     "timer.arm.0.t.r0-matrix00.x": ("decider",),
     "timer.due.0.t.r0-matrix00": (),
     "hb.planner.main.i1": ("planner-main",),
@@ -148,6 +150,8 @@ ADMINISTRATION: dict[str, tuple[str, ...]] = {
     "STREAM.NAMES": (),
     "STREAM.LIST": (),
     "DIRECT.GET.EV_0": (),
+    "DIRECT.GET.KEY": (),
+    "DIRECT.GET.KEY.key.0.t.r0-matrix00": tuple(LOW),
     f"DIRECT.GET.EV_0.{RUN}.cmd.submit": (),
     "CONSUMER.CREATE.EV_0": (),
     "CONSUMER.DURABLE.CREATE.EV_0.mine": (),
@@ -168,6 +172,8 @@ ADMINISTRATION: dict[str, tuple[str, ...]] = {
             *("PEER.REMOVE", "LEADER.STEPDOWN", "TEMPLATE.CREATE"),
         )
     },
+    # How a run is forgotten.
+    "STREAM.MSG.DELETE.KEY": ("decider",),
 }
 DURABLES: dict[str, tuple[str, ...]] = {
     **{

@@ -332,10 +332,10 @@ class Unreachable(MemoryLog):
 
     gone = False
 
-    async def get(self, shard: int, sequence: int) -> Record | None:
+    async def last(self, shard: int, filter: str) -> Record | None:
         if self.gone:
             raise LogUnavailable("gone")
-        return await super().get(shard, sequence)
+        return await super().last(shard, filter)
 
 
 async def test_health_follows_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:

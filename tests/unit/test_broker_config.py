@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bus import configuration, consumers
+from bus.permissions import users
 from bus.probe import BrokerError
 
 POOLS = {"worker": ("box",), "planner": ("main",)}
@@ -77,7 +78,7 @@ def test_passwords_that_cannot_be_read_are_not_replaced(tmp_path: Path, there: s
 
 
 def test_what_is_printed_has_no_password() -> None:
-    text = configuration.accounts(POOLS)
+    text = configuration.accounts(users(POOLS))
     assert text.count("password: ") == text.count('password: "<password>"') == 7
 
 
