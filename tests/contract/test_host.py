@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from actors.agent import Agent, PoisonPolicy
-from actors.host import AgentCrashed, AgentLoop, Host, InProcessHost, Slot
+from actors.host import AgentCrashed, AgentLoop, Host, HostStatus, InProcessHost, Slot
 from actors.pool import AgentSpec, PoolError, PoolSpec
 from bus.memory import MemoryBroker, MemoryLog
 from core.ports import Address, Consumer, Delivery, Log, LogForbidden, LogUnavailable, RunKey
@@ -109,6 +109,15 @@ async def total(host: Host, field: str) -> int:
     return sum(getattr(status, field) for status in await host.statuses())
 
 
+async def the_one(host: Host) -> HostStatus:
+    """What the only slot says of itself, when it gets to it."""
+
+    async def probe() -> HostStatus | None:
+        return next(iter(await host.statuses()), None)
+
+    return await eventually(probe)
+
+
 async def until(host: Host, field: str, least: int) -> None:
     async def probe() -> bool:
         return await total(host, field) >= least
@@ -183,11 +192,11 @@ async def test_a_surplus_slot_ends_and_the_others_go_on(host, log, key, specs) -
 async def test_a_slot_whose_spec_has_changed_is_replaced(host, log, key, specs) -> None:
     changed = replace(specs[1], concurrency=1)
     await host.ensure(specs[1:])
-    first = (await host.statuses())[0]
+    first = await the_one(host)
 
     await host.ensure([changed])
 
-    assert (await host.statuses())[0].started_at > first.started_at
+    assert (await the_one(host)).started_at > first.started_at
     await log.append(*echo.ask(key, "a1"))
     await answered(log, key, {"a1"})
 
