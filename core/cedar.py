@@ -81,6 +81,8 @@ class _Answer:
     """What the settled rules say, and which of the open ones may have a word."""
 
     allowed: bool
+    # The rules that allow it.
+    yeses: tuple[str, ...]
     noes: tuple[Reason, ...]
     errors: tuple[Reason, ...]
     maybe: frozenset[str] = frozenset()
@@ -213,8 +215,9 @@ class CedarPolicy:
                 if is_open and question.unheld and not question.unknown:
                     return _unshown(question)
                 if wanted is None:
-                    return Ruling("allow", open=is_open)
-                return Ruling("gate", wanted or (_NOT_YET,), quorum=count or 0, open=is_open)
+                    return Ruling("allow", open=is_open, rules=answer.yeses)
+                reasons = wanted or (_NOT_YET,)
+                return Ruling("gate", reasons, quorum=count or 0, open=is_open, rules=answer.yeses)
             wanted = noes if wanted is None else wanted
         return Ruling("refuse", noes or (_NOTHING,))
 
@@ -228,17 +231,20 @@ class CedarPolicy:
         found = cedar_question.evaluate(split.settled, question, count)
         errors = self._errors(found.diagnostics.errors)
         allowed = found.decision is Decision.Allow
-        noes = () if allowed else self._reasons(found.diagnostics.reasons)
+        decided = sorted(found.diagnostics.reasons, key=self._place)
+        yeses, noes = (tuple(decided), ()) if allowed else ((), self._reasons(decided))
         if split.guards is None:
-            return _Answer(allowed, noes, errors)
+            return _Answer(allowed, yeses, noes, errors)
         guards = cedar_question.evaluate(split.guards, question, count)
         held = {*guards.diagnostics.reasons, *(r.rule for r in self._errors(guards.diagnostics.errors))}
         maybe = frozenset(self._by_id[rule][1].node.effect for rule in held if rule in self._by_id)
-        return _Answer(allowed, noes, errors, maybe)
+        return _Answer(allowed, yeses, noes, errors, maybe)
+
+    def _place(self, rule: str) -> int:
+        return self._by_id[rule][0]
 
     def _reasons(self, ids: Iterable[str]) -> tuple[Reason, ...]:
-        found = sorted(self._by_id[rule] for rule in ids)
-        return tuple(Reason(rule.id, rule.reason) for _, rule in found)
+        return tuple(Reason(rule, self._by_id[rule][1].reason) for rule in ids)
 
     def _errors(self, texts: Iterable[str]) -> tuple[Reason, ...]:
         """Return the rules that failed; what is wrong with the question itself is nobody's rule."""

@@ -391,13 +391,13 @@ class Course:
         if ruling.outcome == "refuse":
             return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why(ruling)}")
         if ruling.outcome == "allow":
-            return Grounds(version)
+            return Grounds(version, rules=ruling.rules)
         gated = self.rules.gated(instance, contract, arguments, ruling)
         binding = gated.item.binding
         gate = instance.approved.get(binding, "")
         # After what the run has done since, the rules may ask for more than approved it then.
         if gate and approvals(self.state.gates[gate]) >= ruling.quorum:
-            return Grounds(version, gate, binding)
+            return Grounds(version, gate, binding, ruling.rules)
         if self.ending is not None:
             return self._fail(instance, failures.FORBIDDEN, f"{_NO_TIME}: {why(ruling)}")
         self.gated.setdefault(instance.step, []).append(gated)
@@ -446,7 +446,7 @@ class Course:
             contract,
             arguments,
             self.now_ns,
-            grounds=Grounds(self.rules.policy.version),
+            grounds=Grounds(self.rules.policy.version, rules=ruling.rules),
             pending=open_arguments,
             replaces=current.id if current is not None else "",
             follows=last.attempt,

@@ -47,11 +47,12 @@ class Checker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """Why an action may be done: the policy's version, and the gate at which exactly this was approved."""
+    """Why an action may be done: by which rules, and at which gate exactly this was approved."""
 
     policy: str = ""
     gate: str = ""
     binding: str = ""
+    rules: tuple[str, ...] = ()
 
 
 def bind(
@@ -70,6 +71,7 @@ def bind(
     permit.arguments_sha256 = values.arguments_digest(arguments)
     permit.pending_sha256 = pending_digest(action.pending)
     permit.policy, permit.gate, permit.binding = grounds.policy, grounds.gate, grounds.binding
+    permit.rules.extend(grounds.rules)
     permit.expires.FromNanoseconds(expires_ns)
 
 
@@ -107,6 +109,8 @@ def _said(action: event_pb2.Action) -> tuple[str | bytes, ...]:
         action.replaces,
         str(action.original_sequence),
         action.follows,
+        # Last, as many as there are: a permit of before there were any is signed as it was.
+        *permit.rules,
     )
 
 

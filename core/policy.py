@@ -59,6 +59,9 @@ class Ruling:
     quorum: int = 0
     # It rests on an argument that is not known yet: ask again when it is.
     open: bool = False
+    # The ids of the rules that allow it; at a gate, once so many have approved. What is ruled is the same by
+    # whichever of them.
+    rules: tuple[str, ...] = field(default=(), compare=False)
 
 
 ALLOWED = Ruling("allow")

@@ -247,6 +247,8 @@ def _authorised(entry: Said, page: _Page) -> Iterator[Row]:
     )
     yield "may read", "; ".join(readers)
     rules = f"rules {page.short(permit['policy'])}" if "policy" in permit else "no rules were asked"
+    if "rules" in permit:
+        rules = f"{', '.join(permit['rules'])}, of {rules}"
     yield "allowed by", f"{rules}, at gate {permit['gate']}" if "gate" in permit else rules
     yield "  because", _reasons(entry)
     yield "contract", page.short(entry["fingerprint"])

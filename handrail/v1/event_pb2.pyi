@@ -821,6 +821,7 @@ class Permit(_message.Message):
     GATE_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     step: _builtins.str
     attempt: _builtins.str
@@ -842,6 +843,10 @@ class Permit(_message.Message):
     """The version of the policy that allowed it; empty where none was asked."""
     @_builtins.property
     def expires(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of its rules that allowed it; at a gate, once so many had approved."""
+
     def __init__(
         self,
         *,
@@ -860,10 +865,11 @@ class Permit(_message.Message):
         gate: _builtins.str = ...,
         binding: _builtins.str = ...,
         policy: _builtins.str = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_sha256", b"arguments_sha256", "attempt", b"attempt", "binding", b"binding", "expires", b"expires", "gate", b"gate", "key", b"key", "kind", b"kind", "pending_sha256", b"pending_sha256", "policy", b"policy", "resolves", b"resolves", "run", b"run", "step", b"step", "tenant", b"tenant", "tool", b"tool", "toolbox", b"toolbox"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_sha256", b"arguments_sha256", "attempt", b"attempt", "binding", b"binding", "expires", b"expires", "gate", b"gate", "key", b"key", "kind", b"kind", "pending_sha256", b"pending_sha256", "policy", b"policy", "resolves", b"resolves", "rules", b"rules", "run", b"run", "step", b"step", "tenant", b"tenant", "tool", b"tool", "toolbox", b"toolbox"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from core import failures, values
+from core.policy import Request, Ruling
 from handrail.v1 import event_pb2, tool_pb2
+from tests.policies import LOST, FunctionPolicy
 from tests.scenarios.play import Play, contract, write
 
 KEYED = {"idempotency": tool_pb2.IDEMPOTENCY_KEYED, "key_parameter": "key"}
@@ -133,3 +135,29 @@ def test_a_read_back_asks_for_the_key_of_the_step() -> None:
     play = Play(contract("find"), write("call", readback="find")).submit({"id": "call", "tool": "call"})
     play.intent("call-a1").orphan("call-a1", seen_dead=True).tick()
     assert authorised(play, "call")[1:] == [("find", {"key": f'"{play.state.key.run}:call"'})]
+
+
+def test_every_action_says_by_which_rules_it_is_allowed() -> None:
+    def rule(request: Request) -> Ruling:
+        if request.contract.name == "pay":
+            return Ruling("gate", (LOST,), 1, rules=("pays", "seen"))
+        return Ruling("allow", rules=("reads", f"from_{len(request.unknown)}_unknown"))
+
+    play = Play(
+        contract("look"), contract("find"), write("pay", readback="find"), policy=FunctionPolicy(rule)
+    )
+    more = {"id": "more", "tool": "look", "with": {"of": "$look.id"}}
+    play.submit(LOOK, more, {**PAY, "after": ["more"]})
+    # A chain: of the second the rules were asked before its argument was known.
+    play.output("look-a1", {"amount": 5, "id": 1}).output("more-a1", {}).verdict("look-a1").verdict("more-a1")
+    play.decide("bob").intent("pay-a1").orphan("pay-a1", seen_dead=True).tick().found("pay-a2", None)
+    play.verdict("pay-a2").tick()
+    actions = [a.action for i in play.state.instances.values() for a in i.attempts if a.action is not None]
+    assert {one.attempt: (one.permit.gate, list(one.permit.rules)) for one in actions} == {
+        "look-a1": ("", ["reads", "from_0_unknown"]),
+        "more-a1": ("", ["reads", "from_1_unknown"]),
+        "pay-a1": ("g1", ["pays", "seen"]),
+        # Nobody asks the rules about a read-back.
+        "pay-a2": ("", []),
+        "pay-a3": ("g1", ["pays", "seen"]),
+    }

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,15 @@ KEY = RunKey(3, "acme", "r3-01m7ys1fmydrgyzd4n69mr88ac")
 EXPIRES_NS = 1_700_000_000_000_000_000
 NOW_NS = EXPIRES_NS - 1
 ARGUMENTS = {"amount": 5, "to": "ada@example.com"}
-GROUNDS = Grounds("v1", "g1", "b" * 64)
+GROUNDS = Grounds("v1", "g1", "b" * 64, ("small", "known_customer"))
 TRANSIENT, PERMANENT = event_pb2.FAILURE_CLASS_TRANSIENT, event_pb2.FAILURE_CLASS_PERMANENT
 
 
-def made(arguments: dict[str, Any] | None = None, pending: dict[str, str] | None = None) -> event_pb2.Action:
+def made(
+    arguments: dict[str, Any] | None = None,
+    pending: dict[str, str] | None = None,
+    grounds: Grounds = GROUNDS,
+) -> event_pb2.Action:
     """An action with something in every field, and its permit."""
     action = event_pb2.Action(
         attempt="pay-a2",
@@ -53,7 +58,7 @@ def made(arguments: dict[str, Any] | None = None, pending: dict[str, str] | None
     for name, reference in ({"rate": "$look.rate"} if pending is None else pending).items():
         action.pending[name].reference = reference
     action.timeout.FromSeconds(5)
-    bind(action, KEY, "bank", loaded(action), GROUNDS, EXPIRES_NS)
+    bind(action, KEY, "bank", loaded(action), grounds, EXPIRES_NS)
     sign([action], SIGNER)
     return action
 
@@ -74,6 +79,8 @@ def change(body: Any, field: FieldDescriptor) -> None:
     value = getattr(body, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         del value[next(iter(value))]
+    elif field.is_repeated:
+        value.append("x")
     elif field.message_type is not None:
         value.seconds += 1
     elif field.type == field.TYPE_BYTES:
@@ -168,13 +175,16 @@ def test_a_constant_is_not_a_reference_that_looks_like_it() -> None:
         assert mismatch(swapped, KEY, "bank", loaded(swapped)) is not None
 
 
-_texts = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=14, max_size=14)
+_texts = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=14, max_size=17)
 
 
 def _action(texts: list[str], number: int) -> event_pb2.Action:
     """An action of which all that is signed is drawn."""
-    action, strings = event_pb2.Action(), [f.name for f in PERMIT_FIELDS if f.type == f.TYPE_STRING]
+    strings = [f.name for f in PERMIT_FIELDS if f.type == f.TYPE_STRING and not f.is_repeated]
+    action = event_pb2.Action()
     action.post, action.replaces, action.follows, *rest = texts
+    action.permit.rules.extend(rest[len(strings) :])
+    rest = rest[: len(strings)]
     for name, text in zip(strings, rest, strict=True):
         setattr(action.permit, name, text)
     action.permit.resolves, action.permit.kind = bool(number & 1), number >> 1 & 1
@@ -229,11 +239,14 @@ def test_a_permit_is_for_its_arguments_and_no_others(one: dict[str, str], other:
 
 def test_the_encoding_stays_what_it_is() -> None:
     """Another one is another version: a decider and its workers may be of different days."""
-    said = message([made(), made()])
+    # Of before permits had rules.
+    without = made(grounds=replace(GROUNDS, rules=()))
+    said, of_today = message([without, without]), message([made(), made()])
     assert said.startswith(b"handrail permit 1\0")
-    assert hashlib.sha256(said).hexdigest() == (
-        "12cd9bbe233bbc70dde5d476d44a67b47fba54c8c54c7954a650d90894d94c03"
-    )
+    assert [hashlib.sha256(one).hexdigest() for one in (said, of_today)] == [
+        "12cd9bbe233bbc70dde5d476d44a67b47fba54c8c54c7954a650d90894d94c03",
+        "36d821c33302885dbcf4c894d7790e77ead4803eb737180d293071d0af272f86",
+    ]
 
 
 # --- keys ------------------------------------------------------------------------------------------

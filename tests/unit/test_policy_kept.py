@@ -139,12 +139,14 @@ def test_a_ruling_that_is_kept_is_the_one_that_asking_brings(
     for request in asked:
         wanted = asking.rule(request)
         assert keeping.rule(request) == wanted
+        assert keeping.rule(request).rules == wanted.rules
         assert keeping.rule_from(request, 0) == wanted
         assert keeping.rule_from(request, 2) == asking.rule_from(request, 2)
         assert keeping.may_decide("ruth", request) == asking.may_decide("ruth", request)
     # In another order, and after all the others.
     for request in reversed(asked):
         assert keeping.rule(request) == asking.rule(request)
+        assert keeping.rule(request).rules == asking.rule(request).rules
 
 
 @pytest.fixture

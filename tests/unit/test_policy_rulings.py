@@ -64,6 +64,31 @@ def test_a_permit_can_ask_for_approvals_too() -> None:
     assert policy.rule(ask("look")) == Ruling("gate", (reason,), quorum=3)
 
 
+def test_a_ruling_names_the_rules_that_allow_it() -> None:
+    policy = policy_of(
+        '@id("all") permit (principal, action in Action::"at_most_execute", resource);'
+        '@id("mine") permit (principal == User::"ada", action == Action::"refund", resource);'
+        '@id("small") permit (principal, action == Action::"refund", resource)'
+        " when { context.arguments.amount.minor < 100 };"
+        '@id("seen") permit (principal, action == Action::"refund", resource)'
+        " when { context.approvals >= 2 };"
+        '@id("two") forbid (principal, action == Action::"refund", resource)'
+        " when { context.arguments.amount.minor > 1000 } unless { context.approvals >= 2 };"
+    )
+    assert policy.rule(ask("look")).rules == ("all",)
+    # In the order of the files, whatever the engine's is.
+    assert policy.rule(refund(50)).rules == ("all", "mine", "small")
+    assert policy.rule(refund(50, user="ruth")).rules == ("all", "small")
+    # At a gate those that allow it then; the ones that said no are why it waits.
+    waits = policy.rule(refund(2000))
+    assert (waits.outcome, waits.quorum, waits.rules) == ("gate", 2, ("all", "mine", "seen"))
+    assert policy.rule(ask("approve_invoice")).rules == ()
+    # What is kept is kept with its rules.
+    assert policy.rule(ask("look")).rules == policy.rule_from(ask("look"), 0).rules == ("all",)
+    unsure = policy.rule(refund(unknown=frozenset({"amount"}), arguments={"amount": None}))
+    assert (unsure.open, unsure.rules) == (True, ("all", "mine"))
+
+
 @pytest.mark.parametrize("wins", ["permit", "forbid"])
 def test_a_rule_that_fails_allows_nothing(wins: str) -> None:
     fails = FORBID.format("context.arguments.amount.minor + 1 > 0").replace("forbid", wins, 1)
