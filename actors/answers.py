@@ -9,6 +9,7 @@ from typing import Any
 from actors.agent import Answer
 from core import failures, run, values
 from core.ports import Address, Log, Record, RunKey
+from handrail.release import release
 from handrail.v1 import event_pb2, plan_pb2
 
 
@@ -20,7 +21,9 @@ def answer(
     instance: str,
 ) -> Answer:
     """Put an answer where its kind is written: role, pool, kind, attempt."""
-    event = event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=f"{topic[0]}/{instance}")
+    event = event_pb2.Event(
+        id=uuid.uuid4().hex, version=run.VERSION, writer=f"{topic[0]}/{instance}", handrail=release()
+    )
     getattr(event, arm).CopyFrom(body)
     return Answer(Address(record.address.key, "ans", topic), event)
 

@@ -42,17 +42,21 @@ class Executor:
             return []
         ask = record.event.proposal_ask
         inputs = await load_all(log, record.address.key, ask.inputs)
-        if ask.grants:
-            return [self._answer(record, await self._propose(ask, inputs))]
+        mind = self._proposer if ask.grants else self._chooser
+        proposal = await (self._propose(ask, inputs) if ask.grants else self._choose(ask, inputs))
+        if mind is not None:
+            proposal.model, proposal.model_sha256 = mind.model.name, mind.model.sha256
+        return [self._answer(record, proposal)]
+
+    async def _choose(self, ask: event_pb2.ProposalAsk, inputs: Mapping[str, Any]) -> event_pb2.Proposal:
         try:
             choice = await self._chooser.choose(ask.rules, inputs)
         except ConditionError as error:
-            failure = failures.permanent(failures.CONDITION, str(error))
-            return [self._answer(record, event_pb2.Proposal(failure=failure))]
+            return event_pb2.Proposal(failure=failures.permanent(failures.CONDITION, str(error)))
         if choice is None:
             failure = failures.permanent(failures.NO_RULE, "no row of the step's decision table holds")
-            return [self._answer(record, event_pb2.Proposal(failure=failure))]
-        return [self._answer(record, event_pb2.Proposal(choice=choice))]
+            return event_pb2.Proposal(failure=failure)
+        return event_pb2.Proposal(choice=choice)
 
     async def _propose(self, ask: event_pb2.ProposalAsk, inputs: Mapping[str, Any]) -> event_pb2.Proposal:
         if self._proposer is None:

@@ -88,6 +88,7 @@ class _Teller:
         self._plan: Entry | None = None
         self._end: Entry | None = None
         self._forgotten: Entry | None = None
+        self._processes: dict[tuple[str, str], int] = {}
         self._policies: dict[str, int] = {}
         self._tools: dict[str, Entry] = {}
         self._entries: list[Entry] = []
@@ -113,7 +114,7 @@ class _Teller:
         if event is not None:
             entry["writer"] = event.writer
             if part.address.channel == "cmd":
-                entry["caller"] = event.caller
+                entry |= _caller(event)
         if event is None or arm not in TOLD or event.version > run.VERSION:
             where = ".".join((part.address.channel, *part.address.topic))
             self._entries.append(
@@ -125,6 +126,7 @@ class _Teller:
             named = {name: getattr(body, name) for name in ("attempt", "gate", "step") if hasattr(body, name)}
             self._entries.append(entry | {"event": "uncounted", "of": arm} | named)
             return
+        self._processes.setdefault((event.writer, event.handrail), part.sequence)
         entry |= told.fields(body)
         if arm == "action":
             self._tell_action(entry, body, part, whole)
@@ -203,6 +205,10 @@ class _Teller:
                 "time": _time(self._last_ns),
                 "uncounted": self._state.strays,
             },
+            "processes": [
+                {"writer": writer, "handrail": version, "since": first}
+                for (writer, version), first in self._processes.items()
+            ],
             "goal": self._goal,
             "policies": [{"version": name, "since": first} for name, first in self._policies.items()],
             "plan": self._plan,
@@ -215,6 +221,14 @@ class _Teller:
 
 def _counted(before: RunState, after: RunState) -> bool:
     return after.strays == before.strays and not before.unreadable
+
+
+def _caller(event: event_pb2.Event) -> Entry:
+    """Say who has called, as their token said; what it did not say is left out."""
+    found: Entry = {"caller": event.caller}
+    if event.caller_roles:
+        found["caller_roles"] = list(event.caller_roles)
+    return found | ({"token_id": event.token_id} if event.token_id else {})
 
 
 def _within(entry: Entry, field: str) -> Entry:

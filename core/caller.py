@@ -70,6 +70,8 @@ class Caller:
     tenant: str = DEFAULT_TENANT
     # When the token ends; 0 is never.
     ends_ns: int = 0
+    # What the token calls itself ("jti"), where it does.
+    token_id: str = ""
 
     @property
     def speaks_for_all(self) -> bool:

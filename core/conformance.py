@@ -115,7 +115,7 @@ def _fits(plan: plan_pb2.Plan, around: Surroundings) -> bool:
 
 def _check(proposed: plan_pb2.Plan, around: Surroundings) -> None:
     found = around.found
-    for name in ("title", "origin"):
+    for name in ("title", "origin", "origin_sha256"):
         check_text(found, name, getattr(proposed, name), around.limits.max_title_chars)
     for index, step in enumerate(proposed.steps):
         _check_id(f"steps[{index}].id", step, around)

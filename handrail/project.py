@@ -6,6 +6,7 @@ ProjectError; but the rules of the policy are parsed when somebody first asks fo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from handrail.settings import ProjectError as ProjectError
 from handrail.settings import Settings as Settings
 from handrail.settings import explain, read_text
 from handrail.settings import load_settings as load_settings
-from handrail.tool import Contract
+from handrail.tool import Contract, source_digest
 from handrail.toolboxes import import_tools
 
 if TYPE_CHECKING:
@@ -45,9 +46,12 @@ class Project:
     contracts: dict[str, Contract]
     protos: dict[str, ToolContract]
     playbooks: tuple[Playbook, ...]
+    # The SHA-256 of each playbook's file, by the playbook's name.
+    playbook_digests: dict[str, str]
     policy_files: PolicyFiles
-    # What proposes actions, where the project has it.
+    # What proposes actions, where the project has it, and the SHA-256 of the file that it is in.
     proposer: Callable[..., Any] | None = None
+    proposer_sha256: str = ""
 
     @cached_property
     def policy(self) -> CedarPolicy:
@@ -72,7 +76,7 @@ def load(directory: Path, *, rules: bool = False, data: Path | None = None) -> P
     protos: dict[str, ToolContract] = {}
     if not problems:
         protos = {tool.contract.name: contract_rules.to_proto(tool.contract) for tool in tools}
-        for file, playbook in playbooks:
+        for file, playbook, _ in playbooks:
             problems += [f"{file}: {v.field}: {v.message}" for v in check_playbook(playbook, protos, limits)]
     if problems:
         raise ProjectError(directory, problems)
@@ -83,9 +87,11 @@ def load(directory: Path, *, rules: bool = False, data: Path | None = None) -> P
         tools=by_name,
         contracts={name: tool.contract for name, tool in by_name.items()},
         protos=protos,
-        playbooks=tuple(playbook for _, playbook in playbooks),
+        playbooks=tuple(playbook for _, playbook, _ in playbooks),
+        playbook_digests={playbook.name: digest for _, playbook, digest in playbooks},
         policy_files=policy_files,
         proposer=proposer,
+        proposer_sha256=source_digest(proposer) if proposer is not None else "",
     )
     if rules:
         _ = project.policy
@@ -143,20 +149,24 @@ def _describe(
         return [], [str(error)]
 
 
-def _load_playbooks(directory: Path, settings: Settings, problems: list[str]) -> list[tuple[str, Playbook]]:
-    found: list[tuple[str, Playbook]] = []
+def _load_playbooks(
+    directory: Path, settings: Settings, problems: list[str]
+) -> list[tuple[str, Playbook, str]]:
+    """Return each playbook with the name of its file before it, and the file's SHA-256 after it."""
+    found: list[tuple[str, Playbook, str]] = []
     files: dict[str, str] = {}
     for path in _playbook_files(directory, settings, problems):
         name = str(path.relative_to(directory)) if path.is_relative_to(directory) else str(path)
-        playbook = _load_playbook(path, name, problems)
-        if playbook is None:
+        loaded = _load_playbook(path, name, problems)
+        if loaded is None:
             continue
+        playbook, digest = loaded
         if playbook.name in files:
             problems.append(
                 f"{name}: {files[playbook.name]} has a playbook '{playbook.name}' too; rename one"
             )
         files.setdefault(playbook.name, name)
-        found.append((name, playbook))
+        found.append((name, playbook, digest))
     return found
 
 
@@ -175,13 +185,14 @@ def _playbook_files(directory: Path, settings: Settings, problems: list[str]) ->
     return files[:MAX_PLAYBOOKS]
 
 
-def _load_playbook(path: Path, name: str, problems: list[str]) -> Playbook | None:
+def _load_playbook(path: Path, name: str, problems: list[str]) -> tuple[Playbook, str] | None:
     from pydantic import ValidationError
 
     from handrail.yaml_text import BadYaml, read_yaml
 
     try:
-        return Playbook.model_validate(read_yaml(read_text(path, MAX_PLAYBOOK_BYTES)))
+        text = read_text(path, MAX_PLAYBOOK_BYTES)
+        return Playbook.model_validate(read_yaml(text)), hashlib.sha256(text.encode()).hexdigest()
     except ValidationError as error:
         problems += [f"{name}: {problem}" for problem in explain(error, Playbook)]
     except (OSError, ValueError, BadYaml) as error:

@@ -6,13 +6,17 @@ pydantic model of the arguments, and an adapter of the output. Needs pydantic an
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import inspect
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -120,6 +124,8 @@ class Tool:
     function: Callable[..., Any]
     arguments: type[BaseModel]
     output: TypeAdapter[Any]
+    # The SHA-256 of the file that the function is in, as that was imported; "" where it is in none.
+    source_sha256: str = ""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -129,7 +135,7 @@ class Tool:
     def with_toolbox(self, toolbox: str) -> Tool:
         """Return the tool as a member of a toolbox."""
         contract = self.contract.model_copy(update={"toolbox": toolbox})
-        return Tool(contract, self.function, self.arguments, self.output)
+        return replace(self, contract=contract)
 
 
 def call(tool_name: str, /, **arguments: str) -> tuple[str, dict[str, str]]:
@@ -202,10 +208,31 @@ def tool(
             capability=capability,
             doubt=doubt,
         )
-        function.__handrail_tool__ = Tool(contract, function, model, output)  # type: ignore[attr-defined]
+        made = Tool(contract, function, model, output, source_digest(function))
+        function.__handrail_tool__ = made  # type: ignore[attr-defined]
         return function
 
     return decorate
+
+
+def source_digest(function: Callable[..., Any]) -> str:
+    """Return the SHA-256 of the file that a function is in, "" where it is in none.
+
+    Ask while it is imported: it is of the file as it is now.
+    """
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    file = code.co_filename if code is not None else ""
+    try:
+        found = os.stat(file)
+        return _digest_of(file, found.st_mtime_ns, found.st_size)
+    except (OSError, ValueError):
+        return ""
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(file: str, mtime_ns: int, size: int) -> str:
+    """Return a file's digest, which is kept for as long as the file looks the same."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def collect(module: ModuleType) -> list[Tool]:

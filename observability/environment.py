@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import logging
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 from urllib.parse import unquote, urlparse
 
+from handrail.release import release
 from observability import names
 
 DISABLED = "OTEL_SDK_DISABLED"
@@ -83,7 +82,7 @@ def resource(role: str, instance: str, environ: Mapping[str, str] = os.environ) 
     """
     found = {names.SERVICE_NAMESPACE: "handrail", **_attributes(environ.get(RESOURCE_ATTRIBUTES, ""))}
     found[names.SERVICE_NAME] = names.service(role, environ.get(SERVICE_NAME) or "handrail")
-    found[names.SERVICE_VERSION] = _version()
+    found[names.SERVICE_VERSION] = release()
     if instance:
         found[names.SERVICE_INSTANCE] = instance
     return found
@@ -96,11 +95,3 @@ def _attributes(text: str) -> dict[str, str]:
 
 def _said(environ: Mapping[str, str], variable: str) -> str:
     return environ.get(variable, "").strip().lower()
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return version("handrail")
-    except PackageNotFoundError:
-        return "unknown"

@@ -15,6 +15,9 @@ import grpc
 import structlog
 
 from core.caller import ADMIN, CALLS, PACKAGE, BadToken, Caller
+from core.run import VERSION
+from handrail.release import release
+from handrail.v1 import event_pb2
 from orchestrator.rpc_errors import Refusal
 
 OPEN = "/grpc.health."
@@ -78,6 +81,16 @@ async def identify(
         message = f"{who.name} may not call {call}: it takes the role {wanted}"
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "ROLE_NEEDED", message)
     return who
+
+
+def written(event: event_pb2.Event, *, id: str, writer: str) -> event_pb2.Event:
+    """Complete a command: who has written it, and who has called, as their token says; never the token."""
+    who = caller()
+    event.id, event.version, event.writer, event.handrail = id, VERSION, writer, release()
+    event.caller, event.token_id = who.name, who.token_id
+    # Where no tokens are checked nobody has been given a role.
+    event.caller_roles.extend(sorted(who.roles) if who.name else ())
+    return event
 
 
 def in_the_name_of(said: str) -> str:

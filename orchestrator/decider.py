@@ -34,6 +34,7 @@ from core.ports import (
     RunKey,
 )
 from core.state import RunState
+from handrail.release import release
 from handrail.v1 import event_pb2, plan_pb2
 from observability import ids, logs, tracing
 from orchestrator.reads import Reads
@@ -326,7 +327,9 @@ class Decider:
         return [(one.topic, event) for one, event in (*apart, last)]
 
     def _event(self, arm: str, body: object) -> event_pb2.Event:
-        event = event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=self._writer)
+        event = event_pb2.Event(
+            id=uuid.uuid4().hex, version=run.VERSION, writer=self._writer, handrail=release()
+        )
         getattr(event, arm).CopyFrom(body)
         return event
 

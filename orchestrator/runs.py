@@ -9,11 +9,11 @@ import grpc
 
 from bus import subjects
 from core.ports import Address, Log, RunKey
-from core.run import ENDED, VERSION, fold
+from core.run import ENDED, fold
 from core.state import RunState
 from handrail.v1 import event_pb2
 from handrail.v1.event_pb2 import RunStatus
-from orchestrator.callers import caller
+from orchestrator.callers import caller, written
 from orchestrator.rpc_errors import Refusal, invalid_field, not_found
 
 MAX_FOLDED_INLINE = 500
@@ -61,8 +61,7 @@ class Runs:
             message = f"run {state.key.run} has ended ({word}), so it cannot be asked to {arm}"
             metadata = {"status": RunStatus.Name(state.status)}
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "RUN_ENDED", message, metadata=metadata)
-        event.id, event.version, event.writer = self._entropy(16).hex(), VERSION, self._writer
-        event.caller = caller().name
+        written(event, id=self._entropy(16).hex(), writer=self._writer)
         await self.log.append(Address(state.key, "cmd", (arm,)), event)
 
 

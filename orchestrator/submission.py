@@ -21,12 +21,11 @@ from google.protobuf.message import Message
 from bus import subjects
 from core.conformance import Limits, check_plan
 from core.ports import Address, FenceLost, Log, LogFull, RunKey
-from core.run import VERSION
 from core.ulids import Ulids, is_ulid
 from core.values import MAX_INLINE_BYTES, BadValue, decode, encode
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2, tool_pb2
 from handrail.v1.plan_pb2 import Violation
-from orchestrator.callers import caller
+from orchestrator.callers import caller, written
 from orchestrator.rpc_errors import Refusal, invalid
 
 MAX_FULLNESS = 0.8
@@ -122,13 +121,8 @@ class Submissions:
         if checked.large_context:
             blob = await self._log.put_blob(key, checked.large_context.encode())
             goal.context.CopyFrom(plan_pb2.Value(blob=blob))
-        event = event_pb2.Event(
-            id=self._entropy(16).hex(),
-            version=VERSION,
-            writer=self._writer,
-            caller=caller().name,
-            submit=event_pb2.Submit(goal=goal, request_id=request.request_id, traceparent=traceparent),
-        )
+        body = event_pb2.Submit(goal=goal, request_id=request.request_id, traceparent=traceparent)
+        event = written(event_pb2.Event(submit=body), id=self._entropy(16).hex(), writer=self._writer)
         event.submit.took.FromNanoseconds(max(self._clock() - now_ns, 0))
         existing = held if held is not None else await self._append_first(key, event)
         if existing is not None and existing.submit.goal != goal:
@@ -236,7 +230,7 @@ def check(
     large, violations = _settle_context(goal)
     found += violations
     if goal.HasField("plan"):
-        goal.plan.origin = "client"
+        goal.plan.origin, goal.plan.origin_sha256 = "client", ""
         found += [*_check_plan(goal, large, contracts, limits), *_check_constants(goal.plan)]
     if goal.ByteSize() > MAX_GOAL_BYTES:
         message = f"the goal with its plan has {goal.ByteSize()} bytes, at most {MAX_GOAL_BYTES} are taken"

@@ -33,6 +33,7 @@ from core.ports import (
     RunKey,
 )
 from handrail.calling import AnyTool
+from handrail.release import release
 from handrail.secrets import NO_SECRETS, Secrets
 from handrail.v1 import event_pb2
 from observability import names, tracing
@@ -347,7 +348,7 @@ class Worker:
 
     def _event(self) -> event_pb2.Event:
         writer = f"worker-{self._pool}/{self._instance}"
-        return event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=writer)
+        return event_pb2.Event(id=uuid.uuid4().hex, version=run.VERSION, writer=writer, handrail=release())
 
     def _address(self, key: RunKey, kind: str, attempt: str) -> Address:
         return Address(key, "ans", ("worker", self._pool, kind, attempt))

@@ -27,7 +27,7 @@ from handrail.calling import (
     told,
 )
 from handrail.secrets import NO_SECRETS, SecretMissing, Secrets
-from handrail.tool import ToolError
+from handrail.tool import Tool, ToolError
 from handrail.v1 import event_pb2
 
 PRE_TIMEOUT_S = 10.0
@@ -53,6 +53,10 @@ class Toolbox:
         self._tools = tools
         self._contracts = {name: to_proto(tool.contract) for name, tool in tools.items()}
         self._kept = {name: judgement.needed_to_undo(made) for name, made in self._contracts.items()}
+        # Those of a sandbox are loaded by its processes, each anew.
+        self._code = {
+            name: bytes.fromhex(one.source_sha256) for name, one in tools.items() if isinstance(one, Tool)
+        }
         self._checker = checker
         self._now_ns = now_ns
         # Twice as many threads as actions: one that outlived its timeout must not starve the others.
@@ -155,7 +159,12 @@ class Toolbox:
         return self._tools[tool].contract.has_effect
 
     async def call(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Result:
-        """Call the tool and say how it went, and whether its effect happened."""
+        """Call the tool and say how it went, whether its effect happened, and of which code the tool is."""
+        result = await self._call(action, arguments)
+        result.code_sha256 = self._code.get(action.tool, b"")
+        return result
+
+    async def _call(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Result:
         tool = self._tools[action.tool]
         timeout_s = action.timeout.ToNanoseconds() / 1e9 or tool.contract.timeout_s
         doubt = tool.contract.has_effect

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from handrail.v1 import event_pb2, plan_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What proposes, as the log names it, and the SHA-256 of the file that it is in, if it is in one."""
+
+    name: str
+    sha256: str = ""
 
 
 class PlanMaker(Protocol):
@@ -19,6 +28,11 @@ class PlanMaker(Protocol):
 class Chooser(Protocol):
     """Chooses the next action of a step within a closed set."""
 
+    @property
+    def model(self) -> Model:
+        """What it is."""
+        ...
+
     async def choose(
         self, rules: Sequence[plan_pb2.Rule], inputs: Mapping[str, Any]
     ) -> event_pb2.Choice | None:
@@ -28,6 +42,11 @@ class Chooser(Protocol):
 
 class Proposer(Protocol):
     """Proposes an action within what a step was granted."""
+
+    @property
+    def model(self) -> Model:
+        """What it is."""
+        ...
 
     async def propose(
         self, grants: Sequence[plan_pb2.Grant], inputs: Mapping[str, Any]

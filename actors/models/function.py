@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from actors.models import CannotPropose
+from actors.models import CannotPropose, Model
 from core import values
 from handrail.calling import ToolThreads, invoke
 from handrail.tool import Tool, tool
@@ -39,7 +39,9 @@ class _Proposed(BaseModel):
 class FunctionProposer:
     """Proposes what a function says."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], sha256: str = "") -> None:
+        """`sha256` is that of the file that the function is in."""
+        self.model = Model(f"function:{_name_of(function)}", sha256)
         self._tool = _as_tool(function)
         self._threads = ToolThreads(MAX_THREADS)
 
@@ -65,6 +67,12 @@ class FunctionProposer:
             # The supervision point for a project's mind: whatever it raises, it proposes nothing.
             raise CannotPropose(f"{type(error).__name__}: {error}") from error
         return call
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Name whatever can be called: an object by its class."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def _as_tool(function: Callable[..., Any]) -> Tool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actors.models import Model
 from core.choice import first_rule
 from handrail.v1 import event_pb2, plan_pb2
 
 
 class DecisionTable:
     """Chooses by the table that the plan itself carries."""
+
+    model = Model("table")
 
     async def choose(
         self, rules: Sequence[plan_pb2.Rule], inputs: Mapping[str, Any]

@@ -44,7 +44,7 @@ def account_lines(account: Said, pen: Pen) -> Iterator[Text]:
         ]
         yield from page.section("Rules in force", rules)
     if account["plan"]:
-        yield from page.section("Plan", _plan(account["plan"]))
+        yield from page.section("Plan", _plan(account["plan"], page))
     if account["tools"]:
         yield from page.section("Tools, as they were", _tools(account["tools"], page))
     if account["entries"]:
@@ -99,7 +99,8 @@ class _Page:
 
 def _filled(text: str, width: int, first: str) -> list[str]:
     """Break a sentence between its words."""
-    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first))
+    indent = " " * len(first)
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _run(account: Said) -> Iterator[Row]:
@@ -110,6 +111,11 @@ def _run(account: Said) -> Iterator[Row]:
         f"events {log['first']} to {log['last']} of shard {log['shard']}, up to {_moment(log['time'])}",
     )
     yield "trace", account["trace_id"]
+    versions: dict[str, list[str]] = {}
+    for one in account["processes"]:
+        versions.setdefault(one["handrail"] or "of a version that it does not say", []).append(one["writer"])
+    for version, writers in versions.items():
+        yield "handrail", f"{version}: {', '.join(writers)}"
     if log["uncounted"]:
         yield "uncounted", f"{plural(log['uncounted'], 'event')} that changed nothing"
 
@@ -134,8 +140,9 @@ def _goal(goal: Said) -> Iterator[Row]:
     yield "request", goal.get("request_id", "")
 
 
-def _plan(plan: Said) -> Iterator[Row]:
-    yield "from", plan.get("origin", "")
+def _plan(plan: Said, page: _Page) -> Iterator[Row]:
+    digest = page.short(plan.get("origin_sha256", ""))
+    yield "from", f"{plan.get('origin', '')}, whose file was {digest}" if digest else plan.get("origin", "")
     yield "title", plan.get("title", "")
     yield "accepted", f"{_moment(plan['time'])}, event {plan['sequence']}, by {plan['writer']}"
     for step in plan.get("steps", ()):
@@ -216,6 +223,9 @@ def _proposal_ask(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
             yield "proposed", f"{call.get('tool', '')}({_values(call.get('arguments', {}))})"
         yield "reason", (choice or call or {}).get("reason", "")
         yield "failed", _failure(answer["failure"]) if "failure" in answer else ""
+        model = answer.get("model", "")
+        digest = page.short(answer.get("model_sha256", ""))
+        yield "model", f"{model}, whose file was {digest}" if digest else model
         yield "by", f"{answer['writer']}{_took(answer)}" if answer else ""
         yield "refused", _violations(entry["refused"]) if "refused" in entry else ""
         yield "taken back", _back(entry)
@@ -228,7 +238,7 @@ def _proposal_ask(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
 def _action(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
     verb = "reads back by" if entry.get("kind") == "read_back" else "authorises"
     head = f"{entry['step']}: {verb} {entry['tool']} ({entry['attempt']})"
-    return head, _chain(_authorised(entry, page), _taken(entry), _judged(entry, page))
+    return head, _chain(_authorised(entry, page), _taken(entry, page), _judged(entry, page))
 
 
 def _chain(*parts: Iterator[Row]) -> Iterator[Row]:
@@ -257,7 +267,7 @@ def _authorised(entry: Said, page: _Page) -> Iterator[Row]:
     yield "replaces", entry.get("replaces", "")
 
 
-def _taken(entry: Said) -> Iterator[Row]:
+def _taken(entry: Said, page: _Page) -> Iterator[Row]:
     claim, result = entry.get("claim"), entry.get("result")
     if claim is not None:
         yield "claimed", f"by {claim['writer']}, {_clock(claim['time'])}"
@@ -274,6 +284,7 @@ def _taken(entry: Said) -> Iterator[Row]:
     yield "failed", _failure(result["failure"]) if "failure" in result else ""
     happened = _HAPPENED.get(result.get("happened", ""), "")
     yield "done by", ", ".join(filter(None, (f"{result['writer']}{_took(result)}", happened)))
+    yield "code", page.short(result.get("code_sha256", ""))
 
 
 def _judged(entry: Said, page: _Page) -> Iterator[Row]:
@@ -349,8 +360,7 @@ def _undo(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
 
 
 def _command(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
-    by = f"with the token of {entry['caller']}" if entry["caller"] else "the log names no token"
-    return f"{entry['event']}, {by}", iter([("writes", entry.get("reason", ""))])
+    return f"{entry['event']}, {_token(entry)}", iter([("writes", entry.get("reason", ""))])
 
 
 def _plain(words: str) -> Callable[[Said, _Page], tuple[str, Iterator[Row]]]:
@@ -430,8 +440,16 @@ def _choice(said: Said) -> str:
 
 def _for(name: str, entry: Said) -> str:
     """Say in whose name something was asked for, and whose token it came with."""
-    whose = f"with the token of {entry['caller']}" if entry["caller"] else "the log names no token"
-    return f"{name or 'nobody with a name'} ({whose})"
+    return f"{name or 'nobody with a name'} ({_token(entry)})"
+
+
+def _token(entry: Said) -> str:
+    """Say whose token a command came with, which one it was, and what roles it gave."""
+    if not entry["caller"]:
+        return "the log names no token"
+    which = f", id {entry['token_id']}" if "token_id" in entry else ""
+    roles = f", as {', '.join(entry['caller_roles'])}" if "caller_roles" in entry else ""
+    return f"with the token of {entry['caller']}{which}{roles}"
 
 
 def _back(entry: Said) -> str:

@@ -104,9 +104,10 @@ app.command("_child", hidden=True)(up.child)
 def version(json: options.Json = False) -> None:
     """Print the version."""
     import platform
-    from importlib.metadata import version as version_of
 
-    found = {"handrail": version_of("handrail"), "python": platform.python_version()}
+    from handrail.release import release
+
+    found = {"handrail": release(), "python": platform.python_version()}
     if json:
         import json as encoder
 

@@ -404,9 +404,12 @@ def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
 def mind(role: str, project: Project, checker: Checker, pool: str, instance: str) -> Agent:
     """Build a planner, an executor or a verifier."""
     if role == "planner":
-        return Planner(PlaybookPlans(project.playbooks), pool=pool, instance=instance)
+        return Planner(
+            PlaybookPlans(project.playbooks, project.playbook_digests), pool=pool, instance=instance
+        )
     if role == "executor":
-        proposer = FunctionProposer(project.proposer) if project.proposer is not None else None
+        function, digest = project.proposer, project.proposer_sha256
+        proposer = FunctionProposer(function, digest) if function is not None else None
         return Executor(DecisionTable(), proposer, pool=pool, instance=instance)
     secrets = {
         box: secrets_of(project.settings, project.directory, box) for box in project.settings.toolboxes

@@ -278,6 +278,9 @@ class Event(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     WRITER_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    CALLER_ROLES_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    HANDRAIL_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     SUBMIT_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
@@ -319,6 +322,15 @@ class Event(_message.Message):
     """Who wrote it: role and instance."""
     caller: _builtins.str
     """Of a command, who called: whose token came with it. In whose name it is done stands in the command."""
+    token_id: _builtins.str
+    handrail: _builtins.str
+    """The version of Handrail that the writer was."""
+    @_builtins.property
+    def caller_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a command, the roles of whoever called, and the id of their token ("jti") where it has one; never the
+        token itself.
+        """
+
     @_builtins.property
     def before(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """What the same writer says first, in order, as if each stood before this on a subject of its own: notes
@@ -397,6 +409,9 @@ class Event(_message.Message):
         version: _builtins.int = ...,
         writer: _builtins.str = ...,
         caller: _builtins.str = ...,
+        caller_roles: _abc.Iterable[_builtins.str] | None = ...,
+        token_id: _builtins.str = ...,
+        handrail: _builtins.str = ...,
         before: _abc.Iterable[Global___Event] | None = ...,
         submit: Global___Submit | None = ...,
         cancel: Global___Cancel | None = ...,
@@ -433,7 +448,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "body", b"body", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "forget", b"forget", "forgotten", b"forgotten", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "caller", b"caller", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "forget", b"forget", "forgotten", b"forgotten", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "body", b"body", "caller", b"caller", "caller_roles", b"caller_roles", "cancel", b"cancel", "decide", b"decide", "expanded", b"expanded", "finished", b"finished", "forget", b"forget", "forgotten", b"forgotten", "gate_closed", b"gate_closed", "gate_opened", b"gate_opened", "handrail", b"handrail", "healed", b"healed", "id", b"id", "in_doubt", b"in_doubt", "intent", b"intent", "orphan", b"orphan", "pause", b"pause", "plan_accepted", b"plan_accepted", "plan_answer", b"plan_answer", "plan_ask", b"plan_ask", "plan_rejected", b"plan_rejected", "proposal", b"proposal", "proposal_ask", b"proposal_ask", "proposal_refused", b"proposal_refused", "result", b"result", "resume", b"resume", "revoked", b"revoked", "skipped", b"skipped", "step_failed", b"step_failed", "submit", b"submit", "token_id", b"token_id", "undo", b"undo", "undo_ended", b"undo_ended", "undo_planned", b"undo_planned", "verdict", b"verdict", "verify_ask", b"verify_ask", "version", b"version", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["submit", "cancel", "pause", "resume", "decide", "undo", "forget", "plan_ask", "proposal_ask", "action", "verify_ask", "plan_accepted", "plan_rejected", "expanded", "skipped", "step_failed", "healed", "in_doubt", "proposal_refused", "finished", "gate_opened", "gate_closed", "undo_planned", "undo_ended", "forgotten", "revoked", "plan_answer", "proposal", "intent", "result", "orphan", "verdict"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
@@ -1954,7 +1969,12 @@ class Proposal(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     CALL_FIELD_NUMBER: _builtins.int
     TOOK_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_SHA256_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
+    model: _builtins.str
+    """What proposed it: "table", which stands in the ask, or "function:MODULE:NAME", and the SHA-256 of its file."""
+    model_sha256: _builtins.str
     @_builtins.property
     def choice(self) -> Global___Choice: ...
     @_builtins.property
@@ -1971,10 +1991,12 @@ class Proposal(_message.Message):
         failure: Global___Failure | None = ...,
         call: Global___Call | None = ...,
         took: _duration_pb2.Duration | None = ...,
+        model: _builtins.str = ...,
+        model_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "call", b"call", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "call", b"call", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "call", b"call", "choice", b"choice", "failure", b"failure", "model", b"model", "model_sha256", b"model_sha256", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["choice", "failure", "call"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -2147,11 +2169,16 @@ class Result(_message.Message):
     ACTION_SEQUENCE_FIELD_NUMBER: _builtins.int
     TOOK_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    CODE_SHA256_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     happened: Global___Happened.ValueType
     """What became of the effect, as far as the worker or the read-back can tell."""
     action_sequence: _builtins.int
     """The stream sequence of the action it answers."""
+    code_sha256: _builtins.bytes
+    """SHA-256 of the file that the tool's function is in, as it was when the worker started. Empty where the
+    action was refused before, and of a tool that is called in a sandbox, whose processes load it themselves.
+    """
     @_builtins.property
     def output(self) -> _plan_pb2.Value: ...
     @_builtins.property
@@ -2172,10 +2199,11 @@ class Result(_message.Message):
         action_sequence: _builtins.int = ...,
         took: _duration_pb2.Duration | None = ...,
         arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
+        code_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "output", b"output", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_sequence", b"action_sequence", "answer", b"answer", "arguments", b"arguments", "attempt", b"attempt", "failure", b"failure", "happened", b"happened", "output", b"output", "took", b"took"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_sequence", b"action_sequence", "answer", b"answer", "arguments", b"arguments", "attempt", b"attempt", "code_sha256", b"code_sha256", "failure", b"failure", "happened", b"happened", "output", b"output", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["output", "failure"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015

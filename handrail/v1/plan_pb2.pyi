@@ -371,9 +371,12 @@ class Plan(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    ORIGIN_SHA256_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     origin: _builtins.str
     """Who made it: "client", "playbook:NAME"."""
+    origin_sha256: _builtins.str
+    """SHA-256 of what it was made of: of the playbook's file. Of a client's plan there is none."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
     @_builtins.property
@@ -387,10 +390,11 @@ class Plan(_message.Message):
         steps: _abc.Iterable[Global___Step] | None = ...,
         origin: _builtins.str = ...,
         budget: Global___Budget | None = ...,
+        origin_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "origin", b"origin", "steps", b"steps", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "origin", b"origin", "origin_sha256", b"origin_sha256", "steps", b"steps", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

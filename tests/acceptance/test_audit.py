@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def export(project: Path, run: str, tmp_path_factory: pytest.TempPathFactory) ->
     done = handrail("audit", "export", run, "--out", str(out), "--project", str(project))
     assert done.returncode == 0, done.stderr
     return out
+
+
+def digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def auditor(export: Path, key: str) -> subprocess.CompletedProcess[str]:
@@ -82,6 +87,16 @@ def test_the_account_as_json(project: Path, run: str) -> None:
     sent = next(entry for entry in actions if entry["tool"] == "send_email")
     assert sent["permit"]["gate"] == "g1"
     assert [reason["rule"] for reason in sent["reasons"]] == ["irreversible", "untrusted_critical"]
+    # Also of what nobody had to be asked about: which rules let it pass, and of which code the tool is.
+    codes = {digest(path) for path in project.glob("*.py")}
+    for entry in actions:
+        assert "everybody" in entry["permit"]["rules"]
+        assert entry["result"]["code_sha256"] in codes
+    assert account["plan"]["origin_sha256"] == digest(project / "playbooks" / "refund.yaml")
+    (version,) = {one["handrail"] for one in account["processes"]}
+    assert handrail("version").stdout.startswith(f"handrail {version} ")
+    assert account["goal"]["token_id"]
+    assert "submitter" in account["goal"]["caller_roles"]
     key_ids = {entry["key_id"] for entry in actions}
     assert len(key_ids) == 1
     assert key_ids != {""}

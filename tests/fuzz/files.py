@@ -235,11 +235,12 @@ def playbooks() -> Iterator[Trial]:
         def check(given: tuple[bytes, str]) -> None:
             path.write_bytes(given[0])
             problems: list[str] = []
-            found = _load_playbook(path, path.name, problems)
+            loaded = _load_playbook(path, path.name, problems)
             "\n".join(problems).encode()
-            assert (found is None) == bool(problems)
-            if found is None:
+            assert (loaded is None) == bool(problems)
+            if loaded is None:
                 return
+            found, _ = loaded
             for violation in playbook.check(found, CONTRACTS):
                 violation.SerializeToString()
             for goal in (given[1], *found.phrases):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.models import Model
 from core import run
 from core.choice import first_rule
 from core.state import RunState
@@ -87,6 +88,9 @@ class Attacker:
 
 class Contrary:
     """The mind of a hijacked executor: it proposes what the table does not say, one thing after another."""
+
+    # What a mind calls itself is its word, as all the rest.
+    model = Model("table")
 
     def __init__(self, attacker: Attacker) -> None:
         self._attacker = attacker

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -30,6 +31,7 @@ from handrail import errors
 from handrail.client import Client
 from handrail.issuer import Tokens
 from handrail.person import CA_ENV, CERTIFICATE_ENV, KEY_ENV, TOKEN_ENV, TOKEN_FILE_ENV
+from handrail.release import release
 from handrail.settings import ProjectError, Settings, TlsSettings
 from handrail.stack import parts
 from handrail.tokens import LocalKeys
@@ -196,6 +198,34 @@ async def test_nobody_speaks_for_somebody_else_but_an_admin(stage: Stage, keys: 
     assert refused.value.reason == "NOT_YOU"
     event = await submitted(keys.sign("root", ["admin"]), "ann")
     assert (event.submit.goal.submitter, event.caller) == ("ann", "root")
+
+
+async def test_the_log_says_as_what_somebody_called_and_with_which_token(
+    stage: Stage, keys: LocalKeys
+) -> None:
+    token = keys.sign("bob", ["submitter", "operator"])
+    async with Client(stage.address, token=token) as bob:
+        run = (await bob.submit("refund 7", plan=PLAN)).run
+        await bob.pause(run)
+        await bob.resume(run)
+        await bob.cancel(run)
+    said = [record.event for record in await stage.log.read(stage.key(run))]
+    events = [event for event in said if event is not None and event.caller]
+    assert [event.WhichOneof("body") for event in events] == ["submit", "pause", "resume", "cancel"]
+    wanted = jwt.decode(token, options={"verify_signature": False})["jti"]
+    assert {(*event.caller_roles, event.token_id) for event in events} == {("operator", "submitter", wanted)}
+    # Which token, and no part of it that would open anything.
+    signature = token.rpartition(".")[2]
+    assert not any(signature.encode() in event.SerializeToString() for event in events)
+    assert {event.handrail for event in events} == {release()}
+
+
+async def test_where_no_tokens_are_checked_nobody_has_a_role() -> None:
+    async with staged() as stage, Client(stage.address) as somebody:
+        run = (await somebody.submit("refund 7", plan=PLAN, submitter="ann")).run
+        (record,) = await stage.log.read(stage.key(run))
+        assert record.event is not None
+        assert (record.event.caller, list(record.event.caller_roles), record.event.token_id) == ("", [], "")
 
 
 async def test_who_only_submits_cancels_their_own_runs(stage: Stage, keys: LocalKeys) -> None:

@@ -176,7 +176,7 @@ async def test_a_message_above_the_bound_is_refused_by_grpc(stage: Stage) -> Non
 
 async def test_a_goal_is_durable_when_it_is_answered(stage: Stage) -> None:
     sent = request(context='{ "b":1, "a":[2] }', deadline_s=60, steps=[look()])
-    sent.goal.plan.origin = "playbook:forged"
+    sent.goal.plan.origin, sent.goal.plan.origin_sha256 = "playbook:forged", "f" * 64
     response = await stage.runs.SubmitGoal(sent)
     assert not response.existed
     records = await stage.log.read(stage.key(response.run))
@@ -184,7 +184,7 @@ async def test_a_goal_is_durable_when_it_is_answered(stage: Stage) -> None:
     event = records[0].event
     assert event is not None
     assert event.writer.startswith("gateway/")
-    assert event.submit.goal.plan.origin == "client"
+    assert (event.submit.goal.plan.origin, event.submit.goal.plan.origin_sha256) == ("client", "")
     assert event.submit.goal.context.json == '{"a":[2],"b":1}'
     assert stage.cells() == 0
     run = (await stage.runs.GetRun(GetRunRequest(run=response.run))).run

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from core import failures, permits, run, values
 from core.contracts import to_proto
 from core.permits import Grounds, Signer
 from core.ports import Address, Record, RunKey
+from handrail.release import release
 from handrail.tool import Tool, tool
 from handrail.v1 import event_pb2
 from orchestrator.decider import Decider
@@ -121,6 +124,19 @@ async def test_what_was_permitted_is_done(hands: Hands) -> None:
     result = await hands.ask(permitted(action()))
     assert not result.HasField("failure"), result
     assert hands.done == [5]
+
+
+async def test_a_result_says_of_which_code_the_tool_is_and_who_called_it(hands: Hands) -> None:
+    result = await hands.ask(permitted(action()))
+    assert result.code_sha256 == sha256(Path(__file__).read_bytes()).digest()
+    events = [record.event for record in await hands.log.read(KEY)]
+    assert {event.handrail for event in events if event is not None and event.HasField("result")} == {
+        release()
+    }
+
+
+async def test_what_was_refused_was_called_in_no_code(hands: Hands) -> None:
+    assert (await hands.ask(unsigned(permitted(action())))).code_sha256 == b""
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from google.protobuf.message import DecodeError
 
 from core import told, values
 from core.account import FORMAT, TOLD, account
+from core.policy import Request, Ruling
 from core.ports import Record
 from handrail.cli.account_text import ENTRIES, account_lines
 from handrail.cli.pen import Detail, Pen
 from handrail.v1 import event_pb2, plan_pb2
-from tests.policies import asking
+from tests.policies import LOST, FunctionPolicy, asking
 from tests.scenarios import histories
 from tests.scenarios.play import KEY, Play, contract, write
 from tests.scenarios.test_amendments import amend, limited
@@ -184,6 +185,99 @@ def test_who_called_stands_beside_in_whose_name() -> None:
     found = of(play)
     assert (found["goal"]["caller"], found["goal"]["submitter"]) == ("ada", "maren")
     assert any("maren (with the token of ada)" in line for line in text(found))
+
+
+def test_as_what_somebody_called_and_with_which_token() -> None:
+    play = paying().decide("ann")
+    for record in play.records:
+        if record.event is not None and record.address.channel == "cmd":
+            record.event.caller, record.event.token_id = "ada", "7f3a"
+            record.event.caller_roles.extend(["approver", "submitter"])
+    found = of(play)
+    (said,) = entries(found, "gate_opened")[0]["decisions"]
+    for command in (found["goal"], said):
+        assert (command["caller"], command["token_id"]) == ("ada", "7f3a")
+        assert command["caller_roles"] == ["approver", "submitter"]
+    assert any("ann (with the token of ada, id 7f3a, as approver, submitter)" in line for line in text(found))
+
+
+def test_every_process_is_there_with_its_version() -> None:
+    play = paying().decide("ann")
+    writers = {"cmd": "gateway/1", "dec": "decider/1", "ans": "worker-box/1"}
+    for record in play.records:
+        for event in (record.event, *record.event.before) if record.event is not None else ():
+            event.writer = writers[record.address.channel]
+            event.handrail = "" if record.address.channel == "ans" else "0.9.1"
+    # A decider that was made another on the way, and a stranger whose word changes nothing.
+    last = play.records[-1].event
+    assert last is not None
+    last.handrail = "0.9.2"
+    play.append(event_pb2.Event(id="x", version=1, writer="stranger/1", handrail="9"), ("decide",), "cmd")
+    found = of(play)
+    assert [(one["writer"], one["handrail"]) for one in found["processes"]] == [
+        ("gateway/1", "0.9.1"),
+        ("decider/1", "0.9.1"),
+        ("worker-box/1", ""),
+        ("decider/1", "0.9.2"),
+    ]
+    assert found["processes"][-1]["since"] == found["entries"][-2]["sequence"]
+    said = "\n".join(text(found))
+    assert "0.9.1: gateway/1, decider/1" in said
+    assert "of a version that it does not say: worker-box/1" in said
+
+
+def test_an_action_says_which_rules_allowed_it_and_of_which_code_the_tool_was() -> None:
+    def rule(request: Request) -> Ruling:
+        if request.contract.name == "pay":
+            return Ruling("gate", (LOST,), 1, rules=("pays", "seen"))
+        return Ruling("allow", rules=("reads",))
+
+    play = paying(FunctionPolicy(rule)).decide("bob").intent("pay-a1").done("pay-a1")
+    for record in play.records:
+        if record.event is not None and record.event.HasField("result"):
+            record.event.result.code_sha256 = b"\xab" * 32
+    found = of(play)
+    look, pay = entries(found, "action")
+    assert (look["permit"]["rules"], pay["permit"]["rules"]) == (["reads"], ["pays", "seen"])
+    assert look["result"]["code_sha256"] == pay["result"]["code_sha256"] == "ab" * 32
+    lines = text(found)
+    assert any("allowed by  reads, of rules v1" in line for line in lines)
+    assert any("allowed by  pays, seen, of rules v1, at gate g1" in line for line in lines)
+    assert any(line.strip() == f"code        {'ab' * 6}" for line in lines)
+
+
+def test_a_run_that_nobody_had_to_ask_about_says_what_let_it_and_what_did_it() -> None:
+    found = history("allowed")
+    actions = {entry["attempt"]: entry for entry in entries(found, "action")}
+    assert actions.keys() == {"order-a1", "refund-a1", "draft-a1", "notify-a1"}
+    assert {tuple(one["permit"]["rules"]) for one in actions.values()} == {("everybody", "owners")}
+    assert [one["permit"].get("gate", "") for one in actions.values()] == ["", "", "", "g1"]
+    assert all(len(one["result"]["code_sha256"]) == 64 for one in actions.values())
+    # The draft and the e-mail are of one module.
+    assert len({one["result"]["code_sha256"] for one in actions.values()}) == 3
+    assert len(found["plan"]["origin_sha256"]) == 64
+    assert {one["handrail"] for one in found["processes"]} == {"0.1.0"}
+    roles = [one["writer"].partition("/")[0] for one in found["processes"]]
+    assert roles == ["gateway", "decider", "planner", "worker-backoffice", "verifier"]
+    (gate,) = entries(found, "gate_opened")
+    for command in (found["goal"], gate["decisions"][0]):
+        assert (command["caller"], command["token_id"]) == ("root", "0f4ba8cb518cd0d3")
+        assert "approver" in command["caller_roles"]
+
+
+def test_what_made_a_plan_and_what_proposed_are_there_with_their_digests() -> None:
+    plan = plan_pb2.Plan(steps=[plan_pb2.Step(id="look", tool="look")], origin="playbook:see")
+    plan.origin_sha256 = "cd" * 32
+    found = of(Play(contract("look")).submit().plan(plan=plan))
+    assert (found["plan"]["origin"], found["plan"]["origin_sha256"]) == ("playbook:see", "cd" * 32)
+    assert any("playbook:see, whose file was cdcdcdcdcdcd" in line for line in text(found))
+    play = settling().propose("settle-a1", 7, "nothing")
+    for record in play.records:
+        if record.event is not None and record.event.HasField("proposal"):
+            record.event.proposal.model, record.event.proposal.model_sha256 = "function:mind:say", "ef" * 32
+    (asked, *_) = entries(of(play), "proposal_ask")
+    assert (asked["proposal"]["model"], asked["proposal"]["model_sha256"]) == ("function:mind:say", "ef" * 32)
+    assert any("function:mind:say, whose file was efefefefefef" in line for line in text(of(play)))
 
 
 def test_what_does_not_count_is_told_of_and_changes_nothing() -> None:

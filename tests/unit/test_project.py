@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from core import playbook
 from core.course import MIND_POOL
 from handrail.project import Project, ProjectError, Settings, load, load_settings
 from handrail.settings import MAX_SETTINGS_BYTES
+from handrail.tool import Tool
 from handrail.yaml_text import BadYaml, read_yaml
 
 TOML = """
@@ -90,12 +92,19 @@ def problems(directory: Path) -> list[str]:
 
 
 def test_a_project_is_loaded_whole(tmp_path: Path) -> None:
+    def digest(file: str) -> str:
+        return sha256((tmp_path / file).read_bytes()).hexdigest()
+
     project = load(whole(tmp_path))
     assert project.directory == tmp_path.resolve()
     assert list(project.tools) == list(project.contracts) == list(project.protos) == ["get_item"]
     assert project.contracts["get_item"].toolbox == project.protos["get_item"].toolbox == "shop"
     assert project.tools["get_item"].function(4) == {"item": 4, "on": 1}
     assert [p.name for p in project.playbooks] == ["find", "more"]
+    assert project.playbook_digests == {"find": digest("playbooks/find.yaml"), "more": digest("more.yml")}
+    tool = project.tools["get_item"]
+    assert isinstance(tool, Tool)
+    assert tool.source_sha256 == digest("tools.py")
     settings = project.settings
     assert (settings.project.name, settings.limits.max_steps) == ("shop", 50)
     shop = settings.toolboxes["shop"]
@@ -410,9 +419,10 @@ def test_what_proposes_is_loaded_and_opens_the_route(tmp_path: Path) -> None:
         mind_py="def propose(inputs, grants):\n    return {'grant': 0}\n",
         playbooks__find_yaml=granting,
     )
-    proposer = load(directory).proposer
-    assert proposer is not None
-    assert proposer({}, []) == {"grant": 0}
+    project = load(directory)
+    assert project.proposer is not None
+    assert project.proposer({}, []) == {"grant": 0}
+    assert project.proposer_sha256 == sha256((directory / "mind.py").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,22 @@ from typing import Any
 
 import pytest
 
+from actors.executor import Executor
 from actors.models import CannotPropose
 from actors.models.function import FunctionProposer
+from actors.models.table import DecisionTable
+from bus.memory import MemoryBroker, MemoryLog
 from core import values
+from core.ports import Address, Record, RunKey
+from handrail.release import release
 from handrail.v1 import event_pb2, plan_pb2
 
 GRANTS = [plan_pb2.Grant(tool="refund", open={"amount": "value < 5"}), plan_pb2.Grant(tool="reply")]
 INPUTS = {"order": {"id": 7}}
+
+
+def nothing(inputs: dict[str, Any], grants: list[dict[str, Any]]) -> None:
+    """Propose nothing."""
 
 
 async def proposed(said: Any) -> event_pb2.Call | None:
@@ -40,6 +49,40 @@ async def test_what_a_function_says_is_a_call() -> None:
             ],
         )
     ]
+
+
+def test_it_is_known_by_its_name_and_by_the_file_that_it_is_in() -> None:
+    model = FunctionProposer(nothing, "a" * 64).model
+    assert (model.name, model.sha256) == (f"function:{__name__}:nothing", "a" * 64)
+
+    class Mind:
+        def __call__(self, inputs: dict[str, Any], grants: list[dict[str, Any]]) -> None:
+            """Propose nothing."""
+
+    assert FunctionProposer(Mind()).model.name.endswith(".<locals>.Mind")
+
+
+async def test_an_executor_says_what_proposed() -> None:
+    executor = Executor(DecisionTable(), FunctionProposer(nothing, "a" * 64), pool="main", instance="t")
+    row = plan_pb2.Rule(tool="reply")
+
+    async def answer(**ask: Any) -> event_pb2.Proposal:
+        body = event_pb2.ProposalAsk(attempt="a-a1", step="a", **ask)
+        address = Address(RunKey(0, "default", "r0-x"), "dec", ("ask", "executor", "main"))
+        record = Record(1, 1, address, event_pb2.Event(proposal_ask=body))
+        (said,) = await executor.handle(record, MemoryLog(MemoryBroker(), (0,)))
+        assert said.event.handrail == release()
+        return said.event.proposal
+
+    chosen, refused, none = (
+        await answer(rules=[row]),
+        await answer(rules=[plan_pb2.Rule(when="input.x", tool="reply")]),
+        await answer(grants=GRANTS),
+    )
+    assert (chosen.WhichOneof("answer"), chosen.model, chosen.model_sha256) == ("choice", "table", "")
+    assert (refused.WhichOneof("answer"), refused.model) == ("failure", "table")
+    assert (none.WhichOneof("answer"), none.model) == ("failure", f"function:{__name__}:nothing")
+    assert none.model_sha256 == "a" * 64
 
 
 async def test_it_may_be_a_coroutine_function_and_may_have_nothing_to_say() -> None:

@@ -65,6 +65,24 @@ def test_a_token_names_whom_it_was_signed_for(keys: LocalKeys) -> None:
     assert Tokens(keys).check(keys.sign("ann", ROLES)).speaks_for_all
 
 
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [("a1b2", "a1b2"), (None, ""), ("x" * 101, ""), ("a\n\u202eb", ""), ("\ud800", "")],
+    ids=["id", "none", "long", "unseen", "no text"],
+)
+def test_a_token_is_known_by_its_id_if_a_log_can_hold_that(
+    keys: LocalKeys, said: str | None, known: str
+) -> None:
+    assert Tokens(keys).check(signed(keys, jti=said)).token_id == known
+
+
+def test_every_token_of_ours_has_an_id_of_its_own(keys: LocalKeys) -> None:
+    one, other = (Tokens(keys).check(keys.sign("bob", ["approver"])).token_id for _ in range(2))
+    assert one
+    assert other
+    assert one != other
+
+
 def test_only_the_owner_can_read_the_keys_and_the_token(tmp_path: Path, keys: LocalKeys) -> None:
     tokens.write_owner_token(tmp_path, "ines")
     for name in (tokens.KEYS_FILE, tokens.TOKEN_FILE, "auth.lock"):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import enum
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from handrail.tool import Money, Tool, call, remaining_s, set_deadline, tool
+from handrail.tool import Money, Tool, call, remaining_s, set_deadline, source_digest, tool
 
 
 class Line(BaseModel):
@@ -122,8 +126,41 @@ def test_parameters_may_be_called_like_methods_of_a_model() -> None:
     assert of(odd).arguments.model_validate({"copy": 1, "json": 2, "schema": 3, "model_id": 4})
 
 
+def test_a_tool_knows_the_file_that_it_was_imported_from(tmp_path: Path) -> None:
+    assert of(refund).source_sha256 == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    text = "from handrail.tool import tool\n@tool(effect='read')\ndef look(a: int) -> int:\n    return a\n"
+    file = tmp_path / "looks.py"
+
+    def imported() -> str:
+        spec = importlib.util.spec_from_file_location("looks", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return of(module.look).source_sha256
+
+    found = []
+    for written in (text, text + "# other\n"):
+        file.write_text(written)
+        found.append((imported(), hashlib.sha256(written.encode()).hexdigest()))
+    assert all(one == other for one, other in found)
+    assert found[0] != found[1]
+
+
+def test_what_is_in_no_file_has_no_digest() -> None:
+    scope: dict[str, Any] = {}
+    exec("def look(a: int) -> int: return a", scope)
+    assert source_digest(scope["look"]) == ""
+    assert of(tool(effect="read")(scope["look"])).source_sha256 == ""
+    assert source_digest(len) == source_digest(functools.partial(print)) == ""
+    # Of what wraps it as it should the file is that of what is wrapped.
+    wrapped = functools.wraps(refund)(scope["look"])
+    assert source_digest(wrapped) == of(refund).source_sha256
+
+
 def test_a_toolbox_is_joined_by_a_copy() -> None:
     joined = of(refund).with_toolbox("shop")
+    assert joined.source_sha256 == of(refund).source_sha256
     assert (joined.contract.toolbox, of(refund).contract.toolbox) == ("shop", "")
     assert joined.function is refund
 
