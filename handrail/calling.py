@@ -51,6 +51,14 @@ class Stopped(HandrailError):
     """A call was ended before it had answered; what it had done by then is not known."""
 
 
+Heard = Callable[[str], None]
+"""Is told of which code a tool is, just before it is called: the SHA-256 of its file, or ""."""
+
+
+def _nobody(_digest: str) -> None:
+    """Listen to nothing."""
+
+
 class Caller(Protocol):
     """What calls a tool that is shut in."""
 
@@ -61,6 +69,7 @@ class Caller(Protocol):
         key: str,
         timeout_s: float,
         secrets: Mapping[str, str] = NO_SECRETS,
+        heard: Heard = _nobody,
     ) -> Any:
         """Block until there is an answer, for no longer than given; raises what `invoke` does."""
 
@@ -146,15 +155,18 @@ async def invoke(
     timeout_s: float,
     threads: Executor,
     secrets: Mapping[str, str] = NO_SECRETS,
+    heard: Heard = _nobody,
 ) -> Any:
     """Call a tool with JSON arguments and return its JSON output.
 
     `secrets` are the values that the tool finds; what it returns and raises may hold them (`Secrets.lend`).
+    `heard` is told of which code it is; not at all where it is not called.
     Raises InvalidArguments, InvalidOutput, TimeoutError, or what the tool raises; of one that is shut in also
     NotCalled and Stopped.
     """
     if isinstance(tool, ShutTool):
-        calling = functools.partial(tool.caller.call, tool.contract.name, arguments, key, timeout_s, secrets)
+        name = tool.contract.name
+        calling = functools.partial(tool.caller.call, name, arguments, key, timeout_s, secrets, heard)
         return await asyncio.get_running_loop().run_in_executor(threads, calling)
     contract = tool.contract
     try:
@@ -165,6 +177,7 @@ async def invoke(
     named = {name: getattr(model, name) for name in type(model).model_fields}
     if contract.key_parameter:
         named[contract.key_parameter] = key
+    heard(tool.source_sha256)
     set_deadline(timeout_s)
     with use_secrets(secrets):
         # The task has a context of its own, made here.

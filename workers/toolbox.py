@@ -17,6 +17,7 @@ from core.permits import Checker
 from core.ports import RunKey
 from handrail.calling import (
     AnyTool,
+    Heard,
     InvalidArguments,
     InvalidOutput,
     NotCalled,
@@ -27,7 +28,7 @@ from handrail.calling import (
     told,
 )
 from handrail.secrets import NO_SECRETS, SecretMissing, Secrets
-from handrail.tool import Tool, ToolError
+from handrail.tool import ToolError
 from handrail.v1 import event_pb2
 
 PRE_TIMEOUT_S = 10.0
@@ -53,10 +54,6 @@ class Toolbox:
         self._tools = tools
         self._contracts = {name: to_proto(tool.contract) for name, tool in tools.items()}
         self._kept = {name: judgement.needed_to_undo(made) for name, made in self._contracts.items()}
-        # Those of a sandbox are loaded by its processes, each anew.
-        self._code = {
-            name: bytes.fromhex(one.source_sha256) for name, one in tools.items() if isinstance(one, Tool)
-        }
         self._checker = checker
         self._now_ns = now_ns
         # Twice as many threads as actions: one that outlived its timeout must not starve the others.
@@ -145,12 +142,24 @@ class Toolbox:
         return await self._invoke(self._tools[tool], arguments, timeout_s=PRE_TIMEOUT_S)
 
     async def _invoke(
-        self, tool: AnyTool, arguments: Mapping[str, Any], *, key: str = "", timeout_s: float
+        self,
+        tool: AnyTool,
+        arguments: Mapping[str, Any],
+        *,
+        key: str = "",
+        timeout_s: float,
+        heard: Heard = lambda digest: None,
     ) -> Any:
         """Call a tool with what it may have of secrets; neither its output nor its errors hold any."""
         return await self._secrets.lend(
             lambda secrets: invoke(
-                tool, arguments, key=key, timeout_s=timeout_s, threads=self._threads, secrets=secrets
+                tool,
+                arguments,
+                key=key,
+                timeout_s=timeout_s,
+                threads=self._threads,
+                secrets=secrets,
+                heard=heard,
             )
         )
 
@@ -160,16 +169,19 @@ class Toolbox:
 
     async def call(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Result:
         """Call the tool and say how it went, whether its effect happened, and of which code the tool is."""
-        result = await self._call(action, arguments)
-        result.code_sha256 = self._code.get(action.tool, b"")
+        code = [""]
+        result = await self._call(action, arguments, code.append)
+        result.code_sha256 = bytes.fromhex(code[-1])
         return result
 
-    async def _call(self, action: event_pb2.Action, arguments: Mapping[str, Any]) -> event_pb2.Result:
+    async def _call(
+        self, action: event_pb2.Action, arguments: Mapping[str, Any], heard: Heard
+    ) -> event_pb2.Result:
         tool = self._tools[action.tool]
         timeout_s = action.timeout.ToNanoseconds() / 1e9 or tool.contract.timeout_s
         doubt = tool.contract.has_effect
         try:
-            output = await self._invoke(tool, arguments, key=action.key, timeout_s=timeout_s)
+            output = await self._invoke(tool, arguments, key=action.key, timeout_s=timeout_s, heard=heard)
             result = event_pb2.Result(output=values.inline(output), happened=event_pb2.HAPPENED_YES)
         except SecretMissing as error:
             # It was there when the action was admitted.

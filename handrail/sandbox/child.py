@@ -36,7 +36,11 @@ def main() -> None:
 
     tools, problems = import_tools(Path(setup["directory"]), setup["modules"], setup["listed"])
     described = [
-        {"contract": tool.contract.model_dump(mode="json"), "parameters": list(tool.parameters)}
+        {
+            "contract": tool.contract.model_dump(mode="json"),
+            "parameters": list(tool.parameters),
+            "source_sha256": tool.source_sha256,
+        }
         for tool in tools
     ]
     _say(answers, {READY: {"tools": described, "problems": problems}})

@@ -6,6 +6,7 @@ Everything here blocks, keeps its time and is called from threads.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import structlog
 from core import failures, schemas, values
 from handrail.calling import (
     NO_SECRETS,
+    Heard,
     InvalidArguments,
     InvalidOutput,
     NotCalled,
@@ -35,6 +37,7 @@ from handrail.tool import Contract, ToolError
 
 START_TIMEOUT_S = 30.0
 MAX_PROBLEMS = 50
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # A process that waits for longer may end at any moment.
 MAX_SPARE_AGE_S = MAX_IDLE_S / 2
 
@@ -83,6 +86,7 @@ class Sandbox:
         key: str,
         timeout_s: float,
         secrets: Mapping[str, str] = NO_SECRETS,
+        heard: Heard = lambda digest: None,
     ) -> Any:
         """Call a tool; raises what `invoke` does."""
         deadline = time.monotonic() + timeout_s
@@ -93,11 +97,13 @@ class Sandbox:
         cell = self._take()
         try:
             try:
-                cell.ready(deadline)
+                told = cell.ready(deadline)
             except (Stopped, TimeoutError) as error:
                 # It was asked for nothing yet.
                 message = f"its process was not ready: {error}"
                 raise ToolError(message, code=failures.NO_SANDBOX, transient=True) from error
+            # It has not seen the arguments yet, so nothing in them can have it say another.
+            heard(_source_of(tool, told))
             left_s = max(0.001, deadline - time.monotonic())
             call = {"tool": tool, "arguments": dict(arguments), "key": key, "timeout_s": left_s}
             return self._output(tool, cell.ask(call | {"secrets": dict(secrets)}, deadline))
@@ -181,6 +187,15 @@ class Sandbox:
         if problems:
             raise InvalidOutput("; ".join(problem.message for problem in problems))
         return answer["output"]
+
+
+def _source_of(tool: str, told: Mapping[str, Any]) -> str:
+    """Return of which code a process says that a tool is; "" where it says nothing that could be."""
+    try:
+        (said,) = (one["source_sha256"] for one in told["tools"] if one["contract"]["name"] == tool)
+    except (KeyError, TypeError, ValueError):
+        return ""
+    return said if isinstance(said, str) and _SHA256.fullmatch(said) else ""
 
 
 def _plain(said: Any) -> str:

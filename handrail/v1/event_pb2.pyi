@@ -2176,8 +2176,8 @@ class Result(_message.Message):
     action_sequence: _builtins.int
     """The stream sequence of the action it answers."""
     code_sha256: _builtins.bytes
-    """SHA-256 of the file that the tool's function is in, as it was when the worker started. Empty where the
-    action was refused before, and of a tool that is called in a sandbox, whose processes load it themselves.
+    """SHA-256 of the file that the tool's function is in, as it was when the worker imported it; of one that is
+    shut in, as its process did. Empty where the tool was not called.
     """
     @_builtins.property
     def output(self) -> _plan_pb2.Value: ...

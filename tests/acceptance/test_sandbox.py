@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,8 @@ def test_an_effect_goes_through_and_is_verified_in_its_sandbox(desk: Up) -> None
     assert (desk.project / "out" / "a.txt").read_text() == "hello"
     assert "desk 1" in json.dumps(events)
     assert "reads.note == args.text" in json.dumps(events)
+    code = b64encode(sha256((desk.project / "desk.py").read_bytes()).digest()).decode()
+    assert code in json.dumps(events)
     # Nobody has imported the module where it could write beside itself.
     assert not (desk.project / "imported").exists()
     assert (desk.project / "out" / "imported").exists()

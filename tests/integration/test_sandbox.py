@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import signal
 import socket
@@ -10,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from handrail.sandbox.mechanism import Mechanism
 from handrail.sandbox.places import import_path, interpreter
+from handrail.sandbox.toolbox import _source_of
 from tests.integration.sandbox_stage import (
     CANARY,
     Stage,
@@ -283,6 +286,44 @@ def test_nothing_outlives_a_call(stage: Stage, leave: str) -> None:
     )
     stage.run(f"import os, signal, subprocess\nMARK = {mark!r}\n{leave}\n{wait}")
     wait_for("the end of what was left", lambda: not marked(mark))
+
+
+def test_each_call_says_of_which_code_its_process_was(mechanism: Mechanism, tmp_path: Path) -> None:
+    directory = write_project(tmp_path / "project")
+    file = directory / "hostile.py"
+    with sandbox_of(directory, mechanism) as stage:
+
+        def heard() -> list[str]:
+            found: list[str] = []
+            stage.sandbox.call("run", {"code": ""}, "k", 20.0, heard=found.append)
+            return found
+
+        first = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert heard() == [first]
+        file.write_text(file.read_text() + "# other\n")
+        other = hashlib.sha256(file.read_bytes()).hexdigest()
+        # The process that was ready has imported what there was then.
+        assert heard() in ([first], [other])
+        assert heard() == [other]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"tools": 7},
+        {"tools": [7, "x", None]},
+        {"tools": [{"contract": {"name": "run"}}]},
+        {"tools": [{"contract": {"name": "run"}, "source_sha256": 7}]},
+        {"tools": [{"contract": {"name": "run"}, "source_sha256": "A" * 64}]},
+        {"tools": [{"contract": {"name": "run"}, "source_sha256": "a" * 64 + "\n"}]},
+        {"tools": [{"contract": {"name": "run"}, "source_sha256": "a" * 64}] * 2},
+        {"tools": [{"contract": {"name": "other"}, "source_sha256": "a" * 64}]},
+    ],
+    ids=str,
+)
+def test_what_is_no_digest_is_none(told: dict[str, Any]) -> None:
+    assert _source_of("run", told) == ""
 
 
 def test_libc_is_what_the_tests_take_it_for() -> None:
