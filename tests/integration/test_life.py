@@ -22,6 +22,7 @@ from core.decide import Catalogue
 from core.plan_form import plan_from_form
 from core.ports import Address, Log, RunKey
 from core.state import RunState
+from handrail.release import release
 from handrail.tool import Tool, ToolError, call, tool
 from handrail.v1 import event_pb2
 from orchestrator.decider import Decider
@@ -215,6 +216,11 @@ async def test_references_carry_values_from_step_to_step(stage: Stage) -> None:
     assert output(state, "made") == "13"
     assert list(stage.world.made.values()) == [13]
     assert state.strays == 0
+    # Decider, worker and verifier say which Handrail they are, of what is bundled too.
+    parts = [part.event for record in await stage.log.read(KEY) for part in run.unbundled(record)]
+    written = [event for event in parts if event is not None and event.id != "submit"]
+    assert {event.handrail for event in written} == {release()}
+    assert {event.writer.partition("/")[0] for event in written} == {"decider", "worker-box", "verifier"}
 
 
 async def test_a_hanging_effect_is_called_again_with_its_key(stage: Stage) -> None:

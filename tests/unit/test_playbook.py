@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from actors.models.playbooks import PlaybookPlans
 from core import playbook, values
 from core.contracts import to_proto
 from core.playbook import Match, NoMatch, Playbook, instantiate, match
 from core.slots import BadSlot, Slot, read_money
 from handrail.tool import Money, tool
-from handrail.v1 import plan_pb2
+from handrail.v1 import event_pb2, plan_pb2
 
 REFUND: dict[str, Any] = {
     "name": "refund",
@@ -121,6 +122,17 @@ def test_the_whole_goal_must_read_as_the_phrase(goal: str) -> None:
     found = refused(goal, make())
     assert found.nearest
     assert set(found.nearest) <= set(REFUND["phrases"])
+
+
+async def test_a_plan_names_the_file_that_its_playbook_was_in() -> None:
+    books = simple("find", "find it"), simple("lose", "lose it")
+    plans = PlaybookPlans(books, {"find": "a" * 64, "lose": "b" * 64})
+    made = [await plans.make(goal, {}) for goal in ("find it", "lose it")]
+    assert [(one.origin, one.origin_sha256) for one in made if isinstance(one, plan_pb2.Plan)] == [
+        ("playbook:find", "a" * 64),
+        ("playbook:lose", "b" * 64),
+    ]
+    assert isinstance(await plans.make("burn it", {}), event_pb2.NoPlan)
 
 
 def test_no_words_and_no_playbooks() -> None:
