@@ -56,7 +56,7 @@ def refusals_without_fence() -> Patch:
 def submissions_without_cell() -> Patch:
     """A request that is repeated makes another run."""
 
-    async def reserve(self: Any, request_id: str, new: str, digest: str) -> str:
+    async def reserve(self: Any, request_id: str, new: str) -> str:
         return new
 
     return patch.object(Submissions, "_reserve", reserve)
