@@ -55,7 +55,7 @@ class LogAltered(NotAsSigned):
         super().__init__(
             f"{stream} is not what the notary has signed for. Its first wrong message is {sequence}: {what}. "
             "The broker's files were damaged, edited, replaced by an older copy, or not written when the "
-            "power went while syncing was relaxed. Nothing was started. "
+            "power went while syncing was relaxed. Nothing goes on from there. "
             "`handrail restore` rebuilds the log from the notary's copy. (To go on from what there is, and "
             f"expect effects that no run knows of, move {place} elsewhere: it holds the copy and the proof.)"
         )
@@ -120,7 +120,7 @@ class Notary:
             for stream, filter_ in self._streams.items():
                 signed = head_of(self._place / stream, self._origin, self._checker)
                 if signed is None:
-                    unknown[stream] = await _last(self._link, stream)
+                    unknown[stream] = await last_in(self._link, stream)
                     continue
                 # With the copy: from one that is damaged nobody goes on, and nothing is restored.
                 leaves = await asyncio.to_thread(_checked_leaves, self._place / stream, signed)
@@ -133,7 +133,7 @@ class Notary:
         except BadBook as error:
             raise BadBook(
                 f"{error}. The notary's directory was damaged, edited, or put together from two, so nobody "
-                f"can say whether the log is whole. Nothing was started. Restore {self._place} from a "
+                f"can say whether the log is whole. Nothing goes on from there. Restore {self._place} from a "
                 "backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
             ) from None
         return counted
@@ -156,7 +156,7 @@ class Notary:
         self._hurries.set()
         try:
             async with asyncio.timeout(timeout_s):
-                ends = {stream: await _last(self._link, stream) for stream in self._streams}
+                ends = {stream: await last_in(self._link, stream) for stream in self._streams}
                 while any(self.signed.get(stream, 0) < end for stream, end in ends.items()):
                     await asyncio.sleep(POLL_S)
         except (TimeoutError, LogError) as error:
@@ -270,11 +270,8 @@ class Notary:
 
     async def _look_back(self, book: Book) -> None:
         """Raise BadBook where a stream no longer has what was signed last: its broker came back with less."""
-        if (last := book.last) is not None:
-            stored = await NatsStore(self._link).get(book.stream, last.sequence)
-            said = (stored.time_ns, stored.subject, stored.trace, stored.data) if stored else ()
-            if said != (last.time_ns, last.subject, last.trace, last.data):
-                raise BadBook(f"{book.stream} went back: message {last.sequence} is another now, or none")
+        if book.last is not None and not await is_there(self._link, book.stream, book.last):
+            raise BadBook(f"{book.stream} went back: message {book.last.sequence} is another now, or none")
 
     async def _linger(self) -> None:
         with suppress(TimeoutError):
@@ -305,7 +302,7 @@ def _more(count: int, size: int, begun: float) -> bool:
 async def _compare(
     link: Link, place: Path, stream: str, filter_: str, leaves: list[bytes], progress: Progress
 ) -> None:
-    last = await _last(link, stream)
+    last = await last_in(link, stream)
     chains: dict[str, bytes] = {}
     at = 0
     try:
@@ -326,7 +323,14 @@ async def _compare(
         raise LogAltered(stream, at + 1, f"the stream ends before it, and had {len(leaves)}", place)
 
 
-async def _last(link: Link, stream: str) -> int:
+async def is_there(link: Link, stream: str, entry: Entry) -> bool:
+    """Whether a stream has a message as it was signed for."""
+    stored = await NatsStore(link).get(stream, entry.sequence)
+    said = (stored.time_ns, stored.subject, stored.trace, stored.data) if stored else ()
+    return said == (entry.time_ns, entry.subject, entry.trace, entry.data)
+
+
+async def last_in(link: Link, stream: str) -> int:
     """Return a stream's last sequence; 0 where there is no such stream."""
     try:
         return int((await link.call(f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +19,7 @@ from core.errors import HandrailError
 from core.ports import Log
 from handrail.project import Project, Settings, load, load_settings
 from handrail.stack import parts
+from handrail.stack.keeping import background, kept
 from observability import outlets, tracing
 from workers.host import Worker
 from workers.instance import Instance, site_of
@@ -62,13 +63,8 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         keys = parts.keys_of(settings, directory, project_dir)
         parts.own_tokens(directory.path)
         broker = parts.broker_of(settings, directory, project_dir)
-        await broker.start()
-        stack.push_async_callback(broker.stop)
         place = parts.notary_place(settings, project_dir, directory.path)
-        admin = await parts.prepare(broker, settings, place)
-        stack.push_async_callback(admin.close)
-        await stack.enter_async_context(background(_keep_broker(broker)))
-        await stack.enter_async_context(background(broker.mend()))
+        await stack.enter_async_context(kept(broker, settings, place))
         addresses = await _start_parts(stack, project, project_dir, directory, broker, keys)
         endpoint = Endpoint(
             gateway=addresses.local,
@@ -137,14 +133,6 @@ async def keep_token(data: Path) -> None:
             _logger.warning("the owner's token cannot be written anew", error=str(error))
 
 
-async def _keep_broker(broker: parts.Broker) -> None:
-    """Start the broker again when it dies; its clients reconnect."""
-    while True:
-        status = await broker.wait()
-        _logger.warning("broker ended; starting it again", status=status)
-        await broker.start()
-
-
 async def _keep_serving(serve: Callable[[], Awaitable[None]]) -> None:
     """Serve again when serving ends; the log tells where to go on. A supervision point."""
     while True:
@@ -153,18 +141,6 @@ async def _keep_serving(serve: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             _logger.exception("a part of the stack ended; it starts again")
         await asyncio.sleep(RESTART_DELAY_S)
-
-
-@asynccontextmanager
-async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
-    """Run something beside a context, and end it with the context."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_report)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -193,8 +169,3 @@ async def _tracing(log: Log, settings: Settings, directory: DataDirectory) -> As
     finally:
         await exporter.close()
         await asyncio.to_thread(metrics.close)
-
-
-def _report(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _logger.error("a part of the stack ended", reason=repr(task.exception()))

@@ -20,7 +20,7 @@ from actors.models.table import DecisionTable
 from actors.planner import Planner
 from actors.pool import AgentSpec, PoolSpec
 from actors.verifier import Verifier
-from bus import consumers, streams
+from bus import consumers
 from bus.broker import Credentials, EmbeddedBroker
 from bus.directory import DataDirectory, usable, write_file
 from bus.foreign import ForeignBroker
@@ -177,33 +177,6 @@ def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
     return Way(broker.url, broker.credentials(role, pool), shards_of(settings))
 
 
-async def prepare(broker: Broker, settings: Settings, place: Path) -> Link:
-    """Set the streams and consumers up, check that nothing was lost, and return the administrator's link."""
-    link = await way(broker, settings, "admin").link()
-    try:
-        # Before anything is created: a stream that is gone must not come back empty.
-        await compare(link, settings, place)
-        await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
-        await notary(link, settings, place).settle_keys()
-    except BaseException:
-        # Left open it would look for the broker for ever, and keep the process from saying why it ends.
-        await link.close()
-        raise
-    return link
-
-
-async def compare(link: Link, settings: Settings, place: Path) -> None:
-    """Compare the log with what the notary has signed for, saying how far that is where it takes long."""
-
-    def progress(stream: str, at: int, size: int) -> None:
-        _logger.info("comparing the log with what was signed for", stream=stream, message=at, of=size)
-
-    one = notary(link, settings, place)
-    await one.compare(progress)
-    with usable(place):
-        one.begin()
-
-
 def notary_place(settings: Settings, project_dir: Path, data: Path) -> Path:
     """Return the notary's directory."""
     named = settings.notary.path
@@ -227,8 +200,8 @@ def notary_keys(place: Path) -> Keys:
     if keys is None or keys.signer.key_id not in keys.checker.key_ids:
         what = f"{' and '.join(gone)} gone" if gone else f"{key.name} is not the one of {public.name}"
         raise BadBook(
-            f"The notary's directory {place} is damaged: {what}. Nothing was started. Restore it from a "
-            "backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
+            f"The notary's directory {place} is damaged: {what}. Nothing goes on from there. Restore it from "
+            "a backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
         )
     return keys
 
