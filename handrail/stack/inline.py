@@ -14,9 +14,9 @@ import structlog
 
 from actors.host import InProcessHost
 from bus.directory import DataDirectory, Endpoint
+from bus.log import NatsLog
 from core.course import MIND_POOL
 from core.errors import HandrailError
-from core.ports import Log
 from handrail.project import Project, Settings, load, load_settings
 from handrail.stack import parts
 from handrail.stack.keeping import background, kept
@@ -88,13 +88,13 @@ async def _start_parts(
     keys: parts.Keys,
 ) -> Addresses:
     settings = project.settings
+    place = parts.notary_place(settings, project_dir, directory.path)
     if parts.wants_tracer():
         log = await parts.way(broker, settings, "tracer").open()
         stack.push_async_callback(log.close)
-        await stack.enter_async_context(_tracing(log, settings, directory))
+        await stack.enter_async_context(_tracing(log, settings, directory, place))
     link = await parts.way(broker, settings, "notary").link()
     stack.push_async_callback(link.close)
-    place = parts.notary_place(settings, project_dir, directory.path)
     await stack.enter_async_context(_notarising(parts.notary(link, settings, place)))
     tracing.configure("worker", f"{directory.epoch}-1")
     stack.push_async_callback(asyncio.to_thread, tracing.flush)
@@ -159,9 +159,11 @@ async def _notarising(notary: Notary) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _tracing(log: Log, settings: Settings, directory: DataDirectory) -> AsyncIterator[None]:
+async def _tracing(
+    log: NatsLog, settings: Settings, directory: DataDirectory, place: Path
+) -> AsyncIterator[None]:
     """Send the traces of runs; at the end those that are left, unless nobody takes them."""
-    tracer, exporter, metrics = parts.tracer(log, settings, directory.path, f"{directory.epoch}-1")
+    tracer, exporter, metrics = parts.tracer(log, settings, directory.path, place, f"{directory.epoch}-1")
     try:
         async with background(_keep_serving(tracer.serve)):
             yield

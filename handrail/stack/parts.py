@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from actors.planner import Planner
 from actors.pool import AgentSpec, PoolSpec
 from actors.verifier import Verifier
 from bus import consumers
-from bus.broker import Credentials, EmbeddedBroker
+from bus.broker import CREDENTIALS_FILE, Credentials, EmbeddedBroker
 from bus.directory import DataDirectory, usable, write_file
 from bus.foreign import ForeignBroker
 from bus.link import Link
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from handrail.keys import PrivateKey, PublicKeys
     from orchestrator.callers import Callers
     from orchestrator.gateway import Gateway, Tls
+    from orchestrator.lag import Lag
     from orchestrator.notary import Notary
 
 Broker = EmbeddedBroker | ForeignBroker
@@ -165,11 +167,17 @@ def all_consumers(settings: Settings) -> tuple[Consumer, ...]:
 def broker_of(settings: Settings, directory: DataDirectory, project_dir: Path) -> Broker:
     """Return the broker that the project asks for: one of our own, unless it names another."""
     if settings.broker.url:
-        file = settings.broker.credentials
-        return ForeignBroker(settings.broker.url, project_dir / file if file else None)
+        return ForeignBroker(settings.broker.url, credentials_of(settings, project_dir, directory.path))
     relaxed, without = settings.broker.sync == "relaxed", secret_variables(settings)
     tenants = settings.gateway.tenants
     return EmbeddedBroker(directory, pools_of(settings), tenants=tenants, relaxed=relaxed, without=without)
+
+
+def credentials_of(settings: Settings, project_dir: Path, data: Path) -> Path | None:
+    """Return the file with the passwords at the broker; None where there are none."""
+    if not settings.broker.url:
+        return data / CREDENTIALS_FILE
+    return project_dir / settings.broker.credentials if settings.broker.credentials else None
 
 
 def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
@@ -215,6 +223,14 @@ def notary(link: Link, settings: Settings, place: Path, *, shards: tuple[int, ..
         origin = (place / NOTARY_ORIGIN_FILE).read_text().strip()
     shards = shards or shards_of(settings)
     return Notary(link, place, origin, keys.signer, keys.checker, shards=shards)
+
+
+async def lags(link: Link, settings: Settings, place: Path) -> list[Lag]:
+    """Return how far the notary of a directory is behind each stream."""
+    from handrail.keys import PublicKeys
+    from orchestrator import lag
+
+    return await lag.lags(link, place, PublicKeys.read([place / NOTARY_PUBLIC_FILE]), shards_of(settings))
 
 
 def own_tokens(data: Path) -> None:
@@ -293,13 +309,16 @@ def wants_tracer() -> bool:
 
 
 def tracer(
-    log: Log, settings: Settings, data_dir: Path, instance: str, *, linger_s: float = 0.0
+    log: NatsLog, settings: Settings, data_dir: Path, place: Path, instance: str, *, linger_s: float = 0.0
 ) -> tuple[Tracer, Exporter, Metrics]:
-    """Build a tracer, with what it sends by, as the environment asks for."""
+    """Build a tracer, with what it sends by, as the environment asks for; `place` is the notary's."""
     exporter, counted = export.exporter(data_dir), metrics.metrics(instance)
     content = environment.with_content()
     watched = all_consumers(settings)
-    made = Tracer(log, exporter, counted, with_content=content, watched=watched, linger_s=linger_s)
+    behind = partial(lags, log.link, settings, place)
+    made = Tracer(
+        log, exporter, counted, with_content=content, watched=watched, lags=behind, linger_s=linger_s
+    )
     return made, exporter, counted
 
 

@@ -140,6 +140,13 @@ def test_a_log_that_is_whole_is_gone_on_with(tmp_path: Path) -> None:
         joined.communicate(timeout=END_TIMEOUT_S)
         assert joined.returncode == 0
         assert (refunds(project), mails(project)) == (1, 1)
+        told = [
+            json.loads(line)
+            for line in handrail("doctor", "--project", str(project), "--json").stdout.splitlines()
+        ]
+        (notary,) = (finding for finding in told if finding["check"] == "notary")
+        assert (notary["status"], notary["stopped"]) == ("ok", {})
+        assert notary["messages"] >= 0
     finally:
         joined.kill()
         assert up.stop() == 0
