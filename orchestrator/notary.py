@@ -109,15 +109,18 @@ class Notary:
         # How far each stream has been signed for; others look at it.
         self.signed: dict[str, int] = {}
 
-    async def compare(self, progress: Progress) -> int:
+    async def compare(self, progress: Progress, *, begun: bool = False) -> int:
         """Compare the log with what was signed for, and return how many messages that was.
 
-        Raises LogAltered, which names the first message that differs, and BadBook.
+        Where it has `begun` before, every stream has had a book. Raises LogAltered, which names the first
+        message that differs, and BadBook.
         """
         counted, unknown = 0, {}
         try:
             for stream, filter_ in self._streams.items():
                 signed = head_of(self._place / stream, self._origin, self._checker)
+                if signed is None and begun:
+                    raise BadBook(f"{self._place / stream} is gone")
                 if signed is None:
                     unknown[stream] = await last_in(self._link, stream)
                     continue
@@ -125,10 +128,10 @@ class Notary:
                 leaves = await asyncio.to_thread(_checked_leaves, self._place / stream, signed)
                 await _compare(self._link, self._place, stream, filter_, leaves, progress)
                 counted += len(leaves)
-            if begun := [stream for stream, last in unknown.items() if last]:
+            if unsigned := [stream for stream, last in unknown.items() if last]:
                 if len(unknown) < len(self._streams):
-                    raise BadBook(f"{self._place / begun[0]} is gone")
-                _logger.warning("nobody has signed for what the log holds already", streams=begun)
+                    raise BadBook(f"{self._place / unsigned[0]} is gone")
+                _logger.warning("nobody has signed for what the log holds already", streams=unsigned)
         except BadBook as error:
             raise BadBook(
                 f"{error}. The notary's directory was damaged, edited, or put together from two, so nobody "

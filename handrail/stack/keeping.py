@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -17,6 +17,9 @@ from core.errors import HandrailError
 from core.notarised import NotAsSigned
 from handrail.settings import Settings
 from handrail.stack import parts
+
+if TYPE_CHECKING:
+    from orchestrator.notary import Notary
 
 FIRST_RESTART_S = 0.05
 MAX_RESTART_S = 5.0
@@ -32,8 +35,19 @@ async def kept(broker: parts.Broker, settings: Settings, place: Path) -> AsyncIt
     to it, and the context ends with NotAsSigned.
     """
 
+    make: Callable[[Link], Notary] | None = None
+
     async def inspect() -> None:
-        await _prepare(broker, settings, place)
+        nonlocal make
+        begun = make is not None
+        # The keys of the first time: a notary's directory that is another later is not believed.
+        make = make or parts.notary_maker(settings, place)
+        link = await parts.way(broker, settings, "admin").link()
+        try:
+            await _prepare(link, make(link), settings, place, begun=begun)
+        finally:
+            # Left open it would look for the broker for ever, and keep the process from saying why it ends.
+            await link.close()
 
     async def keep() -> None:
         delay_s = FIRST_RESTART_S
@@ -61,29 +75,18 @@ async def kept(broker: parts.Broker, settings: Settings, place: Path) -> AsyncIt
         await broker.stop()
 
 
-async def _prepare(broker: parts.Broker, settings: Settings, place: Path) -> None:
+async def _prepare(link: Link, notary: Notary, settings: Settings, place: Path, *, begun: bool) -> None:
     """Compare the log with what was signed for, then make the streams and consumers that are missing."""
-    link = await parts.way(broker, settings, "admin").link()
-    try:
-        # Before anything is created: a stream that is gone must not come back empty.
-        await _compare(link, settings, place)
-        await streams.ensure(link, shards=parts.shards_of(settings), consumers=parts.all_consumers(settings))
-        await parts.notary(link, settings, place).settle_keys()
-    finally:
-        # Left open it would look for the broker for ever, and keep the process from saying why it ends.
-        await link.close()
-
-
-async def _compare(link: Link, settings: Settings, place: Path) -> None:
-    """Compare the log with what was signed for, saying how far that is where it takes long."""
 
     def progress(stream: str, at: int, size: int) -> None:
         _logger.info("comparing the log with what was signed for", stream=stream, message=at, of=size)
 
-    one = parts.notary(link, settings, place)
-    await one.compare(progress)
+    # Before anything is created: a stream that is gone must not come back empty.
+    await notary.compare(progress, begun=begun)
     with usable(place):
-        one.begin()
+        notary.begin()
+    await streams.ensure(link, shards=parts.shards_of(settings), consumers=parts.all_consumers(settings))
+    await notary.settle_keys()
 
 
 @asynccontextmanager

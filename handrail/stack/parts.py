@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -216,13 +216,20 @@ def notary_keys(place: Path) -> Keys:
 
 def notary(link: Link, settings: Settings, place: Path, *, shards: tuple[int, ...] = ()) -> Notary:
     """Build the notary of a directory, for these shards or the open ones."""
+    return notary_maker(settings, place, shards=shards)(link)
+
+
+def notary_maker(
+    settings: Settings, place: Path, *, shards: tuple[int, ...] = ()
+) -> Callable[[Link], Notary]:
+    """Return what builds the notary of a directory, with the keys and the origin that lie there now."""
     from orchestrator.notary import Notary
 
     keys = notary_keys(place)
     with usable(place):
         origin = (place / NOTARY_ORIGIN_FILE).read_text().strip()
     shards = shards or shards_of(settings)
-    return Notary(link, place, origin, keys.signer, keys.checker, shards=shards)
+    return lambda link: Notary(link, place, origin, keys.signer, keys.checker, shards=shards)
 
 
 async def lags(link: Link, settings: Settings, place: Path) -> list[Lag]:

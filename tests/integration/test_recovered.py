@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -213,11 +214,30 @@ async def test_what_was_not_signed_for_cannot_be_missed(scene: Scene) -> None:
         await link.close()
 
 
-async def test_a_notarys_copy_that_is_gone_ends_the_stack_too(scene: Scene) -> None:
+def lose_a_book(place: Path) -> None:
+    shutil.rmtree(place / "EV_0")
+
+
+def lose_all_books(place: Path) -> None:
+    """At a start they would be begun anew."""
+    for book in (path for path in place.iterdir() if path.is_dir()):
+        shutil.rmtree(book)
+
+
+def begin_anew(place: Path) -> None:
+    """With a key of its own, and nothing signed for."""
+    shutil.rmtree(place)
+    parts.notary_keys(place)
+
+
+@pytest.mark.parametrize("damage", [lose_a_book, lose_all_books, shutil.rmtree, begin_anew])
+async def test_a_notarys_directory_that_is_another_ends_the_stack_too(
+    scene: Scene, damage: Callable[[Path], None]
+) -> None:
     async def live() -> None:
         async with asyncio.timeout(WAIT_S), kept(scene.broker, scene.settings, scene.place):
             await scene.fill()
-            strike(scene.pid, lambda: shutil.rmtree(scene.place / "EV_0"))
+            strike(scene.pid, lambda: damage(scene.place))
             await asyncio.Event().wait()
 
     with pytest.raises(BadBook, match=r"Restore .* from a backup"):
@@ -231,12 +251,12 @@ async def test_a_broker_that_dies_while_it_is_compared_is_compared_again(
     embedded, prepare, times = scene.broker, keeping._prepare, 0
     assert isinstance(embedded, EmbeddedBroker)
 
-    async def prepared(*arguments: object) -> None:
+    async def prepared(*arguments: Any, begun: bool) -> None:
         nonlocal times
         times += 1
         if times in (2, 3):
             embedded.kill()
-        await prepare(*arguments)  # type: ignore[arg-type]
+        await prepare(*arguments, begun=begun)
 
     monkeypatch.setattr(keeping, "_prepare", prepared)
     async with asyncio.timeout(WAIT_S), kept(scene.broker, scene.settings, scene.place):
