@@ -16,11 +16,12 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from bus import disk
@@ -135,7 +136,7 @@ class EmbeddedBroker:
             )
         return Credentials(name, self._passwords[name], inbox_prefix(name))
 
-    async def start(self, inspect: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def start(self, inspect: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Start the broker and return when it is ready; after its death, start it again.
 
         With `inspect` it is started twice: for the administrator alone, on a port that nobody has been told,
@@ -153,7 +154,7 @@ class EmbeddedBroker:
         if inspect is not None:
             await self._launch(binary, ANY_PORT, alone=True)
             try:
-                await inspect()
+                await self._while_it_lives(inspect())
             finally:
                 # In order it takes a third of a second, in which everybody waits.
                 self.kill()
@@ -232,6 +233,20 @@ class EmbeddedBroker:
             if isinstance(error, _Ended):
                 raise self._explain_end(port, log_start) from None
             raise
+
+    async def _while_it_lives(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work with the broker; raises BrokerFailed when it dies, for which the work may wait long."""
+        assert self._process is not None
+        working, dying = asyncio.create_task(work), asyncio.create_task(self._process.wait())
+        try:
+            await asyncio.wait((working, dying), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise BrokerFailed(f"The broker of {self._path} ended while it was looked at.")
+            await working
+        finally:
+            for task in (working, dying):
+                task.cancel()
+            await asyncio.gather(working, dying, return_exceptions=True)
 
     def _lock_store(self, lock_fd: int) -> None:
         """Make a second server on one store directory impossible: it would destroy it."""

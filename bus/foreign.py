@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from nats.aio.msg import Msg
 
@@ -47,7 +48,7 @@ class ForeignBroker:
             raise BrokerError(f"the credentials have no password of user {name!r}: add it to the file")
         return Credentials(name, self._passwords[name], inbox_prefix(name))
 
-    async def start(self, inspect: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def start(self, inspect: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Make sure that what answers is a broker that will do, by `inspect` too; again when it was away."""
         await self.stop()
         who = self.credentials(ADMIN)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from bus import streams
 from bus.broker import EmbeddedBroker
 from bus.directory import DataDirectory
 from bus.foreign import ForeignBroker
@@ -267,6 +268,31 @@ async def test_a_broker_that_dies_while_it_is_compared_is_compared_again(
             while not scene.written:
                 await asyncio.sleep(0.01)
     assert times == 4
+
+
+async def test_a_broker_that_dies_while_it_is_made_ready_is_not_waited_for(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What asks it would ask again for half a minute."""
+    embedded, ensure, times = scene.broker, streams.ensure, 0
+    assert isinstance(embedded, EmbeddedBroker)
+
+    async def ensured(*arguments: Any, **named: Any) -> None:
+        nonlocal times
+        times += 1
+        if times == 2:
+            embedded.kill()
+        await ensure(*arguments, **named)
+
+    monkeypatch.setattr(streams, "ensure", ensured)
+    async with asyncio.timeout(streams.SETUP_TIMEOUT_S / 2), kept(scene.broker, scene.settings, scene.place):
+        await scene.fill()
+        async with scene.insisting():
+            strike(scene.pid, lambda: None)
+            scene.written.clear()
+            while not scene.written:
+                await asyncio.sleep(0.01)
+    assert times == 3
 
 
 async def test_a_context_that_ends_by_itself_ends_the_broker(scene: Scene) -> None:
