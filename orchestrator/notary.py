@@ -236,10 +236,11 @@ class Notary:
         stored = await NatsStore(self._link).only(subjects.KEY_STREAM, subjects.key_cell(run))
         return stored.data if stored is not None else None
 
-    async def settle_keys(self) -> None:
+    async def settle_keys(self, *, begun: bool = False) -> None:
         """Make the broker's keys and the copy one: what was deleted stays so, what was lost is back.
 
-        The administrator's work at a start. A key that the log does not say was forgotten was not.
+        The administrator's work at a start. Where a notary has `begun`, the copy is its own to write. A key
+        that the log does not say was forgotten was not.
         """
         store, home = NatsStore(self._link), subjects.KEY_STREAM
         there: dict[RunKey, Stored | None] = {}
@@ -257,7 +258,8 @@ class Notary:
                     await self._settle_key(store, run, key, cell)
             own = [cell for run, cell in there.items() if subjects.ev_stream(run.shard) == stream]
             new = {one: cell.data for cell in own if cell and (one := cell_of(cell.subject)) is not None}
-            await asyncio.to_thread(copy.add, new)
+            if not begun:
+                await asyncio.to_thread(copy.add, new)
 
     async def _settle_key(self, store: NatsStore, run: RunKey, key: bytes, cell: Stored | None) -> None:
         if key and cell is not None:

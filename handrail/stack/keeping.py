@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from bus import streams
+from bus.broker import EmbeddedBroker
 from bus.directory import usable
 from bus.link import Link
 from core.errors import HandrailError
@@ -34,7 +35,6 @@ async def kept(broker: parts.Broker, settings: Settings, place: Path) -> AsyncIt
     It is started again when it ends; its clients reconnect. Where it comes back with another log nobody gets
     to it, and the context ends with NotAsSigned.
     """
-
     make: Callable[[Link], Notary] | None = None
 
     async def inspect() -> None:
@@ -45,6 +45,9 @@ async def kept(broker: parts.Broker, settings: Settings, place: Path) -> AsyncIt
         link = await parts.way(broker, settings, "admin").link()
         try:
             await _prepare(link, make(link), settings, place, begun=begun)
+            if not begun or isinstance(broker, EmbeddedBroker):
+                # Not beside others who write and delete keys: of a foreign broker at the stack's start only.
+                await make(link).settle_keys(begun=begun)
         finally:
             # Left open it would look for the broker for ever, and keep the process from saying why it ends.
             await link.close()
@@ -59,7 +62,7 @@ async def kept(broker: parts.Broker, settings: Settings, place: Path) -> AsyncIt
             except NotAsSigned as error:
                 _logger.error("the broker came back with another log", reason=str(error))
                 raise
-            except HandrailError as error:
+            except (HandrailError, OSError) as error:
                 _logger.warning("the broker is not back yet", reason=str(error))
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, MAX_RESTART_S)
@@ -86,7 +89,6 @@ async def _prepare(link: Link, notary: Notary, settings: Settings, place: Path, 
     with usable(place):
         notary.begin()
     await streams.ensure(link, shards=parts.shards_of(settings), consumers=parts.all_consumers(settings))
-    await notary.settle_keys()
 
 
 @asynccontextmanager

@@ -23,13 +23,15 @@ from bus.foreign import ForeignBroker
 from bus.link import Link
 from bus.log import NatsStore
 from bus.permissions import ACCOUNT
+from bus.subjects import KEY_STREAM, key_cell
 from core.errors import HandrailError
-from core.ports import LogError, LogUnavailable
+from core.ports import LogError, LogUnavailable, RunKey
 from handrail.cli.init import create
 from handrail.settings import Settings, load_settings
 from handrail.stack import keeping, parts
 from handrail.stack.keeping import kept
 from orchestrator.book import BadBook, check_book
+from orchestrator.key_copy import KeyCopy
 from orchestrator.notary import LogAltered, last_in
 from tests.contract.nats_process import NatsProcess
 from tests.integration import damage as damages
@@ -83,6 +85,14 @@ class Scene:
 
     async def link(self, role: str = "decider") -> Link:
         return await parts.way(self.broker, self.settings, role).link()
+
+    async def patiently(self, role: str) -> Link:
+        """Connect when the broker is there for everybody again."""
+        while True:
+            with suppress(LogError):
+                await (await self.link("gateway")).close()
+                return await self.link(role)
+            await asyncio.sleep(0.01)
 
     async def sign(self) -> None:
         """Have the notary sign for all there is."""
@@ -199,6 +209,27 @@ async def test_a_broker_that_comes_back_with_its_log_is_gone_on_with(scene: Scen
         await link.close()
 
 
+async def test_keys_that_the_broker_lost_are_back_from_the_notarys_copy(scene: Scene) -> None:
+    """And those that the copy does not have yet are the notary's to write: it may be about to."""
+    old, new = (RunKey(0, "acme", f"r0-0000000{number}") for number in (1, 5))
+    async with asyncio.timeout(WAIT_S), kept(scene.broker, scene.settings, scene.place):
+        link = await scene.link("admin")
+        await NatsStore(link).publish(KEY_STREAM, key_cell(old), b"o" * 32)
+        await scene.fill()
+        strike(scene.pid, lambda: shutil.rmtree(scene.streams / KEY_STREAM))
+        await link.close()
+        link = await scene.patiently("admin")
+        stored = await NatsStore(link).only(KEY_STREAM, key_cell(old))
+        assert stored is not None
+        assert stored.data == b"o" * 32
+        await NatsStore(link).publish(KEY_STREAM, key_cell(new), b"n" * 32)
+        strike(scene.pid, lambda: None)
+        await link.close()
+        link = await scene.patiently("admin")
+        assert dict(KeyCopy(scene.place / "EV_0").kept()) == {old: b"o" * 32}
+        await link.close()
+
+
 async def test_what_was_not_signed_for_cannot_be_missed(scene: Scene) -> None:
     """As docs/audit.md says: the comparison goes as far as the last head."""
     async with asyncio.timeout(WAIT_S), kept(scene.broker, scene.settings, scene.place):
@@ -207,10 +238,7 @@ async def test_what_was_not_signed_for_cannot_be_missed(scene: Scene) -> None:
         await write(link, 5, EVENTS)
         strike(scene.pid, lambda: damages.drop(scene.block, "EV_0", 5))
         await link.close()
-        while True:
-            with suppress(LogError):
-                link = await scene.link("notary")
-                break
+        link = await scene.patiently("notary")
         assert await last_in(link, "EV_0") == EVENTS
         await link.close()
 
