@@ -63,13 +63,20 @@ def run_in(project: Path) -> str:
     return data[at : data.index(b".", at)].decode()
 
 
+def states(pid: int) -> set[str]:
+    """Return the states of a process's threads."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {thread.read_text().rpartition(")")[2].split()[0] for thread in threads}
+
+
 def swap_under(owner: Up) -> tuple[str, int]:
     """Kill the broker of a stack and edit its log, while whoever would start it again is stopped."""
     run = run_in(owner.project)
     broker = owner.children()["broker"]
     owner.process.send_signal(signal.SIGSTOP)
+    wait_for("it to stand still", lambda: states(owner.process.pid) == {"T"})
     os.kill(broker, signal.SIGKILL)
-    wait_for("its end", lambda: Path(f"/proc/{broker}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    wait_for("the broker's end", lambda: states(broker) == {"Z"})
     where = edit(owner.data, run)
     owner.process.send_signal(signal.SIGCONT)
     return where
