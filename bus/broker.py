@@ -2,7 +2,7 @@
 
 It dies with its supervisor (with the thread of the event loop that started it, to be exact), holds the
 directory's lock for as long as it lives, answers on the same port after a restart where it can, and is ready
-only when what answers is provably it.
+only when what answers is provably it. It can be looked at by its administrator alone before anybody else.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from bus import disk
 from bus.directory import DataDirectory, read_text, usable, write_file
-from bus.permissions import ACCOUNT, Pools, inbox_prefix, render, user_name, users
+from bus.permissions import ACCOUNT, ADMIN, Pools, User, inbox_prefix, render, user_name, users
 from bus.probe import CONNECT_TIMEOUT_S, BrokerError, read_info, require_fit
 
 STORE_DIR = "broker"
@@ -135,10 +136,13 @@ class EmbeddedBroker:
             )
         return Credentials(name, self._passwords[name], inbox_prefix(name))
 
-    async def start(self) -> None:
+    async def start(self, inspect: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Start the broker and return when it is ready; after its death, start it again.
 
-        Raises BrokerMissing, BrokerFailed and DirectoryUnusable.
+        With `inspect` it is started twice: for the administrator alone, on a port that nobody has been told,
+        and for everybody when that has returned. To all others it is away until then, which they know how to
+        meet. Raises BrokerMissing, BrokerFailed, DirectoryUnusable, and what `inspect` raises: then nothing
+        runs.
         """
         if self.pid is not None:
             raise BrokerFailed(f"The broker of {self._path} runs already, as process {self.pid}.")
@@ -147,12 +151,18 @@ class EmbeddedBroker:
             (self._path / STORE_DIR).mkdir(mode=0o700, exist_ok=True)
             self._move_streams()
             self._passwords = self._load_passwords()
-        last_port = self._last_port()
-        deadline = time.monotonic() + self._ready_timeout_s
+        if inspect is not None:
+            await self._launch(binary, ANY_PORT, alone=True)
+            try:
+                await self._while_it_lives(inspect())
+            finally:
+                # In order it takes a third of a second, in which everybody waits.
+                self.kill()
+                await self.wait()
         try:
-            await self._launch(binary, last_port, deadline)
+            await self._launch(binary, self._last_port())
         except _PortTaken:
-            await self._launch(binary, ANY_PORT, deadline)
+            await self._launch(binary, ANY_PORT)
 
     async def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Stop the broker in order, and by force if it takes longer."""
@@ -195,7 +205,10 @@ class EmbeddedBroker:
                 await asyncio.sleep(MEND_PAUSE_S)
                 failed = False
 
-    async def _launch(self, binary: Path, port: int, deadline: float) -> None:
+    async def _launch(self, binary: Path, port: int, *, alone: bool = False) -> None:
+        """Launch the broker, for the administrator `alone` or for everybody, and wait until it is ready."""
+        deadline = time.monotonic() + self._ready_timeout_s
+        members = [user for user in self._users if user.name == ADMIN or not alone]
         name = f"handrail-{secrets.token_hex(16)}"
         log_start = _size(self._path / LOG_FILE)
         with usable(self._path):
@@ -203,7 +216,7 @@ class EmbeddedBroker:
         try:
             self._lock_store(lock_fd)
             with usable(self._path):
-                write_file(self._path / CONFIG_FILE, self._render_config(name, port))
+                write_file(self._path / CONFIG_FILE, self._render_config(name, port, members))
                 self._remove_ports_files()
             await self._spawn(binary, lock_fd)
         finally:
@@ -211,14 +224,29 @@ class EmbeddedBroker:
             os.close(lock_fd)
         try:
             self._url = await self._wait_until_ready(name, deadline)
-            with usable(self._path):
-                write_file(self._path / PORT_FILE, f"{urlsplit(self._url).port}\n")
+            if not alone:
+                with usable(self._path):
+                    write_file(self._path / PORT_FILE, f"{urlsplit(self._url).port}\n")
         except BaseException as error:
             self.kill()
             await self.wait()
             if isinstance(error, _Ended):
                 raise self._explain_end(port, log_start) from None
             raise
+
+    async def _while_it_lives(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work with the broker; raises BrokerFailed when it dies, for which the work may wait long."""
+        assert self._process is not None
+        working, dying = asyncio.create_task(work), asyncio.create_task(self._process.wait())
+        try:
+            await asyncio.wait((working, dying), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise BrokerFailed(f"The broker of {self._path} ended while it was looked at.")
+            await working
+        finally:
+            for task in (working, dying):
+                task.cancel()
+            await asyncio.gather(working, dying, return_exceptions=True)
 
     def _lock_store(self, lock_fd: int) -> None:
         """Make a second server on one store directory impossible: it would destroy it."""
@@ -287,7 +315,7 @@ class EmbeddedBroker:
             f"the whole log is {self._path / LOG_FILE}."
         )
 
-    def _render_config(self, name: str, port: int) -> str:
+    def _render_config(self, name: str, port: int, members: Sequence[User]) -> str:
         quoted = {key: json.dumps(str(self._path / key)) for key in (STORE_DIR, LOG_FILE)}
         sync = RELAXED_SYNC_INTERVAL if self._relaxed else "always"
         return (
@@ -305,7 +333,7 @@ class EmbeddedBroker:
             f"  max_file_store: {self._max_store_bytes}\n"
             f"  max_memory_store: {MAX_MEMORY_BYTES}\n"
             "}\n"
-        ) + render(self._users, self._passwords)
+        ) + render(members, self._passwords)
 
     def _load_passwords(self) -> dict[str, str]:
         """Return a password for every user, keeping those that there were: children reconnect with them."""

@@ -1,13 +1,21 @@
-"""A broker that somebody else runs: looked at before it is used, and never started or stopped."""
+"""A broker that somebody else runs: looked at before it is used, and never started or stopped.
+
+That it was away is noticed by a connection of the administrator's. Nobody can be kept from it meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
+
+from nats.aio.msg import Msg
 
 from bus.broker import Credentials
-from bus.permissions import inbox_prefix, user_name
+from bus.link import Link
+from bus.permissions import ADMIN, inbox_prefix, user_name
 from bus.probe import BrokerError, check_foreign
 
 
@@ -18,6 +26,8 @@ class ForeignBroker:
         """`credentials` is a JSON object of passwords by user; without one nobody signs in."""
         self._url = url
         self._passwords = _read(credentials) if credentials is not None else None
+        self._link: Link | None = None
+        self._lost = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -38,21 +48,46 @@ class ForeignBroker:
             raise BrokerError(f"the credentials have no password of user {name!r}: add it to the file")
         return Credentials(name, self._passwords[name], inbox_prefix(name))
 
-    async def start(self) -> None:
-        """Make sure that what answers is a broker that will do."""
-        who = self.credentials("admin")
+    async def start(self, inspect: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Make sure that what answers is a broker that will do, by `inspect` too; again when it was away."""
+        await self.stop()
+        who = self.credentials(ADMIN)
         await check_foreign(self._url, user=who.user or None, password=who.password or None)
+        if inspect is None:
+            return
+        try:
+            # Before the look at it: one that goes while it is looked at was away.
+            await self._watch(who)
+            await inspect()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
-        """Leave it alone."""
+        """Leave it alone, and watch it no longer."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
 
     async def mend(self) -> None:
         """Leave it alone: whoever runs it sees to its disk."""
 
     async def wait(self) -> int:
-        """Wait for ever: its end is not ours to notice."""
-        never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        return await never
+        """Wait until it was away: what comes back may have another log. At once where nobody watches it."""
+        if self._link is not None:
+            await self._lost.wait()
+        return 0
+
+    async def _watch(self, who: Credentials) -> None:
+        lost = self._lost = asyncio.Event()
+        self._link = await Link.connect(
+            self._url, user=who.user, password=who.password, name=ADMIN, inbox_prefix=who.inbox_prefix
+        )
+        await self._link.subscribe(_ignore, lambda _: lost.set(), lambda _: False)
+
+
+async def _ignore(_: Msg) -> None:
+    pass
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -75,8 +75,7 @@ class Entry:
     @property
     def run(self) -> str:
         """Tenant and run whose event it is; empty where it is none."""
-        found = _RUN_SUBJECT.fullmatch(self.subject)
-        return found.group(1) if found else ""
+        return run_of(self.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +136,12 @@ class SignedHead:
         """Raise BadText unless somebody who is believed has signed it."""
         if not checker.check(self.key_id, self.head.text(), self.signature):
             raise BadText(f"the head of {self.head.stream} is not signed by a key that is believed")
+
+
+def run_of(subject: str) -> str:
+    """Return tenant and run of an event's subject; empty where it is none."""
+    found = _RUN_SUBJECT.fullmatch(subject)
+    return found.group(1) if found else ""
 
 
 def whole(value: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from observability import environment, names, tracing
@@ -44,6 +45,10 @@ class Metrics(Protocol):
         """Say how much a consumer has yet to answer."""
         ...
 
+    def set_lag(self, stream: str, messages: int, age_s: float, stopped: bool) -> None:
+        """Say how far the notary is behind a stream, and whether it can sign for no more of it."""
+        ...
+
     def close(self) -> None:
         """Send the last numbers, within a time."""
         ...
@@ -63,6 +68,9 @@ class NoMetrics:
     def set_backlog(self, consumer: str, number: int) -> None:
         """Forget it."""
 
+    def set_lag(self, stream: str, messages: int, age_s: float, stopped: bool) -> None:
+        """Forget it."""
+
     def close(self) -> None:
         """Do nothing."""
 
@@ -75,6 +83,7 @@ class RunMetrics:
     def __init__(self, provider: MeterProvider) -> None:
         self._provider = provider
         self._backlogs: dict[str, int] = {}
+        self._lags: dict[str, tuple[int, float, int]] = {}
         meter = provider.get_meter(names.SCOPE, schema_url=names.SCHEMA_URL)
 
         def seconds(name: str, about: str) -> Any:
@@ -104,6 +113,12 @@ class RunMetrics:
         meter.create_observable_gauge(
             names.BACKLOG, [self._observe], "{message}", "What a consumer has yet to answer."
         )
+        for place, name, unit, about in (
+            (0, names.NOTARY_LAG, "{message}", "What the notary has not signed for."),
+            (1, names.NOTARY_LAG_AGE, "s", "Since the oldest message that the notary has not signed for."),
+            (2, names.NOTARY_STOPPED, "1", "Whether the log or the book keeps the notary from signing."),
+        ):
+            meter.create_observable_gauge(name, [partial(self._observe_lag, place)], unit, about)
 
     def count(self, spans: Iterable[Span]) -> None:
         """Count a run that has ended, or an undo of it, and all that it did."""
@@ -140,6 +155,10 @@ class RunMetrics:
         """Say how much a consumer has yet to answer."""
         self._backlogs[consumer] = number
 
+    def set_lag(self, stream: str, messages: int, age_s: float, stopped: bool) -> None:
+        """Say how far the notary is behind a stream, and whether it can sign for no more of it."""
+        self._lags[stream] = (messages, age_s, int(stopped))
+
     def close(self) -> None:
         """Send the last numbers; a collector that does not answer in time does not get them."""
         closing = threading.Thread(target=self._provider.shutdown, name="close-metrics", daemon=True)
@@ -159,6 +178,12 @@ class RunMetrics:
 
         for consumer, number in list(self._backlogs.items()):
             yield Observation(number, {names.CONSUMER: consumer})
+
+    def _observe_lag(self, place: int, options: CallbackOptions) -> Iterable[Observation]:
+        from opentelemetry.metrics import Observation
+
+        for stream, figures in list(self._lags.items()):
+            yield Observation(figures[place], {names.STREAM: stream})
 
 
 def _only(attributes: Mapping[str, Value], *wanted: str) -> dict[str, Value]:

@@ -109,6 +109,7 @@ REASON = "handrail.reason"
 MESSAGE = "handrail.message"
 SEEN_DEAD = "handrail.attempt.seen_dead"
 CONSUMER = "handrail.consumer"
+STREAM = "handrail.stream"
 
 # --- events of spans ---------------------------------------------------------------------------------
 
@@ -139,6 +140,9 @@ DOUBTS = "handrail.doubts"
 UNDOS = "handrail.undos"
 COMPENSATIONS = "handrail.compensations"
 BACKLOG = "handrail.backlog"
+NOTARY_LAG = "handrail.notary.lag"
+NOTARY_LAG_AGE = "handrail.notary.lag.age"
+NOTARY_STOPPED = "handrail.notary.stopped"
 RUN_DURATION = "gen_ai.invoke_workflow.duration"
 STEP_DURATION = "handrail.step.duration"
 ACTION_DURATION = "gen_ai.execute_tool.duration"

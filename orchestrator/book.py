@@ -181,6 +181,21 @@ def entries_of(place: Path, signed: SignedHead) -> Iterator[Entry]:
         raise BadBook(f"the copy of {signed.head.stream} ends at {expected - 1} of {signed.head.size}")
 
 
+def last_of(place: Path, signed: SignedHead) -> Entry | None:
+    """Return the last message of the copy; raises BadBook where that is not what a head signs."""
+    if not signed.head.size:
+        return None
+    leaves, last = leaves_of(place, signed), None
+    try:
+        for part in _parts(place / signed.segment, signed.segment_bytes):
+            *_, last = notarised.unpack(part)
+    except (OSError, ValueError, zlib.error, BadText) as error:
+        raise BadBook(f"{place / signed.segment} cannot be read: {error}") from None
+    if last is None or last.leaf != leaves[-1]:
+        raise BadBook(f"the copy of {signed.head.stream} does not end with what was signed for")
+    return last
+
+
 def _parts(path: Path, most: int | None) -> Iterator[bytes]:
     with path.open("rb") as file:
         while most is None or file.tell() < most:

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,7 +20,7 @@ from bus.link import Link
 from bus.log import NatsStore
 from bus.store import Stored
 from core import merkle
-from core.notarised import NOTHING, Entry, NotAsSigned, SignedHead
+from core.notarised import NOTHING, Entry, NotAsSigned, SignedHead, run_of
 from core.permits import Checker, Signer
 from core.ports import LogError, RunKey
 from orchestrator.book import MAX_BATCH_BYTES, BadBook, Book, checked, head_of, open_book
@@ -36,6 +35,7 @@ RETRY_S = 1.0
 POLL_S = 0.02
 SILENCE_S = 15.0
 """A message that has not come by then cannot be read."""
+HEARD_EVERY_S = 1.0
 PROGRESS_EVERY = 10_000
 
 _EVENTS = "EV_"
@@ -55,7 +55,7 @@ class LogAltered(NotAsSigned):
         super().__init__(
             f"{stream} is not what the notary has signed for. Its first wrong message is {sequence}: {what}. "
             "The broker's files were damaged, edited, replaced by an older copy, or not written when the "
-            "power went while syncing was relaxed. Nothing was started. "
+            "power went while syncing was relaxed. Nothing goes on from there. "
             "`handrail restore` rebuilds the log from the notary's copy. (To go on from what there is, and "
             f"expect effects that no run knows of, move {place} elsewhere: it holds the copy and the proof.)"
         )
@@ -74,11 +74,10 @@ def streams_of(shards: tuple[int, ...]) -> dict[str, str]:
 
 def chained(stored: Stored, chains: dict[str, bytes]) -> tuple[bytes, bytes]:
     """Return a message's bytes and leaf; the chain of its run goes on with it."""
-    entry = Entry(stored.sequence, stored.time_ns, stored.subject, stored.trace, stored.data)
-    run = entry.run
-    if run:
-        entry = replace(entry, previous=chains.get(run, NOTHING))
-    dumped = entry.dump()
+    run = run_of(stored.subject)
+    previous = chains.get(run, NOTHING) if run else NOTHING
+    said = (stored.sequence, stored.time_ns, stored.subject, stored.trace, stored.data)
+    dumped = Entry(*said, previous).dump()
     leaf = merkle.leaf(dumped)
     if run:
         chains[run] = leaf
@@ -110,30 +109,33 @@ class Notary:
         # How far each stream has been signed for; others look at it.
         self.signed: dict[str, int] = {}
 
-    async def compare(self, progress: Progress) -> int:
+    async def compare(self, progress: Progress, *, begun: bool = False) -> int:
         """Compare the log with what was signed for, and return how many messages that was.
 
-        Raises LogAltered, which names the first message that differs, and BadBook.
+        Where it has `begun` before, every stream has had a book. Raises LogAltered, which names the first
+        message that differs, and BadBook.
         """
         counted, unknown = 0, {}
         try:
             for stream, filter_ in self._streams.items():
                 signed = head_of(self._place / stream, self._origin, self._checker)
+                if signed is None and begun:
+                    raise BadBook(f"{self._place / stream} is gone")
                 if signed is None:
-                    unknown[stream] = await _last(self._link, stream)
+                    unknown[stream] = await last_in(self._link, stream)
                     continue
                 # With the copy: from one that is damaged nobody goes on, and nothing is restored.
                 leaves = await asyncio.to_thread(_checked_leaves, self._place / stream, signed)
                 await _compare(self._link, self._place, stream, filter_, leaves, progress)
                 counted += len(leaves)
-            if begun := [stream for stream, last in unknown.items() if last]:
+            if unsigned := [stream for stream, last in unknown.items() if last]:
                 if len(unknown) < len(self._streams):
-                    raise BadBook(f"{self._place / begun[0]} is gone")
-                _logger.warning("nobody has signed for what the log holds already", streams=begun)
+                    raise BadBook(f"{self._place / unsigned[0]} is gone")
+                _logger.warning("nobody has signed for what the log holds already", streams=unsigned)
         except BadBook as error:
             raise BadBook(
                 f"{error}. The notary's directory was damaged, edited, or put together from two, so nobody "
-                f"can say whether the log is whole. Nothing was started. Restore {self._place} from a "
+                f"can say whether the log is whole. Nothing goes on from there. Restore {self._place} from a "
                 "backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
             ) from None
         return counted
@@ -156,7 +158,7 @@ class Notary:
         self._hurries.set()
         try:
             async with asyncio.timeout(timeout_s):
-                ends = {stream: await _last(self._link, stream) for stream in self._streams}
+                ends = {stream: await last_in(self._link, stream) for stream in self._streams}
                 while any(self.signed.get(stream, 0) < end for stream, end in ends.items()):
                     await asyncio.sleep(POLL_S)
         except (TimeoutError, LogError) as error:
@@ -234,10 +236,11 @@ class Notary:
         stored = await NatsStore(self._link).only(subjects.KEY_STREAM, subjects.key_cell(run))
         return stored.data if stored is not None else None
 
-    async def settle_keys(self) -> None:
+    async def settle_keys(self, *, begun: bool = False) -> None:
         """Make the broker's keys and the copy one: what was deleted stays so, what was lost is back.
 
-        The administrator's work at a start. A key that the log does not say was forgotten was not.
+        The administrator's work at a start. Where a notary has `begun`, the copy is its own to write. A key
+        that the log does not say was forgotten was not.
         """
         store, home = NatsStore(self._link), subjects.KEY_STREAM
         there: dict[RunKey, Stored | None] = {}
@@ -255,7 +258,8 @@ class Notary:
                     await self._settle_key(store, run, key, cell)
             own = [cell for run, cell in there.items() if subjects.ev_stream(run.shard) == stream]
             new = {one: cell.data for cell in own if cell and (one := cell_of(cell.subject)) is not None}
-            await asyncio.to_thread(copy.add, new)
+            if not begun:
+                await asyncio.to_thread(copy.add, new)
 
     async def _settle_key(self, store: NatsStore, run: RunKey, key: bytes, cell: Stored | None) -> None:
         if key and cell is not None:
@@ -270,11 +274,8 @@ class Notary:
 
     async def _look_back(self, book: Book) -> None:
         """Raise BadBook where a stream no longer has what was signed last: its broker came back with less."""
-        if (last := book.last) is not None:
-            stored = await NatsStore(self._link).get(book.stream, last.sequence)
-            said = (stored.time_ns, stored.subject, stored.trace, stored.data) if stored else ()
-            if said != (last.time_ns, last.subject, last.trace, last.data):
-                raise BadBook(f"{book.stream} went back: message {last.sequence} is another now, or none")
+        if book.last is not None and not await is_there(self._link, book.stream, book.last):
+            raise BadBook(f"{book.stream} went back: message {book.last.sequence} is another now, or none")
 
     async def _linger(self) -> None:
         with suppress(TimeoutError):
@@ -305,14 +306,20 @@ def _more(count: int, size: int, begun: float) -> bool:
 async def _compare(
     link: Link, place: Path, stream: str, filter_: str, leaves: list[bytes], progress: Progress
 ) -> None:
-    last = await _last(link, stream)
+    last = await last_in(link, stream)
     chains: dict[str, bytes] = {}
-    at = 0
+    at, heard = 0, time.monotonic()
     try:
-        async with aclosing(reader.present(link, stream, (filter_,), 0)) as messages:
+        async with (
+            asyncio.timeout(SILENCE_S) as silence,
+            aclosing(reader.present(link, stream, (filter_,), 0)) as messages,
+        ):
             while at < min(last, len(leaves)):
-                async with asyncio.timeout(SILENCE_S):
-                    stored = await anext(messages)
+                stored = await anext(messages)
+                # A timeout for each message would take a tenth of the time.
+                if time.monotonic() - heard > HEARD_EVERY_S:
+                    heard = time.monotonic()
+                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
                 if stored.sequence != at + 1:
                     raise LogAltered(stream, at + 1, "it is missing", place)
                 if chained(stored, chains)[1] != leaves[at]:
@@ -326,7 +333,14 @@ async def _compare(
         raise LogAltered(stream, at + 1, f"the stream ends before it, and had {len(leaves)}", place)
 
 
-async def _last(link: Link, stream: str) -> int:
+async def is_there(link: Link, stream: str, entry: Entry) -> bool:
+    """Whether a stream has a message as it was signed for."""
+    stored = await NatsStore(link).get(stream, entry.sequence)
+    said = (stored.time_ns, stored.subject, stored.trace, stored.data) if stored else ()
+    return said == (entry.time_ns, entry.subject, entry.trace, entry.data)
+
+
+async def last_in(link: Link, stream: str) -> int:
     """Return a stream's last sequence; 0 where there is no such stream."""
     try:
         return int((await link.call(f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])

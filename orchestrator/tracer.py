@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import structlog
 
 from bus import consumers
+from core.errors import HandrailError
 from core.ports import Consumer, Delivery, Log, LogError, Record, RunKey
 from observability import sampling
 from observability.export import Exporter, ExportFailed
@@ -21,6 +23,9 @@ from observability.ids import of_run
 from observability.metrics import Metrics
 from observability.span import Span
 from observability.spans import spans_of
+
+if TYPE_CHECKING:
+    from orchestrator.lag import Lag
 
 MAX_RUNS = 64
 """Of one export, and as many as are held unanswered."""
@@ -47,14 +52,16 @@ class Tracer:
         *,
         with_content: bool = False,
         watched: Sequence[Consumer] = (),
+        lags: Callable[[], Awaitable[Sequence[Lag]]] | None = None,
         linger_s: float = 0.0,
     ) -> None:
-        """`watched` are the consumers whose backlogs are measured."""
+        """`watched` are the consumers whose backlogs are measured; `lags` tells how far the notary is."""
         self._log = log
         self._exporter = exporter
         self._metrics = metrics
         self._with_content = with_content
         self._watched = watched
+        self._lags = lags
         self._linger_s = linger_s
         self._sampled = sampling.sampler()
         # Holds no more than is unanswered.
@@ -145,11 +152,15 @@ class Tracer:
         return submit is not None and self._sampled(of_run(key, submit.traceparent))
 
     async def _measure(self) -> None:
-        """Look at the backlogs now and then."""
+        """Look at the backlogs, and at the notary, now and then."""
         while True:
             for consumer in self._watched:
                 with suppress(LogError):
                     self._metrics.set_backlog(consumer.name, await self._log.backlog(consumer))
+            # Away, or without a key that can be read, which is for others to say.
+            with suppress(HandrailError, OSError):
+                for lag in await self._lags() if self._lags is not None else ():
+                    self._metrics.set_lag(lag.stream, lag.messages, lag.age_s, bool(lag.stopped))
             await asyncio.sleep(BACKLOG_INTERVAL_S)
 
 

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from handrail.cli.output import Output
+    from orchestrator.lag import Lag
 
 MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 2 << 30
@@ -46,10 +47,13 @@ class Finding:
     found: str
     # What to do; empty where all is well.
     todo: str = ""
+    # What was measured, for `--json`.
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """Return it for `--json`."""
-        return {"check": self.check, "status": self.status, "found": self.found, "todo": self.todo}
+        said = {"check": self.check, "status": self.status, "found": self.found, "todo": self.todo}
+        return {**said, **self.figures}
 
 
 def doctor(
@@ -88,6 +92,7 @@ def findings(project: Path, place: Path, server: str | None, data: Path | None) 
     target = find(server, project, data)
     yield _checked("server", check_server, target)
     yield _checked("broker", check_broker, target)
+    yield _checked("notary", check_notary, target)
 
 
 def check_python(version: tuple[int, int, int] = sys.version_info[:3]) -> Finding:
@@ -324,6 +329,55 @@ async def check_broker(target: Target) -> Finding:
         what, _, todo = str(error).partition(". ")
         return Finding("broker", "fail", what, todo or "`handrail up` starts a new one.")
     return Finding("broker", "ok", f"nats-server {info.version} at {endpoint.broker_url}")
+
+
+async def check_notary(target: Target) -> Finding:
+    """How far the notary of the stack on the data directory is behind, and whether it signs at all."""
+    from bus.directory import find_endpoint
+    from bus.foreign import ForeignBroker
+    from core.errors import HandrailError
+    from handrail.settings import load_settings
+    from handrail.stack import parts
+
+    endpoint = find_endpoint(target.data) if target.kind == "running" else None
+    if endpoint is None:
+        return Finding("notary", "ok", f"the server at {target.address} has its own")
+    project = Path(endpoint.project)
+    try:
+        settings = load_settings(project)
+        broker = ForeignBroker(endpoint.broker_url, parts.credentials_of(settings, project, target.data))
+        link = await parts.way(broker, settings, "notary").link()
+        try:
+            place = parts.notary_place(settings, project, target.data)
+            return told_of_notary(await parts.lags(link, settings, place))
+        finally:
+            await link.close()
+    except (HandrailError, OSError) as error:
+        todo = "`handrail audit verify --all` checks what the notary keeps."
+        return Finding("notary", "fail", f"it cannot be asked how far it is: {error}", todo)
+
+
+def told_of_notary(found: Sequence[Lag]) -> Finding:
+    """Put the notary's lag into words."""
+    messages, age_s = sum(lag.messages for lag in found), max(lag.age_s for lag in found)
+    stopped = {lag.stream: lag.stopped for lag in found if lag.stopped}
+    figures = {"messages": messages, "age_s": round(age_s, 3), "stopped": stopped}
+    behind = f"{messages:,} messages are not signed for, the oldest for {age_s:.1f} s"
+    if stopped:
+        what = "\n".join(["IT SIGNS FOR NOTHING MORE: the log is not what it was", *stopped.values(), behind])
+        todo = (
+            "Stop the stack: nothing proves what it does from here. Its next start says which message is the "
+            "first wrong one, and `handrail restore` puts the log back."
+        )
+        return Finding("notary", "fail", what, todo, figures)
+    if any(lag.stalled for lag in found):
+        todo = (
+            "It does not run, or cannot keep up: see logs/notary.log (or logs/run.log) in the data directory."
+        )
+        return Finding("notary", "warn", behind, todo, figures)
+    return Finding(
+        "notary", "ok", behind if messages else "all that the log holds is signed for", "", figures
+    )
 
 
 def nearest_directory(place: Path) -> Path:

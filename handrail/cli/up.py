@@ -115,7 +115,8 @@ async def _keep_up(output: Output, project: Path, place: Path, host: HostKind) -
             if clusters:
                 _announce(output, clusters[0], project, place)
                 await _show_children(output, clusters[0], stop, keeping)
-            output.line("Draining: nothing new starts, what is in flight finishes.")
+            if not keeping.done():
+                output.line("Draining: nothing new starts, what is in flight finishes.")
             await keeping
         output.line("Down. Unfinished runs go on with the next `handrail up`.")
 

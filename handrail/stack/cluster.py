@@ -11,27 +11,21 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
-
-import structlog
 
 from actors.ray_head import RayHead
 from bus.directory import DataDirectory, Endpoint
 from core.course import MIND_POOL
-from core.errors import HandrailError
 from handrail.project import Settings, load
 from handrail.stack import parts
 from handrail.stack.children import ADDRESS_FILE, EPOCH_ENV, MINDS_FILE, addresses_in
-from handrail.stack.inline import background, keep_token
+from handrail.stack.inline import keep_token
+from handrail.stack.keeping import background, kept
 from orchestrator.supervisor import ChildSpec, ChildStatus, Supervisor
 
 HostKind = Literal["inline", "ray"]
-FIRST_RESTART_S = 0.05
-MAX_RESTART_S = 5.0
-
-_logger = structlog.get_logger("up")
 
 
 class Cluster:
@@ -78,12 +72,12 @@ async def running(project_dir: Path, data_dir: Path, *, host: HostKind) -> Async
         keys = parts.keys_of(settings, directory, project_dir)
         parts.own_tokens(directory.path)
         broker = parts.broker_of(settings, directory, project_dir)
-        await broker.start()
-        try:
-            async with _served(directory, broker, settings, project_dir, host, keys) as cluster:
-                yield cluster
-        finally:
-            await broker.stop()
+        place = parts.notary_place(settings, project_dir, directory.path)
+        async with (
+            kept(broker, settings, place),
+            _served(directory, broker, settings, project_dir, host, keys) as cluster,
+        ):
+            yield cluster
     finally:
         directory.release()
 
@@ -97,34 +91,25 @@ async def _served(
     host: HostKind,
     keys: parts.Keys,
 ) -> AsyncIterator[Cluster]:
-    place = parts.notary_place(settings, project_dir, directory.path)
-    admin = await parts.prepare(broker, settings, place)
     children = _children(directory, broker, settings, project_dir, host, keys)
     supervisor = Supervisor(children, directory.path)
-    try:
-        async with (
-            background(_keep_broker(broker)),
-            background(broker.mend()),
-            background(keep_token(directory.path)),
-        ):
-            await supervisor.start()
-            try:
-                local, public = addresses_in(directory.path) or ("", "")
-                endpoint = Endpoint(
-                    gateway=local,
-                    public=public,
-                    broker_url=broker.url,
-                    pid=os.getpid(),
-                    epoch=directory.epoch,
-                    project=str(project_dir),
-                    host=host,
-                )
-                directory.publish_endpoint(endpoint)
-                yield Cluster(endpoint, supervisor, broker)
-            finally:
-                await supervisor.stop()
-    finally:
-        await admin.close()
+    async with background(keep_token(directory.path)):
+        await supervisor.start()
+        try:
+            local, public = addresses_in(directory.path) or ("", "")
+            endpoint = Endpoint(
+                gateway=local,
+                public=public,
+                broker_url=broker.url,
+                pid=os.getpid(),
+                epoch=directory.epoch,
+                project=str(project_dir),
+                host=host,
+            )
+            directory.publish_endpoint(endpoint)
+            yield Cluster(endpoint, supervisor, broker)
+        finally:
+            await supervisor.stop()
 
 
 def _children(
@@ -216,17 +201,3 @@ def _exists(path: Path) -> Callable[[], Awaitable[bool]]:
         return path.exists()
 
     return ready
-
-
-async def _keep_broker(broker: parts.Broker) -> None:
-    """Start the broker again when it ends, with backoff; its clients reconnect."""
-    delay_s = FIRST_RESTART_S
-    while True:
-        status = await broker.wait()
-        _logger.warning("the broker ended; starting it again", status=status)
-        with suppress(HandrailError):
-            await broker.start()
-            delay_s = FIRST_RESTART_S
-            continue
-        await asyncio.sleep(delay_s)
-        delay_s = min(delay_s * 2, MAX_RESTART_S)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from actors.host import InProcessHost
 from bus.directory import DataDirectory, Endpoint
+from bus.log import NatsLog
 from core.course import MIND_POOL
 from core.errors import HandrailError
-from core.ports import Log
 from handrail.project import Project, Settings, load, load_settings
 from handrail.stack import parts
+from handrail.stack.keeping import background, kept
 from observability import outlets, tracing
 from workers.host import Worker
 from workers.instance import Instance, site_of
@@ -62,13 +63,8 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         keys = parts.keys_of(settings, directory, project_dir)
         parts.own_tokens(directory.path)
         broker = parts.broker_of(settings, directory, project_dir)
-        await broker.start()
-        stack.push_async_callback(broker.stop)
         place = parts.notary_place(settings, project_dir, directory.path)
-        admin = await parts.prepare(broker, settings, place)
-        stack.push_async_callback(admin.close)
-        await stack.enter_async_context(background(_keep_broker(broker)))
-        await stack.enter_async_context(background(broker.mend()))
+        await stack.enter_async_context(kept(broker, settings, place))
         addresses = await _start_parts(stack, project, project_dir, directory, broker, keys)
         endpoint = Endpoint(
             gateway=addresses.local,
@@ -92,13 +88,13 @@ async def _start_parts(
     keys: parts.Keys,
 ) -> Addresses:
     settings = project.settings
+    place = parts.notary_place(settings, project_dir, directory.path)
     if parts.wants_tracer():
         log = await parts.way(broker, settings, "tracer").open()
         stack.push_async_callback(log.close)
-        await stack.enter_async_context(_tracing(log, settings, directory))
+        await stack.enter_async_context(_tracing(log, settings, directory, place))
     link = await parts.way(broker, settings, "notary").link()
     stack.push_async_callback(link.close)
-    place = parts.notary_place(settings, project_dir, directory.path)
     await stack.enter_async_context(_notarising(parts.notary(link, settings, place)))
     tracing.configure("worker", f"{directory.epoch}-1")
     stack.push_async_callback(asyncio.to_thread, tracing.flush)
@@ -137,14 +133,6 @@ async def keep_token(data: Path) -> None:
             _logger.warning("the owner's token cannot be written anew", error=str(error))
 
 
-async def _keep_broker(broker: parts.Broker) -> None:
-    """Start the broker again when it dies; its clients reconnect."""
-    while True:
-        status = await broker.wait()
-        _logger.warning("broker ended; starting it again", status=status)
-        await broker.start()
-
-
 async def _keep_serving(serve: Callable[[], Awaitable[None]]) -> None:
     """Serve again when serving ends; the log tells where to go on. A supervision point."""
     while True:
@@ -153,18 +141,6 @@ async def _keep_serving(serve: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             _logger.exception("a part of the stack ended; it starts again")
         await asyncio.sleep(RESTART_DELAY_S)
-
-
-@asynccontextmanager
-async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
-    """Run something beside a context, and end it with the context."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_report)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -183,9 +159,11 @@ async def _notarising(notary: Notary) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _tracing(log: Log, settings: Settings, directory: DataDirectory) -> AsyncIterator[None]:
+async def _tracing(
+    log: NatsLog, settings: Settings, directory: DataDirectory, place: Path
+) -> AsyncIterator[None]:
     """Send the traces of runs; at the end those that are left, unless nobody takes them."""
-    tracer, exporter, metrics = parts.tracer(log, settings, directory.path, f"{directory.epoch}-1")
+    tracer, exporter, metrics = parts.tracer(log, settings, directory.path, place, f"{directory.epoch}-1")
     try:
         async with background(_keep_serving(tracer.serve)):
             yield
@@ -193,8 +171,3 @@ async def _tracing(log: Log, settings: Settings, directory: DataDirectory) -> As
     finally:
         await exporter.close()
         await asyncio.to_thread(metrics.close)
-
-
-def _report(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _logger.error("a part of the stack ended", reason=repr(task.exception()))

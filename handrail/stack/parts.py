@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ from actors.models.table import DecisionTable
 from actors.planner import Planner
 from actors.pool import AgentSpec, PoolSpec
 from actors.verifier import Verifier
-from bus import consumers, streams
-from bus.broker import Credentials, EmbeddedBroker
+from bus import consumers
+from bus.broker import CREDENTIALS_FILE, Credentials, EmbeddedBroker
 from bus.directory import DataDirectory, usable, write_file
 from bus.foreign import ForeignBroker
 from bus.link import Link
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from handrail.keys import PrivateKey, PublicKeys
     from orchestrator.callers import Callers
     from orchestrator.gateway import Gateway, Tls
+    from orchestrator.lag import Lag
     from orchestrator.notary import Notary
 
 Broker = EmbeddedBroker | ForeignBroker
@@ -165,43 +167,22 @@ def all_consumers(settings: Settings) -> tuple[Consumer, ...]:
 def broker_of(settings: Settings, directory: DataDirectory, project_dir: Path) -> Broker:
     """Return the broker that the project asks for: one of our own, unless it names another."""
     if settings.broker.url:
-        file = settings.broker.credentials
-        return ForeignBroker(settings.broker.url, project_dir / file if file else None)
+        return ForeignBroker(settings.broker.url, credentials_of(settings, project_dir, directory.path))
     relaxed, without = settings.broker.sync == "relaxed", secret_variables(settings)
     tenants = settings.gateway.tenants
     return EmbeddedBroker(directory, pools_of(settings), tenants=tenants, relaxed=relaxed, without=without)
 
 
+def credentials_of(settings: Settings, project_dir: Path, data: Path) -> Path | None:
+    """Return the file with the passwords at the broker; None where there are none."""
+    if not settings.broker.url:
+        return data / CREDENTIALS_FILE
+    return project_dir / settings.broker.credentials if settings.broker.credentials else None
+
+
 def way(broker: Broker, settings: Settings, role: str, pool: str = "") -> Way:
     """Return a role's way to the embedded broker."""
     return Way(broker.url, broker.credentials(role, pool), shards_of(settings))
-
-
-async def prepare(broker: Broker, settings: Settings, place: Path) -> Link:
-    """Set the streams and consumers up, check that nothing was lost, and return the administrator's link."""
-    link = await way(broker, settings, "admin").link()
-    try:
-        # Before anything is created: a stream that is gone must not come back empty.
-        await compare(link, settings, place)
-        await streams.ensure(link, shards=shards_of(settings), consumers=all_consumers(settings))
-        await notary(link, settings, place).settle_keys()
-    except BaseException:
-        # Left open it would look for the broker for ever, and keep the process from saying why it ends.
-        await link.close()
-        raise
-    return link
-
-
-async def compare(link: Link, settings: Settings, place: Path) -> None:
-    """Compare the log with what the notary has signed for, saying how far that is where it takes long."""
-
-    def progress(stream: str, at: int, size: int) -> None:
-        _logger.info("comparing the log with what was signed for", stream=stream, message=at, of=size)
-
-    one = notary(link, settings, place)
-    await one.compare(progress)
-    with usable(place):
-        one.begin()
 
 
 def notary_place(settings: Settings, project_dir: Path, data: Path) -> Path:
@@ -227,21 +208,36 @@ def notary_keys(place: Path) -> Keys:
     if keys is None or keys.signer.key_id not in keys.checker.key_ids:
         what = f"{' and '.join(gone)} gone" if gone else f"{key.name} is not the one of {public.name}"
         raise BadBook(
-            f"The notary's directory {place} is damaged: {what}. Nothing was started. Restore it from a "
-            "backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
+            f"The notary's directory {place} is damaged: {what}. Nothing goes on from there. Restore it from "
+            "a backup; or, to go on with a notary that knows nothing of what was before, move it elsewhere."
         )
     return keys
 
 
 def notary(link: Link, settings: Settings, place: Path, *, shards: tuple[int, ...] = ()) -> Notary:
     """Build the notary of a directory, for these shards or the open ones."""
+    return notary_maker(settings, place, shards=shards)(link)
+
+
+def notary_maker(
+    settings: Settings, place: Path, *, shards: tuple[int, ...] = ()
+) -> Callable[[Link], Notary]:
+    """Return what builds the notary of a directory, with the keys and the origin that lie there now."""
     from orchestrator.notary import Notary
 
     keys = notary_keys(place)
     with usable(place):
         origin = (place / NOTARY_ORIGIN_FILE).read_text().strip()
     shards = shards or shards_of(settings)
-    return Notary(link, place, origin, keys.signer, keys.checker, shards=shards)
+    return lambda link: Notary(link, place, origin, keys.signer, keys.checker, shards=shards)
+
+
+async def lags(link: Link, settings: Settings, place: Path) -> list[Lag]:
+    """Return how far the notary of a directory is behind each stream."""
+    from handrail.keys import PublicKeys
+    from orchestrator import lag
+
+    return await lag.lags(link, place, PublicKeys.read([place / NOTARY_PUBLIC_FILE]), shards_of(settings))
 
 
 def own_tokens(data: Path) -> None:
@@ -320,13 +316,16 @@ def wants_tracer() -> bool:
 
 
 def tracer(
-    log: Log, settings: Settings, data_dir: Path, instance: str, *, linger_s: float = 0.0
+    log: NatsLog, settings: Settings, data_dir: Path, place: Path, instance: str, *, linger_s: float = 0.0
 ) -> tuple[Tracer, Exporter, Metrics]:
-    """Build a tracer, with what it sends by, as the environment asks for."""
+    """Build a tracer, with what it sends by, as the environment asks for; `place` is the notary's."""
     exporter, counted = export.exporter(data_dir), metrics.metrics(instance)
     content = environment.with_content()
     watched = all_consumers(settings)
-    made = Tracer(log, exporter, counted, with_content=content, watched=watched, linger_s=linger_s)
+    behind = partial(lags, log.link, settings, place)
+    made = Tracer(
+        log, exporter, counted, with_content=content, watched=watched, lags=behind, linger_s=linger_s
+    )
     return made, exporter, counted
 
 

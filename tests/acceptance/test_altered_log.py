@@ -95,7 +95,7 @@ def test_it_is_refused(original: Path, tmp_path: Path, damage: Damage, says: str
         assert (done.returncode, done.stdout) == (5, ""), done.stderr
         error = json.loads(done.stderr)["error"]
         assert says in error["what"]
-        assert "Nothing was started. " in error["what"]
+        assert "Nothing goes on from there. " in error["what"]
         assert "handrail audit verify" in error["next"]
     assert kept == {path: path.read_bytes() for path in kept}
     assert (project / "shed.db").read_bytes() == world

@@ -68,7 +68,8 @@ def test_what_was_forgotten_is_in_no_file_and_the_proofs_are_whole(tmp_path: Pat
         wait_for("the notary", lambda: not any(dict(keys_of(data))[run]))
         needles = [key[run], key[run].hex().encode(), *(word.encode() for word in WORDS)]
         assert files_with(data, *needles) == []
-        assert files_with(data, key[kept]) == [f"{store.relative_to(data)}/msgs/1.blk: {key[kept]!r}"]
+        (found,) = files_with(data, key[kept])
+        assert found.startswith(f"{store.relative_to(data)}/msgs/")
 
         for command in ("show", "log", "audit show", "replay"):
             shown = handrail(*command.split(), run, *where).stdout

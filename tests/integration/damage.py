@@ -23,3 +23,21 @@ def swap(path: Path, stream: str, sequence: int) -> None:
     records[sequence - 1] = replace(two, sequence=one.sequence, time_ns=one.time_ns)
     records[sequence] = replace(one, sequence=two.sequence, time_ns=two.time_ns)
     write_block(path, stream, records)
+
+
+def flip(path: Path, share: float) -> None:
+    """Turn a bit, so far into a file."""
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * share)] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    """Cut the last tenth of a file off."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 9 // 10])
+
+
+def drop(path: Path, stream: str, count: int) -> None:
+    """Leave a stream's last messages out."""
+    write_block(path, stream, read_block(path)[:-count])

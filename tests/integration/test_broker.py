@@ -273,6 +273,51 @@ async def test_two_brokers_on_one_store_are_impossible(broker: EmbeddedBroker, o
     await second.stop()
 
 
+async def test_while_it_is_looked_at_nobody_but_the_administrator_gets_in(
+    broker: EmbeddedBroker, owned: DataDirectory
+) -> None:
+    """Neither where it was, nor where it is for that time; then everybody does, where it was."""
+    url, seen = broker.url, []
+
+    async def inspect() -> None:
+        assert broker.url != url
+        with pytest.raises(BrokerUnreachable):
+            await read_info(url, timeout_s=WAIT_S)
+        for role, pool in (("gateway", ""), ("decider", ""), ("notary", ""), ("worker", "mail")):
+            who = broker.credentials(role, pool)
+            with pytest.raises(CredentialsRefused):
+                await check_foreign(broker.url, user=who.user, password=who.password)
+        with pytest.raises(CredentialsRefused):
+            await check_foreign(broker.url)
+        async with signed_in(broker, "admin") as admin:
+            seen.append((await admin.js.account_info()).streams)
+
+    async with signed_in(broker, "admin") as admin:
+        await admin.js.add_stream(name="EV_0", subjects=["ev.0.>"])
+    broker.kill()
+    await broker.wait()
+    await broker.start(inspect)
+    assert (broker.url, seen) == (url, [1])
+    async with signed_in(broker, "decider") as decider:
+        await decider.js.publish("ev.0.t.r.dec.note.accepted", b"")
+
+
+async def test_what_is_looked_at_and_found_wrong_does_not_run(
+    broker: EmbeddedBroker, owned: DataDirectory
+) -> None:
+    async def inspect() -> None:
+        raise BrokerUnfit("not this one")
+
+    port = (owned.path / "broker.port").read_text()
+    broker.kill()
+    await broker.wait()
+    with pytest.raises(BrokerUnfit, match="not this one"):
+        await broker.start(inspect)
+    assert broker.pid is None
+    assert (owned.path / "broker.port").read_text() == port
+    await broker.start()
+
+
 SUPERVISOR = """
 import asyncio, sys
 from pathlib import Path
@@ -391,7 +436,11 @@ async def test_a_full_disk_is_said(owned: DataDirectory, monkeypatch: pytest.Mon
         await EmbeddedBroker(owned, POOLS).start()
 
 
-async def test_a_broker_that_is_not_ready_in_time_is_not_left_behind(owned: DataDirectory) -> None:
+async def test_a_broker_that_is_not_ready_in_time_is_not_left_behind(
+    owned: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It may be ready before anybody looks.
+    monkeypatch.setattr(broker_module, "_announced_url", lambda _: None)
     embedded = EmbeddedBroker(owned, POOLS, ready_timeout_s=0)
     with pytest.raises(BrokerFailed, match="did not become ready within 0 s"):
         await embedded.start()

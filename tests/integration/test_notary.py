@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,8 +21,9 @@ from bus.log import NatsStore
 from core import merkle, notarised
 from core.notarised import Entry
 from handrail.keys import PrivateKey, PublicKeys
-from orchestrator import book, notary
+from orchestrator import book, lag, notary
 from orchestrator.book import BadBook
+from orchestrator.lag import Lag
 from orchestrator.notary import LogAltered, Notary
 from tests.contract.nats_process import NatsProcess
 from tests.integration import damage as damages
@@ -111,17 +113,11 @@ def as_after_a_kill(place: Path) -> None:
 
 
 def flip(share: float) -> Damage:
-    def damage(place: Path) -> None:
-        data = bytearray(block(place).read_bytes())
-        data[int(len(data) * share)] ^= 1
-        block(place).write_bytes(data)
-
-    return damage
+    return lambda place: damages.flip(block(place), share)
 
 
 def cut(place: Path) -> None:
-    data = block(place).read_bytes()
-    block(place).write_bytes(data[: len(data) * 9 // 10])
+    damages.cut(block(place))
 
 
 def edited(place: Path) -> None:
@@ -462,3 +458,82 @@ async def test_a_log_that_goes_back_is_not_signed_for(original: Path, tmp_path: 
         serving.cancel()
         await link.close()
         broker.stop()
+
+
+# --- how far it is --------------------------------------------------------------------------------------
+
+
+async def lag_of(link: Link, place: Path, age_s: float = 0.0) -> Lag:
+    """Return the lag of the stream of events, as it is seen so many seconds from now."""
+    found = await lag.lags(link, place, KEYS, SHARDS, lambda: time.time_ns() + int(age_s * 1e9))
+    assert [one.stream for one in found] == ["REQ", "EV_0", "BLOB_0"]
+    assert all(one == Lag(one.stream, 0, 0.0) for one in found if one.stream != "EV_0")
+    return found[1]
+
+
+async def test_how_far_the_notary_is_behind_is_told_from_outside(original: Path, tmp_path: Path) -> None:
+    broker = copied(original, tmp_path)
+    broker.start()
+    try:
+        link = await connect(broker)
+        assert await lag_of(link, tmp_path / "notary") == Lag("EV_0", 0, 0.0)
+        await write(link, 7, EVENTS)
+        behind = await lag_of(link, tmp_path / "notary", 60.0)
+        assert (behind.messages, behind.stopped, behind.stalled) == (7, "", True)
+        assert 60.0 <= behind.age_s < 60.0 + DRAIN_S
+        await sign(link, tmp_path / "notary")
+        assert await lag_of(link, tmp_path / "notary", 60.0) == Lag("EV_0", 0, 0.0)
+        await link.close()
+    finally:
+        broker.stop()
+
+
+async def test_that_the_notary_can_sign_for_nothing_more_is_told(original: Path, tmp_path: Path) -> None:
+    """Of a log that went back, at once and when it has grown again, and of a damaged book."""
+    broker, place = copied(original, tmp_path), tmp_path / "notary"
+    broker.start()
+    try:
+        link = await connect(broker)
+        await write(link, 20, EVENTS)
+        await sign(link, place)
+        await link.close()
+        broker.stop()
+        shutil.rmtree(tmp_path / "store")
+        shutil.copytree(original / "store", tmp_path / "store")
+        broker.start()
+        link = await connect(broker)
+        went_back = await lag_of(link, place)
+        assert went_back.stopped == f"EV_0 ends at message {EVENTS}, and {EVENTS + 20} were signed for"
+        await write(link, 25, EVENTS)
+        assert (await lag_of(link, place)).stopped == ""
+        grown = await lag_of(link, place, 60.0)
+        assert (grown.messages, grown.stopped) == (
+            5,
+            f"message {EVENTS + 20} of EV_0 is another now, or none",
+        )
+        tamper_copy(place / "EV_0")
+        assert (await lag_of(link, place, 60.0)).stopped != grown.stopped
+        garble_head(place / "EV_0")
+        assert "cannot be read" in (await lag_of(link, place)).stopped
+        await link.close()
+    finally:
+        broker.stop()
+
+
+def test_the_last_message_of_a_copy_is_believed_only_as_it_was_signed(original: Path, tmp_path: Path) -> None:
+    shutil.copytree(original / "notary", tmp_path / "notary")
+    place = tmp_path / "notary" / "EV_0"
+    signed = book.check_book(place, KEYS)
+    assert signed is not None
+    last = book.last_of(place, signed)
+    assert last is not None
+    assert (last.sequence, last.data) == (EVENTS, size_of(EVENTS - 1))
+    empty = book.check_book(place.with_name("REQ"), KEYS)
+    assert empty is not None
+    assert book.last_of(place.with_name("REQ"), empty) is None
+    for damage in (tamper_leaf, shorten_leaves, cut_copy):
+        shutil.rmtree(place)
+        shutil.copytree(original / "notary" / "EV_0", place)
+        damage(place)
+        with pytest.raises(BadBook):
+            book.last_of(place, signed)

@@ -23,6 +23,7 @@ from observability.export import ExportFailed, FileExporter, NoExporter, OtlpExp
 from observability.metrics import Metrics, NoMetrics, RunMetrics
 from observability.spans import spans_of
 from orchestrator import tracer as tracers
+from orchestrator.lag import Lag
 from orchestrator.tracer import Tracer
 from tests.otlp_receiver import Receiver
 from tests.scenarios import histories
@@ -46,8 +47,15 @@ class Stage:
         self.log = MemoryLog(self.broker)
         self.exporter = exporter
         self.tracer = Tracer(
-            self.log, exporter, metrics or NoMetrics(), watched=[consumers.tracer(), consumers.decider()]
+            self.log,
+            exporter,
+            metrics or NoMetrics(),
+            watched=[consumers.tracer(), consumers.decider()],
+            lags=self._lags,
         )
+
+    async def _lags(self) -> list[Lag]:
+        return [Lag("EV_0", 7, 12.5, "message 3 of EV_0 is another now, or none"), Lag("REQ", 0, 0.0)]
 
     async def write(self, name: str, run: str = "") -> RunKey:
         """Write a history again, as a run of another name."""
@@ -320,6 +328,15 @@ async def test_metrics_count_what_the_spans_tell() -> None:
         assert _sums(found[names.COMPENSATIONS], "handrail.outcome") == {"done": 1}
         backlogs = {point.attributes[names.CONSUMER]: point.value for point in found[names.BACKLOG]}
         assert backlogs.keys() == {"tracer", "decider"}
+        figures = {
+            name: {point.attributes[names.STREAM]: point.value for point in found[name]}
+            for name in (names.NOTARY_LAG, names.NOTARY_LAG_AGE, names.NOTARY_STOPPED)
+        }
+        assert figures == {
+            "handrail.notary.lag": {"EV_0": 7, "REQ": 0},
+            "handrail.notary.lag.age": {"EV_0": 12.5, "REQ": 0.0},
+            "handrail.notary.stopped": {"EV_0": 1, "REQ": 0},
+        }
         exemplars = [e for point in found[names.ACTION_DURATION] for e in point.exemplars]
         spans = {span.span_id for span in await stage.spans(healed)}
         assert any(f"{exemplar.span_id:016x}" in spans for exemplar in exemplars)

@@ -21,6 +21,7 @@ from handrail.cli.init import create
 from handrail.cli.main import app
 from handrail.cli.server import Target
 from handrail.keys import KEY_FILE, ensure
+from orchestrator.lag import Lag
 from tests.keys import STRANGER
 
 Usage = namedtuple("Usage", "total used free")
@@ -160,6 +161,24 @@ async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tm
     target = Target("server", "127.0.0.1:1", tmp_path, tmp_path, "")
     assert (await doctor.check_server(target)).status == "fail"
     assert (await doctor.check_broker(target)).status == "ok"
+    assert (await doctor.check_notary(target)).status == "ok"
+
+
+def test_how_far_the_notary_is() -> None:
+    good = doctor.told_of_notary([Lag("EV_0", 0, 0.0), Lag("REQ", 0, 0.0)])
+    assert (good.status, good.found) == ("ok", "all that the log holds is signed for")
+    soon = doctor.told_of_notary([Lag("EV_0", 1_200, 0.84), Lag("EV_1", 3, 0.2)])
+    assert (soon.status, soon.found) == ("ok", "1,203 messages are not signed for, the oldest for 0.8 s")
+    late = doctor.told_of_notary([Lag("EV_0", 2, 61.0), Lag("REQ", 0, 0.0)])
+    assert (late.status, "61.0 s" in late.found, "notary.log" in late.todo) == ("warn", True, True)
+    stopped = doctor.told_of_notary([Lag("EV_0", 2, 61.0, "message 7 of EV_0 is another now, or none")])
+    assert stopped.status == "fail"
+    assert "IT SIGNS FOR NOTHING MORE" in stopped.found
+    assert "message 7 of EV_0" in stopped.found
+    assert "handrail restore" in stopped.todo
+    said = stopped.as_dict()
+    assert (said["messages"], said["age_s"]) == (2, 61.0)
+    assert said["stopped"] == {"EV_0": "message 7 of EV_0 is another now, or none"}
 
 
 def test_one_line_a_check_and_1_where_one_failed(monkeypatch: pytest.MonkeyPatch) -> None:
