@@ -49,6 +49,11 @@ class Keyring:
         except BadCipherText as error:
             raise LogError(f"the key of run {run.run} is damaged: {error}") from None
 
+    def held(self, run: RunKey) -> Cipher | None:
+        """Return a run's key if it is known here already."""
+        known = self._held.get(run)
+        return known[0] if known is not None and known[1] >= self._store.now_s() else None
+
     async def find(self, run: RunKey) -> Cipher | None:
         """Return a run's key; None where there is none. Raises RunForgotten and BadCipherText."""
         held = self._held.get(run)

@@ -6,8 +6,6 @@ that a run is to be forgotten, and that it was.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from google.protobuf.message import DecodeError
 
 from bus import blobs, subjects
@@ -88,23 +86,26 @@ class StoreLog:
 
     async def record(self, stored: Stored | None) -> Record | None:
         """Read a message of a run's log; None where there is none, or its subject is none of the log's."""
-        record = record_of(stored)
-        if stored is None or record is None:
-            return None
-        if (record.address.channel, *record.address.topic) == FORGOTTEN:
-            self.keys.drop(record.address.key)
-        if not is_encrypted(stored.data):
+        if stored is None or not is_encrypted(stored.data):
+            record = record_of(stored)
+            if record is not None and (record.address.channel, *record.address.topic) == FORGOTTEN:
+                self.keys.drop(record.address.key)
             return record
         try:
-            cipher = await self.keys.find(record.address.key)
-            if cipher is None:
-                return record
-            return replace(record, event=decode(cipher.decrypt(stored.data, stored.subject)))
+            address = subjects.parse(stored.subject)
+        except subjects.BadSubject:
+            return None
+        event, forgotten = None, False
+        try:
+            cipher = self.keys.held(address.key) or await self.keys.find(address.key)
+            if cipher is not None:
+                event = decode(cipher.decrypt(stored.data, stored.subject))
         except RunForgotten:
-            return replace(record, forgotten=True)
+            forgotten = True
         except BadCipherText:
             # Somebody wrote it who has not the key: it is no event.
-            return record
+            pass
+        return Record(stored.sequence, stored.time_ns, address, event, stored.trace, forgotten)
 
     async def last(self, shard: int, filter: str) -> Record | None:
         """Return the last record on a subject filter, read through the stream's leader."""
