@@ -36,11 +36,18 @@ class KeyCopy:
         at = 0
         for line in text[: self._end].splitlines(keepends=True):
             try:
-                int(line[:_HEX], 16)
-                _, shard, tenant, run = line[_HEX:].decode().rstrip("\n").split(" ")
-                self._lines[RunKey(int(shard), tenant, run)] = at
+                whole = len(bytes.fromhex(line[:_HEX].decode())) == KEY_BYTES
+                _, shard, tenant, name = line[_HEX:].decode().rstrip("\n").split(" ")
+                run = RunKey(int(shard), tenant, name)
             except ValueError:
-                raise BadBook(f"{self._path} cannot be read at byte {at}") from None
+                whole = False
+            # A second line of a run would keep its key when the first is overwritten.
+            if not whole or run in self._lines:
+                raise BadBook(
+                    f"{self._path} cannot be read at byte {at}: it was damaged or edited. Move it elsewhere: "
+                    "the next start makes it anew of the broker's keys, where the broker has them"
+                )
+            self._lines[run] = at
             at += len(line)
 
     def __contains__(self, run: RunKey) -> bool:
@@ -63,13 +70,16 @@ class KeyCopy:
 
     def erase(self, runs: Iterable[RunKey]) -> None:
         """Overwrite the keys of runs, durably."""
-        places = [self._lines[run] for run in runs if run in self._lines]
-        if not places:
+        self.replace({run: b"" for run in runs if run in self._lines})
+
+    def replace(self, found: Mapping[RunKey, bytes]) -> None:
+        """Write other keys over those of runs that are there, durably."""
+        if not found:
             return
         with self._path.open("r+b") as file:
-            for at in places:
-                file.seek(at)
-                file.write(_GONE)
+            for run, key in found.items():
+                file.seek(self._lines[run])
+                file.write(_said(key))
             file.flush()
             os.fsync(file.fileno())
 
@@ -100,5 +110,8 @@ def cell_of(subject: str) -> RunKey | None:
 
 
 def _line(run: RunKey, key: bytes) -> bytes:
-    said = key.hex().encode() if key else _GONE
-    return said + f" {run.shard} {run.tenant} {run.run}\n".encode()
+    return _said(key) + f" {run.shard} {run.tenant} {run.run}\n".encode()
+
+
+def _said(key: bytes) -> bytes:
+    return key.hex().encode() if key else _GONE

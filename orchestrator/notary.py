@@ -22,7 +22,8 @@ from bus.store import Stored
 from core import merkle
 from core.notarised import NOTHING, Entry, NotAsSigned, SignedHead, run_of
 from core.permits import Checker, Signer
-from core.ports import LogError, RunKey
+from core.ports import Address, LogError, RunKey
+from handrail.cipher import BadCipherText, Cipher
 from orchestrator.book import MAX_BATCH_BYTES, BadBook, Book, checked, head_of, open_book
 from orchestrator.key_copy import KeyCopy, cell_of
 
@@ -255,18 +256,25 @@ class Notary:
             for run, key in await asyncio.to_thread(list, copy.kept()):
                 cell = there.pop(run, None)
                 if cell is None or cell.data != key:
-                    await self._settle_key(store, run, key, cell)
+                    await self._settle_key(store, copy, run, cell, key)
             own = [cell for run, cell in there.items() if subjects.ev_stream(run.shard) == stream]
             new = {one: cell.data for cell in own if cell and (one := cell_of(cell.subject)) is not None}
             if not begun:
                 await asyncio.to_thread(copy.add, new)
 
-    async def _settle_key(self, store: NatsStore, run: RunKey, key: bytes, cell: Stored | None) -> None:
-        if key and cell is not None:
-            forgotten = f"{subjects.ev_prefix(run)}{_FORGOTTEN}"
-            if await store.last(subjects.ev_stream(run.shard), forgotten) is not None:
-                # It was deleted, and the notary has yet to read why.
-                return
+    async def _settle_key(
+        self, store: NatsStore, copy: KeyCopy, run: RunKey, cell: Stored | None, key: bytes
+    ) -> None:
+        if key and await store.last(subjects.ev_stream(run.shard), f"{subjects.ev_prefix(run)}{_FORGOTTEN}"):
+            # Whoever was to delete it, here or there, has not come to it.
+            key = b""
+            await asyncio.to_thread(copy.erase, [run])
+        elif key and cell is not None and await _reads(store, run, cell.data):
+            # The copy is proved by nothing: it is the one that was damaged.
+            key = cell.data
+            await asyncio.to_thread(copy.replace, {run: key})
+        if cell is not None and cell.data == key:
+            return
         _logger.warning("a run's key was not the one of the notary's copy", run=run.run, gone=not key)
         if cell is not None:
             await store.erase(subjects.KEY_STREAM, cell.sequence)
@@ -281,6 +289,15 @@ class Notary:
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 await self._hurries.wait()
+
+
+async def _reads(store: NatsStore, run: RunKey, key: bytes) -> bool:
+    """Whether a key decrypts a run's goal."""
+    stored = await store.first(subjects.ev_stream(run.shard), subjects.build(Address(run, "cmd", ("submit",))))
+    try:
+        return stored is not None and bool(Cipher(key).decrypt(stored.data, stored.subject))
+    except BadCipherText:
+        return False
 
 
 def _checked_leaves(place: Path, signed: SignedHead) -> list[bytes]:

@@ -31,7 +31,7 @@ from orchestrator.book import check_book, entries_of
 from orchestrator.key_copy import KeyCopy, cell_of
 
 BUILDING_DIR = "restoring"
-_ENDS = (".dec.note.finished", ".dec.note.undo_ended")
+_ENDS = (".dec.note.finished", ".dec.note.undo_ended", ".dec.note.forgotten")
 Progress = Callable[[str, int, int], None]
 
 
