@@ -18,7 +18,7 @@ from bus import subjects
 from core import exported
 from core.account import account
 from core.errors import HandrailError
-from core.ports import Record, RunKey
+from core.ports import Record, RunForgotten, RunKey
 from handrail.v1 import audit_service_pb2, audit_service_pb2_grpc
 from observability import ids
 from orchestrator.book import Shelf, parts_of
@@ -65,10 +65,18 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
             message = "this gateway has no notary's directory: export on the machine that has the notary's"
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_NOTARY", message)
         with self._reading():
-            lines = _lines(self._shelf, key)
+            lines = _lines(self._shelf, key, readable=await self._readable(key))
             while batch := await asyncio.to_thread(_next, lines):
                 for line in batch:
                     yield audit_service_pb2.ExportRunResponse(line=line)
+
+    async def _readable(self, key: RunKey) -> bool:
+        """Whether a run was not forgotten, which the notary may have yet to read of."""
+        try:
+            await self._runs.log.key_of(key)
+        except RunForgotten:
+            return False
+        return True
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -91,7 +99,7 @@ def _told(key: RunKey, records: list[Record]) -> str:
     return json.dumps(found, ensure_ascii=True, separators=(",", ":"))
 
 
-def _lines(shelf: Shelf, key: RunKey) -> Iterator[str]:
+def _lines(shelf: Shelf, key: RunKey, *, readable: bool) -> Iterator[str]:
     parts = list(parts_of(shelf.place, key, shelf.checker))
     if not parts:
         message = (
@@ -99,7 +107,7 @@ def _lines(shelf: Shelf, key: RunKey) -> Iterator[str]:
         )
         code = grpc.StatusCode.FAILED_PRECONDITION
         raise Refusal(code, "NOT_SIGNED", message, retry_s=RETRY_S)
-    cipher_key = key_in(shelf.place / subjects.ev_stream(key.shard), key)
+    cipher_key = key_in(shelf.place / subjects.ev_stream(key.shard), key) if readable else b""
     yield from exported.lines(key.run, key.tenant, parts, shelf.public_key, cipher_key)
 
 

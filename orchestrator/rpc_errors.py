@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from core.errors import HandrailError
-from core.ports import FenceLost, LogError, LogForbidden, LogFull, LogUnavailable
+from core.ports import FenceLost, LogError, LogForbidden, LogFull, LogUnavailable, RunForgotten
 from handrail.v1.plan_pb2 import Violation
 
 DOMAIN = "handrail.dev"
@@ -86,6 +86,8 @@ def of_log(error: LogError) -> Refusal:
     if isinstance(error, FenceLost):
         message = f"another writer came first, ask again: {error}"
         return Refusal(grpc.StatusCode.ABORTED, "FENCE_LOST", message)
+    if isinstance(error, RunForgotten):
+        return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "RUN_FORGOTTEN", str(error))
     return Refusal(grpc.StatusCode.INTERNAL, "LOG_ERROR", f"the log did not do what was asked: {error}")
 
 

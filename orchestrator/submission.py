@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from bus import subjects
 from core.conformance import Limits, check_plan
-from core.ports import Address, FenceLost, Log, LogFull, RunKey
+from core.ports import Address, FenceLost, Log, LogFull, RunForgotten, RunKey
 from core.ulids import Ulids, is_ulid
 from core.values import MAX_INLINE_BYTES, BadValue, decode, encode
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2, tool_pb2
@@ -159,6 +159,8 @@ class Submissions:
 
     async def _first_event(self, key: RunKey) -> event_pb2.Event | None:
         found = await self._log.last(key.shard, subjects.build(Address(key, "cmd", ("submit",))))
+        if found is not None and found.forgotten:
+            raise RunForgotten(f"run {key.run}, which this request made, was forgotten")
         # What cannot be read is no goal that anybody could repeat.
         return None if found is None else found.event or event_pb2.Event()
 

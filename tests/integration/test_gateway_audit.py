@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from bus import subjects
 from core import exported
 from core.account import account
 from core.notarised import NOTHING, Entry
@@ -26,6 +27,7 @@ from handrail.v1 import event_pb2
 from observability import ids
 from orchestrator import audit
 from orchestrator.book import COPY_SUFFIX, Shelf, open_book
+from orchestrator.key_copy import KeyCopy
 from tests.integration.gateway_stage import Stage, staged
 
 PLAN = {"steps": [{"id": "refund", "tool": "refund_order", "with": {"order_id": 7, "amount": 5}}]}
@@ -118,6 +120,21 @@ async def test_an_export_proves_what_is_in_the_log(stage: Stage, place: Path) ->
     report = exported.check(lines, KEYS)
     assert (report.run, report.tenant, report.events) == (run, "default", 2)
     assert not {KEY.dump()} & set(lines)
+
+
+async def test_an_export_brings_no_key_of_a_run_that_was_forgotten_this_moment(
+    stage: Stage, place: Path
+) -> None:
+    async with Client(stage.address) as client:
+        run = (await client.submit("refund 7", plan=PLAN, submitter="maren")).run
+        key = subjects.run_key(run, "default")
+        sign(stage, place)
+        made = await stage.log.key_of(key)
+        # The notary has yet to read of it.
+        KeyCopy(place / subjects.ev_stream(key.shard)).add({key: made or b""})
+        assert json.loads([line async for line in client.export(run)][0])["key"] == (made or b"").hex()
+        await stage.log.erase(key)
+        assert "key" not in json.loads([line async for line in client.export(run)][0])
 
 
 async def test_a_damaged_copy_is_no_proof(stage: Stage, place: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from bus import subjects
 from bus.memory import MemoryBroker, MemoryLog
 from core.plan_form import plan_from_form
 from core.ports import Address, LogForbidden, LogFull, LogUnavailable
@@ -302,6 +303,19 @@ async def test_a_request_id_that_is_a_ulid_names_the_run_and_needs_no_cell(stage
         info, _ = details(caught.value)
         assert (info.reason, dict(info.metadata)) == ("REQUEST_ID_REUSED", {"run": first.run})
     assert (stage.events(), stage.cells()) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["one", ULID])
+@pytest.mark.parametrize("first", [False, True])
+async def test_a_request_whose_run_was_forgotten_is_refused(stage: Stage, name: str, first: bool) -> None:
+    made = await stage.runs.SubmitGoal(request(request_id=name, first=True))
+    await stage.log.erase(subjects.run_key(made.run, "default"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stage.runs.SubmitGoal(request(request_id=name, first=first))
+    info, _ = details(caught.value)
+    assert (caught.value.code(), info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "RUN_FORGOTTEN")
+    assert made.run in (caught.value.details() or "")
+    assert stage.events() == 1
 
 
 async def test_many_clients_with_one_ulid_make_one_run() -> None:
