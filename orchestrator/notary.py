@@ -229,9 +229,11 @@ class Notary:
         missing = [run for run in runs if run is not None and run not in copy]
         found = await asyncio.gather(*map(self._key, missing))
         keys = {run: key for run, key in zip(missing, found, strict=True) if key is not None}
-        gone = [cell_of(stored.subject) for stored in heard if stored.subject.endswith(_FORGOTTEN)]
-        await asyncio.to_thread(copy.add, keys)
-        await asyncio.to_thread(copy.erase, [run for run in gone if run is not None])
+        ended = (cell_of(stored.subject) for stored in heard if stored.subject.endswith(_FORGOTTEN))
+        gone = [run for run in ended if run is not None]
+        # Of one that nobody has copied, that it is gone: else it could be lost.
+        await asyncio.to_thread(copy.add, keys | dict.fromkeys(gone, b""))
+        await asyncio.to_thread(copy.erase, gone)
 
     async def _key(self, run: RunKey) -> bytes | None:
         stored = await NatsStore(self._link).only(subjects.KEY_STREAM, subjects.key_cell(run))

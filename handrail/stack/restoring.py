@@ -1,7 +1,7 @@
 """Rebuilding the broker's log from the notary's copy, with the sequences and times that it had.
 
 What lies behind the last head is taken from the damaged files as far as they are whole. These stay as they
-were, beside the new ones.
+were, beside the new ones, but for the runs' keys: there must be no other place to delete them from.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from orchestrator.book import check_book, entries_of
 from orchestrator.key_copy import KeyCopy, cell_of
 
 BUILDING_DIR = "restoring"
+_KEYS = Path("jetstream", ACCOUNT, "streams", subjects.KEY_STREAM)
 _ENDS = (".dec.note.finished", ".dec.note.undo_ended", ".dec.note.forgotten")
 Progress = Callable[[str, int, int], None]
 
@@ -95,8 +96,7 @@ async def _rebuild(directory: DataDirectory, settings: Settings, place: Path, pr
             salvaged += found.salvaged
             if name.startswith("EV_"):
                 opened[int(name[3:])] = found.first_open
-        keys_there = directory.path / Path(STORE_DIR, "jetstream", ACCOUNT, "streams", subjects.KEY_STREAM)
-        await asyncio.to_thread(_salvage_keys, place, keys_there)
+        await asyncio.to_thread(_salvage_keys, place, directory.path / STORE_DIR / _KEYS)
         async with _started(broker, settings) as link:
             one = parts.notary(link, settings, place, shards=tuple(sorted(shards)))
             await one.compare(progress)
@@ -107,6 +107,7 @@ async def _rebuild(directory: DataDirectory, settings: Settings, place: Path, pr
     store, aside = directory.path / STORE_DIR, _free(directory.path / STORE_DIR)
     if store.exists():
         store.rename(aside)
+        await asyncio.to_thread(shutil.rmtree, aside / _KEYS, ignore_errors=True)
     (building / STORE_DIR).rename(store)
     await asyncio.to_thread(shutil.rmtree, building, ignore_errors=True)
     return Restored(messages, salvaged, aside)
@@ -185,7 +186,8 @@ def _salvage_keys(place: Path, damaged: Path) -> None:
     found = [(cell_of(stored.subject), stored.data) for stored in blocks.whole(damaged, damaged.name)]
     for shard in {run.shard for run, _ in found if run is not None}:
         keys = {run: key for run, key in found if run is not None and run.shard == shard}
-        whole = {run: key for run, key in keys.items() if len(key) == KEY_BYTES}
+        # And of those that were deleted the empty message.
+        whole = {run: key for run, key in keys.items() if len(key) in (0, KEY_BYTES)}
         if (book := place / subjects.ev_stream(shard)).is_dir():
             KeyCopy(book).add(whole)
 

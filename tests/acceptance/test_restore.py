@@ -57,6 +57,8 @@ def test_an_edited_log_is_refused_and_put_back_and_its_runs_go_on(tmp_path: Path
     said = json.loads(restored.stdout)
     assert said["messages"] > sequence
     assert Path(said["aside"]).is_dir()
+    # A run that is forgotten later must not be readable with what was laid aside.
+    assert not list(Path(said["aside"]).rglob("KEY"))
     assert not (data / "restoring").exists()
 
     up = start(project, "inline")

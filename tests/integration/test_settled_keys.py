@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bus.log import NatsLog
 from core.ports import Address, RunForgotten, RunKey
 from handrail.cipher import new_key
 from handrail.keys import PrivateKey, PublicKeys
+from handrail.stack.restoring import _salvage_keys
 from handrail.v1 import event_pb2
 from orchestrator.book import BadBook
 from orchestrator.key_copy import KEYS_FILE, KeyCopy, key_in
@@ -29,6 +31,7 @@ ONE, TWO = (RunKey(0, "acme", f"r0-{number:010}") for number in range(2))
 class Stage:
     """Two runs in a log, whose keys the notary has copied."""
 
+    broker: NatsProcess
     link: Link
     book: Path
     keys: dict[RunKey, bytes]
@@ -76,7 +79,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     await streams.ensure(link, shards=(0,), consumers=[], max_bytes=64 << 20)
     book = tmp_path / "notary" / "EV_0"
     book.mkdir(parents=True)
-    stage, keys = Stage(link, book, {}), dict[RunKey, bytes]()
+    stage, keys = Stage(broker, link, book, {}), dict[RunKey, bytes]()
     for run in (ONE, TWO):
         event = event_pb2.Event(id=run.run, version=5, submit=event_pb2.Submit())
         await stage.log().append(Address(run, "cmd", ("submit",)), event)
@@ -123,6 +126,27 @@ async def test_of_two_keys_the_one_that_decrypts_is_kept(stage: Stage) -> None:
     assert {run: await stage.key(run) for run in stage.keys} == {ONE: one, TWO: two}
     assert dict(KeyCopy(stage.book).kept()) == {ONE: one, TWO: two}
     assert [record.event.id for record in await stage.log().read(ONE) if record.event] == [ONE.run]
+
+
+async def test_the_notary_keeps_that_a_run_was_forgotten_whose_key_it_never_saw(stage: Stage) -> None:
+    (stage.book / KEYS_FILE).unlink()
+    await stage.note(ONE)
+    await stage.put(ONE, None)
+    notary = Notary(stage.link, stage.book.parent, "origin", KEY, KEYS, shards=(0,))
+    notary.begin()
+    serving = asyncio.create_task(notary.serve())
+    assert await notary.drain(10)
+    serving.cancel()
+    assert dict(KeyCopy(stage.book).kept()) == stage.keys | {ONE: b""}
+
+
+async def test_what_damaged_files_say_of_keys_is_salvaged(stage: Stage) -> None:
+    (stage.book / KEYS_FILE).unlink()
+    await stage.log().erase(ONE)
+    stage.broker.kill()
+    (store,) = stage.book.parent.parent.glob("store/jetstream/*/streams/KEY")
+    _salvage_keys(stage.book.parent, store)
+    assert dict(KeyCopy(stage.book).kept()) == stage.keys | {ONE: b""}
 
 
 @pytest.mark.parametrize(
