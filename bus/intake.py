@@ -97,11 +97,13 @@ class Intake:
         shards: tuple[int, ...],
         limit: int,
         read: Callable[[Stored], Awaitable[Record | None]],
+        expect: Callable[[str, bytes], None],
     ) -> None:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
         self._link = link
         self._read = read
+        self._expect = expect
         self._consumer = consumer
         self._limit = limit
         self._expires_s = PINNED_EXPIRES_S if consumer.pinned else PULL_EXPIRES_S
@@ -133,7 +135,7 @@ class Intake:
                 raise item
             if item is None or item.stored is None:
                 return item
-            # Not when it arrives: its run's key may have to be asked for, and nothing else waits for that.
+            # Not when it arrives: its run's key may have to come first, and nothing else waits for that.
             try:
                 item.record = await self._read(item.stored)
                 return item
@@ -284,6 +286,7 @@ class Intake:
             else:
                 key = subjects.parse(message.subject).key
                 stored = Stored(at.sequence, at.time_ns, message.subject, message.data, trace_of(message))
+                self._expect(message.subject, message.data)
         except subjects.BadSubject:
             # Not of the log's form, and never will be.
             await self._link.answer(message.reply, b"+ACK")

@@ -7,8 +7,12 @@ here is asked for again after a while, so a forgotten run is soon forgotten in e
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from functools import partial
+
 from bus import subjects
-from bus.store import Store, patiently, write_once
+from bus.store import Store, Stored, patiently, write_once
 from core.ports import LogError, RunForgotten, RunKey
 from handrail.cipher import BadCipherText, Cipher, new_key
 
@@ -25,6 +29,7 @@ class Keyring:
         self._timeout_s = timeout_s
         # None stands for a deleted one.
         self._held: dict[RunKey, tuple[Cipher | None, float]] = {}
+        self._expected: dict[RunKey, asyncio.Task[Stored | None]] = {}
 
     async def begin(self, run: RunKey) -> Cipher:
         """Make a run's key, or find the one that somebody else has made; raises RunForgotten."""
@@ -56,16 +61,41 @@ class Keyring:
 
     async def find(self, run: RunKey) -> Cipher | None:
         """Return a run's key; None where there is none. Raises RunForgotten and BadCipherText."""
-        held = self._held.get(run)
-        if held is None or held[1] < self._store.now_s():
-            place = subjects.KEY_STREAM, subjects.key_cell(run)
-            stored = await patiently(self._store, self._timeout_s, lambda: self._store.only(*place))
+        if (expected := self._expected.get(run)) is not None:
+            await asyncio.shield(expected)
+        if not self._knows(run):
+            stored = await self._ask(run)
             if stored is None:
                 return None
-            held = self._hold(run, Cipher(stored.data) if stored.data else None)
-        if held[0] is None:
+            self._hold(run, Cipher(stored.data) if stored.data else None)
+        cipher, _ = self._held[run]
+        if cipher is None:
             raise RunForgotten(f"run {run.run} was forgotten: nobody can read or write it any more")
-        return held[0]
+        return cipher
+
+    def expect(self, run: RunKey) -> None:
+        """Ask for a run's key before it is needed, together with others."""
+        if run not in self._expected and not self._knows(run):
+            self._expected[run] = task = asyncio.create_task(self._ask(run))
+            task.add_done_callback(partial(self._come, run))
+
+    def _come(self, run: RunKey, task: asyncio.Task[Stored | None]) -> None:
+        stored = task.result() if not task.cancelled() and task.exception() is None else None
+        # Of one that was dropped meanwhile this may be what was there before.
+        if self._expected.get(run) is not task:
+            return
+        del self._expected[run]
+        with suppress(BadCipherText):
+            if stored is not None:
+                self._hold(run, Cipher(stored.data) if stored.data else None)
+
+    def _knows(self, run: RunKey) -> bool:
+        held = self._held.get(run)
+        return held is not None and held[1] >= self._store.now_s()
+
+    async def _ask(self, run: RunKey) -> Stored | None:
+        place = subjects.KEY_STREAM, subjects.key_cell(run)
+        return await patiently(self._store, self._timeout_s, lambda: self._store.only(*place))
 
     async def erase(self, run: RunKey) -> None:
         """Delete a run's key for good, and leave the empty message in its place."""
@@ -80,10 +110,10 @@ class Keyring:
     def drop(self, run: RunKey) -> None:
         """Forget what is known of a run's key."""
         self._held.pop(run, None)
+        self._expected.pop(run, None)
 
-    def _hold(self, run: RunKey, cipher: Cipher | None) -> tuple[Cipher | None, float]:
+    def _hold(self, run: RunKey, cipher: Cipher | None) -> None:
         self._held.pop(run, None)
         if len(self._held) >= MAX_HELD:
             del self._held[next(iter(self._held))]
-        held = self._held[run] = (cipher, self._store.now_s() + HELD_S)
-        return held
+        self._held[run] = (cipher, self._store.now_s() + HELD_S)

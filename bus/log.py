@@ -154,7 +154,10 @@ class NatsLog(StoreLog):
         for shard in {key.shard for key in found}:
             filters = tuple(subjects.run_filter(key) for key in found if key.shard == shard)
             stream = subjects.ev_stream(shard)
-            for stored in await reader.read(self.link, stream, filters, 0, self.timeout_s):
+            stored_there = await reader.read(self.link, stream, filters, 0, self.timeout_s)
+            for stored in stored_there:
+                self.expect(stored.subject, stored.data)
+            for stored in stored_there:
                 record = await self.record(stored)
                 if record is not None:
                     found[record.address.key].append(record)
@@ -169,7 +172,8 @@ class NatsLog(StoreLog):
         return self._follow(shard, tuple(pattern.format(shard=shard) for pattern in filters), after)
 
     async def _follow(self, shard: int, filters: tuple[str, ...], after: int) -> AsyncIterator[Record]:
-        messages = reader.follow(self.link, subjects.ev_stream(shard), filters, after)
+        stream = subjects.ev_stream(shard)
+        messages = reader.follow(self.link, stream, filters, after, expect=self.expect)
         async with contextlib.aclosing(messages):
             async for stored in messages:
                 record = await self.record(stored)
@@ -178,7 +182,7 @@ class NatsLog(StoreLog):
 
     async def consume(self, consumer: Consumer, *, limit: int) -> AsyncIterator[Delivery]:
         """Yield deliveries of all shards, at most `limit` of them unanswered (ack or nak) at a time."""
-        intake = Intake(self.link, consumer, self.shards, limit, self.record)
+        intake = Intake(self.link, consumer, self.shards, limit, self.record, self.expect)
         self._intakes.add(intake)
         intake.start()
         try:

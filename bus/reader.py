@@ -64,15 +64,17 @@ async def follow(
     filters: tuple[str, ...],
     after: int,
     linger: Callable[[], Awaitable[None]] | None = None,
+    expect: Callable[[str, bytes], None] | None = None,
 ) -> AsyncGenerator[Stored, None]:
     """Yield every message on the filters after a sequence, those to come included, without end.
 
     Whoever has time lingers when one comes: those after it then come together, at a fraction of the cost.
+    `expect` is told of the subject and the data of each when it arrives, up to a batch before it is yielded.
     """
     cursor = after
     while True:
         try:
-            scan = _Scan(link, stream, filters, cursor, linger)
+            scan = _Scan(link, stream, filters, cursor, linger, expect)
             async with contextlib.aclosing(scan.run(endless=True)) as messages:
                 async for stored in messages:
                     cursor = stored.sequence
@@ -93,6 +95,7 @@ class _Scan:
         filters: tuple[str, ...],
         after: int,
         linger: Callable[[], Awaitable[None]] | None = None,
+        expect: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self._link = link
         self._home = f"{stream}.read-{uuid4().hex}"
@@ -100,6 +103,7 @@ class _Scan:
         self._filters = filters
         self._after = after
         self._linger = linger
+        self._expect = expect
         # Bounded by what is pulled: a batch and its end.
         self._arrived: asyncio.Queue[Msg | LogError] = asyncio.Queue()
 
@@ -107,8 +111,7 @@ class _Scan:
         """Yield what there is now, or without end; raises LogUnavailable where it has to begin anew."""
         left = await self._create()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._home}"
-        arrive = self._arrived.put_nowait
-        reply = self._link.listen(subject, arrive, arrive, home=self._home)
+        reply = self._link.listen(subject, self._arrive, self._arrived.put_nowait, home=self._home)
         # Whoever lingers takes what there is, and waits for one message when there was nothing.
         expected, waits = 1, False
         try:
@@ -128,6 +131,11 @@ class _Scan:
         finally:
             self._link.forget(reply, home=self._home)
             await self._delete()
+
+    def _arrive(self, message: Msg) -> None:
+        self._arrived.put_nowait(message)
+        if self._expect is not None:
+            self._expect(message.subject, message.data)
 
     async def _create(self) -> int:
         config: dict[str, Any] = {

@@ -6,6 +6,8 @@ that a run is to be forgotten, and that it was.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from google.protobuf.message import DecodeError
 
 from bus import blobs, subjects
@@ -106,6 +108,12 @@ class StoreLog:
             # Somebody wrote it who has not the key: it is no event.
             pass
         return Record(stored.sequence, stored.time_ns, address, event, stored.trace, forgotten)
+
+    def expect(self, subject: str, data: bytes) -> None:
+        """Ask for the key of a message that will be read, while those before it are."""
+        if is_encrypted(data):
+            with suppress(subjects.BadSubject):
+                self.keys.expect(subjects.parse(subject).key)
 
     async def last(self, shard: int, filter: str) -> Record | None:
         """Return the last record on a subject filter, read through the stream's leader."""

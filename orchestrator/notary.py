@@ -295,7 +295,9 @@ class Notary:
 
 async def _reads(store: NatsStore, run: RunKey, key: bytes) -> bool:
     """Whether a key decrypts a run's goal."""
-    stored = await store.first(subjects.ev_stream(run.shard), subjects.build(Address(run, "cmd", ("submit",))))
+    stored = await store.first(
+        subjects.ev_stream(run.shard), subjects.build(Address(run, "cmd", ("submit",)))
+    )
     try:
         return stored is not None and bool(Cipher(key).decrypt(stored.data, stored.subject))
     except BadCipherText:

@@ -1,0 +1,105 @@
+"""Keys that are asked for before they are needed: together, once, and not past what was heard meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from bus.keyring import Keyring
+from bus.store import Store, Stored
+from core.ports import LogForbidden, RunForgotten, RunKey
+from handrail.cipher import new_key
+
+RUNS = [RunKey(0, "acme", f"r0-{number:010}") for number in range(50)]
+
+
+class SlowStore:
+    """A store of one key, which answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.said: Any = new_key()
+        self.asked: list[str] = []
+        self.answers = asyncio.Event()
+
+    async def only(self, stream: str, subject: str) -> Stored | None:
+        self.asked.append(subject)
+        said = self.said
+        await self.answers.wait()
+        if isinstance(said, Exception):
+            raise said
+        return None if said is None else Stored(1, 1, subject, said)
+
+    def now_s(self) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def store() -> SlowStore:
+    return SlowStore()
+
+
+def ring(store: SlowStore) -> Keyring:
+    return Keyring(cast(Store, store), 1.0)
+
+
+async def test_they_are_asked_for_together_and_once(store: SlowStore) -> None:
+    keys = ring(store)
+    for run in RUNS + RUNS:
+        keys.expect(run)
+    await asyncio.sleep(0)
+    assert len(store.asked) == len(RUNS)
+    store.answers.set()
+    for run in RUNS:
+        found = await keys.find(run)
+        assert found is not None
+        assert found.key == store.said
+        keys.expect(run)
+    assert len(store.asked) == len(RUNS)
+
+
+async def test_what_was_on_its_way_when_a_run_was_forgotten_is_not_believed(store: SlowStore) -> None:
+    keys, run = ring(store), RUNS[0]
+    keys.expect(run)
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(keys.find(run))
+    await asyncio.sleep(0)
+    keys.drop(run)
+    store.said = b""
+    store.answers.set()
+    for find in (waiting, keys.find(run)):
+        with pytest.raises(RunForgotten):
+            await find
+
+
+async def test_who_needs_one_hears_why_it_did_not_come_and_the_next_asks_again(store: SlowStore) -> None:
+    keys, run = ring(store), RUNS[0]
+    store.said = LogForbidden("not you")
+    keys.expect(run)
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(keys.find(run))
+    await asyncio.sleep(0)
+    store.answers.set()
+    with pytest.raises(LogForbidden):
+        await waiting
+    assert len(store.asked) == 1
+    store.said = None
+    assert await keys.find(run) is None
+    store.said = b"short"
+    keys.expect(run)
+    await asyncio.sleep(0.01)
+    store.said = new_key()
+    assert await keys.find(run) is not None
+
+
+async def test_who_waits_and_gives_up_stops_nobody_else(store: SlowStore) -> None:
+    keys, run = ring(store), RUNS[0]
+    keys.expect(run)
+    waiting = asyncio.create_task(keys.find(run))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    store.answers.set()
+    assert await keys.find(run) is not None
+    assert len(store.asked) == 1
