@@ -100,11 +100,13 @@ class Keyring:
     async def erase(self, run: RunKey) -> None:
         """Delete a run's key for good, and leave the empty message in its place."""
         stream, subject = subjects.KEY_STREAM, subjects.key_cell(run)
-        stored = await patiently(self._store, self._timeout_s, lambda: self._store.only(stream, subject))
-        if stored is not None and stored.data:
-            sequence = stored.sequence
-            await patiently(self._store, self._timeout_s, lambda: self._store.erase(stream, sequence))
-        await write_once(self._store, stream, subject, b"", self._timeout_s)
+        while (stored := await self._ask(run)) is None or stored.data:
+            if stored is not None:
+                delete = partial(self._store.erase, stream, stored.sequence)
+                await patiently(self._store, self._timeout_s, delete)
+            # Else somebody has made a key in between.
+            if await write_once(self._store, stream, subject, b"", self._timeout_s):
+                break
         self._hold(run, None)
 
     def drop(self, run: RunKey) -> None:

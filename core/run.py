@@ -128,10 +128,11 @@ def _without_event(record: Record) -> Record:
 
 def apply_part(state: RunState, record: Record) -> RunState:
     """Return the state after one of the events that a record holds; `apply` does it for all of them."""
-    if state.unreadable or record.forgotten:
-        return state
     event = record.event
     arm = event.WhichOneof("body") if event is not None else None
+    # Whoever died before the empty message stood in a key's place has left a run that cannot be read.
+    if record.forgotten or (state.unreadable and arm != "forgotten"):
+        return state
     if event is None or arm is None or event.version > VERSION:
         if record.address.channel == "dec":
             return evolve(state, unreadable=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,34 @@ async def test_an_erased_key_is_gone_for_everybody_and_for_good(bench: Bench) ->
     await log.append(note(key, "forgotten"), event("left"))
     assert [record.event.id for record in await other.read(key) if record.event][-1] == "left"
     assert [record.forgotten for record in await other.read(key)] == [True, False]
+
+
+async def test_a_key_that_is_made_anew_while_one_is_erased_is_erased_as_well(bench: Bench) -> None:
+    log, other, key = await bench.log(), await bench.log(), bench.key()
+    await log.append(note(key), event("one"))
+    store = log.store
+
+    class Meanwhile:
+        """A store at which somebody else is quicker, once."""
+
+        erased = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        async def erase(self, stream: str, sequence: int) -> None:
+            await store.erase(stream, sequence)
+            self.erased += 1
+            if self.erased == 1:
+                await other.begin(key)
+
+    slow = Meanwhile()
+    log.keys._store = slow
+    await log.erase(key)
+    assert slow.erased == 2
+    for reader in (log, other, await bench.log()):
+        with pytest.raises(RunForgotten):
+            await reader.key_of(key)
 
 
 async def test_nobody_writes_a_key_over_another(bench: Bench) -> None:

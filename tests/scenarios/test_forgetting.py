@@ -73,6 +73,16 @@ def test_a_key_that_is_gone_before_the_note_is_read_of_loses_nothing() -> None:
     assert decide(state, play.now_ns, play.catalogue) == []
 
 
+def test_who_died_before_the_empty_message_was_there_deletes_the_key_when_it_looks_again() -> None:
+    play = played().command("forget", FORGET)
+    # There is no key, and nothing says that it was deleted.
+    lost = [replace(one, forgotten=False) for one in erased(play.records)]
+    state = run.fold(KEY, lost)
+    assert (state.unreadable, state.forgotten) == (False, play.state.forgotten)
+    assert decide(state, play.now_ns, play.catalogue) == [Erase()]
+    assert run.fold(KEY, lost[:-1]).unreadable
+
+
 @pytest.mark.parametrize("when", range(2, 7))
 def test_what_has_not_ended_is_not_forgotten(when: int) -> None:
     whole = played()
