@@ -261,21 +261,31 @@ class Projection:
         self._pending += 1
 
     def _forget(self, key: RunKey, left: event_pb2.Forgotten) -> None:
-        """Leave of a run what it says itself, here and in the files behind."""
+        """Leave of a run what it says itself; the files are cleaned with the next commit."""
         submitted_ns, ended_ns = left.submitted.ToNanoseconds(), left.ended.ToNanoseconds()
         sql = f"{_INSERT} UPDATE SET goal = '', submitter = ''"
         self._db.execute(sql, (*_whole(key), "", "", submitted_ns))
         self._db.execute(_FORGOTTEN, (left.status, ended_ns, _rank(key)))
-        self._commit()
+        self._unclean = True
+
+    def _clean(self) -> None:
+        """Have nothing in the files but what is in the tables."""
+        self._db.commit()
+        # What was moved from page to page is overwritten by nothing else.
+        self._db.execute("VACUUM")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if self._path != ":memory:":
             Path(self._path + DISCARDED).unlink(missing_ok=True)
+        self._unclean = False
 
     def _said(self, key: RunKey) -> tuple[str, str]:
         found = self._db.execute(_WHOSE, (_rank(key),)).fetchone()
         return found if found is not None else ("", "")
 
     def _commit(self) -> None:
+        if self._unclean:
+            # Before it is noted that the word was heard: whoever dies meanwhile hears it again.
+            self._clean()
         self._db.executemany(
             "INSERT INTO checkpoint VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET sequence = excluded.sequence, time_ns = excluded.time_ns",
@@ -300,6 +310,7 @@ class Projection:
         self._db = db
         self._checkpoints = {shard: (sequence, at) for shard, sequence, at in db.execute(_CHECKPOINTS)}
         self._pending = 0
+        self._unclean = False
         self._ready.clear()
         self._broken.clear()
 
