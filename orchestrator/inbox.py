@@ -26,8 +26,9 @@ CREATE TABLE gate (
 ) WITHOUT ROWID;
 CREATE INDEX gate_by_run ON gate (run);
 """
-_LEAVES_OPEN = ("finished", "undo_planned", "undo_ended")
-"""From then on nobody decides any more at the gates that were open."""
+_LEAVES_OPEN = ("finished", "undo_planned", "undo_ended", "forgotten")
+"""From then on nobody decides any more at the gates that were open. The last, where none before it was heard
+while it could be read."""
 _ARMS = frozenset({"gate_opened", "gate_closed", *_LEAVES_OPEN})
 _INSERT = "INSERT INTO gate (rank, id, tenant, run, content) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PAGE = "SELECT rank, content FROM gate WHERE tenant = ? AND rank > ? ORDER BY rank LIMIT ?"

@@ -74,7 +74,7 @@ _CANCELLING = (
 )
 _UNDOES_ITSELF = f"UPDATE run SET phase = {event_pb2.RUN_STATUS_UNDOING} WHERE rank = ? AND {_OPEN}"
 _UNDO_ENDED = f"UPDATE run SET phase = ? WHERE rank = ? AND phase = {event_pb2.RUN_STATUS_UNDOING}"
-_FORGOTTEN = "UPDATE run SET phase = ?, ended_ns = ?, cancelling = 0, paused = 0, gates = 0 WHERE rank = ?"
+_FORGOTTEN = "UPDATE run SET phase = ?, ended_ns = ?, cancelling = 0, paused = 0 WHERE rank = ?"
 _COLUMNS = "rank, run, tenant, goal, submitter, submitted_ns"
 _INSERT = f"INSERT INTO run ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO"
 _WHOSE = "SELECT goal, submitter FROM run WHERE rank = ?"

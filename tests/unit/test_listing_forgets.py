@@ -47,3 +47,24 @@ def test_no_file_keeps_what_a_forgotten_goal_said(tmp_path: Path) -> None:
     kept = set(range(RUNS)) - set(gone)
     assert [n for n in kept if b"CANARY-%d-" % n not in text] == []
     listing.close()
+
+
+def test_a_gate_is_gone_whose_end_was_not_heard_while_it_could_be_read(tmp_path: Path) -> None:
+    path, key = tmp_path / "listing.sqlite", run_key("r0-" + "0" * 26, "acme")
+    goal = event_pb2.Goal(text="CANARY")
+    left = event_pb2.Forgotten(status=event_pb2.RUN_STATUS_DONE)
+    events: list[tuple[Channel, tuple[str, ...], event_pb2.Event | None]] = [
+        ("cmd", ("submit",), event_pb2.Event(id="s", submit=event_pb2.Submit(goal=goal))),
+        ("dec", ("note", "gate_opened"), event_pb2.Event(id="g", gate_opened=event_pb2.GateOpened(gate="g"))),
+        ("dec", ("note", "finished"), None),
+        ("dec", ("note", "forgotten"), event_pb2.Event(id="l", forgotten=left)),
+    ]
+    listing = Projection(path)
+    for number, (channel, topic, event) in enumerate(events, start=1):
+        forgotten = event is None
+        listing._apply(0, Record(number, number, Address(key, channel, topic), event, forgotten=forgotten))
+    listing._commit()
+    assert listing._db.execute("SELECT count(*) FROM gate").fetchone() == (0,)
+    assert listing._db.execute("SELECT gates, goal FROM run").fetchall() == [(0, "")]
+    assert b"CANARY" not in path.read_bytes()
+    listing.close()
