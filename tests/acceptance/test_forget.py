@@ -67,7 +67,8 @@ def test_what_was_forgotten_is_in_no_file_and_the_proofs_are_whole(tmp_path: Pat
         assert left["effects"] == {"refund_order": 1, "draft_email": 1, "send_email": 1}
         wait_for("the notary", lambda: not any(dict(keys_of(data))[run]))
         needles = [key[run], key[run].hex().encode(), *(word.encode() for word in WORDS)]
-        assert files_with(data, *needles) == []
+        # The listing's file is rebuilt with its next commit.
+        wait_for("the files", lambda: files_with(data, *needles) == [])
         (found,) = files_with(data, key[kept])
         assert found.startswith(f"{store.relative_to(data)}/msgs/")
 
