@@ -258,23 +258,25 @@ class Notary:
             for run, key in await asyncio.to_thread(list, copy.kept()):
                 cell = there.pop(run, None)
                 if cell is None or cell.data != key:
-                    await self._settle_key(store, copy, run, cell, key)
+                    await self._settle_key(store, None if begun else copy, run, cell, key)
             own = [cell for run, cell in there.items() if subjects.ev_stream(run.shard) == stream]
             new = {one: cell.data for cell in own if cell and (one := cell_of(cell.subject)) is not None}
             if not begun:
                 await asyncio.to_thread(copy.add, new)
 
     async def _settle_key(
-        self, store: NatsStore, copy: KeyCopy, run: RunKey, cell: Stored | None, key: bytes
+        self, store: NatsStore, copy: KeyCopy | None, run: RunKey, cell: Stored | None, key: bytes
     ) -> None:
         if key and await store.last(subjects.ev_stream(run.shard), f"{subjects.ev_prefix(run)}{_FORGOTTEN}"):
             # Whoever was to delete it, here or there, has not come to it.
             key = b""
-            await asyncio.to_thread(copy.erase, [run])
+            if copy is not None:
+                await asyncio.to_thread(copy.erase, [run])
         elif key and cell is not None and await _reads(store, run, cell.data):
             # The copy is proved by nothing: it is the one that was damaged.
             key = cell.data
-            await asyncio.to_thread(copy.replace, {run: key})
+            if copy is not None:
+                await asyncio.to_thread(copy.replace, {run: key})
         if cell is not None and cell.data == key:
             return
         _logger.warning("a run's key was not the one of the notary's copy", run=run.run, gone=not key)
