@@ -93,9 +93,12 @@ async def test_an_event_that_is_another_is_told(scene: Scene) -> None:
     first, second = scene.messages(0)
     assert first is not None
     assert second is not None
-    scene.messages(0)[1] = Stored(2, second.time_ns, second.subject, first.data)
-    was, now = (scene.tap.stored[0, sequence] for sequence in (2, 1))
-    assert await scene.tap.missing() == [f"event 2 of shard 0 was {was}, and is {now}"]
+    written = event_pb2.Event(id="another", version=1).SerializeToString()
+    cipher = await scene.log.keys.to_write(subjects.parse(second.subject).key)
+    data = cipher.encrypt(written, second.subject)
+    scene.messages(0)[1] = Stored(2, second.time_ns, second.subject, data)
+    was = scene.tap.stored[0, 2]
+    assert await scene.tap.missing() == [f"event 2 of shard 0 was {was}, and is another"]
 
 
 async def test_an_event_that_stands_elsewhere_is_told(scene: Scene) -> None:

@@ -386,6 +386,8 @@ from pathlib import Path
 from tests.integration.sandbox_stage import mechanisms, sandbox_of
 mechanism = next(one for one in mechanisms() if one.name == sys.argv[2])
 with sandbox_of(Path(sys.argv[1]), mechanism) as stage:
+    # One that is being made ready knows of its directory a moment after it is there.
+    stage.sandbox.warm = lambda: None
     stage.run(f"import subprocess; subprocess.run(['sleep', '{sys.argv[3]}'])", 60)
 """
 
