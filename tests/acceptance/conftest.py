@@ -172,13 +172,18 @@ def start(project: Path, host: str, **extra: str) -> Up:
     return up
 
 
-@pytest.fixture(scope="session", params=["inline", "ray"])
-def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One stack of each kind of host, for every test that leaves it as it was."""
-    running = start(copy_sample(tmp_path_factory.mktemp("up") / "backoffice"), request.param)
+def standing(host: str, place: Path) -> Iterator[Up]:
+    """A stack on a copy of the sample, to its end."""
+    running = start(copy_sample(place / "backoffice"), host)
     yield running
     assert running.stop() == 0
     wait_for("the end of every child", lambda: not running.children(), 15)
+
+
+@pytest.fixture(scope="session", params=["inline", "ray"])
+def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One stack of each kind of host, for every test that leaves it as it was."""
+    yield from standing(request.param, tmp_path_factory.mktemp("up"))
 
 
 @pytest.fixture

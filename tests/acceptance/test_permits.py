@@ -6,9 +6,12 @@ import asyncio
 import json
 import stat
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bus.directory import read_endpoint
 from bus.link import Link
@@ -18,7 +21,7 @@ from core import permits, run, values
 from core.ports import Address, RunKey
 from handrail.keys import PrivateKey
 from handrail.v1 import event_pb2
-from tests.acceptance.conftest import Up, handrail, query, status_name, wait_for
+from tests.acceptance.conftest import Up, handrail, query, standing, status_name, wait_for
 from tests.keys import STRANGER
 
 KEY_FILE = "permits.key"
@@ -36,6 +39,12 @@ PLAN = {
         {"id": "after", "tool": "get_order", "after": ["mail"], "with": {"order_id": 1002}},
     ]
 }
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One stack: where its minds live makes no difference here."""
+    yield from standing("inline", tmp_path_factory.mktemp("up"))
 
 
 def forged(attempt: str, step: str) -> event_pb2.Event:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.acceptance.conftest import Up, handrail
+import pytest
+
+from tests.acceptance.conftest import Up, handrail, standing
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One stack: where its minds live makes no difference here."""
+    yield from standing("inline", tmp_path_factory.mktemp("up"))
 
 
 def token(up: Up, place: Path, name: str, *roles: str) -> dict[str, str]:
