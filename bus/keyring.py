@@ -56,8 +56,7 @@ class Keyring:
 
     def held(self, run: RunKey) -> Cipher | None:
         """Return a run's key if it is known here already."""
-        known = self._held.get(run)
-        return known[0] if known is not None and known[1] >= self._store.now_s() else None
+        return self._held[run][0] if self._knows(run) else None
 
     async def find(self, run: RunKey) -> Cipher | None:
         """Return a run's key; None where there is none. Raises RunForgotten and BadCipherText."""
