@@ -3,12 +3,16 @@
 They lie in a stream of their own, `KEY`, the one thing of a run that can be deleted. A key is written
 once, before all else of its run; where it was deleted an empty message stands in its place. What is known
 here is asked for again after a while, so a forgotten run is soon forgotten in every process.
+
+Whoever listens is told of each key when it is stored, and seldom has to ask. Others than the broker could
+say such a thing too: it is a run's key if it decrypts what the run's log holds, and asked for if not.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from bus import subjects
@@ -21,14 +25,23 @@ HELD_S = 60.0
 """So long a key is used without asking whether it is still there."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is known of a run's key (None: it was deleted), until when, and whether that was asked for."""
+
+    cipher: Cipher | None
+    until_s: float
+    asked: bool
+
+
 class Keyring:
     """The keys of the runs that one process reads and writes."""
 
     def __init__(self, store: Store, timeout_s: float) -> None:
         self._store = store
         self._timeout_s = timeout_s
-        # None stands for a deleted one.
-        self._held: dict[RunKey, tuple[Cipher | None, float]] = {}
+        self._held: dict[RunKey, _Held] = {}
+        self._heard: dict[RunKey, bytes] = {}
         self._expected: dict[RunKey, asyncio.Task[Stored | None]] = {}
 
     async def begin(self, run: RunKey) -> Cipher:
@@ -54,9 +67,30 @@ class Keyring:
         except BadCipherText as error:
             raise LogError(f"the key of run {run.run} is damaged: {error}") from None
 
-    def held(self, run: RunKey) -> Cipher | None:
-        """Return a run's key if it is known here already."""
-        return self._held[run][0] if self._knows(run) else None
+    async def decrypt(self, run: RunKey, data: bytes, place: str) -> bytes:
+        """Return what somebody encrypted for a place in a run; raises RunForgotten and BadCipherText."""
+        if not self._knows(run) and (heard := self._heard.pop(run, b"")):
+            with suppress(BadCipherText):
+                cipher = Cipher(heard)
+                text = cipher.decrypt(data, place)
+                self._hold(run, cipher, asked=False)
+                return text
+        held = self._held[run] if self._knows(run) else None
+        if held is None or held.cipher is None:
+            return (await self._found(run)).decrypt(data, place)
+        try:
+            return held.cipher.decrypt(data, place)
+        except BadCipherText:
+            if held.asked:
+                raise
+        self.drop(run)
+        return (await self._found(run)).decrypt(data, place)
+
+    async def _found(self, run: RunKey) -> Cipher:
+        found = await self.find(run)
+        if found is None:
+            raise BadCipherText(f"run {run.run} has no key")
+        return found
 
     async def find(self, run: RunKey) -> Cipher | None:
         """Return a run's key; None where there is none. Raises RunForgotten and BadCipherText."""
@@ -67,16 +101,25 @@ class Keyring:
             if stored is None:
                 return None
             self._hold(run, Cipher(stored.data) if stored.data else None)
-        cipher, _ = self._held[run]
-        if cipher is None:
+        if (cipher := self._held[run].cipher) is None:
             raise RunForgotten(f"run {run.run} was forgotten: nobody can read or write it any more")
         return cipher
 
     def expect(self, run: RunKey) -> None:
         """Ask for a run's key before it is needed, together with others."""
-        if run not in self._expected and not self._knows(run):
+        if run not in self._expected and run not in self._heard and not self._knows(run):
             self._expected[run] = task = asyncio.create_task(self._ask(run))
             task.add_done_callback(partial(self._come, run))
+
+    def hear(self, run: RunKey, said: bytes) -> None:
+        """Take note of what was said to be a run's key; an empty one, that it was deleted."""
+        if not said:
+            self.drop(run)
+        # What is known is known better.
+        elif run not in self._held and run not in self._expected:
+            if len(self._heard) >= MAX_HELD:
+                del self._heard[next(iter(self._heard))]
+            self._heard[run] = said
 
     def _come(self, run: RunKey, task: asyncio.Task[Stored | None]) -> None:
         stored = task.result() if not task.cancelled() and task.exception() is None else None
@@ -90,7 +133,7 @@ class Keyring:
 
     def _knows(self, run: RunKey) -> bool:
         held = self._held.get(run)
-        return held is not None and held[1] >= self._store.now_s()
+        return held is not None and held.until_s >= self._store.now_s()
 
     async def _ask(self, run: RunKey) -> Stored | None:
         place = subjects.KEY_STREAM, subjects.key_cell(run)
@@ -111,10 +154,11 @@ class Keyring:
     def drop(self, run: RunKey) -> None:
         """Forget what is known of a run's key."""
         self._held.pop(run, None)
+        self._heard.pop(run, None)
         self._expected.pop(run, None)
 
-    def _hold(self, run: RunKey, cipher: Cipher | None) -> None:
+    def _hold(self, run: RunKey, cipher: Cipher | None, *, asked: bool = True) -> None:
         self._held.pop(run, None)
         if len(self._held) >= MAX_HELD:
             del self._held[next(iter(self._held))]
-        self._held[run] = (cipher, self._store.now_s() + HELD_S)
+        self._held[run] = _Held(cipher, self._store.now_s() + HELD_S, asked)

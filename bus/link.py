@@ -112,6 +112,7 @@ class Link:
         self._waiters: dict[str, _Waiter] = {}
         self._homes: dict[str, _Waiter] = {}
         self._inboxes: set[Inbox] = set()
+        self._overheard: dict[str, Callable[[Msg], None]] = {}
         self._tokens = 0
         self._closing = False
         self._dialling = False
@@ -263,6 +264,19 @@ class Link:
         self._inboxes = {known for known in self._inboxes if known.subscription is not None} | {inbox}
         return inbox
 
+    async def overhear(self, subject: str, deliver: Callable[[Msg], None]) -> None:
+        """Be told of what others publish, as far as the user may, and while connected."""
+        self._overheard[subject] = deliver
+        # While there is no connection the next one does it.
+        with contextlib.suppress(nats_errors.Error):
+            await self._overhear(subject, deliver)
+
+    async def _overhear(self, subject: str, deliver: Callable[[Msg], None]) -> None:
+        async def hand_over(message: Msg) -> None:
+            deliver(message)
+
+        await self._client.subscribe(subject, cb=hand_over)
+
     async def close(self) -> None:
         """Disconnect for good."""
         self._closing = True
@@ -307,6 +321,8 @@ class Link:
                 connecting.result()
                 # What is in flight is bounded by what was asked for, so no byte limit is needed here.
                 await self._client.subscribe(f"{self._own}.*", cb=self._on_message, pending_bytes_limit=0)
+                for overheard in self._overheard.items():
+                    await self._overhear(*overheard)
                 await _flush(self._client)
             if self._refused.done():
                 raise LogForbidden(

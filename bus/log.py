@@ -12,9 +12,11 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from nats.aio.msg import Msg
 
 from bus import reader, subjects
 from bus.answers import (
@@ -142,6 +144,10 @@ class NatsLog(StoreLog):
         self.link = link
         self._intakes: set[Intake] = set()
 
+    async def listen(self) -> None:
+        """Be told of the keys of new runs, as far as the user may be, and not have to ask for them."""
+        await listen(self.link, self.keys.hear)
+
     async def read(self, key: RunKey, *, after: int = 0) -> list[Record]:
         """Return every record of a run that was durable when this was called, in stream order."""
         stream, filters = subjects.ev_stream(key.shard), (subjects.run_filter(key),)
@@ -219,6 +225,18 @@ class NatsLog(StoreLog):
         for intake in list(self._intakes):
             await intake.close()
         await self.link.close()
+
+
+async def listen(link: Link, hear: Callable[[RunKey, bytes], None]) -> None:
+    """Be told of the keys that are stored from now on, and with an empty one of those that are deleted."""
+
+    def deliver(message: Msg) -> None:
+        above, _, cell = message.subject.partition(".")
+        run = subjects.run_at(cell) if above == subjects.HEARD else None
+        if run is not None:
+            hear(run, message.data)
+
+    await link.overhear(subjects.HEARD_KEYS, deliver)
 
 
 def format_time_ns(time_ns: int) -> str:

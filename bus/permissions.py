@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bus import consumers
-from bus.subjects import KEY_STREAM, TIMER_STREAM, token
+from bus.subjects import HEARD, HEARD_KEYS, KEY_STREAM, TIMER_STREAM, token
 from core.ports import Consumer
 
 API = "$JS.API"
@@ -27,6 +27,8 @@ _ANSWER_KINDS = {
 # (servers up to 2.15 send the first unless told otherwise). "_" is the domain of a server without one; it is
 # spelt out because with a wildcard there the second pattern would match the first layout of any consumer.
 _ACK = ("$JS.ACK", "$JS.ACK._.*")
+
+_ANY_KEY = "key.*.*.*"
 
 ADMIN = "admin"
 GATEWAY = "gateway"
@@ -48,6 +50,8 @@ class User:
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     deny_publish: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    """What the log's account publishes on these it is told of."""
 
 
 def user_name(role: str, pool: str = "") -> str:
@@ -85,13 +89,18 @@ def render(members: Iterable[User], passwords: Mapping[str, str]) -> str:
     that has of the log's account what the user may publish, and no answer leaves the account of the asker.
     """
     exports: dict[tuple[str, str], list[str]] = {}
+    told: dict[str, list[str]] = {}
     accounts = []
     for user in members:
         imports = [] if user.name == ADMIN else [(_owner(subject), subject) for subject in user.publish]
         for imported in imports:
             exports.setdefault(imported, []).append(user.name)
+        for subject in user.told:
+            told.setdefault(subject, []).append(user.name)
         accounts.append((user, imports))
-    blocks = [_render_account(user, passwords[user.name], imports, exports) for user, imports in accounts]
+    blocks = [
+        _render_account(user, passwords[user.name], imports, exports, told) for user, imports in accounts
+    ]
     return "accounts {\n" + "".join(blocks) + "}\n"
 
 
@@ -119,25 +128,28 @@ def _users(pools: Pools, tenants: Sequence[str] = ()) -> tuple[User, ...]:
         User(
             "decider",
             (
-                *("ev.*.*.*.dec.>", "timer.arm.>", "blob.>", "key.*.*.*"),
+                *("ev.*.*.*.dec.>", "timer.arm.>", "blob.>", _ANY_KEY),
                 *(*_read_all(), f"{API}.STREAM.MSG.DELETE.{KEY_STREAM}"),
                 *_answer(consumers.decider()),
                 *_answer(consumers.ticks()),
             ),
-            _inbox("decider"),
+            _hears("decider"),
             _deny_durables([*heard, consumers.tracer()], shared=(consumers.decider(), consumers.ticks())),
+            (HEARD_KEYS,),
         ),
         User(
             "tracer",
             (*_read_all(), *_answer(consumers.tracer())),
-            _inbox("tracer"),
+            _hears("tracer"),
             _deny_durables([*heard, consumers.decider(), consumers.ticks()], shared=(consumers.tracer(),)),
+            (HEARD_KEYS,),
         ),
         User(
             "notary",
             _read_all(),
-            _inbox("notary"),
+            _hears("notary"),
             _deny_durables([*heard, consumers.decider(), consumers.ticks(), consumers.tracer()], shared=()),
+            (HEARD_KEYS,),
         ),
         *(_pooled_user(role, pool) for role, pool in pooled),
     )
@@ -162,7 +174,8 @@ def _gateway(durables: Sequence[Consumer], tenants: Sequence[str]) -> User:
         )
         hidden = tuple(f"{API}.{call.format(KEY_STREAM)}" for call in calls)
     denied = (*_deny_durables(durables, shared=()), *hidden)
-    return User(GATEWAY, (*writes, "req.*", *reads), (*_inbox(GATEWAY), "hb.>"), denied)
+    keys = tuple(f"{HEARD}.key.*.{tenant}.*" for tenant in tenants or ("*",))
+    return User(GATEWAY, (*writes, "req.*", *reads), (*_hears(GATEWAY), "hb.>"), denied, keys)
 
 
 def _pooled_user(role: str, pool: str) -> User:
@@ -177,7 +190,8 @@ def _pooled_user(role: str, pool: str) -> User:
             *_pull(_consumer(role, pool)),
             *_answer(_consumer(role, pool)),
         ),
-        _inbox(name),
+        _hears(name),
+        told=(HEARD_KEYS,),
     )
 
 
@@ -187,7 +201,7 @@ def _consumer(role: str, pool: str) -> Consumer:
     return consumers.verifier(pool) if role == "verifier" else consumers.mind(role, pool)
 
 
-_READ_KEYS = f"{API}.DIRECT.GET.{KEY_STREAM}.key.*.*.*"
+_READ_KEYS = f"{API}.DIRECT.GET.{KEY_STREAM}.{_ANY_KEY}"
 _READ = (f"{API}.INFO", f"{API}.STREAM.MSG.GET.*", _READ_KEYS)
 _GATEWAY_WRITES = ("ev.*.{}.*.cmd.>", "blob.*.{}.>", "key.*.{}.*")
 
@@ -237,6 +251,10 @@ def _inbox(user: str) -> tuple[str, ...]:
     return (f"{inbox_prefix(user)}.>",)
 
 
+def _hears(user: str) -> tuple[str, ...]:
+    return (*_inbox(user), HEARD_KEYS)
+
+
 def _account(user: str) -> str:
     return ACCOUNT if user == ADMIN else user
 
@@ -251,17 +269,22 @@ def _render_account(
     password: str,
     imports: Sequence[tuple[str, str]],
     exports: Mapping[tuple[str, str], Sequence[str]],
+    told: Mapping[str, Sequence[str]],
 ) -> str:
     name = _account(user.name)
     lines = [f"  {json.dumps(name)} {{"]
     if name == ACCOUNT:
         lines.append("    jetstream: enabled")
     lines += ["    users: [", _render_user(user, password), "    ]"]
-    given = [(subject, to) for (owner, subject), to in exports.items() if owner == name]
+    given = [_render_export(subject, to) for (owner, subject), to in exports.items() if owner == name]
+    if name == ACCOUNT:
+        given += [_render_told(subject, to) for subject, to in told.items()]
     if given:
-        lines += ["    exports: [", *(_render_export(subject, to) for subject, to in given), "    ]"]
-    if imports:
-        lines += ["    imports: [", *(_render_import(*imported) for imported in imports), "    ]"]
+        lines += ["    exports: [", *given, "    ]"]
+    taken = [_render_import(*imported) for imported in imports]
+    taken += [_render_hearing(subject) for subject in user.told]
+    if taken:
+        lines += ["    imports: [", *taken, "    ]"]
     return "\n".join([*lines, "  }"]) + "\n"
 
 
@@ -276,6 +299,14 @@ def _render_export(subject: str, to: Sequence[str]) -> str:
 
 def _render_import(owner: str, subject: str) -> str:
     return f"      {{ service: {{ account: {json.dumps(owner)}, subject: {json.dumps(subject)} }} }}"
+
+
+def _render_told(subject: str, to: Sequence[str]) -> str:
+    return f"      {{ stream: {json.dumps(subject)}, accounts: {json.dumps(list(to))} }}"
+
+
+def _render_hearing(subject: str) -> str:
+    return f"      {{ stream: {{ account: {json.dumps(ACCOUNT)}, subject: {json.dumps(subject)} }} }}"
 
 
 def _render_user(user: User, password: str) -> str:

@@ -99,13 +99,11 @@ class StoreLog:
             return None
         event, forgotten = None, False
         try:
-            cipher = self.keys.held(address.key) or await self.keys.find(address.key)
-            if cipher is not None:
-                event = decode(cipher.decrypt(stored.data, stored.subject))
+            event = decode(await self.keys.decrypt(address.key, stored.data, stored.subject))
         except RunForgotten:
             forgotten = True
         except BadCipherText:
-            # Somebody wrote it who has not the key: it is no event.
+            # Somebody wrote it who has not the key, or for whose run there is none: it is no event.
             pass
         return Record(stored.sequence, stored.time_ns, address, event, stored.trace, forgotten)
 

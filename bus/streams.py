@@ -49,7 +49,7 @@ _GUARDED = (
     "sources",
     "subject_transform",
 )
-_ADJUSTABLE = ("max_bytes", "num_replicas")
+_ADJUSTABLE = ("max_bytes", "num_replicas", "republish")
 _BEGINNING = ("deliver_policy", "opt_start_seq")
 
 
@@ -119,13 +119,15 @@ def _append_only(name: str, subject: str, replicas: int, max_bytes: int) -> dict
 def _keys(replicas: int) -> dict[str, Any]:
     """One message for each run, which nobody overwrites; it can be deleted, that is what it is there for.
 
-    Direct reads are by subject, so whose keys somebody may read can be told by permissions.
+    Direct reads are by subject, so whose keys somebody may read can be told by permissions. Whoever listens
+    is told of each when it is stored, and need not ask.
     """
     return _append_only(subjects.KEY_STREAM, "key.>", replicas, KEYS_MAX_BYTES) | {
         "max_msgs_per_subject": 1,
         "discard_new_per_subject": True,
         "deny_delete": False,
         "allow_direct": True,
+        "republish": {"src": "key.>", "dest": f"{subjects.HEARD}.key.>"},
     }
 
 
@@ -184,7 +186,7 @@ async def _ensure_stream(link: Link, config: dict[str, Any]) -> None:
                 "events are not safe: it was not made by Handrail, or has been changed; restore the setting, "
                 "or start on an empty data directory"
             )
-    if any(existing.get(field) != config[field] for field in _ADJUSTABLE):
+    if any(existing.get(field) != config.get(field) for field in _ADJUSTABLE):
         await _call(link, f"STREAM.UPDATE.{name}", config)
 
 

@@ -7,17 +7,21 @@ ev.<shard>.<tenant>.<run>.dec.claim.<pool>.revoke.<attempt>
 ev.<shard>.<tenant>.<run>.ans.<role>.<pool>.<kind>.<attempt>
 timer.arm.<shard>.<tenant>.<run>.<id>      timer.due.<shard>.<tenant>.<run>
 blob.<shard>.<tenant>.<run>.<sha256>.<chunk>
-key.<shard>.<tenant>.<run>
+key.<shard>.<tenant>.<run>                  heard.key.<shard>.<tenant>.<run>
 req.<hash>
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from functools import lru_cache
 from typing import cast
 
 from core.ports import Address, Channel, Fence, RunKey
 
+MAX_PARSED = 4_096
+"""Subjects are kept in parts: most are met twice, when a message arrives and when it is read."""
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 RUN_ID = re.compile(r"r([0-9]{1,4})-[a-z0-9]{8,40}")
 _SHARD = re.compile(r"[0-9]{1,9}")
@@ -64,6 +68,7 @@ def build(address: Address) -> str:
     return ".".join((ev_prefix(address.key), address.channel, *map(token, address.topic)))
 
 
+@lru_cache(MAX_PARSED)
 def parse(subject: str) -> Address:
     """Take a subject of a run's log apart.
 
@@ -74,6 +79,17 @@ def parse(subject: str) -> Address:
     parts = subject.split(".")
     key = RunKey(int(parts[1]), parts[2], parts[3])
     return Address(key, cast(Channel, parts[4]), tuple(parts[5:]))
+
+
+def run_at(subject: str) -> RunKey | None:
+    """Return the run whose key lies on a subject, or whose event or large value; None where it is none."""
+    parts = subject.split(".")
+    if len(parts) < 4 or parts[0] not in ("key", "ev", "blob") or not parts[1].isascii():
+        return None
+    with suppress(ValueError):
+        run = run_key(parts[3], parts[2])
+        return run if str(run.shard) == parts[1] else None
+    return None
 
 
 def first(address: Address) -> Fence:
@@ -147,3 +163,6 @@ def key_cell(key: RunKey) -> str:
 TIMER_STREAM = "TIMER"
 REQUEST_STREAM = "REQ"
 KEY_STREAM = "KEY"
+HEARD = "heard"
+"""Below this the broker tells all who may hear it of what was stored elsewhere."""
+HEARD_KEYS = f"{HEARD}.key.*.*.*"

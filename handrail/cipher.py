@@ -6,17 +6,14 @@ The one other module, beside `handrail.keys`, that knows the cryptography. It is
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from core.errors import HandrailError
 from core.exported import ENCRYPTED
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 KEY_BYTES = 32
 OVERHEAD_BYTES = 30
 _NONCE_BYTES = 12
+_BEGIN = len(ENCRYPTED) + _NONCE_BYTES
 
 
 class BadCipherText(HandrailError):
@@ -31,7 +28,11 @@ class Cipher:
         if len(key) != KEY_BYTES:
             raise BadCipherText(f"a run's key has {KEY_BYTES} bytes, and not {len(key)}")
         self.key = key
-        self._aead = _aead(key)
+        # Here, since the processes start without it.
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._aead, self._invalid = AESGCM(key), InvalidTag
 
     def encrypt(self, data: bytes, place: str) -> bytes:
         """Return what can be kept at a place (a subject) and nowhere else."""
@@ -41,12 +42,9 @@ class Cipher:
 
     def decrypt(self, data: bytes, place: str) -> bytes:
         """Return what was encrypted for a place; raises BadCipherText."""
-        from cryptography.exceptions import InvalidTag
-
-        begin = len(ENCRYPTED) + _NONCE_BYTES
         try:
-            return self._aead.decrypt(data[len(ENCRYPTED) : begin], data[begin:], place.encode())
-        except (InvalidTag, ValueError):
+            return self._aead.decrypt(data[len(ENCRYPTED) : _BEGIN], data[_BEGIN:], place.encode())
+        except (self._invalid, ValueError):
             raise BadCipherText(f"what lies at {place} was not encrypted there under its run's key") from None
 
 
@@ -58,10 +56,3 @@ def new_key() -> bytes:
 def is_encrypted(data: bytes) -> bool:
     """Whether something looks as if it had been encrypted here."""
     return data.startswith(ENCRYPTED)
-
-
-def _aead(key: bytes) -> AESGCM:
-    # Here, since the processes start without it.
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    return AESGCM(key)

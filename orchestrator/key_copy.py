@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from bus import subjects
 from core.ports import RunKey
 from handrail.cipher import KEY_BYTES
 from orchestrator.book import BadBook
@@ -96,17 +95,6 @@ class KeyCopy:
 def key_in(book: Path, run: RunKey) -> bytes:
     """Return the key that the copy has of a run; empty where it has none any more. Raises BadBook."""
     return next((key for one, key in KeyCopy(book).kept() if one == run), b"")
-
-
-def cell_of(subject: str) -> RunKey | None:
-    """Return the run whose key lies on a subject, or whose event or large value; None where it is none."""
-    parts = subject.split(".")
-    if len(parts) < 4 or parts[0] not in ("key", "ev", "blob") or not parts[1].isascii():
-        return None
-    with suppress(ValueError):
-        run = subjects.run_key(parts[3], parts[2])
-        return run if str(run.shard) == parts[1] else None
-    return None
 
 
 def _line(run: RunKey, key: bytes) -> bytes:

@@ -17,7 +17,7 @@ import structlog
 from bus import reader, subjects
 from bus.answers import STREAM_NOT_FOUND, ApiError
 from bus.link import Link
-from bus.log import NatsStore
+from bus.log import NatsStore, listen
 from bus.store import Stored
 from core import merkle
 from core.notarised import NOTHING, Entry, NotAsSigned, SignedHead, run_of
@@ -25,7 +25,7 @@ from core.permits import Checker, Signer
 from core.ports import Address, LogError, RunKey
 from handrail.cipher import BadCipherText, Cipher
 from orchestrator.book import MAX_BATCH_BYTES, BadBook, Book, checked, head_of, open_book
-from orchestrator.key_copy import KeyCopy, cell_of
+from orchestrator.key_copy import KeyCopy
 
 MAX_LAG_S = 1.0
 MAX_LAG_MESSAGES = 1_000
@@ -36,6 +36,7 @@ RETRY_S = 1.0
 POLL_S = 0.02
 SILENCE_S = 15.0
 """A message that has not come by then cannot be read."""
+MAX_HEARD = 10_000
 HEARD_EVERY_S = 1.0
 PROGRESS_EVERY = 10_000
 
@@ -107,6 +108,8 @@ class Notary:
         self._streams = streams_of(shards)
         self._now_ns = now_ns
         self._hurries = asyncio.Event()
+        # Keys of runs whose first event is still to come.
+        self._heard: dict[RunKey, bytes] = {}
         # How far each stream has been signed for; others look at it.
         self.signed: dict[str, int] = {}
 
@@ -150,6 +153,7 @@ class Notary:
 
     async def serve(self) -> None:
         """Sign for what comes, until cancelled."""
+        await listen(self._link, self._hear)
         async with asyncio.TaskGroup() as group:
             for stream, filter_ in self._streams.items():
                 group.create_task(self._keep(stream, filter_))
@@ -225,17 +229,29 @@ class Notary:
 
     async def _copy_keys(self, copy: KeyCopy, heard: Sequence[Stored]) -> None:
         """Have the keys of runs before what they are for, and no longer when a run was forgotten."""
-        runs = {cell_of(stored.subject) for stored in heard} - {None}
-        missing = [run for run in runs if run is not None and run not in copy]
-        found = await asyncio.gather(*map(self._key, missing))
+        missing: dict[RunKey, Stored] = {}
+        for stored in heard:
+            run = subjects.run_at(stored.subject)
+            if run is not None and run not in copy:
+                missing.setdefault(run, stored)
+        found = await asyncio.gather(*(self._key(run, first) for run, first in missing.items()))
         keys = {run: key for run, key in zip(missing, found, strict=True) if key is not None}
-        ended = (cell_of(stored.subject) for stored in heard if stored.subject.endswith(_FORGOTTEN))
+        ended = (subjects.run_at(stored.subject) for stored in heard if stored.subject.endswith(_FORGOTTEN))
         gone = [run for run in ended if run is not None]
         # Of one that nobody has copied, that it is gone: else it could be lost.
         await asyncio.to_thread(copy.add, keys | dict.fromkeys(gone, b""))
         await asyncio.to_thread(copy.erase, gone)
 
-    async def _key(self, run: RunKey) -> bytes | None:
+    def _hear(self, run: RunKey, said: bytes) -> None:
+        self._heard.pop(run, None)
+        if len(self._heard) >= MAX_HEARD:
+            del self._heard[next(iter(self._heard))]
+        self._heard[run] = said
+
+    async def _key(self, run: RunKey, first: Stored) -> bytes | None:
+        # Others than the broker could have said it.
+        if (heard := self._heard.pop(run, b"")) and _decrypts(heard, first):
+            return heard
         stored = await NatsStore(self._link).only(subjects.KEY_STREAM, subjects.key_cell(run))
         return stored.data if stored is not None else None
 
@@ -249,7 +265,7 @@ class Notary:
         there: dict[RunKey, Stored | None] = {}
         async with aclosing(reader.present(self._link, home, ("key.>",), 0)) as cells:
             async for stored in cells:
-                if (found := cell_of(stored.subject)) is not None:
+                if (found := subjects.run_at(stored.subject)) is not None:
                     there[found] = stored
         for stream in self._streams:
             if not stream.startswith(_EVENTS):
@@ -260,7 +276,9 @@ class Notary:
                 if cell is None or cell.data != key:
                     await self._settle_key(store, None if begun else copy, run, cell, key)
             own = [cell for run, cell in there.items() if subjects.ev_stream(run.shard) == stream]
-            new = {one: cell.data for cell in own if cell and (one := cell_of(cell.subject)) is not None}
+            new = {
+                one: cell.data for cell in own if cell and (one := subjects.run_at(cell.subject)) is not None
+            }
             if not begun:
                 await asyncio.to_thread(copy.add, new)
 
@@ -300,8 +318,12 @@ async def _reads(store: NatsStore, run: RunKey, key: bytes) -> bool:
     stored = await store.first(
         subjects.ev_stream(run.shard), subjects.build(Address(run, "cmd", ("submit",)))
     )
+    return stored is not None and _decrypts(key, stored)
+
+
+def _decrypts(key: bytes, stored: Stored) -> bool:
     try:
-        return stored is not None and bool(Cipher(key).decrypt(stored.data, stored.subject))
+        return bool(Cipher(key).decrypt(stored.data, stored.subject))
     except BadCipherText:
         return False
 

@@ -73,7 +73,9 @@ class Way:
 
     async def open(self) -> NatsLog:
         """Connect."""
-        return NatsLog(await self.link(), shards=self.shards)
+        log = NatsLog(await self.link(), shards=self.shards)
+        await log.listen()
+        return log
 
     async def link(self) -> Link:
         """Connect, without a log."""

@@ -28,7 +28,7 @@ from handrail.project import Settings, load_settings
 from handrail.stack import parts
 from orchestrator import notary
 from orchestrator.book import check_book, entries_of
-from orchestrator.key_copy import KeyCopy, cell_of
+from orchestrator.key_copy import KeyCopy
 
 BUILDING_DIR = "restoring"
 _KEYS = Path("jetstream", ACCOUNT, "streams", subjects.KEY_STREAM)
@@ -183,7 +183,7 @@ def _salvage_keys(place: Path, damaged: Path) -> None:
     """
     if not (damaged / "msgs").is_dir():
         return
-    found = [(cell_of(stored.subject), stored.data) for stored in blocks.whole(damaged, damaged.name)]
+    found = [(subjects.run_at(stored.subject), stored.data) for stored in blocks.whole(damaged, damaged.name)]
     for shard in {run.shard for run, _ in found if run is not None}:
         keys = {run: key for run, key in found if run is not None and run.shard == shard}
         # And of those that were deleted the empty message.

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from bus import subjects
 from handrail.cipher import Cipher
 from handrail.keys import PublicKeys
 from orchestrator.book import entries_of, head_of
-from orchestrator.key_copy import KeyCopy, cell_of
+from orchestrator.key_copy import KeyCopy
 from tests.acceptance.conftest import OPEN_POLICY, Up, copy_sample, handrail, query, start
 from tests.otlp_receiver import Receiver
 
@@ -137,7 +138,7 @@ def log_of(data: Path) -> Contents:
     for place in sorted(path for path in data.glob("notary/*_*") if path.is_dir()):
         signed = head_of(place, None, checker)
         for entry in entries_of(place, signed) if signed is not None else ():
-            run = cell_of(entry.subject)
+            run = subjects.run_at(entry.subject)
             assert run is not None
             text = keys[run].decrypt(entry.data, entry.subject)
             said.append((f"said {place.name} {entry.sequence}", text))

@@ -110,3 +110,28 @@ async def test_a_damaged_key_reads_nothing_and_stops_nobody(bench: Bench) -> Non
     with pytest.raises(LogError, match="damaged"):
         await fresh.append(note(key), event())
     assert [record.event.id for record in await fresh.read(sound)] == ["two"]
+
+
+async def test_who_listens_need_not_ask(bench: Bench) -> None:
+    if bench.memory is not None:
+        pytest.skip("there is nothing to be asked over a wire")
+    log, key, other = await bench.log(), bench.key(), await bench.log()
+    await other.listen()
+    asked = other.store.only
+
+    async def nobody(stream: str, subject: str) -> Any:
+        raise AssertionError(f"{subject} was asked for")
+
+    other.store.only = nobody
+    # Begun until it is heard: the subscription may still be on its way.
+    while not other.keys._heard:
+        await log.begin(key := bench.key())
+        await asyncio.sleep(0.01)
+    await log.append(note(key), event("one"))
+    assert [record.event.id for record in await other.read(key)] == ["one"]
+    await other.append(ask(key), event("two"))
+    assert [record.event.id for record in await log.read(key)] == ["one", "two"]
+    other.store.only = asked
+    await log.erase(key)
+    while (await other.read(key))[0].event is not None:
+        await asyncio.sleep(0.01)

@@ -6,11 +6,12 @@ the users are made of (`bus.permissions`).
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import nats.errors
@@ -22,7 +23,8 @@ from bus.broker import EmbeddedBroker
 from bus.directory import DataDirectory
 from bus.link import Link
 from bus.log import NatsLog
-from bus.subjects import parse
+from bus.subjects import build, key_cell, parse
+from core.ports import Address, LogError
 from handrail.v1 import event_pb2
 from tests.integration.test_broker import WAIT_S, Member, signed_in
 
@@ -116,6 +118,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "req.0123": ("gateway",),
     "key.0.t.r0-matrix00": ("gateway", "decider"),
     "key.0.t": (),
+    "heard.key.0.t.r0-matrix00": (),
     "timer.arm.0.t.r0-matrix00.x": ("decider",),
     "timer.due.0.t.r0-matrix00": (),
     "hb.planner.main.i1": ("planner-main",),
@@ -202,7 +205,10 @@ MATRIX = {
     **{f"$JS.API.{call}": may for call, may in ADMINISTRATION.items()},
     **DURABLES,
 }
-DEAF = (">", "*.>", "ev.>", "blob.>", "req.>", "timer.>", "_INBOX.>", "$JS.>", "$SYS.>", "_R_.>", f"{RUN}.>")
+DEAF = (
+    *(">", "*.>", "ev.>", "blob.>", "req.>", "timer.>", "key.>", "heard.>", "_INBOX.>", "$JS.>", "$SYS.>"),
+    *("_R_.>", f"{RUN}.>"),
+)
 
 
 # --- the stage -------------------------------------------------------------------------------------------
@@ -335,6 +341,7 @@ def places(run: str) -> list[str]:
         f"{run}.ans.verifier.main.verdict.a1",
         "blob.0.t.r0-matrix00.00ff.1",
         "req.4567",
+        "heard.key.0.t.r0-matrix00",
         "timer.due.0.t.r0-matrix00",
         "_INBOX_admin.stolen",
         "_INBOX_decider.stolen",
@@ -454,6 +461,39 @@ async def test_a_readers_consumer_delivers_nowhere_else(
             assert not info.get("push_bound"), place
             assert info["delivered"]["consumer_seq"] == 0
             await ask(member, f"CONSUMER.DELETE.{stream}.{name}")
+
+
+async def test_nobody_but_the_broker_says_what_a_key_is(broker: EmbeddedBroker) -> None:
+    submit, other = parse(f"{fresh()}.cmd.submit"), parse(f"{fresh()}.cmd.submit")
+    async with (
+        log_as(broker, "gateway") as gateway,
+        log_as(broker, "decider") as decider,
+        signed_in(broker, *MEMBERS["tracer"]) as tracer,
+    ):
+        await decider.listen()
+        await decider.link.request("$JS.API.INFO")
+        cancel = Address(submit.key, "cmd", ("cancel",))
+        sequence = await gateway.store.publish("EV_0", build(cancel), b"k" * 32)
+        config = {
+            "name": "read-forged",
+            "deliver_subject": f"heard.{key_cell(submit.key)}",
+            "ack_policy": "none",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": sequence,
+            "mem_storage": True,
+        }
+        body = {"stream_name": "EV_0", "config": config, "action": "create"}
+        assert "error" not in await ask(tracer, "CONSUMER.CREATE.EV_0.read-forged", body)
+        for link in (gateway.link, decider.link):
+            with suppress(LogError):
+                await link.request(f"heard.{key_cell(submit.key)}", b"k" * 32)
+        await gateway.begin(other.key)
+        async with asyncio.timeout(WAIT_S):
+            while other.key not in decider.keys._heard:
+                await asyncio.sleep(0.01)
+        assert submit.key not in decider.keys._heard
+        info = await ask(tracer, "CONSUMER.INFO.EV_0.read-forged")
+        assert info["delivered"]["consumer_seq"] == 0
 
 
 # --- headers that have the broker do something -----------------------------------------------------------

@@ -239,3 +239,27 @@ async def test_reading_leaves_no_consumer_behind(broker: NatsProcess) -> None:
         async with asyncio.timeout(5):
             while sorted((await log.link.call("CONSUMER.NAMES.EV_0", {}))["consumers"]) != ["hand", "pinned"]:
                 await asyncio.sleep(0.01)
+
+
+async def test_who_listens_hears_after_the_connection_was_lost_too(broker: NatsProcess) -> None:
+    async def heard() -> None:
+        for number in range(1_000):
+            run = RunKey(0, "t", f"r0-{how}{number:06}")
+            await log.begin(run)
+            await asyncio.sleep(0.01)
+            if run in listener.keys._heard:
+                return
+        raise AssertionError(f"nothing was heard {how}")
+
+    async with connect(broker) as log, connect(broker) as listener:
+        await listener.listen()
+        how = "before"
+        await heard()
+        broker.kill()
+        broker.start()
+        how = "restarted"
+        await heard()
+        # As after an error of the broker that the client does not know: it gives up, and the link does not.
+        await listener.link._client.close()
+        how = "revived"
+        await heard()

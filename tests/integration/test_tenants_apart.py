@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -75,6 +76,26 @@ async def test_a_gateway_for_some_reads_and_writes_theirs_alone(broker: NatsProc
                 await log.store.publish("", subject, b"x")
     finally:
         await log.close()
+
+
+async def test_a_gateway_for_some_hears_of_the_keys_of_theirs_alone(broker: NatsProcess) -> None:
+    gateway, admin = NatsLog(await link_as(broker, "gateway"), (0,)), await link_as(broker, "admin")
+    tracer, log = NatsLog(await link_as(broker, "tracer"), (0,)), NatsLog(admin, (0,))
+    runs = [RunKey(0, tenant, "r0-heard00000") for tenant in ("umbrella", *SERVED)]
+    try:
+        await gateway.listen()
+        await tracer.listen()
+        for link in (gateway.link, tracer.link):
+            await link.request("$JS.API.INFO")
+        for run in runs:
+            await log.begin(run)
+        while len(gateway.keys._heard) < len(SERVED) or len(tracer.keys._heard) < len(runs):
+            await asyncio.sleep(0.01)
+        assert [*gateway.keys._heard] == runs[1:]
+        assert [*tracer.keys._heard] == runs
+    finally:
+        for one in (gateway, tracer, log):
+            await one.close()
 
 
 KEY = subjects.key_cell(THEIRS)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from bus import subjects
 from core.ports import RunKey
 from handrail.cipher import new_key
 from orchestrator.book import BadBook
-from orchestrator.key_copy import KEYS_FILE, KeyCopy, cell_of, key_in
+from orchestrator.key_copy import KEYS_FILE, KeyCopy, key_in
 
 ONE, TWO, THREE = (RunKey(0, "acme", f"r0-{number:010}") for number in range(3))
 
@@ -69,7 +70,7 @@ def test_another_file_is_refused(tmp_path: Path, text: bytes) -> None:
 def test_a_subject_names_its_run() -> None:
     run = "r0-0000000000"
     for subject in (f"key.0.acme.{run}", f"ev.0.acme.{run}.cmd.submit", f"blob.0.acme.{run}.aa.0"):
-        assert cell_of(subject) == ONE
+        assert subjects.run_at(subject) == ONE
     for subject in (
         "req.x",
         f"key.1.acme.{run}",
@@ -78,4 +79,4 @@ def test_a_subject_names_its_run() -> None:
         f"key.0.a.b.{run}",
         "key.\u00b2.a.b",
     ):
-        assert cell_of(subject) is None
+        assert subjects.run_at(subject) is None

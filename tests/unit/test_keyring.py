@@ -10,7 +10,7 @@ import pytest
 from bus.keyring import Keyring
 from bus.store import Store, Stored
 from core.ports import LogForbidden, RunForgotten, RunKey
-from handrail.cipher import new_key
+from handrail.cipher import BadCipherText, Cipher, new_key
 
 RUNS = [RunKey(0, "acme", f"r0-{number:010}") for number in range(50)]
 
@@ -103,3 +103,61 @@ async def test_who_waits_and_gives_up_stops_nobody_else(store: SlowStore) -> Non
     store.answers.set()
     assert await keys.find(run) is not None
     assert len(store.asked) == 1
+
+
+async def test_what_is_heard_is_a_key_if_it_decrypts_and_nobody_asks(store: SlowStore) -> None:
+    keys, run = ring(store), RUNS[0]
+    keys.hear(run, store.said)
+    keys.expect(run)
+    said = Cipher(store.said).encrypt(b"text", "here")
+    assert await keys.decrypt(run, said, "here") == b"text"
+    assert (await keys.to_write(run)).key == store.said
+    assert store.asked == []
+
+
+@pytest.mark.parametrize("wrong", [bytes(32), b"short"])
+async def test_what_is_heard_and_decrypts_nothing_is_asked_for(store: SlowStore, wrong: bytes) -> None:
+    keys, run = ring(store), RUNS[0]
+    store.answers.set()
+    keys.hear(run, wrong)
+    for place in ("here", "there"):
+        assert await keys.decrypt(run, Cipher(store.said).encrypt(b"text", place), place) == b"text"
+        # What is known is known better.
+        keys.hear(run, wrong)
+    assert (await keys.to_write(run)).key == store.said
+    assert len(store.asked) == 1
+
+
+async def test_two_who_say_and_write_what_is_none_are_found_out_by_the_next_event(store: SlowStore) -> None:
+    keys, run, wrong = ring(store), RUNS[0], new_key()
+    store.answers.set()
+    keys.hear(run, wrong)
+    assert await keys.decrypt(run, Cipher(wrong).encrypt(b"forged", "here"), "here") == b"forged"
+    sound = Cipher(store.said).encrypt(b"text", "here")
+    for _ in range(2):
+        assert await keys.decrypt(run, sound, "here") == b"text"
+        with pytest.raises(BadCipherText):
+            await keys.decrypt(run, Cipher(wrong).encrypt(b"forged", "here"), "here")
+    assert len(store.asked) == 1
+
+
+async def test_of_a_key_that_is_heard_to_be_gone_somebody_asks(store: SlowStore) -> None:
+    keys, run = ring(store), RUNS[0]
+    said = Cipher(store.said).encrypt(b"text", "here")
+    keys.hear(run, store.said)
+    assert await keys.decrypt(run, said, "here") == b"text"
+    store.said = b""
+    store.answers.set()
+    keys.hear(run, b"")
+    with pytest.raises(RunForgotten):
+        await keys.decrypt(run, said, "here")
+
+
+async def test_what_is_heard_and_never_needed_is_bounded(
+    store: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.keyring.MAX_HELD", 10)
+    keys = ring(store)
+    for run in RUNS:
+        keys.hear(run, store.said)
+    assert list(keys._heard) == RUNS[-10:]

@@ -47,11 +47,11 @@ def test_there_is_one_user_per_role_and_pool() -> None:
     ]
 
 
-def test_a_user_hears_its_own_inbox_only() -> None:
+def test_a_user_hears_its_own_inbox_and_of_keys_only() -> None:
     for name, user in by_name().items():
         if name not in ("admin", "gateway"):
-            assert user.subscribe == (f"_INBOX_{name}.>",)
-    assert by_name()["gateway"].subscribe == ("_INBOX_gateway.>", "hb.>")
+            assert user.subscribe == (f"_INBOX_{name}.>", "heard.key.*.*.*")
+    assert by_name()["gateway"].subscribe == ("_INBOX_gateway.>", "heard.key.*.*.*", "hb.>")
 
 
 def test_only_admin_touches_streams() -> None:
