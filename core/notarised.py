@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,20 +162,30 @@ def text_of(value: Any) -> str:
     return value
 
 
-def pack(entries: Iterator[bytes] | list[bytes]) -> bytes:
-    """Put dumped entries behind each other."""
-    return b"".join(_SIZE.pack(len(one)) + one for one in entries)
+def pack(entries: Iterable[bytes]) -> tuple[bytes, bytes]:
+    """Put dumped entries behind each other: what can be made smaller, and what they hold, which cannot."""
+    outer: list[bytes] = []
+    inner: list[bytes] = []
+    for one in entries:
+        end = len(one) - int.from_bytes(one[_FIXED.size - _SIZE.size : _FIXED.size])
+        outer += (_SIZE.pack(len(one)), one[:end])
+        inner.append(one[end:])
+    return b"".join(outer), b"".join(inner)
 
 
-def unpack(text: bytes) -> Iterator[Entry]:
-    """Read what `pack` wrote; raises BadText."""
-    at = 0
-    while at < len(text):
-        if at + _SIZE.size > len(text):
+def unpack(outer: bytes, inner: bytes) -> Iterator[Entry]:
+    """Read what `pack` wrote; raises BadText. Without a second, all is in the first, as it was before."""
+    at = taken = 0
+    while at < len(outer):
+        try:
+            (size,) = _SIZE.unpack_from(outer, at)
+            held = _FIXED.unpack_from(outer, at + _SIZE.size)[-1] if inner else 0
+        except struct.error:
+            raise BadText("the copy ends within an entry") from None
+        at, end = at + _SIZE.size, at + _SIZE.size + size - held
+        if size > MAX_ENTRY_BYTES or not at <= end <= len(outer) or taken + held > len(inner):
             raise BadText("the copy ends within an entry")
-        (size,) = _SIZE.unpack_from(text, at)
-        at += _SIZE.size
-        if size > MAX_ENTRY_BYTES or at + size > len(text):
-            raise BadText("the copy ends within an entry")
-        yield Entry.parse(text[at : at + size])
-        at += size
+        yield Entry.parse(outer[at:end] + inner[taken : taken + held])
+        at, taken = end, taken + held
+    if taken != len(inner):
+        raise BadText("the copy has more than its entries")

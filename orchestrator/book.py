@@ -65,7 +65,8 @@ class Book:
         leaves = [leaf for _, leaf in entries]
         if not self._segment or self._segment_bytes >= MAX_SEGMENT_BYTES:
             self._segment, self._segment_bytes = f"{self.size + 1:020d}{COPY_SUFFIX}", 0
-        part = zlib.compress(notarised.pack([one for one, _ in entries]), _LEVEL)
+        outer, inner = notarised.pack(one for one, _ in entries)
+        part = zlib.compress(outer, _LEVEL) + inner
         with (self.place / self._segment).open("ab") as file:
             file.truncate(self._segment_bytes)
             _append(file, len(part).to_bytes(4, "big") + part)
@@ -170,7 +171,7 @@ def entries_of(place: Path, signed: SignedHead) -> Iterator[Entry]:
         most = signed.segment_bytes if path.name == signed.segment else None
         try:
             for part in _parts(path, most):
-                for entry in notarised.unpack(part):
+                for entry in notarised.unpack(*part):
                     if entry.sequence != expected:
                         raise BadBook(f"{path}: message {expected} is missing")
                     expected += 1
@@ -188,15 +189,17 @@ def last_of(place: Path, signed: SignedHead) -> Entry | None:
     leaves, last = leaves_of(place, signed), None
     try:
         for part in _parts(place / signed.segment, signed.segment_bytes):
-            *_, last = notarised.unpack(part)
-    except (OSError, ValueError, zlib.error, BadText) as error:
+            for last in notarised.unpack(*part):
+                if last.leaf != leaves[last.sequence - 1]:
+                    raise BadBook(f"the copy of {signed.head.stream} is altered at message {last.sequence}")
+    except (OSError, IndexError, zlib.error, BadText) as error:
         raise BadBook(f"{place / signed.segment} cannot be read: {error}") from None
-    if last is None or last.leaf != leaves[-1]:
+    if last is None or last.sequence != len(leaves):
         raise BadBook(f"the copy of {signed.head.stream} does not end with what was signed for")
     return last
 
 
-def _parts(path: Path, most: int | None) -> Iterator[bytes]:
+def _parts(path: Path, most: int | None) -> Iterator[tuple[bytes, bytes]]:
     with path.open("rb") as file:
         while most is None or file.tell() < most:
             size = file.read(4)
@@ -209,7 +212,7 @@ def _parts(path: Path, most: int | None) -> Iterator[bytes]:
             text = unpacking.decompress(packed, MAX_PART_BYTES)
             if not unpacking.eof:
                 raise BadBook(f"{path}: a part is not whole, or has more than {MAX_PART_BYTES} bytes")
-            yield text
+            yield text, unpacking.unused_data
 
 
 def check_book(place: Path, checker: Checker) -> SignedHead | None:

@@ -354,9 +354,12 @@ def edit_copy(place: Path) -> None:
     """Put another message in the place of one, compressed as it should be."""
     (path,) = book.segments(place)
     packed = path.read_bytes()
-    entries = [one.dump() for one in notarised.unpack(zlib.decompress(packed[4:]))]
+    unpacking = zlib.decompressobj()
+    outer = unpacking.decompress(packed[4:])
+    entries = [one.dump() for one in notarised.unpack(outer, unpacking.unused_data)]
     entries[7] = replace(Entry.parse(entries[7]), data=b"something else").dump()
-    part = zlib.compress(notarised.pack(entries))
+    outer, inner = notarised.pack(entries)
+    part = zlib.compress(outer) + inner
     path.write_bytes(len(part).to_bytes(4, "big") + part)
     head = json.loads((place / book.HEAD_FILE).read_text())
     (place / book.HEAD_FILE).write_text(json.dumps(head | {"segment_bytes": 4 + len(part)}))

@@ -73,9 +73,6 @@ class NoKeys:
         """Return what writes a run."""
         return self
 
-    def held(self, run: RunKey) -> None:
-        """Return what reads a run, which needs nothing."""
-
     async def find(self, run: RunKey) -> None:
         """Return what reads a run, which needs nothing."""
 
