@@ -4,13 +4,15 @@ They lie in a stream of their own, `KEY`, the one thing of a run that can be del
 once, before all else of its run; where it was deleted an empty message stands in its place. What is known
 here is asked for again after a while, so a forgotten run is soon forgotten in every process.
 
-Whoever listens is told of each key when it is stored, and seldom has to ask. Others than the broker could
-say such a thing too: it is a run's key if it decrypts what the run's log holds, and asked for if not.
+Whoever has had to ask for one listens from then on: it is told of each key when that is stored. Others than
+the broker could say such a thing too: it is a run's key if it decrypts what the run's log holds, and asked
+for if not.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +23,7 @@ from core.ports import LogError, RunForgotten, RunKey
 from handrail.cipher import BadCipherText, Cipher, new_key
 
 MAX_HELD = 10_000
+Listen = Callable[[], Awaitable[None]]
 HELD_S = 60.0
 """So long a key is used without asking whether it is still there."""
 
@@ -37,9 +40,11 @@ class _Held:
 class Keyring:
     """The keys of the runs that one process reads and writes."""
 
-    def __init__(self, store: Store, timeout_s: float) -> None:
+    def __init__(self, store: Store, timeout_s: float, listen: Listen | None = None) -> None:
+        """Use a store; `listen` is called once, with the first question."""
         self._store = store
         self._timeout_s = timeout_s
+        self._listen = listen
         self._held: dict[RunKey, _Held] = {}
         self._heard: dict[RunKey, bytes] = {}
         self._expected: dict[RunKey, asyncio.Task[Stored | None]] = {}
@@ -136,6 +141,10 @@ class Keyring:
         return held is not None and held.until_s >= self._store.now_s()
 
     async def _ask(self, run: RunKey) -> Stored | None:
+        if self._listen is not None:
+            # Who makes all keys that are needed here, or needs none, is spared hearing of others.
+            listen, self._listen = self._listen, None
+            await listen()
         place = subjects.KEY_STREAM, subjects.key_cell(run)
         return await patiently(self._store, self._timeout_s, lambda: self._store.only(*place))
 

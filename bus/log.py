@@ -140,7 +140,7 @@ class NatsLog(StoreLog):
 
     def __init__(self, link: Link, shards: tuple[int, ...], *, timeout_s: float = TIMEOUT_S) -> None:
         self._nats = NatsStore(link)
-        super().__init__(self._nats, shards, timeout_s)
+        super().__init__(self._nats, shards, timeout_s, self.listen)
         self.link = link
         self._intakes: set[Intake] = set()
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from google.protobuf.message import DecodeError
 
 from bus import blobs, subjects
-from bus.keyring import Keyring
+from bus.keyring import Keyring, Listen
 from bus.store import Patience, Store, Stored, patiently, write_once
 from core.ports import Address, Fence, FenceLost, LogError, LogUnavailable, Record, RunForgotten, RunKey
 from handrail.cipher import BadCipherText, is_encrypted
@@ -28,10 +28,16 @@ PLAIN = frozenset({("cmd", "forget"), FORGOTTEN})
 class StoreLog:
     """The part of a log that needs no more than a store."""
 
-    def __init__(self, store: Store, shards: tuple[int, ...], timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        store: Store,
+        shards: tuple[int, ...],
+        timeout_s: float = TIMEOUT_S,
+        listen: Listen | None = None,
+    ) -> None:
         self.store = store
         self.timeout_s = timeout_s
-        self.keys = Keyring(store, timeout_s)
+        self.keys = Keyring(store, timeout_s, listen)
         self._shards = shards
 
     @property

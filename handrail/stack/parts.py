@@ -73,9 +73,7 @@ class Way:
 
     async def open(self) -> NatsLog:
         """Connect."""
-        log = NatsLog(await self.link(), shards=self.shards)
-        await log.listen()
-        return log
+        return NatsLog(await self.link(), shards=self.shards)
 
     async def link(self) -> Link:
         """Connect, without a log."""

@@ -52,8 +52,7 @@ async def test_an_erased_key_is_gone_for_everybody_and_for_good(bench: Bench) ->
             await reader.get_blob(key, blob)
         with pytest.raises(RunForgotten):
             await reader.begin(key)
-    # Who has read in the run before, hears of it with the note.
-    assert (await other.read(key))[0].event is not None
+    # Who has read in the run before, hears of it with the note at the latest.
     await log.append(note(key, "forgotten"), event("left"))
     assert [record.event.id for record in await other.read(key) if record.event][-1] == "left"
     assert [record.forgotten for record in await other.read(key)] == [True, False]

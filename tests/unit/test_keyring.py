@@ -161,3 +161,19 @@ async def test_what_is_heard_and_never_needed_is_bounded(
     for run in RUNS:
         keys.hear(run, store.said)
     assert list(keys._heard) == RUNS[-10:]
+
+
+async def test_who_has_to_ask_listens_from_then_on(store: SlowStore) -> None:
+    listened: list[int] = []
+
+    async def listen() -> None:
+        listened.append(len(store.asked))
+
+    keys = Keyring(cast(Store, store), 1.0, listen)
+    store.answers.set()
+    keys.hear(RUNS[0], store.said)
+    assert await keys.decrypt(RUNS[0], Cipher(store.said).encrypt(b"text", "here"), "here") == b"text"
+    assert listened == []
+    for run in RUNS[:5]:
+        assert await keys.find(run) is not None
+    assert listened == [0]
