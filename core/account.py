@@ -105,7 +105,7 @@ class _Teller:
         )
         for part in run.unbundled(record):
             before, self._state = self._state, run.apply_part(self._state, part)
-            self._hear(part, record, counts=_counted(before, self._state))
+            self._hear(part, record, counts=run.counted(before, self._state))
 
     def _hear(self, part: Record, whole: Record, *, counts: bool) -> None:
         event = part.event
@@ -217,10 +217,6 @@ class _Teller:
             "end": self._end,
             "forgotten": self._forgotten,
         }
-
-
-def _counted(before: RunState, after: RunState) -> bool:
-    return after.strays == before.strays and not before.unreadable
 
 
 def _caller(event: event_pb2.Event) -> Entry:

@@ -52,10 +52,11 @@ def can_be_overtaken(state: RunState, decision: Decide) -> bool:
 
     It has a step acted on again whose last attempt may yet be answered: by its answer the step may be done
     already, and then a worker would act on what the run knows nothing of. Or it says what is taken back: what
-    has turned out to have happened would be said to stay.
+    has turned out to have happened would be said to stay. Or that all is forgotten: an undo could not be seen
+    through any more that was asked for meanwhile.
     """
     said = (*decision.before, decision)
-    if any(isinstance(one.body, event_pb2.UndoPlanned) for one in said):
+    if any(isinstance(one.body, event_pb2.UndoPlanned | event_pb2.Forgotten) for one in said):
         return True
     again = (state.instances.get(one.body.step) for one in said if isinstance(one.body, event_pb2.Action))
     last = (instance.current for instance in again if instance is not None)

@@ -40,7 +40,7 @@ def asked(key: RunKey, records: Iterable[Record], policy: Policy) -> list[Asked]
     for record in records:
         for part in run.unbundled(record):
             before, state = state, run.apply_part(state, part)
-            if state.strays > before.strays or state.unreadable or part.event is None:
+            if part.event is None or not run.counted(before, state):
                 continue
             rules = Rules(before, policy, part.time_ns, 0)
             if part.event.HasField("action") and part.event.action.kind == event_pb2.ACTION_KIND_ACT:

@@ -131,7 +131,7 @@ def apply_part(state: RunState, record: Record) -> RunState:
     event = record.event
     arm = event.WhichOneof("body") if event is not None else None
     # Whoever died before the empty message stood in a key's place has left a run that cannot be read.
-    if record.forgotten or (state.unreadable and arm != "forgotten"):
+    if record.forgotten or state.forgotten is not None or (state.unreadable and arm != "forgotten"):
         return state
     if event is None or arm is None or event.version > VERSION:
         if record.address.channel == "dec":
@@ -145,14 +145,17 @@ def apply_part(state: RunState, record: Record) -> RunState:
     return _stray(state) if changed is None else changed
 
 
+def counted(before: RunState, after: RunState) -> bool:
+    """Whether an event changed anything: it could be read, was no stray, and not after all was forgotten."""
+    return before.forgotten is None and after.strays <= before.strays and not after.unreadable
+
+
 def _stray(state: RunState) -> RunState:
     return evolve(state, strays=state.strays + 1)
 
 
 def _counts(state: RunState, arm: str, body: Any) -> bool:
     """Whether an event counts now: after the end an undo does, and from its plan on only what it makes."""
-    if state.forgotten is not None:
-        return False
     if state.over:
         return arm in ("undo", "forget", "forgotten")
     if not state.undoing or state.undo is None:

@@ -124,7 +124,7 @@ class Diary:
     def _read(self, part: Record) -> None:
         before = self.state
         after = self.state = run.apply_part(before, part)
-        if after.strays > before.strays or after.unreadable or part.event is None:
+        if part.event is None or not run.counted(before, after):
             return
         if part.address.channel == "dec" and self.first_decision is None:
             self.first_decision = part

@@ -17,7 +17,7 @@ from bus import subjects
 from core import spelling
 from core.caller import STEERERS
 from core.plan import is_compensation
-from core.ports import Address, Channel, Log, Record, RunForgotten, RunKey
+from core.ports import Address, Channel, Record, RunForgotten, RunKey
 from core.state import RunState
 from core.view import view
 from handrail.v1 import (
@@ -238,9 +238,14 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         submitter = in_the_name_of(request.submitter) or caller().name
         key = self._runs.key(request.run)
         state = await self._runs.state(key)
+        if state.forgotten is None:
+            _check_has_ended(state)
+            if not await self._has_key(key):
+                # Who forgets says so before the key is gone.
+                state = await self._runs.state(key)
+                _check_was_encrypted(state)
         existed = state.forgotten is not None
         if not existed:
-            await _check_can_be_forgotten(state, self._runs.log)
             body = event_pb2.Forget(reason=request.reason, submitter=submitter)
             await self._runs.command(state, event_pb2.Event(forget=body))
         try:
@@ -252,6 +257,12 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             raise Refusal(code, "NOT_FORGOTTEN_YET", message, retry_s=RETRY_S) from None
         return run_service_pb2.ForgetRunResponse(existed=existed, forgotten=state.forgotten)
 
+    async def _has_key(self, key: RunKey) -> bool:
+        try:
+            return await self._runs.log.key_of(key) is not None
+        except RunForgotten:
+            return False
+
     async def _gone(self, key: RunKey) -> RunState:
         """Return a run that has been forgotten, once its key is deleted."""
         while (state := await self._runs.state(key)).forgotten is None:
@@ -261,6 +272,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
                 await self._runs.log.key_of(key)
             except RunForgotten:
                 return state
+            # Where there is none, the empty message is still to come.
             await asyncio.sleep(FORGET_POLL_S)
 
     def stop_watches(self) -> None:
@@ -387,21 +399,30 @@ def _check_can_be_undone(state: RunState, request: run_service_pb2.UndoRunReques
         raise invalid_field("BAD_STEP", "step", "unknown_step", message)
 
 
-async def _check_can_be_forgotten(state: RunState, log: Log) -> None:
-    """Check that nothing goes on in a run, and that there is a key which can be deleted."""
+def _check_has_ended(state: RunState) -> None:
+    """Check that nothing goes on in a run that is to be forgotten."""
     run = state.key.run
     word = RunStatus.Name(state.status).removeprefix("RUN_STATUS_").lower()
-    reason, message = "", ""
     if state.unreadable:
-        reason, message = "RUN_UNREADABLE", f"run {run} was written by a newer version, which can forget it"
-    elif state.undoing or state.finished is None:
-        reason, message = "RUN_NOT_ENDED", f"run {run} has not ended ({word}); cancel it, then forget it"
-    elif await log.key_of(state.key) is None:
+        raise _unforgettable(
+            state, "RUN_UNREADABLE", f"run {run} was written by a newer version, which can forget it"
+        )
+    if state.undoing or state.finished is None:
+        message = f"run {run} has not ended ({word}); cancel it, then forget it"
+        raise _unforgettable(state, "RUN_NOT_ENDED", message)
+
+
+def _check_was_encrypted(state: RunState) -> None:
+    """Check that a run without a key is one that was forgotten."""
+    if state.forgotten is None:
+        run = state.key.run
         message = f"run {run} was written by a version that encrypted nothing: no key could be deleted"
-        reason = "NOT_ENCRYPTED"
-    if reason:
-        metadata = {"status": RunStatus.Name(state.status)}
-        raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, reason, message, metadata=metadata)
+        raise _unforgettable(state, "NOT_ENCRYPTED", message)
+
+
+def _unforgettable(state: RunState, reason: str, message: str) -> Refusal:
+    metadata = {"status": RunStatus.Name(state.status)}
+    return Refusal(grpc.StatusCode.FAILED_PRECONDITION, reason, message, metadata=metadata)
 
 
 def _shown(record: Record) -> run_service_pb2.WatchRunResponse:

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from core import run
+from core.account import account
+from core.ahead import can_be_overtaken
 from core.decide import decide
 from core.moves import Decide, Erase
 from core.ports import Record
@@ -109,8 +111,38 @@ def test_nothing_counts_after_it() -> None:
         play.command(kind, body)
         assert play.state.forgotten == state.forgotten
         assert not play.state.undoing
-    assert play.state.strays == 3
+    assert play.state.strays == 0
     assert decide(play.state, play.now_ns, play.catalogue) == [Erase()]
+
+
+def test_who_can_read_what_is_said_after_it_and_who_cannot_know_the_same() -> None:
+    """Somebody who still has the key may say something as the run is forgotten."""
+    play = played().command("forget", FORGET).command("forget", FORGET).command("cancel", event_pb2.Cancel())
+    assert run.fold(KEY, erased(play.records)) == play.state
+
+
+def test_an_account_says_that_a_run_was_forgotten_though_somebody_asked_twice() -> None:
+    play = played()
+    late = Record(
+        play.state.applied + 1,
+        play.now_ns,
+        replace(play.records[0].address, topic=("forget",)),
+        event_pb2.Event(id="f", version=run.VERSION, forget=FORGET),
+    )
+    again = replace(late, sequence=late.sequence + 1)
+    state = run.fold(KEY, [*play.records, late, again])
+    (move,) = decide(state, play.now_ns, play.catalogue)
+    assert isinstance(move, Decide)
+    body = move.body
+    assert isinstance(body, event_pb2.Forgotten)
+    told = Record(
+        again.sequence + 1,
+        play.now_ns,
+        replace(late.address, channel="dec", topic=("note", "forgotten")),
+        event_pb2.Event(id="g", version=run.VERSION, forgotten=body),
+    )
+    for records in ([*play.records, late, again, told], erased([*play.records, late, again, told])):
+        assert account(KEY, records)["forgotten"]["effects"] == {"call": 1}
 
 
 def test_a_failure_is_left_by_its_code_and_an_effect_that_never_happened_is_none() -> None:
@@ -123,6 +155,17 @@ def test_a_failure_is_left_by_its_code_and_an_effect_that_never_happened_is_none
     assert left is not None
     assert (left.status, bool(left.failure)) == (event_pb2.RUN_STATUS_FAILED, True)
     assert dict(left.effects) == {}
+
+
+def test_who_forgets_has_heard_of_all_that_was_asked_for() -> None:
+    """An undo that comes between the decision and the log would be lost: the decision is made again."""
+    play = played()
+    late = replace(play.records[0].address, topic=("forget",))
+    event = event_pb2.Event(id="f", version=run.VERSION, forget=FORGET)
+    state = run.apply(play.state, Record(play.state.applied + 1, play.now_ns, late, event))
+    (move,) = decide(state, play.now_ns, play.catalogue)
+    assert isinstance(move, Decide)
+    assert can_be_overtaken(state, move)
 
 
 def test_an_undo_that_was_asked_for_at_the_same_time_is_seen_through_first() -> None:
