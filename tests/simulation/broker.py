@@ -90,6 +90,11 @@ class SimBroker(MemoryBroker):
         for link in list(self.links):
             link.refresh()
 
+    def has_key(self, run: RunKey) -> bool:
+        """Whether somebody who has it can still read a run."""
+        cell = self.stream(subjects.KEY_STREAM).last(subjects.key_cell(run))
+        return cell is not None and bool(cell.data)
+
     @property
     def armed(self) -> int:
         """How many timers have not fired."""

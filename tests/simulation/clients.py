@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from typing import Any, TypeVar
 
-from core.ports import LogError
+from core.ports import LogError, RunForgotten, RunKey
 from core.ulids import ulid
 from handrail.v1 import event_pb2, gate_service_pb2, run_service_pb2
 from orchestrator.callers import ANYBODY, answering
@@ -52,6 +52,8 @@ class Client:
         # The goals that were not taken, and the reasons of all refusals.
         self.declined: set[str] = set()
         self.refused: list[str] = []
+        # The runs that were said to be forgotten, and whether they were.
+        self.forgotten: list[tuple[str, bool]] = []
         self.tasks: list[asyncio.Task[Any]] = []
 
     def begin(self, draft: Draft) -> None:
@@ -69,6 +71,10 @@ class Client:
     def undo(self, run: str, wanted: event_pb2.Undo) -> None:
         """Ask for an undo."""
         self._spawn(self._undo(run, wanted))
+
+    def forget(self, key: RunKey) -> None:
+        """Have a run forgotten."""
+        self._spawn(self._forget(key))
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work, context=Context())
@@ -123,6 +129,12 @@ class Client:
         )
         await self._persist(lambda service: service.UndoRun(request, _CALL), self._parts.services)
 
+    async def _forget(self, key: RunKey) -> None:
+        self._note(f"somebody wants {key.run} forgotten")
+        request = run_service_pb2.ForgetRunRequest(run=key.run, reason="asked for", submitter="ines")
+        if await self._persist(lambda service: service.ForgetRun(request, _CALL), self._parts.services):
+            self.forgotten.append((key.run, not self._parts.has_key(key)))
+
     async def _decide(self, gate: str, approver: str, choice: event_pb2.GateChoice.ValueType) -> None:
         self._note(f"{approver} looks at {gate}, to {event_pb2.GateChoice.Name(choice)[12:].lower()}")
         look = gate_service_pb2.GetGateRequest(gate=gate)
@@ -140,7 +152,12 @@ class Client:
             try:
                 return await self._ask(rpc, services)
             except Refusal as refusal:
+                if refusal.reason == "NOT_FORGOTTEN_YET":
+                    continue
                 self.refused.append(refusal.reason)
+                return None
+            except RunForgotten:
+                self.refused.append("RUN_FORGOTTEN")
                 return None
             except (LogError, TimeoutError):
                 await asyncio.sleep(RETRY_S)

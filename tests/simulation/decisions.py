@@ -35,7 +35,7 @@ def decisions_count(look: Look) -> Iterator[str]:
     if not look.is_decision or look.counts:
         return
     if look.arm != "action" and any(
-        run.apply(view, look.record).strays == view.strays for view in look.views[:-1]
+        run.counted(view, run.apply(view, look.record)) for view in look.views[:-1]
     ):
         look.watch.counts["overtaken decisions"] += 1
         return
@@ -54,8 +54,18 @@ def runs_end_once(look: Look) -> Iterator[str]:
     That it takes back an answered read changes nothing.
     """
     idle = look.arm == "revoked" and not look.counts and reads(look.before, look.event.revoked.attempt)
-    if look.is_decision and look.run.is_over and not idle:
+    if look.is_decision and look.run.is_over and not idle and look.arm != "forgotten":
         yield f"{look.arm} after the run has ended"
+
+
+def the_ended_is_forgotten_once(look: Look) -> Iterator[str]:
+    """A run is forgotten when somebody wants it after its end, once, and no decision follows."""
+    if look.run.forgotten is not None and look.is_decision:
+        yield f"{look.arm} after the run was forgotten"
+    if look.arm == "forgotten" and not look.run.is_over:
+        yield "it is forgotten before it has ended"
+    if look.arm == "forgotten" and not look.run.to_forget:
+        yield "it is forgotten, and nobody has asked for that since its end"
 
 
 def ends_are_final(look: Look) -> Iterator[str]:
@@ -215,8 +225,9 @@ def budgets_hold(look: Look) -> Iterator[str]:
 
 def submissions_are_first(look: Look) -> Iterator[str]:
     """The first thing in a run's log is its one submission."""
-    if (look.arm == "submit") != (look.before.submit is None):
-        yield f"{look.arm} where the submission is {'missing' if look.before.submit is None else 'there'}"
+    missing = look.before.submit is None and look.run.forgotten is None
+    if (look.arm == "submit") != missing:
+        yield f"{look.arm} where the submission is {'missing' if missing else 'there'}"
 
 
 DECISIONS: dict[str, Invariant] = {
@@ -226,6 +237,7 @@ DECISIONS: dict[str, Invariant] = {
         decisions_count,
         runs_stay_readable,
         runs_end_once,
+        the_ended_is_forgotten_once,
         ends_are_final,
         silence_is_waited_for,
         attempts_follow_each_other,

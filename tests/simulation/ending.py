@@ -28,9 +28,11 @@ PAGE = 3
 def broken(simulation: Simulation) -> Iterator[tuple[str, str]]:
     """Yield the promises that do not hold at the end, and how."""
     for watch in simulation.watch.runs.values():
+        log, has_key = records(simulation.broker, watch.key), simulation.broker.has_key(watch.key)
         for name, found in (
             ("runs_come_to_an_end", promises.runs_come_to_an_end(watch)),
-            ("folding_is_one", promises.folding_is_one(watch, records(simulation.broker, watch.key))),
+            ("folding_is_one", promises.folding_is_one(watch, log)),
+            ("the_forgotten_has_no_key", promises.the_forgotten_has_no_key(watch, log, has_key=has_key)),
             ("effects_are_told", promises.effects_are_told(watch)),
             ("values_flow_as_planned", promises.values_flow_as_planned(watch)),
         ):
@@ -46,10 +48,13 @@ def _broken_submissions(simulation: Simulation) -> Iterator[tuple[str, str]]:
     for draft in simulation.drafts:
         if draft.label not in client.runs and draft.label not in client.declined:
             yield "submissions_are_answered", f"{draft.label} was neither taken nor refused"
+    for run, was_gone in client.forgotten:
+        if not was_gone:
+            yield "forgetting_is_answered_when_done", f"{run} was said to be forgotten, and could be read"
     for label, run in client.runs.items():
         if run not in runs:
             yield "submissions_are_durable", f"{label} was acknowledged as {run}, which is not there"
-    for label, count in Counter(watch.state.goal.text for watch in runs.values()).items():
+    for label, count in Counter(watch.known.goal.text for watch in runs.values()).items():
         if count > 1:
             yield "submissions_happen_once", f"{label} has {count} runs"
 
@@ -111,10 +116,11 @@ def digest(broker: SimBroker) -> str:
 def counts(simulation: Simulation) -> Counter[str]:
     """Return how often everything has happened."""
     found = simulation.watch.counts + simulation.weather.counts + simulation.faults.counts
-    found += simulation.humans.counts + simulation.undoers.counts
+    found += simulation.humans.counts + simulation.undoers.counts + simulation.forgetters.counts
     found.update({f"tool: {name}": n for name, n in simulation.world.troubles.items()})
     found.update({f"refused: {reason}": n for reason, n in Counter(simulation.client.refused).items()})
     for watch in simulation.watch.runs.values():
         status = event_pb2.RunStatus.Name(watch.state.status).removeprefix("RUN_STATUS_").lower()
         found[f"run: {status}"] += 1
+        found["run: forgotten"] += watch.forgotten is not None
     return found

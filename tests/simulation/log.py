@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from bus import subjects
+from bus.intake import RETRY_WAIT_S
+from bus.keyring import Keyring
 from bus.memory import MemoryLog
 from bus.memory_streams import MemoryDurable, MemoryIntake
-from bus.records import record_of
+from bus.records import FORGOTTEN, PLAIN, record_of
 from bus.store import Stored, patiently
-from core.ports import Address, Consumer, Delivery, Fence, Record, RunKey
+from core.ports import (
+    Address,
+    Consumer,
+    Delivery,
+    Fence,
+    LogUnavailable,
+    Record,
+    RunForgotten,
+    RunKey,
+)
 from handrail.v1 import event_pb2
 from tests.simulation.broker import SimStream, records_on
 from tests.simulation.network import Link
@@ -49,6 +61,14 @@ class SimStore:
             lambda: messages[sequence - 1] if 0 < sequence <= len(messages) else None
         )
 
+    async def only(self, stream: str, subject: str) -> Stored | None:
+        """Return the only message of a subject that is written once."""
+        return await self.last(stream, subject)
+
+    async def erase(self, stream: str, sequence: int) -> None:
+        """Delete a message; one that is gone already is no error."""
+        await self._link.request(lambda: self._broker.stream(stream).erase(sequence))
+
     def now_s(self) -> float:
         """Return a time that only moves on."""
         return self._link.loop.time()
@@ -58,26 +78,21 @@ class SimStore:
         await asyncio.sleep(delay_s)
 
 
-class NoKeys:
-    """Keys that hide nothing: what is simulated is told apart by what it says."""
+class _Open:
+    """Encrypts nothing: what is simulated is told apart by what it says."""
 
     def encrypt(self, data: bytes, place: str) -> bytes:
         """Return what is to be written."""
         return data
 
-    async def begin(self, run: RunKey) -> NoKeys:
-        """Return what writes a run."""
-        return self
 
-    async def to_write(self, run: RunKey) -> NoKeys:
-        """Return what writes a run."""
-        return self
+class SimKeys(Keyring):
+    """The real keys of runs, but for what they would encrypt: without them nobody reads it all the same."""
 
-    async def find(self, run: RunKey) -> None:
-        """Return what reads a run, which needs nothing."""
-
-    def drop(self, run: RunKey) -> None:
-        """Forget what is known of a run's key."""
+    async def to_write(self, run: RunKey) -> Any:
+        """Return what writes a run, if it has a key; raises RunForgotten."""
+        await super().to_write(run)
+        return _Open()
 
 
 class SimLog(MemoryLog):
@@ -93,7 +108,7 @@ class SimLog(MemoryLog):
         self.link = link
         self._sending = sending
         self.store = SimStore(link)
-        self.keys = NoKeys()  # type: ignore[assignment]
+        self.keys = SimKeys(self.store, self.timeout_s)
 
     async def append(
         self, address: Address, event: event_pb2.Event, *, fence: Fence | None = None, trace: str = ""
@@ -102,6 +117,24 @@ class SimLog(MemoryLog):
         self._sending(address, event)
         return await super().append(address, event, fence=fence, trace=trace)
 
+    async def record(self, stored: Stored | None) -> Record | None:
+        """Read a message of a run's log."""
+        return await self._seen(record_of(stored))
+
+    async def _seen(self, record: Record | None) -> Record | None:
+        """Return a record as it can be read here: what is encrypted, with the run's key alone."""
+        if record is None or record.event is None:
+            return record
+        key, place = record.address.key, (record.address.channel, *record.address.topic)
+        if place == FORGOTTEN:
+            self.keys.drop(key)
+        if place in PLAIN:
+            return record
+        try:
+            return record if await self.keys.find(key) is not None else replace(record, event=None)
+        except RunForgotten:
+            return replace(record, event=None, forgotten=True)
+
     async def _ask(self, operation: Callable[[], _T]) -> _T:
         return await patiently(self.store, self.timeout_s, lambda: self.link.request(operation))
 
@@ -109,14 +142,20 @@ class SimLog(MemoryLog):
         """Return every record of a run that was durable when this was called, in stream order."""
         stream = self.link.broker.stream(subjects.ev_stream(key.shard))
         assert isinstance(stream, SimStream)
-        return await self._ask(lambda: records_on(stream, subjects.run_filter(key), after))
+        found = await self._ask(lambda: records_on(stream, subjects.run_filter(key), after))
+        return [seen for record in found if (seen := await self._seen(record)) is not None]
 
     async def consume(self, consumer: Consumer, *, limit: int) -> AsyncIterator[Delivery]:
         """Yield deliveries of all shards, at most `limit` of them unanswered (ack or nak) at a time."""
         intake = SimIntake(self.link, [self.broker.durable(consumer, shard) for shard in self.shards], limit)
         try:
             while (delivery := await intake.next()) is not None:
-                yield delivery
+                try:
+                    delivery.record = await self._seen(delivery.record)
+                except LogUnavailable:
+                    await delivery.nak(RETRY_WAIT_S)
+                else:
+                    yield delivery
         finally:
             intake.leave()
             self.link.intakes.remove(intake)

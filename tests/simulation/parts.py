@@ -129,6 +129,10 @@ class Parts:
         with patch.object(orchestrator.decider, "decide_ahead", decide):
             yield
 
+    def has_key(self, run: RunKey) -> bool:
+        """Whether a run can still be read."""
+        return self._broker.has_key(run)
+
     def hear(self, record: Record) -> None:
         """Hear of what was stored."""
         if self._rollout is not None:

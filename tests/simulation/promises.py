@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from bus.records import PLAIN
 from core import permits, run, values
 from core.decide import Catalogue, decide
-from core.moves import Arm
+from core.moves import Arm, Erase
 from core.plan import parse_reference, resolve
 from core.ports import Record
 from core.state import Instance
@@ -28,7 +30,7 @@ def effects_are_claimed(effect: Effect, watch: RunWatch | None, all: Watch) -> I
 
 def effects_are_permitted(effect: Effect, watch: RunWatch | None, all: Watch) -> Iterator[str]:
     """An effect is exactly what the decider has signed: the tool, the arguments, the key."""
-    instance = watch.state.instances.get(effect.charge.step) if watch is not None else None
+    instance = watch.known.instances.get(effect.charge.step) if watch is not None else None
     attempts = instance.attempts if instance is not None else ()
     action = next((a.action for a in attempts if a.id == effect.charge.attempt), None)
     if action is None:
@@ -92,10 +94,12 @@ def runs_come_to_an_end(watch: RunWatch) -> Iterator[str]:
         yield f"nothing will ever happen again, and the run is {status}"
 
 
-def nothing_is_missing(watch: RunWatch, now_ns: int, catalogue: Catalogue) -> Iterator[str]:
+def nothing_is_missing(watch: RunWatch, now_ns: int, catalogue: Catalogue, *, has_key: bool) -> Iterator[str]:
     """Who reads the whole log afresh wants to do nothing more, and waits for no time that is past."""
     for move in decide(watch.state, now_ns, catalogue, {}):
-        if not isinstance(move, Arm) or move.due_ns <= now_ns:
+        waits = isinstance(move, Arm) and move.due_ns > now_ns
+        # A key is deleted again at every look.
+        if not waits and not (isinstance(move, Erase) and not has_key):
             yield f"a fresh decider would still want {type(move).__name__}"
 
 
@@ -114,9 +118,23 @@ def folding_is_one(watch: RunWatch, records: list[Record]) -> Iterator[str]:
         yield "the log folded from nothing is another state"
 
 
+def the_forgotten_has_no_key(watch: RunWatch, records: list[Record], *, has_key: bool) -> Iterator[str]:
+    """Of a run that is forgotten there is no key, of every other there is; and nobody needs it to know so."""
+    if (watch.forgotten is None) != has_key:
+        yield "it was forgotten, and can be read" if has_key else "its key is gone, and it was not forgotten"
+    if watch.forgotten is not None and run.fold(watch.key, [*map(_erased, records)]) != watch.state:
+        yield "the log folded without its key is another state"
+
+
+def _erased(record: Record) -> Record:
+    if (record.address.channel, *record.address.topic) in PLAIN:
+        return record
+    return replace(record, event=None, forgotten=True)
+
+
 def effects_are_told(watch: RunWatch) -> Iterator[str]:
     """What is done has happened; what is said not to have happened, has not."""
-    for instance in watch.state.instances.values():
+    for instance in watch.known.instances.values():
         effects = watch.effects.get(instance.id, [])
         if instance.settled == "done" and _has_effect(instance) and not effects:
             yield f"{instance.id} is done and nothing has happened"
@@ -131,7 +149,7 @@ def effects_are_told(watch: RunWatch) -> Iterator[str]:
 
 def values_flow_as_planned(watch: RunWatch) -> Iterator[str]:
     """What a step was done with is what its plan says, of the outputs that count."""
-    state = watch.state
+    state = watch.known
     if state.plan is None:
         return
     known = {name: i.output for name, i in state.instances.items() if i.output is not None}

@@ -22,7 +22,7 @@ _FAULTS = {
     "delivery: ": ("lost", "twice", "disordered"),
     "tick: ": ("late", "early", "twice"),
     "heal: ": ("retry", "retry_same_key", "read_back", "reread", "alternative"),
-    "run: ": ("done", "failed", "refused", "cancelled", "undone"),
+    "run: ": ("done", "failed", "refused", "cancelled", "undone", "forgotten"),
     "undo: ": ("asked", "asked in vain", "planned", "dry", "on failure", "cancelled", "given up", "stays"),
     "gate: ": ("approved", "denied", "expired", "void", "happened", "repeat"),
 }

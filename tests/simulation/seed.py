@@ -12,7 +12,9 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 import structlog
 
@@ -21,11 +23,13 @@ from bus import subjects
 from bus.store import Stored
 from core.ports import Address, Record, RunKey
 from core.run import VERSION
+from handrail.cipher import KEY_BYTES
 from handrail.v1 import event_pb2
 from tests.simulation import ending, invariants, plans, policies, promises, tools
 from tests.simulation.broker import SimBroker
 from tests.simulation.clients import Client
 from tests.simulation.faults import Faults
+from tests.simulation.forgetters import Forgetters
 from tests.simulation.humans import Humans
 from tests.simulation.keys import SeedKey
 from tests.simulation.loop import PROCESS, SimLoop, seeded
@@ -87,6 +91,7 @@ class Simulation:
         self.client = Client(self.loop, self.supervisor, self.parts, self.note)
         self.humans = Humans(self.loop, self.broker, self.client, self.note, self._happened, seed=seed)
         self.undoers = Undoers(self.loop, self.broker, self.client, self.watch.runs, seed=seed)
+        self.forgetters = Forgetters(self.loop, self.broker, self.client, seed=seed)
         self.faults = Faults(
             self.loop,
             seed,
@@ -122,6 +127,8 @@ class Simulation:
         self.loop.stop()
 
     def _stored(self, stream: str, stored: Stored, record: Record | None) -> None:
+        if stream == subjects.KEY_STREAM:
+            self._key_stored(stored)
         if not stream.startswith("EV_"):
             return
         if record is None:
@@ -132,10 +139,17 @@ class Simulation:
         self.watch.see(record)
         self.humans.hear(record)
         self.undoers.hear(record)
+        self.forgetters.hear(record)
         self.parts.hear(record)
         self.faults.strike(self._writer(record))
         if self.regime is not None and record.event is not None and record.event.HasField("intent"):
             self.faults.hush(self._writer(record))
+
+    def _key_stored(self, stored: Stored) -> None:
+        key = subjects.run_at(stored.subject)
+        watch = self.watch.runs.get(key.run) if key is not None else None
+        if not stored.data and (watch is None or watch.forgotten is None):
+            self.fail("the_forgotten_has_no_key", f"{stored.subject} was deleted, and nothing says why")
 
     def _decided(self, decider: Process, key: RunKey, event: event_pb2.Event) -> None:
         """Hear of a decision that is being sent: what it gives up on may yet answer."""
@@ -179,7 +193,13 @@ class Simulation:
         """Live through the seed."""
         outcome, begun_s = self.outcome, time.process_time()
         life_s = self._chance.choice((600.0, 600.0, 600.0, 3.0))
-        with seeded(self.loop, outcome.seed), self._logged(), self.parts.listening(), _permits(life_s):
+        with (
+            seeded(self.loop, outcome.seed),
+            self._logged(),
+            self.parts.listening(),
+            _permits(life_s),
+            _keys(outcome.seed),
+        ):
             tools.enter(self.world)
             try:
                 self._live()
@@ -214,7 +234,9 @@ class Simulation:
         self.loop.errors.clear()
         catalogue = self.parts.catalogue("decider-1")
         for watch in self.watch.runs.values():
-            for what in promises.nothing_is_missing(watch, self.loop.now_ns(), catalogue):
+            for what in promises.nothing_is_missing(
+                watch, self.loop.now_ns(), catalogue, has_key=self.broker.has_key(watch.key)
+            ):
                 self.fail("nothing_is_missing", f"{what} (run {watch.key.run})")
             for what in promises.gates_come_to_an_end(watch):
                 self.fail("gates_come_to_an_end", f"{what} (run {watch.key.run})")
@@ -222,7 +244,7 @@ class Simulation:
             self.fail("inbox_is_as_the_log", what)
 
     def _resume(self) -> None:
-        self.humans.calm = self.undoers.calm = True
+        self.humans.calm = self.undoers.calm = self.forgetters.calm = True
         for watch in self.watch.runs.values():
             if not watch.is_over and watch.state.paused:
                 self.outcome.counts["at rest: paused"] += 1
@@ -290,6 +312,12 @@ def _permits(life_s: float) -> Iterator[None]:
         yield
     finally:
         core.action.PERMIT_LIFE_NS = kept
+
+
+def _keys(seed: int) -> AbstractContextManager[Any]:
+    """Have the keys of runs be the same for the same seed."""
+    drawn = random.Random(f"{seed}/keys")
+    return patch("bus.keyring.new_key", lambda: drawn.randbytes(KEY_BYTES))
 
 
 @functools.cache

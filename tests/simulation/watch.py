@@ -118,6 +118,14 @@ class RunWatch:
     # Where the run stands since it has ended, and every undo of it that counted.
     ended: event_pb2.RunStatus.ValueType | None = None
     undos: list[UndoWatch] = field(default_factory=list)
+    # Whether somebody has wanted it forgotten after its end, and the run as it was when it was.
+    to_forget: bool = False
+    forgotten: RunState | None = None
+
+    @property
+    def known(self) -> RunState:
+        """The last state of which there is more than that it was forgotten."""
+        return self.forgotten or self.state
 
     @property
     def undo(self) -> UndoWatch | None:
@@ -205,7 +213,7 @@ class Look:
     @property
     def counts(self) -> bool:
         """Whether it changed anything."""
-        return self.after.strays == self.before.strays
+        return run.counted(self.before, self.after)
 
 
 Invariant = Callable[[Look], Iterator[str]]
@@ -293,6 +301,10 @@ class Watch:
             self._note_gate(look)
         elif arm in ("finished", "cancel") or "undo" in arm:
             self._note_undo(look)
+        elif arm == "forget":
+            run_watch.to_forget |= run_watch.is_over
+        elif arm == "forgotten" and look.counts:
+            run_watch.forgotten = look.before
 
     def _note_gate(self, look: Look) -> None:
         """Remember what was asked and said at gates; what was overtaken has not been asked."""

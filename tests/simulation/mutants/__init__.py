@@ -4,7 +4,7 @@ Each is a patch of the real code, as small as a mistake that somebody could make
 none: what it breaks has to be a promise.
 """
 
-from tests.simulation.mutants import course, deciding, fences, gates, hands, healing, undoing
+from tests.simulation.mutants import course, deciding, fences, forgetting, gates, hands, healing, undoing
 from tests.simulation.mutants.planting import MUTANTS, Mutant, Patch
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "course",
     "deciding",
     "fences",
+    "forgetting",
     "gates",
     "hands",
     "healing",

@@ -189,7 +189,7 @@ def undone_whatever_stays() -> Patch:
     return patch.object(UndoCourse, "_done", hasty)
 
 
-@planted(within=150, policies=True)
+@planted(within=400, policies=True)
 def approvals_outlive_their_undo() -> Patch:
     """What was approved for one who undoes is approved for the next."""
     made = decisions._compensation
