@@ -40,7 +40,7 @@ run: $(STAMP)  ## run the main job on the embedded default
 
 # One more than there are cores: a third of the time they wait for processes that start. The longest files first.
 test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
-	$(PYTEST) -n 3 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
+	$(PYTEST) -n 4 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
 
 check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
 	$(VENV)/bin/ruff format --check .

@@ -33,7 +33,7 @@ _PLAYBOOK = "playbook:"
 
 
 def spans_of(key: RunKey, records: Iterable[Record], *, with_content: bool = False) -> list[Span]:
-    """Return the spans of a run, each after its parent; none where the log has no submission."""
+    """Return the spans of a run, each after its parent; none without a submission, or if forgotten."""
     return _RunTeller(Diary(key, records), with_content=with_content).spans()
 
 
@@ -43,7 +43,8 @@ class _RunTeller(StepTeller):
     def spans(self) -> list[Span]:
         """Return all of its spans."""
         submit = self.diary.submit
-        if submit is not None:
+        # Somebody may still be able to read a run that was.
+        if submit is not None and self.state.forgotten is None:
             self._tell_submission(submit)
             run = self._tell_run(submit)
             for plan in self.diary.plans:

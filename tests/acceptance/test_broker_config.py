@@ -83,7 +83,7 @@ def test_without_a_directory_it_shows_all_and_no_secret(project: Path) -> None:
     assert shown.stdout.count("password: ") == shown.stdout.count('password: "<password>"')
     assert not (project / ".handrail").exists()
     told = json.loads(handrail("broker", "config", "--project", str(project), "--json").stdout)
-    assert told["users"]["tracer"]["subscribe"] == ["_INBOX_tracer.>"]
+    assert told["users"]["tracer"]["subscribe"] == ["_INBOX_tracer.>", "heard.key.*.*.*"]
 
 
 def test_what_cannot_be_done_is_said(project: Path) -> None:

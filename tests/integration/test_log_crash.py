@@ -263,3 +263,16 @@ async def test_who_listens_hears_after_the_connection_was_lost_too(broker: NatsP
         await listener.link._client.close()
         how = "revived"
         await heard()
+
+
+async def test_a_stream_of_before_tells_of_keys_when_it_has_been_met_again(broker: NatsProcess) -> None:
+    async with connect(broker) as log, connect(broker) as listener:
+        info = await log.link.call("STREAM.INFO.KEY", {})
+        before = {name: value for name, value in info["config"].items() if name != "republish"}
+        await log.link.call("STREAM.UPDATE.KEY", before)
+        await listener.listen()
+        await listener.link.request("$JS.API.INFO")
+        await log.begin(RunKey(0, "t", "r0-before00"))
+        await streams.ensure(log.link, shards=SHARDS, consumers=[], max_bytes=64 << 20)
+        await log.begin(RunKey(0, "t", "r0-after000"))
+        await until(lambda: [*listener.keys._heard] == [RunKey(0, "t", "r0-after000")], 5)

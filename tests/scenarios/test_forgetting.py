@@ -14,6 +14,7 @@ from core.moves import Decide, Erase
 from core.ports import Record
 from core.view import view
 from handrail.v1 import event_pb2
+from observability.spans import spans_of
 from tests.scenarios.play import KEY, Play, contract, write
 
 PLAIN = (("cmd", "forget"), ("dec", "note", "forgotten"))
@@ -143,6 +144,13 @@ def test_an_account_says_that_a_run_was_forgotten_though_somebody_asked_twice() 
     )
     for records in ([*play.records, late, again, told], erased([*play.records, late, again, told])):
         assert account(KEY, records)["forgotten"]["effects"] == {"call": 1}
+
+
+def test_no_trace_is_made_of_it_by_whoever_can_still_read_it() -> None:
+    play = played()
+    assert len(spans_of(KEY, play.records)) > 3
+    play.command("forget", FORGET)
+    assert spans_of(KEY, play.records) == spans_of(KEY, erased(play.records)) == []
 
 
 def test_a_failure_is_left_by_its_code_and_an_effect_that_never_happened_is_none() -> None:
