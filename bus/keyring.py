@@ -46,7 +46,7 @@ class Keyring:
         self._timeout_s = timeout_s
         self._listen = listen
         self._held: dict[RunKey, _Held] = {}
-        self._heard: dict[RunKey, bytes] = {}
+        self._heard: dict[RunKey, tuple[bytes, float]] = {}
         self._expected: dict[RunKey, asyncio.Task[Stored | None]] = {}
 
     async def begin(self, run: RunKey) -> Cipher:
@@ -74,12 +74,15 @@ class Keyring:
 
     async def decrypt(self, run: RunKey, data: bytes, place: str) -> bytes:
         """Return what somebody encrypted for a place in a run; raises RunForgotten and BadCipherText."""
-        if not self._knows(run) and (heard := self._heard.pop(run, b"")):
+        if not self._knows(run):
+            # It may have been deleted since, unheard.
+            said, until_s = self._heard.pop(run, (b"", 0.0))
             with suppress(BadCipherText):
-                cipher = Cipher(heard)
-                text = cipher.decrypt(data, place)
-                self._hold(run, cipher, asked=False)
-                return text
+                if said and until_s >= self._store.now_s():
+                    cipher = Cipher(said)
+                    text = cipher.decrypt(data, place)
+                    self._keep(run, _Held(cipher, until_s, asked=False))
+                    return text
         held = self._held[run] if self._knows(run) else None
         if held is None or held.cipher is None:
             return (await self._found(run)).decrypt(data, place)
@@ -124,7 +127,7 @@ class Keyring:
         elif run not in self._held and run not in self._expected:
             if len(self._heard) >= MAX_HELD:
                 del self._heard[next(iter(self._heard))]
-            self._heard[run] = said
+            self._heard[run] = (said, self._store.now_s() + HELD_S)
 
     def _come(self, run: RunKey, task: asyncio.Task[Stored | None]) -> None:
         stored = task.result() if not task.cancelled() and task.exception() is None else None
@@ -166,8 +169,13 @@ class Keyring:
         self._heard.pop(run, None)
         self._expected.pop(run, None)
 
-    def _hold(self, run: RunKey, cipher: Cipher | None, *, asked: bool = True) -> None:
+    def _hold(self, run: RunKey, cipher: Cipher | None) -> None:
+        self._keep(run, _Held(cipher, self._store.now_s() + HELD_S, asked=True))
+
+    def _keep(self, run: RunKey, held: _Held) -> None:
         self._held.pop(run, None)
+        # What was heard while somebody asked is no news.
+        self._heard.pop(run, None)
         if len(self._held) >= MAX_HELD:
             del self._held[next(iter(self._held))]
-        self._held[run] = _Held(cipher, self._store.now_s() + HELD_S, asked)
+        self._held[run] = held

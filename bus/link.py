@@ -267,15 +267,17 @@ class Link:
     async def overhear(self, subject: str, deliver: Callable[[Msg], None]) -> None:
         """Be told of what others publish, as far as the user may, and while connected."""
         self._overheard[subject] = deliver
-        # While there is no connection the next one does it.
-        with contextlib.suppress(nats_errors.Error):
+        # While it connects it comes to this by itself.
+        if not self._dialling:
             await self._overhear(subject, deliver)
 
     async def _overhear(self, subject: str, deliver: Callable[[Msg], None]) -> None:
         async def hand_over(message: Msg) -> None:
             deliver(message)
 
-        await self._client.subscribe(subject, cb=hand_over)
+        # The next connection does it where this one is lost.
+        with contextlib.suppress(nats_errors.Error):
+            await self._client.subscribe(subject, cb=hand_over)
 
     async def close(self) -> None:
         """Disconnect for good."""
@@ -321,8 +323,6 @@ class Link:
                 connecting.result()
                 # What is in flight is bounded by what was asked for, so no byte limit is needed here.
                 await self._client.subscribe(f"{self._own}.*", cb=self._on_message, pending_bytes_limit=0)
-                for overheard in self._overheard.items():
-                    await self._overhear(*overheard)
                 await _flush(self._client)
             if self._refused.done():
                 raise LogForbidden(
@@ -337,6 +337,8 @@ class Link:
             raise
         finally:
             self._dialling = False
+        for overheard in list(self._overheard.items()):
+            await self._overhear(*overheard)
         self.connected.set()
 
     async def _on_message(self, message: Msg) -> None:

@@ -231,9 +231,11 @@ async def listen(link: Link, hear: Callable[[RunKey, bytes], None]) -> None:
     """Be told of the keys that are stored from now on, and with an empty one of those that are deleted."""
 
     def deliver(message: Msg) -> None:
-        above, _, cell = message.subject.partition(".")
-        run = subjects.run_at(cell) if above == subjects.HEARD else None
-        if run is not None:
+        cell, headers = message.subject.removeprefix(f"{subjects.HEARD}."), message.headers or {}
+        run = subjects.run_at(cell)
+        # A process of the same user could have an answer sent here, which is about something else.
+        stored = headers.get("Nats-Stream") == subjects.KEY_STREAM and headers.get("Nats-Subject") == cell
+        if run is not None and stored:
             hear(run, message.data)
 
     await link.overhear(subjects.HEARD_KEYS, deliver)

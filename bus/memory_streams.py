@@ -261,11 +261,14 @@ class MemoryIntake:
 
     def take(self, stored: Stored, deliveries: int, durable: MemoryDurable) -> None:
         """Receive a message."""
-        self._unanswered += 1
+        is_tick = stored.subject.startswith("timer.")
         try:
-            key = subjects.parse(stored.subject).key
+            key = subjects.parse_due(stored.subject) if is_tick else subjects.parse(stored.subject).key
         except subjects.BadSubject:
-            key = subjects.parse_due(stored.subject)
+            # Not of the log's form, and never will be.
+            durable.ack(stored.sequence)
+            return
+        self._unanswered += 1
         self._ready.put_nowait(
             MemoryDelivery(key, None, stored.time_ns, deliveries, stored, stored.sequence, durable, self)
         )

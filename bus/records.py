@@ -126,6 +126,12 @@ class StoreLog:
             await patiently(self.store, self.timeout_s, lambda: self.store.last(stream, filter))
         )
 
+    async def end(self, key: RunKey) -> int:
+        """Return the sequence of the last message of a run, were it one that is no record; 0 without any."""
+        stream, filter = subjects.ev_stream(key.shard), subjects.run_filter(key)
+        last = await patiently(self.store, self.timeout_s, lambda: self.store.last(stream, filter))
+        return last.sequence if last is not None else 0
+
     async def get(self, shard: int, sequence: int) -> Record | None:
         """Return one record by its sequence."""
         stream = subjects.ev_stream(shard)

@@ -180,6 +180,10 @@ class Log(Protocol):
         """Return the last record on a subject filter, read through the stream's leader."""
         ...
 
+    async def end(self, key: RunKey) -> int:
+        """Return the sequence of the last message of a run, were it one that is no record; 0 without any."""
+        ...
+
     async def get(self, shard: int, sequence: int) -> Record | None:
         """Return one record by its sequence."""
         ...

@@ -47,7 +47,7 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
     ) -> AsyncIterator[audit_service_pb2.ShowRunResponse]:
         """Send the account of a run, part by part."""
         key = self._runs.key(request.run)
-        records = await self._runs.log.read(key)
+        records = await self._runs.records(key)
         if not records:
             raise no_run(key)
         text = await asyncio.to_thread(_told, key, records)

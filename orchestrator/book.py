@@ -190,9 +190,8 @@ def last_of(place: Path, signed: SignedHead) -> Entry | None:
     try:
         for part in _parts(place / signed.segment, signed.segment_bytes):
             for last in notarised.unpack(*part):
-                if last.leaf != leaves[last.sequence - 1]:
-                    raise BadBook(f"the copy of {signed.head.stream} is altered at message {last.sequence}")
-    except (OSError, IndexError, zlib.error, BadText) as error:
+                _check_leaf(signed, last, leaves)
+    except (OSError, zlib.error, BadText) as error:
         raise BadBook(f"{place / signed.segment} cannot be read: {error}") from None
     if last is None or last.sequence != len(leaves):
         raise BadBook(f"the copy of {signed.head.stream} does not end with what was signed for")
@@ -229,8 +228,7 @@ def checked(place: Path, signed: SignedHead) -> Iterator[tuple[Entry, bytes]]:
     """Yield the copy with its leaves; raises BadBook where one is not the other's."""
     leaves = leaves_of(place, signed)
     for entry in entries_of(place, signed):
-        if entry.sequence > len(leaves) or entry.leaf != leaves[entry.sequence - 1]:
-            raise BadBook(f"the copy of {signed.head.stream} is altered at message {entry.sequence}")
+        _check_leaf(signed, entry, leaves)
         yield entry, leaves[entry.sequence - 1]
 
 
@@ -263,6 +261,14 @@ def parts_of(place: Path, key: RunKey, checker: Checker) -> Iterator[Part]:
         signed = head_of(place / stream, None, checker)
         if signed is None:
             continue
+        leaves = leaves_of(place / stream, signed)
         entries = [entry for entry in entries_of(place / stream, signed) if entry.subject.startswith(prefix)]
+        for entry in entries:
+            _check_leaf(signed, entry, leaves)
         if entries:
-            yield Part(signed, leaves_of(place / stream, signed), entries)
+            yield Part(signed, leaves, entries)
+
+
+def _check_leaf(signed: SignedHead, entry: Entry, leaves: Sequence[bytes]) -> None:
+    if entry.sequence > len(leaves) or entry.leaf != leaves[entry.sequence - 1]:
+        raise BadBook(f"the copy of {signed.head.stream} is altered at message {entry.sequence}")

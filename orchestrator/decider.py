@@ -81,6 +81,8 @@ class _Entry:
     trace: str = ""
     # All that could be decided is on its way; what was decided, and claims, change nothing about that.
     at_rest: bool = False
+    # So far it was read when a decision was overtaken, by what may be no record.
+    end: int = 0
 
 
 class Decider:
@@ -224,12 +226,15 @@ class Decider:
         """Settle a run; where something came first that a decision had to know of, read it and decide again.
 
         That ends: answers come only of what is in flight, which is bounded, and other decisions are kept.
+        What nobody could read is passed over.
         """
         for _ in range(MAX_OVERTAKEN):
             try:
                 return await self._settle(entry)
             except Overtaken as error:
                 _logger.info("decision overtaken", run=entry.key.run, reason=str(error))
+                # First the end: what comes after it overtakes again.
+                entry.end = await self._log.end(entry.key)
                 await self._read(entry)
         return await self._settle(entry)
 
@@ -268,7 +273,9 @@ class Decider:
                 if revoked:
                     # The fence is only known when the revoke has been folded, and what came before it.
                     return False
-                last = await self._append(entry, move, last, read=state.applied if fragile else 0)
+                last = await self._append(
+                    entry, move, last, read=max(state.applied, entry.end) if fragile else 0
+                )
                 fragile -= can_be_overtaken(state, move)
             elif isinstance(move, Revoke):
                 sequence = await self._revoke(entry.key, move)

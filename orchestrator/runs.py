@@ -8,7 +8,7 @@ from collections.abc import Callable
 import grpc
 
 from bus import subjects
-from core.ports import Address, Log, RunKey
+from core.ports import Address, Log, Record, RunKey
 from core.run import ENDED, fold
 from core.state import RunState
 from handrail.v1 import event_pb2
@@ -42,9 +42,17 @@ class Runs:
             raise no_run(key)
         return key
 
+    async def records(self, key: RunKey) -> list[Record]:
+        """Read a run's log, with what says that it was forgotten where that happens just now."""
+        records = await self.log.read(key)
+        if any(record.forgotten for record in records) and not any(map(_says_forgotten, records)):
+            # It was said before the key was deleted, without which this could not be read.
+            records = await self.log.read(key)
+        return records
+
     async def state(self, key: RunKey) -> RunState:
         """Fold a run's log."""
-        records = await self.log.read(key)
+        records = await self.records(key)
         if len(records) > MAX_FOLDED_INLINE:
             state = await asyncio.to_thread(fold, key, records)
         else:
@@ -68,3 +76,7 @@ class Runs:
 def no_run(key: RunKey) -> Refusal:
     """Say that there is no such run."""
     return not_found("RUN_NOT_FOUND", f"there is no run {key.run}")
+
+
+def _says_forgotten(record: Record) -> bool:
+    return record.event is not None and record.event.HasField("forgotten")

@@ -491,6 +491,18 @@ async def test_nobody_but_the_broker_says_what_a_key_is(broker: EmbeddedBroker) 
         async with asyncio.timeout(WAIT_S):
             while other.key not in decider.keys._heard:
                 await asyncio.sleep(0.01)
+        # An answer stays with the user that asked: another process of it could have it sent here.
+        async with log_as(broker, "decider") as peer:
+            for cell in (key_cell(other.key), "key.0.t.r0-nothing00"):
+                place = f"heard.{key_cell(submit.key)}"
+                await peer.link.publish(f"$JS.API.DIRECT.GET.KEY.{cell}", reply=place)
+            await peer.link.publish("$JS.API.STREAM.MSG.GET.KEY", b'{"seq":1}', reply=place)
+            await peer.link.request("$JS.API.INFO")
+        third = parse(f"{fresh()}.cmd.submit").key
+        await gateway.begin(third)
+        async with asyncio.timeout(WAIT_S):
+            while third not in decider.keys._heard:
+                await asyncio.sleep(0.01)
         assert submit.key not in decider.keys._heard
         info = await ask(tracer, "CONSUMER.INFO.EV_0.read-forged")
         assert info["delivered"]["consumer_seq"] == 0

@@ -137,12 +137,18 @@ async def test_an_export_brings_no_key_of_a_run_that_was_forgotten_this_moment(
         assert "key" not in json.loads(await anext(client.export(run)))
 
 
-async def test_a_damaged_copy_is_no_proof(stage: Stage, place: Path) -> None:
+@pytest.mark.parametrize("flipped", [None, 20, -20])
+async def test_a_damaged_copy_is_no_proof(stage: Stage, place: Path, flipped: int | None) -> None:
     async with Client(stage.address) as client:
         run = (await client.submit("refund 7", plan=PLAN)).run
         sign(stage, place)
         (segment,) = place.glob(f"EV_{stage.key(run).shard}/*{COPY_SUFFIX}")
-        segment.write_bytes(segment.read_bytes()[:-1])
+        copy = bytearray(segment.read_bytes())
+        if flipped is None:
+            del copy[-1]
+        else:
+            copy[flipped] ^= 1
+        segment.write_bytes(copy)
         with pytest.raises(errors.ClientError, match="audit verify --all") as refused:
             await anext(client.export(run))
     assert refused.value.code is grpc.StatusCode.DATA_LOSS

@@ -211,3 +211,29 @@ async def test_a_step_that_can_be_done_no_more_is_overtaken_by_nothing(stage: St
     stage.clock.advance_to(stage.due_ns)
     await stage.until(lambda state: "one-a2" in state.attempts)
     assert tries == 1
+
+
+async def test_what_nobody_can_read_keeps_no_run_from_being_forgotten(stage: Stage) -> None:
+    """An agent may write what is no record: a decision on all that was said passes over it."""
+    stream, junk = stage.log.broker.stream("EV_0"), f"ev.0.default.{KEY.run}.ans.worker.box.result.a%b"
+    left = 12
+    appending = stage.deciding.append
+
+    async def append(address: Address, event: event_pb2.Event, **rest: Any) -> int:
+        nonlocal left
+        if event.HasField("forgotten") and left:
+            left -= 4
+            for _ in range(4):
+                stream.add(junk, b"x", stage.clock.now_ns())
+        return await appending(address, event, **rest)
+
+    stage.deciding.append = append  # type: ignore[method-assign]
+    await stage.answer("two-a1")
+    stage.clock.advance_to(stage.due_ns)
+    await stage.until(lambda state: "one-a2" in state.attempts)
+    await stage.answer("one-a2")
+    await stage.until(lambda state: state.over)
+    await stage.say("cmd", ("forget",), event_pb2.Forget(submitter="ines"))
+    await stage.until(lambda state: state.forgotten)
+    assert left == 0
+    assert stage.decider.naks == 0

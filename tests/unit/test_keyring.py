@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from bus.keyring import Keyring
+from bus.keyring import HELD_S, Keyring
 from bus.store import Store, Stored
 from core.ports import LogForbidden, RunForgotten, RunKey
 from handrail.cipher import BadCipherText, Cipher, new_key
@@ -31,8 +31,10 @@ class SlowStore:
             raise said
         return None if said is None else Stored(1, 1, subject, said)
 
+    now = 0.0
+
     def now_s(self) -> float:
-        return 0.0
+        return self.now
 
 
 @pytest.fixture
@@ -139,6 +141,39 @@ async def test_two_who_say_and_write_what_is_none_are_found_out_by_the_next_even
         with pytest.raises(BadCipherText):
             await keys.decrypt(run, Cipher(wrong).encrypt(b"forged", "here"), "here")
     assert len(store.asked) == 1
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_what_was_heard_is_asked_for_after_a_while_whether_it_was_used_or_not(
+    store: SlowStore, used: bool
+) -> None:
+    """That it was deleted may not have been heard: a connection was lost."""
+    keys, run = ring(store), RUNS[0]
+    said = Cipher(store.said).encrypt(b"text", "here")
+    keys.hear(run, store.said)
+    store.now = HELD_S - 1
+    if used:
+        assert await keys.decrypt(run, said, "here") == b"text"
+    store.now, store.said = HELD_S + 1, b""
+    store.answers.set()
+    for _ in range(2):
+        with pytest.raises(RunForgotten):
+            await keys.decrypt(run, said, "here")
+    assert len(store.asked) == 1
+
+
+async def test_what_is_heard_of_what_is_known_does_not_outlive_it(store: SlowStore) -> None:
+    """One's own key comes back, as often as not while it is being made, or asked for."""
+    keys, run = ring(store), RUNS[0]
+    key = store.said
+    asking = asyncio.create_task(keys.find(run))
+    await asyncio.sleep(0)
+    keys.hear(run, key)
+    store.answers.set()
+    assert await asking is not None
+    store.now, store.said = HELD_S + 1, b""
+    with pytest.raises(RunForgotten):
+        await keys.decrypt(run, Cipher(key).encrypt(b"text", "here"), "here")
 
 
 async def test_of_a_key_that_is_heard_to_be_gone_somebody_asks(store: SlowStore) -> None:
