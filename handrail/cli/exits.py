@@ -58,6 +58,14 @@ class CommandError(HandrailError):
         self.code = code
 
 
+def was_forgotten(run: str, show: str) -> CommandError:
+    """Return the error of who asks what a run did that was forgotten; `show` tells what is left."""
+    return CommandError(
+        f"Run {run} was forgotten: nobody can read any more what was decided and done in it.",
+        next=f"`{show}` says what is left of it.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """An error in words."""

@@ -19,7 +19,7 @@ from core.ports import Record
 from core.redaction import masked_json
 from core.run import fold
 from core.state import Instance, RunState
-from handrail.cli.exits import CommandError, ExitCode
+from handrail.cli.exits import CommandError, ExitCode, was_forgotten
 from handrail.cli.gate_text import amended, asked_for
 from handrail.cli.output import Output
 from handrail.cli.server import Target, with_client
@@ -118,7 +118,10 @@ def _recall(run: str, target: Target, policy: CedarPolicy) -> tuple[RunState, li
     if not records:
         raise CommandError(f"The log of {run} is empty.")
     key = records[0].address.key
-    return fold(key, records), asked(key, records, policy)
+    state = fold(key, records)
+    if state.forgotten is not None:
+        raise was_forgotten(run, target.command("show", run))
+    return state, asked(key, records, policy)
 
 
 def _last_of_each(found: Sequence[Asked], state: RunState) -> list[Asked]:

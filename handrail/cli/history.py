@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handrail.cli import options
-from handrail.cli.exits import CommandError
+from handrail.cli.exits import CommandError, was_forgotten
 from handrail.cli.server import find, with_client
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def replay(
             next=f"`{target.command('log', run)}` shows their sequences.",
         )
     state = watched.state
+    if watched.erased and state.forgotten is None:
+        raise was_forgotten(run, target.command("show", run))
     if state.applied != at:
         output.note(f"the state after event {state.applied}")
     draw_run(watched.run, target, output, full=full, now_ns=watched.time_ns)

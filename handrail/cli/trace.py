@@ -42,7 +42,13 @@ def trace(
     from handrail.cli.waterfall import draw, span_object
 
     output = Output(as_json=json)
-    spans = with_client(find(server, project, data), lambda client: read(client, run))
+    target = find(server, project, data)
+    spans = with_client(target, lambda client: read(client, run))
+    if not spans:
+        raise CommandError(
+            f"There is no trace of {run}: it was forgotten, or its goal cannot be read.",
+            next=f"`{target.command('show', run)}` says what is left of it.",
+        )
     if any(span.open for span in spans):
         output.note("the run has not ended: what goes on is drawn up to its last event")
     if otlp:

@@ -53,6 +53,8 @@ class Watched:
         self.time_ns = 0
         # Where a watch goes on.
         self.cursor = ""
+        # Whether something came that cannot be read any more.
+        self.erased = False
 
     def add(self, response: run_service_pb2.WatchRunResponse) -> None:
         """Fold one more event."""
@@ -62,6 +64,7 @@ class Watched:
             return
         state = self.state if self.state is not None else initial(record.address.key)
         self.state = apply(state, record)
+        self.erased = self.erased or record.forgotten
         self.time_ns = record.time_ns
 
     @property

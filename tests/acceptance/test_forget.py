@@ -77,6 +77,15 @@ def test_what_was_forgotten_is_in_no_file_and_the_proofs_are_whole(tmp_path: Pat
             assert "forgotten" in shown
             assert not any(word in shown for word in WORDS)
         assert json.loads(handrail("forget", run, "--yes", "--json", *where).stdout)["existed"] is True
+        for words in (
+            ("replay", run, "--at", "3"),
+            ("replay", run, "--policy", str(project / "policy")),
+            ("trace", run),
+        ):
+            asked = handrail(*words, *where)
+            assert asked.returncode == 2, asked.stdout
+            assert "forgotten" in asked.stderr
+            assert f"show {run}" in asked.stderr
         undone = handrail("undo", run, *where)
         assert undone.returncode != 0
         assert "was forgotten" in undone.stderr
