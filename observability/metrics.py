@@ -33,12 +33,12 @@ class Metrics(Protocol):
     # Whether anybody wants to know.
     wanted: bool
 
-    def count(self, spans: Iterable[Span]) -> None:
-        """Count a run that has ended, or an undo of it, and all that it did."""
+    def count(self, spans: Iterable[Span], tenant: str) -> None:
+        """Count a tenant's run that has ended, or an undo of it, and all that it did."""
         ...
 
-    def count_doubts(self, number: int) -> None:
-        """Count effects that may or may not have happened."""
+    def count_doubt(self, tenant: str) -> None:
+        """Count an effect that may or may not have happened."""
         ...
 
     def set_backlog(self, consumer: str, number: int) -> None:
@@ -59,11 +59,11 @@ class NoMetrics:
 
     wanted = False
 
-    def count(self, spans: Iterable[Span]) -> None:
+    def count(self, spans: Iterable[Span], tenant: str) -> None:
         """Forget them."""
 
-    def count_doubts(self, number: int) -> None:
-        """Forget them."""
+    def count_doubt(self, tenant: str) -> None:
+        """Forget it."""
 
     def set_backlog(self, consumer: str, number: int) -> None:
         """Forget it."""
@@ -120,36 +120,40 @@ class RunMetrics:
         ):
             meter.create_observable_gauge(name, [partial(self._observe_lag, place)], unit, about)
 
-    def count(self, spans: Iterable[Span]) -> None:
-        """Count a run that has ended, or an undo of it, and all that it did."""
+    def count(self, spans: Iterable[Span], tenant: str) -> None:
+        """Count a tenant's run that has ended, or an undo of it, and all that it did."""
+        whose = {names.TENANT: tenant}
         for span in spans:
             said = span.attributes
             if span.what == names.INVOKE_WORKFLOW:
-                workflow = _only(said, names.GENAI_WORKFLOW)
-                self._runs.add(1, {STATUS: said.get(names.RUN_STATUS, ""), **workflow})
-                self._time(span, {STATUS: said.get(names.RUN_STATUS, ""), **workflow})
+                status = {
+                    **whose,
+                    STATUS: said.get(names.RUN_STATUS, ""),
+                    **_only(said, names.GENAI_WORKFLOW),
+                }
+                self._runs.add(1, status)
+                self._time(span, status)
             elif span.what == names.UNDO:
-                self._undos.add(1, {OUTCOME: said.get(names.UNDO_OUTCOME, "")})
+                self._undos.add(1, {**whose, OUTCOME: said.get(names.UNDO_OUTCOME, "")})
             elif span.what == names.STEP and names.UNDOES in said:
-                self._compensations.add(1, {OUTCOME: said.get(names.STEP_STATUS, "")})
+                self._compensations.add(1, {**whose, OUTCOME: said.get(names.STEP_STATUS, "")})
             elif span.what == names.STEP:
-                status = {STATUS: said.get(names.STEP_STATUS, "")}
+                status = {**whose, STATUS: said.get(names.STEP_STATUS, "")}
                 self._steps.add(1, status)
                 self._time(span, status)
             elif span.what == names.ATTEMPT and names.GENAI_TOOL_NAME in said:
-                outcome = {OUTCOME: said.get(names.ATTEMPT_OUTCOME, "")}
+                outcome = {**whose, OUTCOME: said.get(names.ATTEMPT_OUTCOME, "")}
                 self._actions.add(1, {**outcome, **_only(said, names.GENAI_TOOL_NAME, names.ERROR_TYPE)})
             elif span.what == names.HEAL:
-                self._heals.add(1, _only(said, names.HEAL_STRATEGY, names.HEAL_CAUSE))
+                self._heals.add(1, {**whose, **_only(said, names.HEAL_STRATEGY, names.HEAL_CAUSE)})
             elif span.what == names.EXECUTE_TOOL:
-                self._time(span, _only(said, names.GENAI_TOOL_NAME, names.ERROR_TYPE))
+                self._time(span, {**whose, **_only(said, names.GENAI_TOOL_NAME, names.ERROR_TYPE)})
             elif span.what == names.VERIFY:
-                self._time(span, {OUTCOME: said.get(names.VERDICT_OUTCOME, "")})
+                self._time(span, {**whose, OUTCOME: said.get(names.VERDICT_OUTCOME, "")})
 
-    def count_doubts(self, number: int) -> None:
-        """Count effects that may or may not have happened."""
-        if number > 0:
-            self._doubts.add(number)
+    def count_doubt(self, tenant: str) -> None:
+        """Count an effect that may or may not have happened."""
+        self._doubts.add(1, {names.TENANT: tenant})
 
     def set_backlog(self, consumer: str, number: int) -> None:
         """Say how much a consumer has yet to answer."""

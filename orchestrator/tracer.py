@@ -120,7 +120,7 @@ class Tracer:
             await delivery.nak(delay_s)
 
     async def _send(self, batch: list[Delivery]) -> None:
-        doubts = sum(_is(delivery.record, "in_doubt") for delivery in batch)
+        doubts = [delivery.key.tenant for delivery in batch if _is(delivery.record, "in_doubt")]
         ended = [(one.key, one.record.sequence) for one in batch if one.record and _is_end(one.record)]
         read = await self._log.read_runs(list(dict.fromkeys(key for key, _ in ended)))
         traces = [(key, await self._tell(key, read.get(key, []), end)) for key, end in ended]
@@ -128,9 +128,10 @@ class Tracer:
             span for key, spans in traces if self._is_sampled(key, read.get(key, [])) for span in spans
         ]
         await self._exporter.export(sampled)
-        for _, spans in traces:
-            self._metrics.count(spans)
-        self._metrics.count_doubts(doubts)
+        for key, spans in traces:
+            self._metrics.count(spans, key.tenant)
+        for tenant in doubts:
+            self._metrics.count_doubt(tenant)
         for delivery in batch:
             await delivery.ack()
 

@@ -326,6 +326,9 @@ async def test_metrics_count_what_the_spans_tell() -> None:
         assert _sums(found[names.STEPS], "handrail.status") == {"done": 4 + 11 + 2, "skipped": 1}
         assert _sums(found[names.UNDOS], "handrail.outcome") == {"undone": 1}
         assert _sums(found[names.COMPENSATIONS], "handrail.outcome") == {"done": 1}
+        stacks = {names.BACKLOG, names.NOTARY_LAG, names.NOTARY_LAG_AGE, names.NOTARY_STOPPED}
+        for name in found.keys() - stacks:
+            assert _sums(found[name], names.TENANT).keys() == {"default"}, name
         backlogs = {point.attributes[names.CONSUMER]: point.value for point in found[names.BACKLOG]}
         assert backlogs.keys() == {"tracer", "decider"}
         figures = {
@@ -343,9 +346,26 @@ async def test_metrics_count_what_the_spans_tell() -> None:
         metrics.close()
 
 
+async def test_what_tenants_do_is_counted_apart() -> None:
+    reader = InMemoryMetricReader()
+    metrics = RunMetrics(MeterProvider([reader], shutdown_on_exit=False))
+    records = histories.load("lie_healed")
+    for tenant, times in (("acme", 1), ("hooli", 2)):
+        for _ in range(times):
+            metrics.count(spans_of(records[0].address.key, records), tenant)
+            metrics.count_doubt(tenant)
+    data = reader.get_metrics_data()
+    assert data is not None
+    for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+        sums = _sums(metric.data.data_points, names.TENANT)
+        assert sums["hooli"] == 2 * sums["acme"] > 0, metric.name
+    metrics.close()
+
+
 def _sums(points: Any, attribute: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for point in points:
         key = str(point.attributes.get(attribute, "")) if attribute else ""
-        found[key] = found.get(key, 0) + point.value
+        # Of a histogram: how many there are.
+        found[key] = found.get(key, 0) + (point.value if hasattr(point, "value") else point.count)
     return found
