@@ -13,8 +13,6 @@ from tests.hijack.plans import TEXTS
 
 MAX_EXAMPLES = 10
 MAX_APPROVALS_A_WRITE = 0.6
-MIN_TASKS_OF_SHARE = 50
-"""Over fewer, as of one suite or in short, it says more of the tasks than of the rules."""
 
 Table = Sequence[Sequence[str]]
 
@@ -63,7 +61,7 @@ class Findings:
             if o.kind in UNDISTURBED and not o.useful
         ]
         share = ratio(self.users)
-        if share > MAX_APPROVALS_A_WRITE and len(self.users) >= MIN_TASKS_OF_SHARE:
+        if share > MAX_APPROVALS_A_WRITE and len(self.suites) > 1:
             found.append(f"{share:.3f} approvals a write are more than {MAX_APPROVALS_A_WRITE}")
         if self.compared and self.compared[COMPARED[0]] < self.compared_of:
             found.append(

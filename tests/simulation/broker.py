@@ -10,12 +10,16 @@ from bus.memory import MemoryBroker
 from bus.memory_streams import MemoryStream
 from bus.records import record_of
 from bus.store import Stored
-from core.ports import Fence, LogFull, Record, RunKey
+from core.ports import Address, Fence, LogFull, Record, RunKey
+from handrail.v1 import event_pb2
 from tests.simulation.loop import SimClock, SimLoop
 from tests.simulation.weather import Weather
 
 if TYPE_CHECKING:
     from tests.simulation.network import Link
+
+
+RETRY_S = 0.5
 
 
 class SimStream(MemoryStream):
@@ -61,6 +65,18 @@ class SimBroker(MemoryBroker):
         if self.full:
             raise LogFull("the broker has no room: nothing was written")
         return super().put(stream, subject, data, fence, trace)
+
+    def insist(self, key: RunKey, event: event_pb2.Event) -> None:
+        """Write a command as soon as there is room, past the gateway, as a broken one would have it there."""
+        if self.up:
+            subject = subjects.build(Address(key, "cmd", (str(event.WhichOneof("body")),)))
+            try:
+                self.put(subjects.ev_stream(key.shard), subject, event.SerializeToString())
+            except LogFull:
+                pass
+            else:
+                return
+        self._loop.later(RETRY_S, self.insist, key, event)
 
     def arm(self, key: RunKey, timer: str, due_ns: int) -> None:
         """Have a tick published at the due time, or late, or early, or more than once."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from bus import subjects
-from core.ports import Address, LogFull, Record, RunKey
+from core.ports import Record, RunKey
 from core.run import VERSION
 from handrail.v1 import event_pb2
 from tests.simulation.broker import SimBroker
 from tests.simulation.clients import Client
 from tests.simulation.loop import SimLoop
 from tests.simulation.watch import unbundled
-
-RETRY_S = 0.5
 
 
 class Forgetters:
@@ -49,18 +46,6 @@ class Forgetters:
             if self._random.random() < 0.7:
                 self._loop.later(later_s, self._client.forget, key)
             else:
-                self._loop.later(later_s, self._put, key, self._random.randbytes(16).hex())
-
-    def _put(self, key: RunKey, id: str) -> None:
-        """Write a command as soon as the broker takes it, as a broken gateway would have it."""
-        if self._broker.up:
-            body = event_pb2.Forget(reason="as I like", submitter="eve")
-            event = event_pb2.Event(id=id, version=VERSION, forget=body)
-            subject = subjects.build(Address(key, "cmd", ("forget",)))
-            try:
-                self._broker.put(subjects.ev_stream(key.shard), subject, event.SerializeToString())
-            except LogFull:
-                pass
-            else:
-                return
-        self._loop.later(RETRY_S, self._put, key, id)
+                body = event_pb2.Forget(reason="as I like", submitter="eve")
+                event = event_pb2.Event(id=self._random.randbytes(16).hex(), version=VERSION, forget=body)
+                self._loop.later(later_s, self._broker.insist, key, event)

@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
-from bus import subjects
-from core.ports import Address, LogFull, Record, RunKey
+from core.ports import Record, RunKey
 from core.run import VERSION
 from core.view import gate_id
 from handrail.v1 import event_pb2
@@ -24,7 +23,6 @@ from tests.simulation.policies import APPROVERS, OUTSIDER, SUBMITTERS
 
 APPROVE, DENY = event_pb2.GATE_CHOICE_APPROVE, event_pb2.GATE_CHOICE_DENY
 HAPPENED, REPEAT = event_pb2.GATE_CHOICE_HAPPENED, event_pb2.GATE_CHOICE_REPEAT
-RETRY_S = 0.5
 Choice: TypeAlias = event_pb2.GateChoice.ValueType
 
 
@@ -190,16 +188,4 @@ class Humans:
         if choice == HAPPENED and self._random.random() < 0.7:
             body.output.CopyFrom(opened.items[0].arguments["n"])
         event = event_pb2.Event(id=self._random.randbytes(16).hex(), version=VERSION, decide=body)
-        self._loop.later(at_s, self._put, key, event)
-
-    def _put(self, key: RunKey, event: event_pb2.Event) -> None:
-        """Write a decision as soon as the broker takes it."""
-        if self._broker.up:
-            subject = subjects.build(Address(key, "cmd", ("decide",)))
-            try:
-                self._broker.put(subjects.ev_stream(key.shard), subject, event.SerializeToString())
-            except LogFull:
-                pass
-            else:
-                return
-        self._loop.later(RETRY_S, self._put, key, event)
+        self._loop.later(at_s, self._broker.insist, key, event)

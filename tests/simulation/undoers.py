@@ -9,8 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 
-from bus import subjects
-from core.ports import Address, LogFull, Record, RunKey
+from core.ports import Record, RunKey
 from core.run import VERSION
 from handrail.v1 import event_pb2
 from tests.simulation.broker import SimBroker
@@ -22,7 +21,6 @@ from tests.simulation.watch import RunWatch, unbundled
 
 MAX_ASKS = 4
 """Of one run, but for those that come at the same moment as another."""
-RETRY_S = 0.5
 
 
 class Undoers:
@@ -120,16 +118,4 @@ class Undoers:
             self._client.undo(key.run, wanted)
         else:
             event = event_pb2.Event(id=chance.randbytes(16).hex(), version=VERSION, undo=wanted)
-            self._put(key, event)
-
-    def _put(self, key: RunKey, event: event_pb2.Event) -> None:
-        """Write an ask as soon as the broker takes it."""
-        if self._broker.up:
-            subject = subjects.build(Address(key, "cmd", ("undo",)))
-            try:
-                self._broker.put(subjects.ev_stream(key.shard), subject, event.SerializeToString())
-            except LogFull:
-                pass
-            else:
-                return
-        self._loop.later(RETRY_S, self._put, key, event)
+            self._broker.insist(key, event)
