@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
-# A test file is never split: its tests may share a stack.
+# A test file is never split, but for its documents (tests/conftest.py): its tests may share a stack.
 PYTEST := $(PY) -m pytest -q --dist loadfile
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 STAMP := $(VENV)/.synced
@@ -38,9 +38,9 @@ setup: $(STAMP)  ## install everything into .venv
 run: $(STAMP)  ## run the main job on the embedded default
 	@$(VENV)/bin/handrail run "$(GOAL)" --project examples/backoffice --as ines $$([ -t 0 ] || echo --approve)
 
-# One more than there are cores: a third of the time they wait for processes that start. The longest files first.
+# More than there are cores, as they wait for processes that start. The longest files first.
 test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
-	$(PYTEST) -n 4 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
+	$(PYTEST) -n 3 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
 
 check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
 	$(VENV)/bin/ruff format --check .

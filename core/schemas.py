@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from core.errors import HandrailError
+from core.plain_schema import is_plain
 
 CACHED_SCHEMAS = 1_024
 MAX_PROBLEMS = 20
@@ -98,18 +99,26 @@ def compile_schema(text: str) -> Schema:
 
 def check_schema(document: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a schema, or None."""
+    try:
+        wrong = None if is_plain(document) else _ask_the_meta_schema(document)
+    except RecursionError:
+        return "it is nested too deep"
+    if wrong is not None:
+        return f"it is not a JSON schema: {wrong[:_MESSAGE_CHARS]}"
+    for target in _references(document):
+        if look_up(document, target) is None:
+            return f"it refers to {target!r:.100}, which is not in it"
+    return None
+
+
+def _ask_the_meta_schema(document: Mapping[str, Any]) -> str | None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
     try:
         Draft202012Validator.check_schema(document)
     except SchemaError as error:
-        return f"it is not a JSON schema: {error.message[:_MESSAGE_CHARS]}"
-    except RecursionError:
-        return "it is nested too deep"
-    for target in _references(document):
-        if look_up(document, target) is None:
-            return f"it refers to {target!r:.100}, which is not in it"
+        return str(error.message)
     return None
 
 

@@ -20,8 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
@@ -37,8 +36,6 @@ from handrail.settings import MaySettings, Settings, ToolboxSettings
 from tests.acceptance.conftest import ROOT, environment
 
 SHELL_TIMEOUT_S = 240
-# As many as the smallest machine that runs these has cores; one command after another leaves one idle.
-AT_A_TIME = 2
 WIDTH, HEIGHT = 110, 50
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -112,9 +109,9 @@ def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str]) -> tuple[i
     try:
         while chunk := _read(ours, deadline):
             printed += chunk
-        return process.wait(max(0.0, deadline - time.monotonic())), _ESCAPE.sub(
-            "", printed.decode(errors="replace")
-        )
+        code = process.wait(max(0.0, deadline - time.monotonic()))
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        raise AssertionError(f"{error}; so far:\n{_text(printed)[-4_000:]}") from None
     finally:
         if process.poll() is None:
             # With what it has started in the background.
@@ -122,11 +119,16 @@ def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str]) -> tuple[i
             process.kill()
         process.wait()
         os.close(ours)
+    return code, _text(printed)
+
+
+def _text(printed: bytes) -> str:
+    return _ESCAPE.sub("", printed.decode(errors="replace"))
 
 
 def _read(descriptor: int, deadline: float) -> bytes:
     if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        raise AssertionError(f"it has not ended after {SHELL_TIMEOUT_S} s")
+        raise TimeoutError(f"it has not ended after {SHELL_TIMEOUT_S} s")
     try:
         return os.read(descriptor, 65_536)
     except OSError:  # how a terminal says that its other end is closed
@@ -161,30 +163,12 @@ def execute(document: Path, target: Path) -> tuple[int, str]:
     return on_a_terminal(["bash", "-c", script(document)], repository, env)
 
 
-@pytest.fixture(scope="module")
-def executed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[Path, Future[tuple[int, str]]]]:
-    """What came of the documents that are asked for, a few of them at a time."""
-    functions = (item for item in request.session.items if isinstance(item, pytest.Function))
-    wanted = [
-        one.callspec.params["document"]
-        for one in functions
-        if one.originalname == test_every_command_does_what_the_document_says.__name__
-    ]
-    places = {document: tmp_path_factory.mktemp("document") / "handrail" for document in wanted}
-    with ThreadPoolExecutor(AT_A_TIME) as threads:
-        yield {document: threads.submit(execute, document, place) for document, place in places.items()}
-
-
-@pytest.mark.timeout(AT_A_TIME * (SHELL_TIMEOUT_S + 30))
+@pytest.mark.timeout(SHELL_TIMEOUT_S + 30)
 @pytest.mark.parametrize(
     "document", [d for d in DOCUMENTS if any(block.runs for block in blocks(d))], ids=lambda d: d.name
 )
-def test_every_command_does_what_the_document_says(
-    document: Path, executed: Mapping[Path, Future[tuple[int, str]]]
-) -> None:
-    code, printed = executed[document].result()
+def test_every_command_does_what_the_document_says(document: Path, tmp_path: Path) -> None:
+    code, printed = execute(document, tmp_path / "handrail")
     assert code == 0, printed[-4_000:]
     outputs = {}
     for part in printed.split("@@@ ")[1:]:
