@@ -141,7 +141,8 @@ def test_a_log_that_is_whole_is_gone_on_with(tmp_path: Path) -> None:
     joined = begin(project)
     try:
         for _ in range(2):
-            broker = up.children()["broker"]
+            # A broker that comes up may be put up once more, so that there is none for a moment.
+            broker = wait_for("a broker", lambda: up.children().get("broker"))
             os.kill(broker, signal.SIGKILL)
             wait_for("another broker", lambda old=broker: up.children().get("broker", old) != old)
         joined.communicate(timeout=END_TIMEOUT_S)
