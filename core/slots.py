@@ -18,7 +18,7 @@ MAX_WORD_CHARS = 254
 MAX_CHOICES = 100
 MAX_INTEGER_DIGITS = 18
 
-SlotType = Literal["integer", "text", "word", "money", "date", "email", "choice"]
+SlotType = Literal["integer", "text", "word", "money", "date", "time", "email", "choice"]
 
 _CODES = {
     2: "EUR USD GBP CHF CNY INR AUD CAD NZD SEK NOK DKK PLN CZK HUF RON TRY ILS AED SAR "
@@ -34,9 +34,11 @@ _INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_INTEGER_DIGITS}}}")
 _NUMBER = r"([0-9]{1,3}(?:,[0-9]{3}){1,4}|[0-9]{1,15})(?:\.([0-9]{1,3}))?"
 _MONEY = re.compile(rf"(?:([€$£¥]|[A-Za-z]{{3}})\s*)?{_NUMBER}(?:\s*([€$£¥]|[A-Za-z]{{3}}))?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile(r"([0-9]{1,2})(?:[:.]([0-9]{2}))?\s*([ap])\.?m\.?|([0-9]{1,2}):([0-9]{2})", re.IGNORECASE)
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}")
 _SAMPLES: dict[str, Any] = {"integer": 1, "text": "text", "word": "word", "date": "2026-01-31"}
 _SAMPLES |= {"money": {"minor": 100, "currency": "EUR"}, "email": "somebody@example.com"}
+_SAMPLES |= {"time": "15:30"}
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“"}
 
 
@@ -72,7 +74,7 @@ class Slot(BaseModel):
             return MAX_TEXT_CHARS
         if self.type == "choice":
             return max(len(choice.split()) for choice in self.choices)
-        return 2 if self.type == "money" else 1
+        return 2 if self.type in ("money", "time") else 1
 
     @property
     def sample(self) -> Any:
@@ -124,6 +126,8 @@ class Slot(BaseModel):
             return text
         if self.type == "date":
             return _read_date(text)
+        if self.type == "time":
+            return read_time(text)
         if not text or len(text) > MAX_WORD_CHARS or not text.isprintable() or " " in text:
             raise BadSlot(f"{text[:50]!r} is not one word")
         if self.type == "email" and not _EMAIL.fullmatch(text):
@@ -147,6 +151,21 @@ def read_money(text: str) -> dict[str, Any]:
         raise BadSlot(f"{currency} has {digits} digits after the point, not {len(cents)}")
     whole = int(found[2].replace(",", ""))
     return {"minor": whole * 10**digits + int(cents.ljust(digits, "0") or "0"), "currency": currency}
+
+
+def read_time(text: str) -> str:
+    """Read "15:30", "3pm", "3:30 pm" or "3.30 p.m." as "HH:MM", by the clock of 24 hours."""
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        raise BadSlot(f"{text[:50]!r} is not a time like 15:30 or 3pm")
+    hour, minute = int(found[1] or found[4]), int(found[2] or found[5] or 0)
+    if found[3]:
+        if not 1 <= hour <= 12:
+            raise BadSlot(f"{text[:50]!r} is not on a clock of 12 hours")
+        hour = hour % 12 + (12 if found[3] in "pP" else 0)
+    if hour > 23 or minute > 59:
+        raise BadSlot(f"{text[:50]!r} is not on the clock")
+    return f"{hour:02}:{minute:02}"
 
 
 def write_money(minor: int, currency: str) -> str:

@@ -13,7 +13,14 @@ MAX_LISTED = 100
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 Line = Annotated[str, Field(min_length=1, max_length=300)]
-Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="a date: 2026-03-04")]
+Day = Annotated[
+    str,
+    Field(
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="a date: 2026-03-04",
+        json_schema_extra={"format": "date"},
+    ),
+]
 Moment = Annotated[
     str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}$", description="a local time: 2026-03-04T10:00")
 ]
