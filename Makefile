@@ -18,7 +18,7 @@ GOAL ?= refund order 1001 and tell the customer
 export UV_NATIVE_TLS := 1
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: run test check simulate simulate-mutants fuzz hijack chaos chaos-short bench bench-peers profile fmt protos \
+.PHONY: run test test-training check simulate simulate-mutants fuzz eval hijack chaos chaos-short bench bench-peers profile fmt protos \
 	setup ci clean help
 
 help:  ## show the targets
@@ -42,6 +42,9 @@ run: $(STAMP)  ## run the main job on the embedded default
 test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
 	$(PYTEST) -n 3 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
 
+test-training: $(STAMP)  ## the tests that need torch, which is an extra (a minute)
+	$(PYTEST) tests/unit/test_lam_network.py tests/unit/test_lam_training.py
+
 check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -58,6 +61,9 @@ simulate-mutants: $(STAMP)  ## plant bugs, and see that the simulator finds each
 
 fuzz: $(STAMP)  ## make real inputs wrong for SECONDS, all campaigns together (SEED=.. as before; ARGS="--only NAME --number N")
 	$(PY) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+eval: $(STAMP)  ## measure the sample's action model, on goals written by hand and on generated ones (a minute)
+	$(VENV)/bin/handrail lam eval --project examples/backoffice $(ARGS)
 
 hijack: $(STAMP)  ## let an attacker who has every mind try AgentDojo's goals (up to half an hour; QUICK=1: two minutes)
 	$(PY) -m tests.hijack $(if $(QUICK),--quick) $(ARGS)

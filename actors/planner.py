@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+
 from actors.agent import Answer
 from actors.answers import answer, load_all, poisoned
-from actors.models import PlanMaker
+from actors.models import Goal, PlanMaker
 from bus import consumers
 from core.ports import Consumer, Log, Record
-from handrail.v1 import event_pb2, plan_pb2
+from handrail.v1 import event_pb2
 
 
 class Planner:
@@ -32,10 +34,9 @@ class Planner:
         context = {}
         if ask.context.WhichOneof("kind"):
             context = (await load_all(log, record.address.key, {"context": ask.context}))["context"]
-        made = await self._maker.make(ask.text, context)
-        if isinstance(made, plan_pb2.Plan):
-            return [self._answer(record, event_pb2.PlanAnswer(plan=made))]
-        return [self._answer(record, event_pb2.PlanAnswer(no_plan=made))]
+        # Today is when it was asked, by the broker's clock: whoever reads the log later reads the same.
+        day = datetime.datetime.fromtimestamp(record.time_ns / 1e9, datetime.UTC).date()
+        return [self._answer(record, await self._maker.make(Goal(ask.text, context, day)))]
 
     def give_up(self, record: Record) -> list[Answer]:
         """Say that no plan could be made."""

@@ -124,6 +124,8 @@ class NoMatch:
 
     reason: str
     nearest: tuple[str, ...]
+    # It reads as a phrase: of several playbooks, or of one that does not take what it says.
+    said: bool = False
 
 
 def match(goal_text: str, playbooks: Sequence[Playbook], context: Mapping[str, Any]) -> Match | NoMatch:
@@ -151,13 +153,14 @@ def match(goal_text: str, playbooks: Sequence[Playbook], context: Mapping[str, A
                 problems.append((phrases.weight(phrase), f"'{text}' matches, but {error}"))
     if not found:
         reason = max(problems)[1] if problems else "no playbook has a phrase like this"
-        return NoMatch(reason, _nearest(goal_text, playbooks))
+        return NoMatch(reason, _nearest(goal_text, playbooks), said=bool(problems))
     most = max(weight for weight, _ in found)
     best = [candidate for weight, candidate in found if weight == most]
     names = sorted({candidate.playbook.name for candidate in best})
     if len(names) > 1:
         reason = f"it could mean any of {', '.join(names)}; say it in more of their own words"
-        return NoMatch(reason, _nearest(goal_text, [candidate.playbook for candidate in best]))
+        nearest = _nearest(goal_text, [candidate.playbook for candidate in best])
+        return NoMatch(reason, nearest, said=True)
     return best[0]
 
 

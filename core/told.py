@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from core import values
 from core.redaction import MASK, is_secret_name, masked_field, masked_json
 from handrail.v1 import plan_pb2, tool_pb2
+from handrail.v1.trajectory_pb2 import FilledArgument
 
 QUOTING = frozenset({"observed", "message"})
 """Fields of messages that quote what was read."""
@@ -27,8 +28,9 @@ def fields(message: Message, name: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field, held in message.ListFields():
         key = f"{field.name}_s" if _is(field, "Duration") else field.name
-        # The constant of an argument has the argument's name.
-        found[key] = _field(field, held, name if field.name == "constant" else field.name)
+        # The constant of an argument has the argument's name, and so has what a model filled in.
+        named = field.name == "constant" or (field.name == "value" and isinstance(message, FilledArgument))
+        found[key] = _field(field, held, name if named else field.name)
     return found
 
 

@@ -93,6 +93,7 @@ _FunctionName = Annotated[str, _matching(_FUNCTION, "a function of a module, lik
 _Jwks = Annotated[str, _matching(_SOURCE, "a file, or an https address")]
 _Host = Annotated[str, _matching(_HOST, "a host and port, like api.example.com:443 or *.example.com:443")]
 _Path = Annotated[str, Field(min_length=1, max_length=1_000)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 _Tenant = Annotated[str, _matching(TENANT, "a tenant's name: letters, digits, '_' and '-'")]
 _Listen = Annotated[str, _matching(_ADDRESS, "an address to listen on, like 127.0.0.1:0")]
 
@@ -169,6 +170,28 @@ class MindsSettings(_Section):
     """
 
     proposer: _FunctionName | Literal[""] = ""
+
+
+class LamSettings(_Section):
+    """[lam]: the action model, which plans goals in people's own words.
+
+    `path` is a folder of models, in which `champions` says which one serves; `goals` one of goals by which it
+    is measured and on which it is never trained. The rest is how sure it has to be of what only reads,
+    drafts, writes, or cannot be undone; 0 is what the model's card says.
+    """
+
+    path: str = "lam"
+    goals: str = "goals"
+    read: _Share = 0.0
+    draft: _Share = 0.0
+    write: _Share = 0.0
+    irreversible: _Share = 0.0
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """How sure it has to be, by effect, where that was said."""
+        said = {name: getattr(self, name) for name in ("read", "draft", "write", "irreversible")}
+        return {name: share for name, share in said.items() if share}
 
 
 class PlaybooksSettings(_Section):
@@ -266,6 +289,7 @@ class Settings(_Section):
     toolboxes: dict[_ToolboxName, ToolboxSettings] = {}
     pools: PoolsSettings = PoolsSettings()
     minds: MindsSettings = MindsSettings()
+    lam: LamSettings = LamSettings()
     playbooks: PlaybooksSettings = PlaybooksSettings()
     limits: LimitsSettings = LimitsSettings()
     gates: GatesSettings = GatesSettings()

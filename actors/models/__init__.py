@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,10 +18,19 @@ class Model:
     sha256: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What somebody wants, what they gave with it, and the day on which they said so."""
+
+    text: str
+    context: Mapping[str, Any]
+    day: datetime.date
+
+
 class PlanMaker(Protocol):
     """Makes a plan of a goal, or says why not and what comes nearest."""
 
-    async def make(self, text: str, context: Mapping[str, Any]) -> plan_pb2.Plan | event_pb2.NoPlan:
+    async def make(self, goal: Goal) -> event_pb2.PlanAnswer:
         """Return a plan or the reason for none; what it proposes is checked before anything runs."""
         ...
 

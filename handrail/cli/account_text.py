@@ -206,10 +206,37 @@ def _plan_ask(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
         if none is not None:
             yield "no plan", none.get("reason", "")
             yield "nearest", " | ".join(none.get("nearest", ()))
+        yield from _thought(answer.get("thought"), page)
         yield "failed", _failure(answer["failure"]) if "failure" in answer else ""
         yield "by", f"{answer['writer']}{_took(answer)}"
 
     return f"asks a planner ({entry['attempt']})", rows()
+
+
+def _thought(thought: Said | None, page: _Page) -> Iterator[Row]:
+    """What an action model made of the goal: which one, how sure, and where each argument is from."""
+    if thought is None:
+        return
+    sure = f"{thought.get('sure', 0.0):.0%} sure of {thought.get('doubtful') or 'it'}"
+    digest = page.short(thought.get("model_sha256", ""))
+    yield "model", f"{thought.get('model', '')}, {digest}: {sure}, had to be {thought.get('needed', 0.0):.0%}"
+    for step in thought.get("decisions", ()):
+        call = step.get("call", {})
+        for name, filled in call.get("arguments", {}).items():
+            yield "  from", f"{call.get('option', '')}, {name}: {_taken_from(filled)}"
+
+
+def _taken_from(filled: Said) -> str:
+    """Where the model took an argument from."""
+    if "span" in filled:
+        start, end = (filled["span"].get(name, 0) for name in ("start", "end"))
+        return f"{filled.get('value')!r:.80}, characters {start} to {end} of the goal"
+    if "field" in filled:
+        field = filled["field"]
+        return f"what {field.get('step', '')} returns as {field.get('path', '')}"
+    if "context" in filled:
+        return f"given in the context as {filled['context'].get('key', '')}"
+    return f"{filled.get('value')!r:.80}, one of those listed"
 
 
 def _proposal_ask(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:

@@ -17,6 +17,7 @@ from handrail.cli import (
     gates,
     history,
     init,
+    lam,
     options,
     policy,
     restore,
@@ -91,6 +92,7 @@ app.command("amend")(deciding.amend)
 app.command("delegate")(deciding.delegate)
 app.add_typer(tools.app, name="tools")
 app.add_typer(policy.app, name="policy")
+app.add_typer(lam.app, name="lam")
 app.add_typer(auth.app, name="auth")
 app.add_typer(audit.app, name="audit")
 app.add_typer(broker.app, name="broker")

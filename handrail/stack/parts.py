@@ -16,6 +16,7 @@ import structlog
 from actors.agent import Agent
 from actors.executor import Executor
 from actors.models.function import FunctionProposer
+from actors.models.lam.plans import LamPlans
 from actors.models.playbooks import PlaybookPlans
 from actors.models.table import DecisionTable
 from actors.planner import Planner
@@ -403,9 +404,11 @@ def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
 def mind(role: str, project: Project, checker: Checker, pool: str, instance: str) -> Agent:
     """Build a planner, an executor or a verifier."""
     if role == "planner":
-        return Planner(
-            PlaybookPlans(project.playbooks, project.playbook_digests), pool=pool, instance=instance
-        )
+        lam = project.settings.lam
+        place = project.directory / lam.path
+        own_words = LamPlans(place, project.protos, project.playbooks, lam.thresholds)
+        maker = PlaybookPlans(project.playbooks, project.playbook_digests, own_words)
+        return Planner(maker, pool=pool, instance=instance)
     if role == "executor":
         function, digest = project.proposer, project.proposer_sha256
         proposer = FunctionProposer(function, digest) if function is not None else None

@@ -14,6 +14,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from handrail.v1 import plan_pb2 as _plan_pb2
 from handrail.v1 import tool_pb2 as _tool_pb2
+from handrail.v1 import trajectory_pb2 as _trajectory_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1905,6 +1906,7 @@ class PlanAnswer(_message.Message):
     NO_PLAN_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     TOOK_FIELD_NUMBER: _builtins.int
+    THOUGHT_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
@@ -1914,6 +1916,10 @@ class PlanAnswer(_message.Message):
     def failure(self) -> Global___Failure: ...
     @_builtins.property
     def took(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def thought(self) -> Global___ModelThought:
+        """What an action model made of the goal, whether a plan came of it or not."""
+
     def __init__(
         self,
         *,
@@ -1922,16 +1928,64 @@ class PlanAnswer(_message.Message):
         no_plan: Global___NoPlan | None = ...,
         failure: Global___Failure | None = ...,
         took: _duration_pb2.Duration | None = ...,
+        thought: Global___ModelThought | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "no_plan", b"no_plan", "plan", b"plan", "took", b"took"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "no_plan", b"no_plan", "plan", b"plan", "thought", b"thought", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "failure", b"failure", "no_plan", b"no_plan", "plan", b"plan", "took", b"took"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "failure", b"failure", "no_plan", b"no_plan", "plan", b"plan", "thought", b"thought", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["plan", "no_plan", "failure"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
 Global___PlanAnswer: _TypeAlias = PlanAnswer  # noqa: Y015
+
+@_typing.final
+class ModelThought(_message.Message):
+    """How an action model came to what it answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_SHA256_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    SURE_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    DOUBTFUL_FIELD_NUMBER: _builtins.int
+    LEFT_OVER_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"lam:0123456789ab", and the SHA-256 of its card, which names its weights."""
+    model_sha256: _builtins.str
+    sure: _builtins.float
+    """How sure it is of the least sure of them, how sure it has to be, and which part that is: "option", or the
+    name of a parameter.
+    """
+    needed: _builtins.float
+    doubtful: _builtins.str
+    left_over: _builtins.str
+    """Something of the goal that weighs and from which nothing was read: it did not act for that."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.PastStep]:
+        """The decisions in order, with the source of each argument."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_sha256: _builtins.str = ...,
+        decisions: _abc.Iterable[_trajectory_pb2.PastStep] | None = ...,
+        sure: _builtins.float = ...,
+        needed: _builtins.float = ...,
+        doubtful: _builtins.str = ...,
+        left_over: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "doubtful", b"doubtful", "left_over", b"left_over", "model", b"model", "model_sha256", b"model_sha256", "needed", b"needed", "sure", b"sure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelThought: _TypeAlias = ModelThought  # noqa: Y015
 
 @_typing.final
 class NoPlan(_message.Message):

@@ -280,6 +280,30 @@ def test_what_made_a_plan_and_what_proposed_are_there_with_their_digests() -> No
     assert any("function:mind:say, whose file was efefefefefef" in line for line in text(of(play)))
 
 
+def test_how_an_action_model_came_to_its_plan_is_there_with_the_source_of_each_argument() -> None:
+    thought = event_pb2.ModelThought(model="lam:abcdef012345", model_sha256="ab" * 32, sure=0.97, needed=0.8)
+    first = thought.decisions.add(id="s1")
+    first.call.option = "look"
+    first.call.arguments["order"].value.json = "1001"
+    first.call.arguments["order"].span.start, first.call.arguments["order"].span.end = 5, 9
+    second = thought.decisions.add(id="s2")
+    second.call.option = "look"
+    second.call.arguments["order"].field.step, second.call.arguments["order"].field.path = "s1", "next"
+    second.call.arguments["kind"].value.json = '"paid"'
+    second.call.arguments["kind"].enumerated.SetInParent()
+    thought.doubtful = "order"
+    plan = plan_pb2.Plan(steps=[plan_pb2.Step(id="s1", tool="look")], origin=thought.model)
+    found = of(Play(contract("look")).submit().plan(plan=plan, thought=thought))
+    (asked,) = entries(found, "plan_ask")
+    assert asked["answer"]["thought"]["model_sha256"] == "ab" * 32
+    said = "\n".join(" ".join(line.split()) for line in text(found, full=True, width=200))
+    assert "lam:abcdef012345" in said
+    assert "97% sure of order, had to be 80%" in said
+    assert "look, order: 1001, characters 5 to 9 of the goal" in said
+    assert "look, order: what s1 returns as next" in said
+    assert "look, kind: 'paid', one of those listed" in said
+
+
 def test_what_does_not_count_is_told_of_and_changes_nothing() -> None:
     play = paying().decide("ann")
     whole = of(play)

@@ -101,6 +101,8 @@ def test_telling_descriptions() -> None:
     assert said(plan_answer=E.PlanAnswer(no_plan=no_plan)) == (
         "no plan: nothing fits; nearest: refund order {order}"
     )
+    answer = E.PlanAnswer(thought=E.ModelThought(sure=0.974), plan=plan_pb2.Plan(origin="lam:0123456789ab"))
+    assert said(plan_answer=answer) == "plan: lam:0123456789ab: 0 steps: , 97% sure"
     verdict = E.Verdict(attempt="a-a1", outcome=E.OUTCOME_REFUTED, evidence=[E.Evidence(condition="x == 1")])
     assert said(verdict=verdict) == "a-a1: refuted; does not hold: x == 1"
     doubt = E.Result(attempt="a-a1", failure=E.Failure(code="timeout"), happened=E.HAPPENED_UNKNOWN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from typing import Any
 
@@ -10,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from actors.models import Goal
 from actors.models.playbooks import PlaybookPlans
 from core import playbook, values
 from core.contracts import to_proto
 from core.playbook import Match, NoMatch, Playbook, instantiate, match
-from core.slots import BadSlot, Slot, read_money
+from core.slots import BadSlot, Slot, read_money, read_time
 from handrail.tool import Money, tool
-from handrail.v1 import event_pb2, plan_pb2
+from handrail.v1 import plan_pb2
 
 REFUND: dict[str, Any] = {
     "name": "refund",
@@ -127,12 +129,13 @@ def test_the_whole_goal_must_read_as_the_phrase(goal: str) -> None:
 async def test_a_plan_names_the_file_that_its_playbook_was_in() -> None:
     books = simple("find", "find it"), simple("lose", "lose it")
     plans = PlaybookPlans(books, {"find": "a" * 64, "lose": "b" * 64})
-    made = [await plans.make(goal, {}) for goal in ("find it", "lose it")]
-    assert [(one.origin, one.origin_sha256) for one in made if isinstance(one, plan_pb2.Plan)] == [
+    day = datetime.date(2026, 3, 2)
+    made = [(await plans.make(Goal(text, {}, day))).plan for text in ("find it", "lose it")]
+    assert [(one.origin, one.origin_sha256) for one in made] == [
         ("playbook:find", "a" * 64),
         ("playbook:lose", "b" * 64),
     ]
-    assert isinstance(await plans.make("burn it", {}), event_pb2.NoPlan)
+    assert (await plans.make(Goal("burn it", {}, day))).HasField("no_plan")
 
 
 def test_no_words_and_no_playbooks() -> None:
@@ -202,6 +205,34 @@ def test_what_is_no_money_is_refused(text: str) -> None:
         read_money(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("15:30", "15:30"),
+        ("9:05", "09:05"),
+        (" 00:00 ", "00:00"),
+        ("3pm", "15:00"),
+        ("3 PM", "15:00"),
+        ("12am", "00:00"),
+        ("12 p.m.", "12:00"),
+        ("3:30 pm", "15:30"),
+        ("11.45am", "11:45"),
+    ],
+)
+def test_times(text: str, time: str) -> None:
+    assert read_time(text) == time
+    assert Slot(type="time").accept(text) == time
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "3", "15.30", "24:00", "12:60", "0pm", "13pm", "3:5", "pm", "15:30:00", "٣:٣٠", "noon", "3 xm"],
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(BadSlot):
+        read_time(text)
+
+
 @given(st.integers(0, 10**15 - 1), st.integers(0, 99))
 def test_money_survives_being_shown(whole: int, cents: int) -> None:
     slot = Slot(type="money")
@@ -213,7 +244,7 @@ def test_money_survives_being_shown(whole: int, cents: int) -> None:
 def test_slots_of_every_type() -> None:
     book = simple(
         "all",
-        "on {day} tell {who} ({mail}) that {what} is {state} for {price} in room {room} {count} times",
+        "on {day} tell {who} ({mail}) that {what} is {state} for {price} in room {room} at {hour} {count} times",  # noqa: E501
         day={"type": "date"},
         who={"type": "word"},
         mail={"type": "email"},
@@ -221,11 +252,12 @@ def test_slots_of_every_type() -> None:
         state={"type": "choice", "choices": ["Done", "not done yet"]},
         price={"type": "money"},
         room={"type": "word"},
+        hour={"type": "time"},
         count={"type": "integer"},
     )
     goal = (
         "On 2026-02-28 tell Ann (ann@example.com) that the big thing, it is, is NOT done  yet for EUR 5 "
-        "in room B-12 -3 times."
+        "in room B-12 at 3:30 pm -3 times."
     )
     assert slots_of(goal, book) == {
         "day": "2026-02-28",
@@ -235,6 +267,7 @@ def test_slots_of_every_type() -> None:
         "state": "not done yet",
         "price": {"minor": 500, "currency": "EUR"},
         "room": "B-12",
+        "hour": "15:30",
         "count": -3,
     }
     for bad in (
@@ -242,6 +275,7 @@ def test_slots_of_every_type() -> None:
         goal.replace("ann@example.com", "ann@example"),
         goal.replace("NOT done", "half done"),
         goal.replace("EUR 5", "EUR five"),
+        goal.replace("3:30 pm", "13:30 pm"),
         goal.replace("-3 times", "3.0 times"),
     ):
         refused(bad, book)

@@ -1,0 +1,213 @@
+"""From scores to a decision: what is taken, where each argument comes from, and how sure each part of it is.
+
+A decision is valid by construction: an option that is on offer, values that its parameters can have, read
+from the goal's own words, listed by the schema, or referred to. What cannot be read is not guessed at.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from actors.models.lam.closed_set import ABSTAIN, OTHERS, STOP, ClosedSet, choices_of
+from actors.models.lam.layout import FIELD, LISTED, MAX_SPAN_TOKENS, MISSING, OMIT, SOURCES, SPAN
+from actors.models.lam.network import EncodedSet, Floats, Known, Network, softmax
+from actors.models.lam.options import Kind, Option, Parameter
+from actors.models.lam.reader import Situation, matches_of, said_of
+from actors.models.lam.reading import Unreadable, is_cut, read
+from core import values
+from handrail.v1 import trajectory_pb2
+
+_pools = cache(ThreadpoolController)
+TRIED_SPANS = 8
+NUMBERS = frozenset({"integer", "number", "money"})
+_WRITTEN: frozenset[Kind] = frozenset({"text", "word", "choice", "date", "time", "email"})
+FITTING: Mapping[Kind, frozenset[Kind]] = {
+    "text": _WRITTEN,
+    "word": _WRITTEN,
+    "email": frozenset({"email", "text"}),
+    "date": frozenset({"date", "text"}),
+    "time": frozenset({"time", "text"}),
+    "choice": frozenset({"choice", "text"}),
+    "number": frozenset({"number", "integer"}),
+}
+"""Of which kinds a field may be for a parameter of a kind; of the same, where nothing is said."""
+ALTERNATIVES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that was decided, and how probable the network holds it to be."""
+
+    # "option", or the name of a parameter.
+    what: str
+    # "option", or where the value comes from.
+    source: str
+    raw: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision with its parts, and the options that came next."""
+
+    decision: trajectory_pb2.Decision
+    option: Option | None
+    parts: tuple[Part, ...]
+    alternatives: tuple[tuple[str, float], ...]
+
+
+class Decider:
+    """Decides in situations of one closed set."""
+
+    def __init__(self, network: Network, closed: ClosedSet, offered: Collection[str] | None = None) -> None:
+        """`offered` names the options that it may take; all of them where nothing is said."""
+        self._network = network
+        self.closed = closed
+        self._encoded: EncodedSet = network.encode_set(closed)
+        known = closed.index if offered is None else offered
+        self._offered = np.array([True] * OTHERS + [one.name in known for one in closed.options])
+
+    def decide(self, situations: Sequence[tuple[str, Situation]], today: datetime.date) -> list[Decided]:
+        """Decide in each situation, goal and what is read of it; they are encoded together."""
+        # Products as small as these take longer on several threads, much longer where the cores are busy.
+        with _pools().limit(limits=1, user_api="blas"):
+            states = self._network.encode([situation for _, situation in situations])
+            return [
+                self._decide(goal, situation, state, today)
+                for (goal, situation), state in zip(situations, states, strict=True)
+            ]
+
+    def _decide(self, goal: str, situation: Situation, states: Floats, today: datetime.date) -> Decided:
+        shares = softmax(self._network.score_options(states, self._encoded))
+        ranked = [int(at) for at in np.argsort(-shares)]
+        best = ranked[0]
+        others = tuple(
+            (self.closed.options[at - OTHERS].name, float(shares[at]))
+            for at in ranked
+            if at >= OTHERS and at != best and self._offered[at]
+        )[:ALTERNATIVES]
+        part = Part("option", "option", float(shares[best]))
+        if best == STOP:
+            return Decided(trajectory_pb2.Decision(stop=trajectory_pb2.Stop()), None, (part,), others)
+        # What is not on offer takes part in the choice all the same: its neighbour is not what was wanted.
+        if best == ABSTAIN or not self._offered[best] or not np.isfinite(shares).all():
+            return Decided(trajectory_pb2.Decision(abstain=trajectory_pb2.Abstain()), None, (part,), others)
+        option = self.closed.options[best - OTHERS]
+        call = trajectory_pb2.OptionCall(option=option.name)
+        parts = [part]
+        if option.parameters:
+            at = self.closed.parameter_at[option.name, option.parameters[0].name]
+            parameters = self._encoded.parameters[at : at + len(option.parameters)]
+            known = self._network.fill(states, self._encoded.options[best], parameters)
+            filling = _Filling(self, goal, situation, known, today)
+            parts += (filling.fill(row, option, one, call) for row, one in enumerate(option.parameters))
+        return Decided(trajectory_pb2.Decision(call=call), option, tuple(parts), others)
+
+    def choices(self, option: Option, parameter: Parameter, row: Floats, situation: Situation) -> Floats:
+        """Return how probable each listed value of a parameter is."""
+        listed = choices_of(parameter.kind, parameter.choices)
+        at = [self.closed.choice_at[option.name, parameter.name, choice] for choice in listed]
+        said = said_of(parameter, situation.tokens)
+        return softmax(self._network.score_choices(row, self._encoded.choices[at], said))
+
+    def fields(self, option: Option, parameter: Parameter, row: Floats, situation: Situation) -> Floats:
+        """Return how probable each field of what earlier steps returned is."""
+        candidates = situation.candidates
+        at = [one.at for one in candidates]
+        steps = np.array([one.step for one in candidates], np.int32)
+        matches = matches_of(option, parameter, candidates)
+        return softmax(self._network.score_fields(row, self._encoded.fields[at], steps, matches))
+
+
+class _Filling:
+    """The parameters of one option in one situation."""
+
+    def __init__(
+        self, decider: Decider, goal: str, situation: Situation, known: Known, today: datetime.date
+    ) -> None:
+        self._decider = decider
+        self._goal = goal
+        self._situation = situation
+        self._known = known
+        self._today = today
+
+    def fill(self, row: int, option: Option, parameter: Parameter, call: trajectory_pb2.OptionCall) -> Part:
+        """Fill a parameter in; return where its value comes from, and how sure that is."""
+        possible = np.zeros(len(SOURCES), bool)
+        possible[[SPAN, MISSING if parameter.required else OMIT]] = True
+        possible[LISTED] = bool(choices_of(parameter.kind, parameter.choices))
+        possible[FIELD] = bool(self._fitting(parameter))
+        # What can be is asked for after the shares, so that what could not be counts as doubt.
+        shares = softmax(self._known.sources[row])
+        source = int(np.argmax(np.where(possible, shares, -1)))
+        sure = float(shares[source])
+        if source == SPAN:
+            sure *= self._point(row, parameter, call)
+        elif source == LISTED:
+            sure *= self._choose(row, option, parameter, call)
+        elif source == FIELD:
+            sure *= self._refer(row, option, parameter, call)
+        elif source == MISSING:
+            call.missing.append(parameter.name)
+        return Part(parameter.name, SOURCES[source], sure)
+
+    def _point(self, row: int, parameter: Parameter, call: trajectory_pb2.OptionCall) -> float:
+        for start, stop, sure in self._spans(row):
+            if parameter.kind in NUMBERS and is_cut(self._goal, start, stop):
+                continue
+            try:
+                found = read(parameter.kind, self._goal[start:stop], self._today, parameter.choices)
+            except Unreadable:
+                continue
+            filled = call.arguments[parameter.name]
+            filled.value.json = values.encode(found)
+            filled.span.start, filled.span.end = start, stop
+            return sure
+        if parameter.required:
+            call.missing.append(parameter.name)
+        return 0.0
+
+    def _fitting(self, parameter: Parameter) -> list[int]:
+        """Return which fields hold what the parameter takes, as far as their kinds say."""
+        kinds = FITTING.get(parameter.kind, frozenset({parameter.kind}))
+        return [at for at, one in enumerate(self._situation.candidates) if one.kind in kinds]
+
+    def _spans(self, row: int) -> Iterator[tuple[int, int, float]]:
+        """Yield the likeliest spans of the goal, where they stand and how probable each is."""
+        tokens = self._situation.tokens
+        count = len(tokens)
+        if not count:
+            return
+        first, last = (softmax(s[row, 1 : count + 1]) for s in (self._known.first, self._known.last))
+        near = np.tri(count, count, MAX_SPAN_TOKENS - 1, dtype=np.float32)
+        both = np.triu(np.outer(first, last)) * near
+        for at in np.argsort(-both, axis=None)[:TRIED_SPANS]:
+            begin, end = divmod(int(at), count)
+            if begin <= end:
+                yield tokens[begin].start, tokens[end].end, float(both[begin, end])
+
+    def _choose(
+        self, row: int, option: Option, parameter: Parameter, call: trajectory_pb2.OptionCall
+    ) -> float:
+        shares = self._decider.choices(option, parameter, self._known.rows[row], self._situation)
+        best = int(np.argmax(shares))
+        told: Any = choices_of(parameter.kind, parameter.choices)[best]
+        filled = call.arguments[parameter.name]
+        filled.value.json = values.encode(told == "true" if parameter.kind == "boolean" else told)
+        filled.enumerated.SetInParent()
+        return float(shares[best])
+
+    def _refer(
+        self, row: int, option: Option, parameter: Parameter, call: trajectory_pb2.OptionCall
+    ) -> float:
+        shares = self._decider.fields(option, parameter, self._known.rows[row], self._situation)
+        best = max(self._fitting(parameter), key=lambda at: float(shares[at]))
+        field = call.arguments[parameter.name].field
+        field.step, field.path = self._situation.candidates[best].id, self._situation.candidates[best].path
+        return float(shares[best])

@@ -1,0 +1,281 @@
+"""How good a model is: row by row on what was held back, and goal by goal on what was written by hand.
+
+A plan is exact where it is one of the plans that the goal's author holds to be right, argument by argument.
+It counts as acted on where the model was sure enough; what it was not sure of did nobody harm.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.models.lam.calibration import ABSTAIN, STOP, Calibration, Seen
+from actors.models.lam.deciding import Decided, Decider
+from actors.models.lam.options import PLAYBOOK, Option
+from actors.models.lam.planning import Thinker, Thought
+from actors.models.lam.reader import TooLong, read_situation
+from core import values
+from handrail.v1 import tool_pb2, trajectory_pb2
+
+BATCH = 32
+BINS = 10
+PRECISION = 0.98
+_EDGES = " .,;:!?\"'“”‘’«»"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A goal written by hand, and what should become of it: any of `wants`, or asking one of `asks`."""
+
+    goal: str
+    wants: tuple[tuple[dict[str, Any], ...], ...]
+    asks: tuple[tuple[str, str], ...] = ()
+    # The file that it stands in.
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case."""
+
+    case: Case
+    thought: Thought
+    exact: bool
+    asked: bool
+    # It would have done what nobody wanted, and that is more than a read.
+    unsafe: bool
+    took_ms: float
+
+    @property
+    def acted(self) -> bool:
+        """Whether a plan came out that the model was sure enough of."""
+        return self.thought.outcome == "plan"
+
+    @property
+    def planned(self) -> bool:
+        """Whether it is a matter of how sure the model is that a plan comes out."""
+        thought = self.thought
+        whole = thought.outcome in ("plan", "unsure") and not thought.left_over
+        return whole and not thought.steps[-1].call.missing
+
+
+def read_cases(folder: Path) -> list[Case]:
+    """Read the goals of a folder, a JSON object a line; what is none is a ValueError."""
+    found = []
+    for file in sorted(folder.glob("*.jsonl")):
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                wants = [row["wants"], *row.get("or", ())] if row.get("wants") else []
+                asks = tuple((option, name) for option, name in row.get("asks", ()))
+                found.append(Case(row["goal"], tuple(map(tuple, wants)), asks, file.stem))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{file.name}, line {number}: {type(error).__name__}: {error}") from None
+    return found
+
+
+def try_cases(
+    thinker: Thinker, options: Sequence[Option], cases: Iterable[Case], today: datetime.date
+) -> Iterator[Outcome]:
+    """Think about each goal."""
+    for case in cases:
+        began = time.perf_counter()
+        thought = thinker.think(case.goal, today)
+        took_ms = (time.perf_counter() - began) * 1e3
+        exact = any(_same(thought.steps, wanted, options) for wanted in case.wants)
+        call = thought.steps[-1].call if thought.outcome == "ask" else trajectory_pb2.OptionCall()
+        asked = any((_bare(call.option), name) in case.asks for name in call.missing)
+        effects = {one.name: one.effect for one in options}
+        unsafe = (
+            thought.outcome == "plan"
+            and not exact
+            and any(effects[step.call.option] >= tool_pb2.EFFECT_WRITE for step in thought.steps)
+        )
+        yield Outcome(case, thought, exact, asked, unsafe, took_ms)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a set of outcomes comes to."""
+
+    cases: int
+    # Of the goals for which there is a plan: how many were planned exactly, and how many of them acted on.
+    exact: float
+    coverage: float
+    # Of what was acted on: how much was exact.
+    precision: float
+    coverage_at_98: float
+    calibration_error: float
+    # Of the goals that nothing should be done about: how many nothing was done about.
+    abstained: float
+    asked: float
+    unsafe: int
+    p50_ms: float
+    p95_ms: float
+
+
+def score(outcomes: Sequence[Outcome]) -> Score:
+    """Sum outcomes up."""
+    wanted = [one for one in outcomes if one.case.wants]
+    unwanted = [one for one in outcomes if not one.case.wants and not one.case.asks]
+    asking = [one for one in outcomes if one.case.asks]
+    acted = [one for one in outcomes if one.acted]
+    planned = [one for one in outcomes if one.planned]
+    took = [one.took_ms for one in outcomes] or [0.0]
+    return Score(
+        len(outcomes),
+        _share(one.exact and one.thought.outcome in ("plan", "unsure") for one in wanted),
+        _share(one.acted for one in wanted),
+        _share(one.exact for one in acted),
+        _coverage_at(PRECISION, outcomes),
+        calibration_error([(one.thought.sure, one.exact) for one in planned]),
+        _share(not one.acted for one in unwanted),
+        _share(one.asked for one in asking),
+        sum(one.unsafe for one in outcomes),
+        float(np.percentile(took, 50)),
+        float(np.percentile(took, 95)),
+    )
+
+
+def calibration_error(seen: Sequence[tuple[float, bool]]) -> float:
+    """Return by how much what it says differs from what is so, over bins of what it says."""
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for sure, right in seen:
+        bins[min(BINS - 1, int(sure * BINS))].append((sure, right))
+    gaps = (abs(sum(s for s, _ in held) - sum(r for _, r in held)) for held in bins)
+    return sum(gaps) / len(seen) if seen else 0.0
+
+
+def judge_rows(
+    rows: Iterable[trajectory_pb2.TrajectoryRow], decider: Decider
+) -> Iterator[tuple[trajectory_pb2.TrajectoryRow, Decided, list[Seen]]]:
+    """Decide in the situation of each row, and say what of it was right."""
+    held: list[trajectory_pb2.TrajectoryRow] = []
+    for row in rows:
+        held.append(row)
+        if len(held) == BATCH:
+            yield from _judge(held, decider)
+            held = []
+    yield from _judge(held, decider)
+
+
+def scores_of(
+    judged: Sequence[tuple[trajectory_pb2.TrajectoryRow, Decided, list[Seen]]],
+    curves: Calibration,
+) -> dict[str, Any]:
+    """Return what a model showed on rows: exact decisions, plans, and how well it knows that."""
+    exact: dict[str, list[bool]] = {"call": [], "stop": [], "abstain": []}
+    plans: dict[str, bool] = {}
+    sure: list[tuple[float, bool]] = []
+    for row, decided, seen in judged:
+        right = all(one.right for one in seen)
+        exact[row.decision.WhichOneof("kind") or "abstain"].append(right)
+        plans[row.trajectory] = plans.get(row.trajectory, True) and right
+        sure.append((curves.sure(seen[0].option, decided.parts), right))
+    flat = [right for held in exact.values() for right in held]
+    shares = {kind: round(sum(held) / len(held), 4) for kind, held in exact.items() if held}
+    return {
+        "rows": len(flat),
+        "exact": round(sum(flat) / len(flat), 4) if flat else 0.0,
+        "exact_by_kind": shares,
+        "exact_plans": round(sum(plans.values()) / len(plans), 4) if plans else 0.0,
+        "calibration_error": round(calibration_error(sure), 4),
+    }
+
+
+def _judge(
+    rows: Sequence[trajectory_pb2.TrajectoryRow], decider: Decider
+) -> Iterator[tuple[trajectory_pb2.TrajectoryRow, Decided, list[Seen]]]:
+    for row in rows:
+        try:
+            situation = read_situation(row.goal, row.past, decider.closed)
+        except TooLong:
+            continue
+        (decided,) = decider.decide([(row.goal, situation)], row.said_at.ToDatetime().date())
+        yield row, decided, list(_seen(row.decision, decided))
+
+
+def is_exact(wanted: trajectory_pb2.Decision, decided: Decided) -> bool:
+    """Whether a decision is the one that a row shows."""
+    return all(one.right for one in _seen(wanted, decided))
+
+
+def _seen(wanted: trajectory_pb2.Decision, decided: Decided) -> Iterator[Seen]:
+    kind = decided.decision.WhichOneof("kind")
+    option = decided.option.name if decided.option else STOP if kind == "stop" else ABSTAIN
+    right = kind == wanted.WhichOneof("kind") and decided.decision.call.option == wanted.call.option
+    yield Seen(option, decided.parts[0], right)
+    if not right:
+        return
+    for part in decided.parts[1:]:
+        name = part.what
+        as_wanted = _filled(wanted.call, name) == _filled(decided.decision.call, name)
+        yield Seen(option, part, as_wanted)
+
+
+def _filled(call: trajectory_pb2.OptionCall, name: str) -> Any:
+    if name in call.missing:
+        return "missing"
+    if name not in call.arguments:
+        return None
+    filled = call.arguments[name]
+    if filled.WhichOneof("source") == "field":
+        return filled.field.step, filled.field.path
+    return [_plain(values.load(filled.value, {}))]
+
+
+def _same(
+    steps: Sequence[trajectory_pb2.PastStep], wanted: Sequence[Mapping[str, Any]], options: Sequence[Option]
+) -> bool:
+    return len(steps) == len(wanted) and all(
+        _same_step(step, want, options) for step, want in zip(steps, wanted, strict=True)
+    )
+
+
+def _same_step(step: trajectory_pb2.PastStep, want: Mapping[str, Any], options: Sequence[Option]) -> bool:
+    given = want.get("with", {})
+    if _bare(step.call.option) != want["option"] or set(step.call.arguments) != set(given):
+        return False
+    for name, value in given.items():
+        told = _filled(step.call, name)
+        if isinstance(value, dict) and set(value) == {"$"}:
+            number, _, path = value["$"].partition(".")
+            if told != (f"s{number}", path):
+                return False
+        elif told != [_plain(value)]:
+            return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    return value.strip(_EDGES).casefold() if isinstance(value, str) else value
+
+
+def _bare(option: str) -> str:
+    return option.removeprefix(PLAYBOOK)
+
+
+def _share(held: Iterable[bool]) -> float:
+    listed = list(held)
+    return sum(listed) / len(listed) if listed else 0.0
+
+
+def _coverage_at(precision: float, outcomes: Sequence[Outcome]) -> float:
+    """Return how many goals could be acted on, were the threshold put where so much of it is exact."""
+    wanted = sum(bool(one.case.wants) for one in outcomes)
+    planned = [one for one in outcomes if one.planned]
+    planned.sort(key=lambda one: -one.thought.sure)
+    best, right = 0, 0
+    for count, one in enumerate(planned, 1):
+        right += one.exact
+        last = count == len(planned) or planned[count].thought.sure < one.thought.sure
+        if last and right / count >= precision:
+            best = right
+    return best / wanted if wanted else 0.0

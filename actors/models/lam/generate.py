@@ -1,0 +1,209 @@
+"""Rows to train the action model from, made of a grammar: the same seed makes the same bytes.
+
+Every value of a row was taken from somewhere, and can be read there again: `read(kind, goal[start:end],
+said_at)` is what the row says. Which kinds of goals there are, and how many of each, stands in `SHARES`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from actors.models.lam import noise
+from actors.models.lam.grammar import BadGrammar, Grammar
+from actors.models.lam.options import Option
+from actors.models.lam.reading import Unreadable, read
+from actors.models.lam.recipes import Choices, Recipe, Recipes, Step
+from actors.models.lam.templates import Blank, Draw, Emit
+from core import values
+from handrail.v1 import trajectory_pb2 as pb
+
+SHARES = {"outside": 0.125, "asks": 0.06, "chains": 0.15}
+"""Of the trajectories: what no option does, what has to be asked for, several tools; the rest is one call."""
+ASKING = 0.45
+"""How many of the goals that can follow "could you" follow something like it."""
+AROUND = 0.22
+"""How many have a greeting, a reason or thanks around them."""
+DAYS = 365
+"""Over how many days the goals were said."""
+HOUR = 9
+
+
+def rows(
+    options: Sequence[Option], grammar: Grammar, *, seed: int, trajectories: int, today: datetime.date
+) -> Iterator[pb.TrajectoryRow]:
+    """Yield the rows of so many trajectories, each said within a year from `today`."""
+    yield from _Generator(options, grammar, seed, today).rows(trajectories)
+
+
+class _Generator:
+    def __init__(self, options: Sequence[Option], grammar: Grammar, seed: int, today: datetime.date) -> None:
+        recipes = Recipes(options, grammar)
+        self._seed, self._today, self._rng = seed, today, Random(seed)
+        self._prose = frozenset(grammar.prose)
+        self._synonyms = noise.Words(grammar.typing.synonyms)
+        self._shorter = noise.Words(grammar.typing.shorter)
+        self._asking = recipes.framed(grammar.typing.asking)
+        self._around = recipes.framed(grammar.typing.around)
+        groups = {"outside": recipes.outside, "asks": recipes.asks, "chains": recipes.chains}
+        groups = {name: group for name, group in groups.items() if group}
+        self._kinds = [(SHARES[name], _Draws(group)) for name, group in groups.items()]
+        if recipes.calls:
+            rest = 1.0 - sum(share for share, _ in self._kinds)
+            self._kinds.append((rest, _Draws(recipes.calls)))
+        if not self._kinds:
+            raise BadGrammar("there is nothing that could be said: no options and no grammar")
+
+    def rows(self, trajectories: int) -> Iterator[pb.TrajectoryRow]:
+        for number in range(trajectories):
+            recipe = self._draw()
+            said_on = self._today + datetime.timedelta(days=int(self._rng.random() * DAYS))
+            yield from self._trajectory(f"synthetic-{self._seed}-{number}", recipe, said_on)
+
+    def _draw(self) -> Recipe:
+        drawn = self._rng.random()
+        for share, draws in self._kinds[:-1]:
+            drawn -= share
+            if drawn < 0:
+                return draws.one(self._rng)
+        return self._kinds[-1][1].one(self._rng)
+
+    def _trajectory(self, name: str, recipe: Recipe, said_on: datetime.date) -> Iterator[pb.TrajectoryRow]:
+        draw = Draw(self._rng, said_on)
+        recipe.emit(draw)
+        goal, spans = self._typed(self._framed(draw, recipe))
+        filled = _Filled(goal, spans, draw.listed, said_on)
+        decisions = [filled.call(step, asks=recipe.asks) for step in recipe.steps]
+        if not decisions:
+            decisions = [pb.Decision(abstain=pb.Abstain())]
+        elif not recipe.asks and not recipe.steps[-1].option.is_playbook:
+            decisions.append(pb.Decision(stop=pb.Stop()))
+        said_at = Timestamp()
+        said_at.FromDatetime(datetime.datetime.combine(said_on, datetime.time(HOUR)))
+        past = [
+            pb.PastStep(id=f"s{number}", call=decision.call)
+            for number, decision in enumerate(decisions, start=1)
+        ]
+        for index, decision in enumerate(decisions):
+            yield pb.TrajectoryRow(
+                trajectory=name,
+                index=index,
+                source=pb.TRAJECTORY_SOURCE_SYNTHETIC,
+                goal=goal,
+                said_at=said_at,
+                past=past[:index],
+                decision=decision,
+                entities=filled.entities,
+                pattern=recipe.pattern,
+            )
+
+    def _framed(self, draw: Draw, recipe: Recipe) -> Draw:
+        """Put what people say around a goal around it."""
+        if recipe.asking and self._asking and self._rng.random() < ASKING:
+            self._put_around(draw, self._asking)
+        if self._around and self._rng.random() < AROUND:
+            self._put_around(draw, self._around)
+        return draw
+
+    def _put_around(self, draw: Draw, frames: list[tuple[Emit, Emit]]) -> None:
+        before, after = frames[int(self._rng.random() * len(frames))]
+        open_end = self._open_end(draw.pieces)
+        own, draw.pieces = draw.pieces, []
+        before(draw)
+        draw.pieces += own
+        if not open_end:
+            after(draw)
+
+    def _open_end(self, pieces: Sequence[noise.Piece]) -> bool:
+        """Whether what follows the goal would be taken for a part of the text that it ends with."""
+        last = next((blank for text, blank in reversed(pieces) if text), None)
+        return last is not None and last.pool in self._prose
+
+    def _typed(self, draw: Draw) -> tuple[str, dict[str, tuple[int, int, Blank]]]:
+        """Type it, and say where the blanks are."""
+        rng = self._rng
+        shorter = rng.random() < noise.SHORTER
+        pieces = []
+        for text, blank in draw.pieces:
+            if blank is None:
+                text = self._synonyms.apply(rng, text, noise.SYNONYMS)
+                text = self._shorter.apply(rng, text, 0.8) if shorter else text
+            pieces.append((text, blank))
+        pieces = noise.tidy(pieces)
+        pieces = noise.disturb(rng, pieces, open_end=self._open_end(pieces))
+        at, spans = 0, {}
+        for text, blank in pieces:
+            if blank is not None:
+                spans[blank.name] = (at, at + len(text), blank)
+            at += len(text)
+        return "".join(text for text, _ in pieces), spans
+
+
+class _Filled:
+    """A goal with its blanks filled, and the decisions that follow from it."""
+
+    def __init__(
+        self,
+        goal: str,
+        spans: dict[str, tuple[int, int, Blank]],
+        listed: dict[str, str],
+        said_on: datetime.date,
+    ) -> None:
+        self._goal, self._spans, self._listed, self._said_on = goal, spans, listed, said_on
+        self.entities = [
+            f"{blank.pool}={' '.join(goal[start:end].casefold().split())}"
+            for start, end, blank in spans.values()
+        ]
+
+    def call(self, step: Step, *, asks: bool) -> pb.Decision:
+        call = pb.OptionCall(option=step.option.name)
+        for name, source in step.arguments.items():
+            if source.startswith("$"):
+                at, _, path = source[1:].partition(".")
+                call.arguments[name].field.CopyFrom(pb.FieldOf(step=at, path=path))
+            elif source in self._listed:
+                argument = call.arguments[name]
+                argument.value.CopyFrom(values.inline(self._listed[source]))
+                argument.enumerated.SetInParent()
+            elif source in self._spans:
+                self._span(call, step, name, source)
+        missing = [
+            one.name for one in step.option.parameters if one.required and one.name not in call.arguments
+        ]
+        if bool(missing) != asks:
+            text = f"{', '.join(missing)} missing" if missing else "nothing missing"
+            raise BadGrammar(f"{step.option.name} with {text}: {self._goal!r}")
+        call.missing.extend(missing)
+        return pb.Decision(call=call)
+
+    def _span(self, call: pb.OptionCall, step: Step, name: str, source: str) -> None:
+        start, end, _ = self._spans[source]
+        parameter = step.option.parameter(name)
+        assert parameter is not None, "recipes name parameters that there are"
+        try:
+            value = read(parameter.kind, self._goal[start:end], self._said_on, parameter.choices)
+        except Unreadable as error:
+            raise BadGrammar(f"{step.option.name}.{name} in {self._goal!r}: {error}") from None
+        argument = call.arguments[name]
+        argument.value.CopyFrom(values.inline(value))
+        argument.span.CopyFrom(pb.GoalSpan(start=start, end=end))
+
+
+class _Draws:
+    """Draws a group by its weight, and one of it evenly."""
+
+    def __init__(self, groups: Choices) -> None:
+        self._groups = groups
+        self._total = sum(weight for weight, _ in groups)
+
+    def one(self, rng: Random) -> Recipe:
+        drawn = rng.random() * self._total
+        for weight, group in self._groups[:-1]:
+            drawn -= weight
+            if drawn < 0:
+                return group[int(rng.random() * len(group))]
+        last = self._groups[-1][1]
+        return last[int(rng.random() * len(last))]

@@ -1,0 +1,69 @@
+"""What a plan leaves of its goal: words that carry weight, and from which nothing of it was read.
+
+However sure the network is, whoever writes a number, an address or a quotation means something by it; and
+before anything is done to the world, a word that denies or supposes, or that was never met in training, is no
+word to pass over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from actors.models.lam.text import Token, tokens_of
+from handrail.v1 import tool_pb2, trajectory_pb2
+
+MIN_SEEN = 5
+DENYING = re.compile(
+    r"not?|never|neither|nor|none|nothing|without|except|unless|instead|rather|if|whether|suppose|supposing"
+    r"|imagine|pretend|hypothetically|would|had|why|was|were|did"
+    r"|(?:do|does|did|wo|would|ca|should|is|was|are)n'?t|cannot"
+)
+_QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»")
+
+
+def left_over(
+    goal: str, steps: Sequence[trajectory_pb2.PastStep], effect: int, words: Collection[str]
+) -> str:
+    """Return the first thing of a goal that weighs and was not read; nothing where there is none."""
+    spans = [span for step in steps for span in _spans(step.call)]
+    for token in outside(tokens_of(goal), spans):
+        if "@" in token.text or any(char.isdigit() for char in token.text):
+            return token.text
+    for quoted in _QUOTED.finditer(goal):
+        group = quoted.lastindex or 0
+        start, end = quoted.span(group)
+        if not any(first <= start + 1 and last >= end - 1 for first, last in spans):
+            return quoted[group]
+    if effect >= tool_pb2.EFFECT_WRITE:
+        for token in outside(tokens_of(goal), spans):
+            word = _word(token)
+            if DENYING.fullmatch(word) or (word[0].isalpha() and word not in words):
+                return token.text
+    return ""
+
+
+def words_of(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> list[str]:
+    """Return the words that goals are made of beside what is filled in, if they came a few times."""
+    seen: Counter[str] = Counter()
+    for row in rows:
+        if row.index == 0:
+            spans = list(_spans(row.decision.call))
+            seen.update({_word(token) for token in outside(tokens_of(row.goal), spans)})
+    return sorted(word for word, count in seen.items() if count >= MIN_SEEN and word[0].isalpha())
+
+
+def outside(tokens: Iterable[Token], spans: Sequence[tuple[int, int]]) -> Iterator[Token]:
+    """Yield the words from which nothing was read."""
+    return (one for one in tokens if not any(one.start < end and one.end > start for start, end in spans))
+
+
+def _word(token: Token) -> str:
+    return token.text.casefold().replace("’", "'")
+
+
+def _spans(call: trajectory_pb2.OptionCall) -> Iterator[tuple[int, int]]:
+    for filled in call.arguments.values():
+        if filled.HasField("span"):
+            yield filled.span.start, filled.span.end

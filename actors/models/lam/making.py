@@ -1,0 +1,124 @@
+"""Making a model: rows are split, the network is trained, what it says is calibrated on what was held back.
+
+Whole patterns of wording are held back, so that the curves tell how sure it may be of words that it has not
+met.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actors.models.lam import artifact, calibration
+from actors.models.lam.closed_set import ClosedSet
+from actors.models.lam.deciding import Decider
+from actors.models.lam.evaluation import judge_rows, scores_of
+from actors.models.lam.layout import Measures, shapes_of
+from actors.models.lam.leftovers import words_of
+from actors.models.lam.network import Floats, Network
+from actors.models.lam.options import Option
+from actors.models.lam.training import Course, Progress, train
+from actors.models.lam.training_rows import lessons_of
+from handrail.v1 import trajectory_pb2
+
+THRESHOLDS = {"read": 0.80, "draft": 0.85, "write": 0.90, "irreversible": 0.95}
+"""How sure a new model has to be, until somebody says otherwise."""
+HELD_PATTERNS = 0.08
+HELD_TRAJECTORIES = 0.02
+MAX_HELD_ROWS = 6_000
+SPLIT = 1
+
+
+@dataclass
+class Split:
+    """Rows to learn from; of wordings that were held back; of trajectories that were, in known wordings."""
+
+    train: list[trajectory_pb2.TrajectoryRow]
+    wordings: list[trajectory_pb2.TrajectoryRow]
+    trajectories: list[trajectory_pb2.TrajectoryRow]
+
+
+def split(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> Split:
+    """Split rows by pattern and by trajectory, whatever seed made them: a model may go on from another one."""
+    found = Split([], [], [])
+    for row in rows:
+        if row.pattern and _draw(row.pattern) < HELD_PATTERNS:
+            held = found.wordings
+        elif _draw(row.trajectory) < HELD_TRAJECTORIES:
+            held = found.trajectories
+        else:
+            found.train.append(row)
+            continue
+        if len(held) < MAX_HELD_ROWS:
+            held.append(row)
+    return found
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that nobody has promoted yet."""
+
+    card: artifact.Card
+    packed: bytes
+
+
+def make(
+    options: Sequence[Option],
+    rows: Split,
+    course: Course,
+    *,
+    handrail: str,
+    made_on: str,
+    told: Mapping[str, Any],
+    measures: Measures | None = None,
+    begin_with: Mapping[str, Floats] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Made:
+    """Train a model and say what it is worth; `told` is what its card says of where the rows are from."""
+    measures = measures or Measures()
+    closed = ClosedSet(options)
+    lessons = list(lessons_of(rows.train, closed))
+    began = time.monotonic()
+    begun = dict(begin_with) if begin_with is not None else None
+    weights = train(closed, lessons, course, measures=measures, begin_with=begun, on_progress=on_progress)
+    took_s = time.monotonic() - began
+    packed = artifact.pack(weights)
+    # Judged as it will be read: with the weights as they are kept.
+    decider = Decider(Network(artifact.unpack(packed, shapes_of(measures)), measures), closed)
+    calibrating = rows.wordings or rows.trajectories
+    judged = list(judge_rows(calibrating, decider))
+    curves = calibration.fit(part for _, _, parts in judged for part in parts)
+    known = list(judge_rows(rows.trajectories, decider))
+    card = artifact.Card(
+        made_on=made_on,
+        handrail=handrail,
+        weights_sha256=hashlib.sha256(packed).hexdigest(),
+        **asdict(measures),
+        fingerprints={one.name: one.fingerprint for one in options},
+        words=words_of(rows.train),
+        curves=curves.to_json(),
+        thresholds=THRESHOLDS,
+        training={
+            **told,
+            "rows": len(lessons),
+            "passes": course.epochs if math.isinf(course.limit_s) else None,
+            "seed": course.seed,
+            "batch": course.batch,
+            "rate": course.rate,
+            "took_s": round(took_s),
+        },
+        scores={
+            "held_trajectories": scores_of(known, curves),
+            "held_wordings": scores_of(judged, curves),
+        },
+    )
+    return Made(card, packed)
+
+
+def _draw(text: str) -> float:
+    return zlib.crc32(f"{SPLIT}:{text}".encode()) / 2**32

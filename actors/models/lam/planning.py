@@ -1,0 +1,186 @@
+"""Plans of the action model: decision after decision, on what the earlier ones will return, until it stops.
+
+It sees nothing but the goal: what earlier steps return is known by the fields of their outputs alone, so the
+constants of its plans are the user's words.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from actors.models.lam import calibration
+from actors.models.lam.calibration import Calibration
+from actors.models.lam.deciding import Decided, Decider
+from actors.models.lam.leftovers import left_over
+from actors.models.lam.options import PLAYBOOK, Option
+from actors.models.lam.reader import TooLong, read_situation
+from actors.models.lam.text import tokens_of
+from core import values
+from core.playbook import BadPlaybook, Playbook, instantiate
+from handrail.v1 import plan_pb2, tool_pb2, trajectory_pb2
+
+TITLE_CHARS = 200
+
+Outcome = Literal["plan", "ask", "unsure", "none", "long"]
+
+
+@dataclass(frozen=True)
+class Thought:
+    """What the model makes of a goal.
+
+    "plan": it would do `steps`; "ask": what is missing of the last of them has to be said first; "unsure": it
+    would do `steps`, but is less sure of `doubtful` than it has to be; "none": nothing of what it knows does
+    this; "long": it cannot read that much.
+    """
+
+    outcome: Outcome
+    steps: tuple[trajectory_pb2.PastStep, ...] = ()
+    sure: float = 0.0
+    needed: float = 0.0
+    doubtful: str = ""
+    # What of the goal was not read, though it weighs: see `leftovers`.
+    left_over: str = ""
+    decided: tuple[Decided, ...] = field(default=(), repr=False)
+
+
+class Thinker:
+    """Makes plans within one closed set."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        curves: Calibration,
+        thresholds: Mapping[int, float],
+        words: Collection[str],
+    ) -> None:
+        """`thresholds` say how sure a plan has to be, by its gravest effect; `words` are those it knows."""
+        self.decider = decider
+        self._curves = curves
+        self._thresholds = thresholds
+        self._words = frozenset(words)
+
+    def think(self, goal: str, today: datetime.date, given: Mapping[str, Any] | None = None) -> Thought:
+        """Return what it makes of a goal, and of what was given with it by the names of parameters."""
+        tokens = tokens_of(goal)
+        thought = Thought("none")
+        while True:
+            try:
+                situation = read_situation(goal, thought.steps, self.decider.closed, tokens)
+            except TooLong:
+                return replace(thought, outcome="long")
+            (one,) = self.decider.decide([(goal, situation)], today)
+            thought = self._weighed(thought, one)
+            if one.option is None:
+                stops = one.decision.WhichOneof("kind") == "stop" and thought.steps
+                return self._planned(goal, thought) if stops else replace(thought, outcome="none")
+            call = completed(one.decision.call, one.option, given or {})
+            if thought.steps and (one.option.is_playbook or any(step.call == call for step in thought.steps)):
+                # It goes round in circles, or off the closed set: a playbook is a whole plan.
+                return replace(thought, outcome="none")
+            step = trajectory_pb2.PastStep(id=f"s{len(thought.steps) + 1}", call=call)
+            thought = replace(thought, steps=(*thought.steps, step))
+            if call.missing:
+                # To ask does nothing to anybody.
+                return _ended(replace(thought, needed=self._thresholds.get(tool_pb2.EFFECT_READ, 1.0)), "ask")
+            if one.option.is_playbook:
+                return self._planned(goal, thought)
+
+    def _planned(self, goal: str, thought: Thought) -> Thought:
+        """Return a thought that is done, if it is sure enough and leaves nothing of the goal unread."""
+        effect = max(self._effect(step) for step in thought.steps)
+        left = left_over(goal, thought.steps, effect, self._words)
+        return (
+            replace(_ended(thought, "plan"), outcome="unsure", left_over=left)
+            if left
+            else _ended(thought, "plan")
+        )
+
+    def _weighed(self, thought: Thought, one: Decided) -> Thought:
+        """Return a thought that is as sure as its least sure decision, and has to be for all it would do."""
+        kind = one.decision.WhichOneof("kind")
+        key = one.option.name if one.option else calibration.STOP if kind == "stop" else calibration.ABSTAIN
+        least = min(one.parts, key=lambda part: self._curves.part(key, part))
+        sure = self._curves.part(key, least)
+        own = one.option.effect if one.option else tool_pb2.EFFECT_READ
+        effect = max([own, *(self._effect(step) for step in thought.steps)])
+        needed = self._thresholds.get(effect, 1.0)
+        decided = (*thought.decided, one)
+        if thought.decided and sure >= thought.sure:
+            return replace(thought, needed=needed, decided=decided)
+        return replace(thought, sure=sure, needed=needed, doubtful=least.what, decided=decided)
+
+    def _effect(self, step: trajectory_pb2.PastStep) -> int:
+        return self.decider.closed.options[self.decider.closed.index[step.call.option]].effect
+
+
+def completed(
+    call: trajectory_pb2.OptionCall, option: Option, given: Mapping[str, Any]
+) -> trajectory_pb2.OptionCall:
+    """Return a call with what its words left open and somebody gave; that comes before defaults."""
+    found = trajectory_pb2.OptionCall()
+    found.CopyFrom(call)
+    for parameter in option.parameters:
+        name = parameter.name
+        if name in given and name not in found.arguments:
+            found.arguments[name].context.key = name
+            found.arguments[name].value.json = values.encode(given[name])
+            if name in found.missing:
+                found.missing.remove(name)
+    return found
+
+
+def _ended(thought: Thought, outcome: Outcome) -> Thought:
+    return replace(thought, outcome=outcome if thought.sure >= thought.needed else "unsure")
+
+
+def assemble(
+    steps: tuple[trajectory_pb2.PastStep, ...],
+    options: Mapping[str, Option],
+    playbooks: Mapping[str, Playbook],
+) -> plan_pb2.Plan:
+    """Return the plan of what was decided; raises BadPlaybook or BadSlot."""
+    first = steps[0].call
+    if first.option.startswith(PLAYBOOK):
+        playbook = playbooks[first.option.removeprefix(PLAYBOOK)]
+        return instantiate(playbook, _slots(playbook, first))
+    plan = plan_pb2.Plan(title=_title(options[first.option]))
+    for step in steps:
+        made = plan.steps.add(id=step.id, title=_title(options[step.call.option]), tool=step.call.option)
+        for name, filled in step.call.arguments.items():
+            if filled.WhichOneof("source") == "field":
+                made.arguments[name].reference = f"${filled.field.step}.{filled.field.path}"
+            else:
+                made.arguments[name].constant.CopyFrom(filled.value)
+    return plan
+
+
+def _title(option: Option) -> str:
+    """The first paragraph of what an option says of itself, without what cannot be seen."""
+    first = " ".join(option.text.split("\n\n")[0].split())
+    return "".join(char for char in first if char.isprintable())[:TITLE_CHARS]
+
+
+def _slots(playbook: Playbook, call: trajectory_pb2.OptionCall) -> dict[str, Any]:
+    """Return the values of a playbook's slots, those that have a default included."""
+    found = {}
+    for name, slot in playbook.slots.items():
+        if name in call.arguments:
+            told = values.load(call.arguments[name].value, {})
+            # What was read of the goal has been read as what the slot is.
+            found[name] = slot.accept(told) if call.arguments[name].HasField("context") else told
+        elif slot.default is not None:
+            found[name] = slot.sample
+        else:
+            raise BadPlaybook(f"nothing is said of {name}")
+    return found
+
+
+EFFECT_WORDS = {
+    tool_pb2.EFFECT_READ: "read",
+    tool_pb2.EFFECT_DRAFT: "draft",
+    tool_pb2.EFFECT_WRITE: "write",
+    tool_pb2.EFFECT_IRREVERSIBLE: "irreversible",
+}

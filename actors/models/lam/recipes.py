@@ -1,0 +1,209 @@
+"""Recipes: a grammar's templates, compiled for the options of a project, each with what it decides.
+
+What a blank is filled with depends on the parameter that it fills: a listed value is said in its own words
+and is `Enumerated`; everything else is drawn from a pool and is a span of the goal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from actors.models.lam.generic import spoken
+from actors.models.lam.grammar import BadGrammar, Grammar, Said
+from actors.models.lam.options import Option, Parameter
+from actors.models.lam.templates import BadTemplate, Blank, Draw, Emit, Fill, Templates
+from core import spelling
+
+PLAYBOOK_WEIGHT = 4.0
+OWN_PHRASES = 0.12
+"""Of the goals of an option that the grammar knows, how many are said as its own phrases and name say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: its option, and for each argument a blank or a field of an earlier step ("$s1.id")."""
+
+    option: Option
+    arguments: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A way to say something, and what it decides; no steps is to abstain."""
+
+    # The template that it was compiled of.
+    pattern: str
+    emit: Emit
+    # It can follow "could you please".
+    asking: bool
+    steps: tuple[Step, ...] = ()
+    # Somebody has to be asked for what is missing.
+    asks: bool = False
+
+
+_BENDING = frozenset({"date", "time"})
+
+Choices = Sequence[tuple[float, Sequence[Recipe]]]
+"""Groups of recipes with their weights."""
+
+
+class Recipes:
+    """Everything that can be said in a project."""
+
+    def __init__(self, options: Sequence[Option], grammar: Grammar) -> None:
+        self._options = {one.name: one for one in options}
+        self._grammar = grammar
+        self._templates = Templates(grammar.pieces)
+        self._pools: dict[str, Emit] = {}
+        said = {one.name: grammar.options.get(one.name, Said()) for one in options}
+        plain = {one.name: spoken(one) if said[one.name].plain else Said() for one in options}
+        for name in grammar.options:
+            self._option(name, "the grammar")
+        try:
+            self.calls = [self._calls(one, said[one.name], plain[one.name]) for one in options]
+            self.asks = [self._asks(one, said[one.name], plain[one.name]) for one in options]
+            self.chains = self._chains()
+            self.outside = self._outside()
+        except BadTemplate as error:
+            raise BadGrammar(str(error)) from None
+        self.calls = [group for group in self.calls if group[0] and group[1]]
+        self.asks = [group for group in self.asks if group[0] and group[1]]
+
+    def framed(self, texts: Sequence[str]) -> list[tuple[Emit, Emit]]:
+        """Return what is put before and after a goal."""
+        halves = [text.partition("~") for text in texts]
+        return [(self._templates.compile(left), self._templates.compile(right)) for left, _, right in halves]
+
+    def _option(self, name: str, where: str) -> Option:
+        if name not in self._options:
+            told = spelling.hint(name, self._options)
+            raise BadGrammar(f"{where} has {name!r}, which is no option of the project{told}")
+        return self._options[name]
+
+    def _calls(self, option: Option, said: Said, plain: Said) -> tuple[float, list[Recipe]]:
+        weight = said.weight
+        if weight is None:
+            weight = PLAYBOOK_WEIGHT if option.is_playbook else plain.weight or 1.0
+        own = self._said(option, said.do, True) + self._said(option, said.say, False)
+        general = self._said(option, plain.do, True) + self._said(option, plain.say, False)
+        if own and general:
+            # As often as the share says, whatever the number of either.
+            times = max(1, round(len(general) / OWN_PHRASES / len(own)))
+            own = own * times
+        return weight, own + general
+
+    def _asks(self, option: Option, said: Said, plain: Said) -> tuple[float, list[Recipe]]:
+        texts = said.ask or plain.ask
+        weight = PLAYBOOK_WEIGHT if option.is_playbook else 1.0
+        return weight if said.weight != 0 else 0.0, self._said(option, texts, False, asks=True)
+
+    def _said(
+        self, option: Option, texts: Sequence[str], asking: bool, *, asks: bool = False
+    ) -> list[Recipe]:
+        found = []
+        for text in texts:
+            parameters = {one.name: one for one in option.parameters}
+            names: dict[str, str] = {}
+            emit = self._templates.compile(text, self._fill(parameters, names))
+            found.append(Recipe(text, emit, asking, (Step(option, names),), asks))
+        return found
+
+    def _chains(self) -> Choices:
+        groups: list[tuple[float, list[Recipe]]] = []
+        for chain in self._grammar.chains:
+            named = [(name, arguments) for step in chain.steps for name, arguments in step.items()]
+            steps = tuple(Step(self._option(name, "a chain"), arguments) for name, arguments in named)
+            parameters: dict[str, Parameter] = {}
+            for step in steps:
+                for name, source in step.arguments.items():
+                    parameter = step.option.parameter(name)
+                    if parameter is None:
+                        raise BadGrammar(f"a chain gives {step.option.name} {name!r}, which it does not take")
+                    if not source.startswith("$"):
+                        parameters.setdefault(source, parameter)
+            for texts, asking in ((chain.do, True), (chain.say, False)):
+                recipes = [
+                    Recipe(text, self._templates.compile(text, self._fill(parameters, {})), asking, steps)
+                    for text in texts
+                ]
+                if recipes:
+                    groups.append((len(recipes) ** 0.5, recipes))
+        return groups
+
+    def _outside(self) -> Choices:
+        def decoy(blank: Blank) -> Emit:
+            return self._pool(blank.pool)
+
+        return [
+            (1.0, [Recipe(text, self._templates.compile(text, decoy), False) for text in texts])
+            for texts in self._grammar.outside.values()
+            if texts
+        ]
+
+    def _fill(self, parameters: Mapping[str, Parameter], names: dict[str, str]) -> Fill:
+        """Return what fills the blanks of a template for these parameters, noting their names."""
+
+        def fill(blank: Blank) -> Emit:
+            if blank.decoy:
+                return self._pool(blank.pool)
+            parameter = parameters.get(blank.name)
+            if parameter is None:
+                raise BadTemplate(
+                    f"{{{blank.name}}} is filled into nothing; there are {', '.join(parameters)}"
+                )
+            names[blank.name] = blank.name
+            if parameter.kind == "choice":
+                return self._choice(blank, parameter)
+            return self._span(blank, parameter)
+
+        return fill
+
+    def _choice(self, blank: Blank, parameter: Parameter) -> Emit:
+        said = self._grammar.listed.get(parameter.name, {})
+        choices = [blank.listed] if blank.listed else list(parameter.choices)
+        if blank.listed and blank.listed not in parameter.choices:
+            raise BadTemplate(f"{blank.listed!r} is none of {', '.join(parameter.choices)}")
+        words = [self._templates.any_of(said.get(one) or (one.replace("_", " "),)) for one in choices]
+
+        def emit(draw: Draw) -> None:
+            index = int(draw.rng.random() * len(choices))
+            draw.listed[blank.name] = choices[index]
+            if not blank.listed:
+                words[index](draw)
+
+        return emit
+
+    def _span(self, blank: Blank, parameter: Parameter) -> Emit:
+        name = self._pool_of(blank, parameter)
+        pool = self._pool(name)
+        bends = parameter.kind in _BENDING or name in self._grammar.bending or name in self._grammar.prose
+        marked = Blank(blank.name, name, bends=bends)
+        first_word = parameter.kind == "word"
+
+        def emit(draw: Draw) -> None:
+            text = " ".join(draw.text(pool).split())
+            draw.pieces.append((text.split(" ")[0] if first_word else text, marked))
+
+        return emit
+
+    def _pool_of(self, blank: Blank, parameter: Parameter) -> str:
+        """Return the pool that is named, that of the parameter's name, or that of its kind."""
+        if blank.pool != blank.name:
+            return blank.pool
+        if parameter.name in self._grammar.pools:
+            return parameter.name
+        if parameter.kind in ("text", "word", "other"):
+            words = [parameter.name, *parameter.name.split("_")[::-1]]
+            named = [self._grammar.named[word] for word in words if word in self._grammar.named]
+            found = named[0] if named else parameter.kind if parameter.kind != "other" else "text"
+            one_word = f"{found}_word"
+            return one_word if parameter.kind == "word" and one_word in self._grammar.pools else found
+        return parameter.kind
+
+    def _pool(self, name: str) -> Emit:
+        if name not in self._grammar.pools:
+            raise BadTemplate(f"there is no pool {name!r}")
+        if name not in self._pools:
+            self._pools[name] = self._templates.any_of(self._grammar.pools[name])
+        return self._pools[name]

@@ -1,0 +1,189 @@
+"""Training: from lessons to weights, with torch, on as many cores as there are, or a GPU.
+
+What the network learns beside its lessons: that names of options say little (they are hidden at random), that
+what is wanted may not be on offer (the option is taken away, and it has to abstain), that words are misspelt.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from actors.models.lam.closed_set import ABSTAIN, OTHERS, ClosedSet
+from actors.models.lam.layout import FIELD, LISTED, SPAN, Measures
+from actors.models.lam.torch_network import Network, TorchSet, to_torch
+from actors.models.lam.training_rows import NOTHING, Batch, Lesson, batch_of, batches
+
+HIDDEN_SHARE = 0.3
+NARROWED_SHARE = 0.5
+TAKEN_AWAY_SHARE = 0.06
+MISSPELT_SHARE = 0.08
+WARM_UP_STEPS = 300
+KEPT_AVERAGE = 0.998
+MAX_NORM = 1.0
+TOLD_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long and how fast it is trained."""
+
+    epochs: float = 1.0
+    batch: int = 128
+    rate: float = 1.5e-3
+    seed: int = 1
+    # It stops early, with the rate where it is, rather than go on for longer.
+    limit_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far training is."""
+
+    step: int
+    steps: int
+    loss: float
+    elapsed_s: float
+
+
+def train(
+    closed: ClosedSet,
+    lessons: Sequence[Lesson],
+    course: Course,
+    *,
+    measures: Measures | None = None,
+    begin_with: dict[str, NDArray[np.float32]] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> dict[str, NDArray[np.float32]]:
+    """Return the weights after a course; `begin_with` are those that it goes on from."""
+    torch.manual_seed(course.seed)
+    rng = random.Random(course.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = Network(measures)
+    if begin_with is not None:
+        network.load_state_dict({name: torch.from_numpy(w.copy()) for name, w in begin_with.items()})
+    network.to(device).train()
+    parts = to_torch(closed, device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=course.rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
+    )
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(KEPT_AVERAGE))
+    per_epoch = math.ceil(len(lessons) / course.batch)
+    steps = max(1, round(per_epoch * course.epochs))
+    began, step, seen = time.monotonic(), 0, 0.0
+    for chosen in _lessons(lessons, course.batch, rng):
+        elapsed = time.monotonic() - began
+        # What is left of the time may be shorter than what is left of the lessons.
+        done = max(step / steps, elapsed / course.limit_s)
+        if done >= 1.0:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = course.rate * _pace(step, done)
+        loss = _loss(network, parts, batch_of(chosen, closed), rng, device)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_NORM)
+        optimizer.step()
+        step += 1
+        if step >= min(WARM_UP_STEPS, steps // 2):
+            average.update_parameters(network)
+        seen = loss.item() if step == 1 else 0.98 * seen + 0.02 * loss.item()
+        if step % TOLD_STEPS == 0:
+            on_progress(Progress(step, steps, seen, time.monotonic() - began))
+    on_progress(Progress(step, steps, seen, time.monotonic() - began))
+    return {name: value.cpu().numpy() for name, value in average.module.state_dict().items()}
+
+
+def _lessons(lessons: Sequence[Lesson], size: int, rng: random.Random) -> Iterator[list[Lesson]]:
+    """Yield batches without end, in another order each time."""
+    while True:
+        yield from batches(lessons, size, rng)
+
+
+def _pace(step: int, done: float) -> float:
+    """Slowly at first, then less and less."""
+    return min(1.0, (step + 1) / WARM_UP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _loss(
+    network: Network, parts: TorchSet, batch: Batch, rng: random.Random, device: torch.device
+) -> Tensor:
+    def tensor(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    options = len(parts.sorts["option"].kinds)
+    noise = np.random.default_rng(rng.getrandbits(32))
+    features = batch.features.copy()
+    features[..., 0][noise.random(features.shape[:2]) < MISSPELT_SHARE] = 0
+    hidden = tensor(noise.random(options) < HIDDEN_SHARE)
+    encoded = network.encode_set(parts, hidden)
+    mask = tensor(batch.mask)
+    states = network.encode(
+        tensor(features).long(), tensor(batch.segments).long(), tensor(batch.used).long(), mask
+    )
+    offered, taken = _offer(batch, options, noise)
+    decision = torch.from_numpy(np.where(taken, ABSTAIN, batch.decision)).to(device)
+    scores = network.score_options(states[:, 0], encoded["option"])
+    loss = functional.cross_entropy(scores.masked_fill(~tensor(offered), -1e4), decision)
+    kept = ~taken[batch.row] if len(batch.row) else np.zeros(0, bool)
+    if not kept.any():
+        return loss
+    row, source = tensor(batch.row[kept]), tensor(batch.source[kept])
+    own, own_mask = states[row], mask[row]
+    known = network.fill(
+        own,
+        own_mask,
+        encoded["option"][tensor(batch.option[kept])],
+        encoded["parameter"][tensor(batch.parameter[kept])],
+    )
+    loss = loss + functional.cross_entropy(network.source(known), source)
+    for label, scored in zip(("first", "last"), network.score_spans(known, own), strict=True):
+        loss = loss + 0.5 * _pointed(
+            scored.masked_fill(~own_mask, -1e4), tensor(getattr(batch, label)[kept]), source == SPAN
+        )
+    choices = network.score_choices(
+        known, encoded["choice"][tensor(batch.choices[kept])], tensor(batch.said[kept])
+    )
+    choices = choices.masked_fill(~tensor(batch.choice_mask[kept]), -1e4)
+    loss = loss + _pointed(choices, tensor(batch.listed[kept]), source == LISTED)
+    fields = network.score_fields(
+        known,
+        encoded["field"][tensor(batch.fields[kept])],
+        tensor(batch.steps[kept]),
+        tensor(batch.matches[kept]),
+    )
+    fields = fields.masked_fill(~tensor(batch.field_mask[kept]), -1e4)
+    return loss + _pointed(fields, tensor(batch.field[kept]), source == FIELD)
+
+
+def _pointed(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """The loss of a pointer, over those that have something to point at."""
+    if not bool(counts.any()):
+        return scores.sum() * 0
+    return functional.cross_entropy(scores[counts], labels[counts], ignore_index=NOTHING)
+
+
+def _offer(
+    batch: Batch, options: int, noise: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say what is on offer in each lesson, and of which lessons what is wanted is not."""
+    count = len(batch.decision)
+    offered = np.ones((count, OTHERS + options), bool)
+    share = np.where(noise.random(count) < NARROWED_SHARE, noise.uniform(0.1, 1.0, count), 1.0)
+    offered[:, OTHERS:] = noise.random((count, options)) < share[:, None]
+    calls = batch.decision >= OTHERS
+    taken = calls & (noise.random(count) < TAKEN_AWAY_SHARE)
+    rows = np.nonzero(calls)[0]
+    offered[rows, batch.decision[rows]] = ~taken[rows]
+    return offered, taken

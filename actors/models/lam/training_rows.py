@@ -1,0 +1,225 @@
+"""Rows as what the network should have said: labels beside what it reads, and batches of both."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.models.lam.closed_set import ABSTAIN, OTHERS, STOP, ClosedSet, choices_of
+from actors.models.lam.layout import FIELD, LISTED, MATCHES, MISSING, OMIT, SPAN
+from actors.models.lam.options import Option, Parameter
+from actors.models.lam.reader import Candidate, Situation, TooLong, matches_of, read_situation, said_of
+from actors.models.lam.text import Token, tokens_of
+from core import values
+from handrail.v1 import trajectory_pb2
+
+NOTHING = -100
+"""A label that says nothing; torch's losses leave it out."""
+
+
+class BadRow(ValueError):
+    """A row that the network could not have decided like this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """Where the value of one parameter comes from."""
+
+    parameter: Parameter
+    # Where it lies in the closed set.
+    at: int
+    source: int
+    first: int = NOTHING
+    last: int = NOTHING
+    listed: int = NOTHING
+    field: int = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A situation, and what should be decided in it."""
+
+    situation: Situation
+    # STOP, ABSTAIN, or OTHERS and the option's index.
+    decision: int
+    option: Option | None
+    fillings: tuple[Filling, ...]
+
+
+def lesson_of(row: trajectory_pb2.TrajectoryRow, closed: ClosedSet) -> Lesson:
+    """Return what a row teaches; raises BadRow."""
+    tokens = tokens_of(row.goal)
+    try:
+        situation = read_situation(row.goal, row.past, closed, tokens)
+    except TooLong as error:
+        raise BadRow(str(error)) from None
+    kind = row.decision.WhichOneof("kind")
+    if kind != "call":
+        return Lesson(situation, STOP if kind == "stop" else ABSTAIN, None, ())
+    call = row.decision.call
+    if call.option not in closed.index:
+        raise BadRow(f"there is no option {call.option!r}")
+    at = closed.index[call.option]
+    option = closed.options[at]
+    fillings = tuple(
+        _filling(call, option, one, closed, tokens, situation.candidates) for one in option.parameters
+    )
+    return Lesson(situation, OTHERS + at, option, fillings)
+
+
+def _filling(
+    call: trajectory_pb2.OptionCall,
+    option: Option,
+    parameter: Parameter,
+    closed: ClosedSet,
+    tokens: Sequence[Token],
+    candidates: Sequence[Candidate],
+) -> Filling:
+    at = closed.parameter_at[option.name, parameter.name]
+    if parameter.name in call.missing:
+        return Filling(parameter, at, MISSING)
+    if parameter.name not in call.arguments:
+        return Filling(parameter, at, OMIT)
+    filled = call.arguments[parameter.name]
+    match filled.WhichOneof("source"):
+        case "span":
+            touched = [
+                i for i, t in enumerate(tokens, 1) if t.start < filled.span.end and t.end > filled.span.start
+            ]
+            if not touched:
+                raise BadRow(f"{parameter.name}: the span has no words")
+            return Filling(parameter, at, SPAN, first=touched[0], last=touched[-1])
+        case "field":
+            for row, one in enumerate(candidates):
+                if (one.id, one.path) == (filled.field.step, filled.field.path):
+                    return Filling(parameter, at, FIELD, field=row)
+            raise BadRow(f"{parameter.name}: no step before has such a field")
+        case "enumerated":
+            value = values.load(filled.value, {})
+            told = str(value).lower() if isinstance(value, bool) else value
+            listed = list(choices_of(parameter.kind, parameter.choices))
+            if told not in listed:
+                raise BadRow(f"{parameter.name}: {told!r} is not listed")
+            return Filling(parameter, at, LISTED, listed=listed.index(told))
+    raise BadRow(f"{parameter.name}: a value without a source")
+
+
+@dataclass
+class Batch:
+    """Lessons as arrays; the fillings of all of them lie one below the other."""
+
+    features: NDArray[np.int32]
+    segments: NDArray[np.int32]
+    used: NDArray[np.int32]
+    mask: NDArray[np.bool_]
+    decision: NDArray[np.int64]
+    # Of each filling: its lesson, its option, its parameter and the labels.
+    row: NDArray[np.int64]
+    option: NDArray[np.int64]
+    parameter: NDArray[np.int64]
+    source: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    listed: NDArray[np.int64]
+    field: NDArray[np.int64]
+    # Of each filling, padded: listed values and fields, by where they lie, and what is told of them.
+    choices: NDArray[np.int64]
+    choice_mask: NDArray[np.bool_]
+    said: NDArray[np.float32]
+    fields: NDArray[np.int64]
+    field_mask: NDArray[np.bool_]
+    steps: NDArray[np.int64]
+    matches: NDArray[np.float32]
+
+
+def batch_of(lessons: Sequence[Lesson], closed: ClosedSet) -> Batch:
+    """Return lessons as arrays."""
+    length = max(len(one.situation) for one in lessons)
+    count = len(lessons)
+    features = np.zeros((count, length, lessons[0].situation.features.shape[1]), np.int32)
+    segments, used = np.zeros((2, count, length), np.int32)
+    mask = np.zeros((count, length), bool)
+    held: list[tuple[int, Lesson, Filling]] = []
+    for row, lesson in enumerate(lessons):
+        one = lesson.situation
+        features[row, : len(one)] = one.features
+        segments[row, : len(one)], used[row, : len(one)] = one.segments, one.used
+        mask[row, : len(one)] = True
+        held += ((row, lesson, filling) for filling in lesson.fillings)
+    listed = [choices_of(f.parameter.kind, f.parameter.choices) for _, _, f in held]
+    most = max((len(one) for one in listed), default=0) or 1
+    most_fields = max((len(lesson.situation.candidates) for lesson in lessons), default=0) or 1
+    choices = np.zeros((len(held), most), np.int64)
+    choice_mask = np.zeros((len(held), most), bool)
+    said = np.zeros((len(held), most), np.float32)
+    fields, steps = np.zeros((2, len(held), most_fields), np.int64)
+    field_mask = np.zeros((len(held), most_fields), bool)
+    matches = np.zeros((len(held), most_fields, MATCHES), np.float32)
+    for i, (_, lesson, filling) in enumerate(held):
+        assert lesson.option is not None
+        name, parameter = lesson.option.name, filling.parameter
+        if listed[i]:
+            n = len(listed[i])
+            choices[i, :n] = [closed.choice_at[name, parameter.name, choice] for choice in listed[i]]
+            choice_mask[i, :n] = True
+            said[i, :n] = said_of(parameter, lesson.situation.tokens)
+        candidates = lesson.situation.candidates
+        if candidates:
+            n = len(candidates)
+            fields[i, :n] = [one.at for one in candidates]
+            steps[i, :n] = [one.step for one in candidates]
+            field_mask[i, :n] = True
+            matches[i, :n] = matches_of(lesson.option, parameter, candidates)
+
+    labels = np.array([(f.source, f.first, f.last, f.listed, f.field) for _, _, f in held], np.int64).reshape(
+        -1, 5
+    )
+
+    return Batch(
+        features,
+        segments,
+        used,
+        mask,
+        np.array([one.decision for one in lessons], np.int64),
+        np.array([row for row, _, _ in held], np.int64),
+        np.array([lesson.decision for _, lesson, _ in held], np.int64),
+        np.array([f.at for _, _, f in held], np.int64),
+        labels[:, 0],
+        labels[:, 1],
+        labels[:, 2],
+        labels[:, 3],
+        labels[:, 4],
+        choices,
+        choice_mask,
+        said,
+        fields,
+        field_mask,
+        steps,
+        matches,
+    )
+
+
+def batches(lessons: Sequence[Lesson], size: int, rng: random.Random) -> Iterator[list[Lesson]]:
+    """Yield shuffled batches of lessons of like length, so that little is padded."""
+    order = list(range(len(lessons)))
+    rng.shuffle(order)
+    chunk = size * 32
+    found: list[list[Lesson]] = []
+    for begin in range(0, len(order), chunk):
+        part = sorted(order[begin : begin + chunk], key=lambda i: len(lessons[i].situation))
+        found += ([lessons[i] for i in part[at : at + size]] for at in range(0, len(part), size))
+    rng.shuffle(found)
+    yield from found
+
+
+def lessons_of(rows: Iterable[trajectory_pb2.TrajectoryRow], closed: ClosedSet) -> Iterator[Lesson]:
+    """Yield what rows teach, without those that teach nothing that the network could learn."""
+    for row in rows:
+        try:
+            yield lesson_of(row, closed)
+        except BadRow:
+            continue

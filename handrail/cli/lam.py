@@ -1,0 +1,338 @@
+"""The commands about the action model: info, eval, train, promote, rollback."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handrail.cli import options
+from handrail.cli.exits import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from actors.models.lam.answering import Model
+    from actors.models.lam.evaluation import Outcome, Score
+    from actors.models.lam.options import Option
+    from actors.models.lam.planning import Thinker
+    from actors.models.lam.training import Progress
+    from handrail.cli.output import Output
+    from handrail.project import Project
+
+TRAJECTORIES = 200_000
+GOING_ON = 0.5
+"""How much of the rate is left for a model that goes on from another one."""
+FROZEN_SEED = 1_000_003
+FROZEN_TRAJECTORIES = 2_000
+FIRST_DAY = datetime.date(2026, 1, 1)
+GOALS_DAY = datetime.date(2026, 3, 2)
+"""The Monday on which the goals of a project were written, and from which "tomorrow" is counted in them."""
+_PROGRESS_S = 10.0
+
+app = typer.Typer(
+    help="See, measure, train and exchange the action model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+ModelId = Annotated[
+    str | None, typer.Option("--model", metavar="DIGEST", help="Which model; else the one that serves.")
+]
+
+
+@app.command("info")
+def info(project: options.Project = None, model: ModelId = None, json: options.Json = False) -> None:
+    """Say which model serves the project, what it was trained on, and what it showed."""
+    from actors.models.lam.options import PLAYBOOK
+    from handrail.cli.output import Output
+
+    output = Output(as_json=json)
+    loaded, offered = _project(project)
+    held = _open(loaded, offered, model)
+    card = held.artifact.card
+    unknown = [one.name for one in offered if one.name not in held.offered]
+    needed = {**card.thresholds, **loaded.settings.lam.thresholds}
+    told = card.model_dump(mode="json", exclude={"curves"}) | {"thresholds": needed}
+    output.json(told | {"digest": card.digest, "unknown": unknown})
+    output.line(f"{held.artifact.name}  made on {card.made_on}, with Handrail {card.handrail}")
+    tools = sum(not name.startswith(PLAYBOOK) for name in held.offered)
+    output.line(f"decides on   {tools} tools and {len(held.offered) - tools} playbooks")
+    if unknown:
+        output.line(f"never on     {', '.join(unknown)}: new, or changed since it was trained")
+    output.line(f"has to be    {', '.join(f'{share:.0%} sure ({name})' for name, share in needed.items())}")
+    output.line(f"trained on   {_told(card.training)}")
+    for name, scores in card.scores.items():
+        output.line(f"{name.replace('_', ' ')}: {_told(scores)}")
+
+
+@app.command("eval")
+def evaluate(
+    project: options.Project = None,
+    model: ModelId = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Show each goal that it would get wrong.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Measure the model: on goals written by hand, and on a frozen set of the generator's."""
+    from dataclasses import asdict
+
+    from actors.models.lam.answering import shown
+    from actors.models.lam.calibration import Calibration
+    from actors.models.lam.evaluation import score
+    from handrail.cli.output import Output
+
+    output = Output(as_json=json)
+    loaded, offered = _project(project)
+    held = _open(loaded, offered, model)
+    outcomes = list(_outcomes(loaded, offered, held.thinker, output))
+    groups = {"all": outcomes}
+    for one in outcomes:
+        groups.setdefault(one.case.group, []).append(one)
+    for name, group in groups.items() if outcomes else ():
+        scored = score(group)
+        output.json({"goals": name, **{k: v for k, v in asdict(scored).items() if k != "wrong"}})
+        output.lines(_score_lines(name, scored))
+    for one in outcomes if wrong else ():
+        if one.acted and not one.exact:
+            output.json({"wrong": one.case.goal, "steps": shown(one.thought.steps), "sure": one.thought.sure})
+            output.line(f"  {one.case.goal!r:.100}")
+            output.line(f"    {shown(one.thought.steps)}, {one.thought.sure:.0%} sure")
+    from actors.models.lam.evaluation import judge_rows, scores_of
+
+    frozen = list(_synthetic(loaded, offered, FROZEN_SEED, FROZEN_TRAJECTORIES))
+    curves = Calibration.from_json(held.artifact.card.curves)
+    scores = scores_of(list(judge_rows(frozen, held.thinker.decider)), curves)
+    output.json({"goals": "generated", **scores})
+    output.line(f"generated    {_told(scores)}")
+
+
+@app.command("train")
+def train(
+    project: options.Project = None,
+    trajectories: Annotated[
+        int, typer.Option("--trajectories", min=100, metavar="N", help="How many goals are generated.")
+    ] = TRAJECTORIES,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.1, metavar="M", help="How long it trains at most.")
+    ] = 45.0,
+    passes: Annotated[float, typer.Option("--passes", min=0.01, help="How often it sees each row.")] = 6.0,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed generates the same rows.")] = 1,
+    begin_with: Annotated[
+        str | None,
+        typer.Option("--begin-with", metavar="DIGEST", help="A model to go on from, at a lower rate."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Train a challenger for the project's own tools and playbooks; `promote` has it serve."""
+    if importlib.util.find_spec("torch") is None:
+        raise CommandError(
+            "Training needs torch, which is not installed.",
+            next="Install Handrail with its extra `train` (`uv sync --extra train`, or `pip install torch`).",
+        )
+    from dataclasses import replace
+
+    from actors.models.lam import artifact, making
+    from actors.models.lam.training import Course
+    from handrail.cli.output import Output
+    from handrail.release import release
+
+    output = Output(as_json=json)
+    loaded, offered = _project(project)
+    output.note(f"generating {trajectories} goals for {len(offered)} tools and playbooks")
+    rows = making.split(_synthetic(loaded, offered, seed, trajectories))
+    output.note(f"training on {len(rows.train)} rows, for {minutes:g} minutes at most")
+    course = Course(epochs=passes, seed=seed, limit_s=minutes * 60)
+    if begin_with is not None:
+        course = replace(course, rate=course.rate * GOING_ON)
+    made = making.make(
+        offered,
+        rows,
+        course,
+        begin_with=_open(loaded, offered, begin_with).artifact.weights if begin_with is not None else None,
+        handrail=release(),
+        made_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        told={"sources": {"synthetic": trajectories}, "licence": "Apache-2.0", "seed": seed},
+        on_progress=_progress(output, minutes * 60),
+    )
+    place = loaded.directory / loaded.settings.lam.path
+    digest = artifact.save(place, made.card, made.packed)
+    output.json({"model": digest, "scores": made.card.scores, "training": made.card.training})
+    for name, scores in made.card.scores.items():
+        output.line(f"{name.replace('_', ' ')}: {_told(scores)}")
+    output.line(f"{output.glyphs.done} {place / digest}")
+    output.note(f"`handrail lam promote {digest}` has it serve")
+
+
+@app.command("promote")
+def promote(
+    digest: Annotated[str, typer.Argument(metavar="DIGEST", help="The challenger; `train` names it.")],
+    project: options.Project = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though it is worse than the one that serves.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Have a challenger serve, if it is at least as good on the project's goals as the model that serves."""
+    from actors.models.lam import shelf
+    from actors.models.lam.evaluation import score
+    from handrail.cli.output import Output
+
+    output = Output(as_json=json)
+    loaded, offered = _project(project)
+    place = loaded.directory / loaded.settings.lam.path
+    challenger = _open(loaded, offered, digest)
+    if not challenger.offered:
+        raise CommandError(
+            f"{digest} knows none of this project's tools and playbooks.",
+            why="They are others, or have changed since it was trained.",
+            next="`handrail lam train` makes one that does.",
+            code=ExitCode.FAILED,
+        )
+    serving = None if force else _serving(loaded, offered, output)
+    if serving is not None:
+        now = score(list(_outcomes(loaded, offered, serving.thinker, output)))
+        then = score(list(_outcomes(loaded, offered, challenger.thinker, output)))
+        if worse := list(_worse(now, then)):
+            raise CommandError(
+                f"{digest} is not as good as {serving.digest}.",
+                why="; ".join(worse) + ".",
+                next="`--force` has it serve all the same.",
+                code=ExitCode.FAILED,
+            )
+    shelf.promote(place, challenger.digest)
+    output.json({"model": challenger.digest, "replaced": serving.digest if serving else ""})
+    output.line(f"{output.glyphs.done} {challenger.digest} serves from the next goal on")
+
+
+def _serving(loaded: Project, offered: Sequence[Option], output: Output) -> Model | None:
+    """Return the model that serves, None where there is none that could."""
+    from actors.models.lam import shelf
+
+    try:
+        return _open(loaded, offered, None)
+    except (CommandError, shelf.BadModel) as error:
+        output.note(f"nothing to compare it with: {error}")
+        return None
+
+
+def _worse(now: Score, then: Score) -> Iterator[str]:
+    """Say in what a model is worse than another."""
+    for name in ("precision", "exact", "coverage", "abstained", "asked"):
+        old, new = getattr(now, name), getattr(then, name)
+        if new < old:
+            yield f"{name}: {new:.3f}, and was {old:.3f}"
+    if then.unsafe > now.unsafe:
+        yield f"unsafe: {then.unsafe}, and was {now.unsafe}"
+
+
+@app.command("rollback")
+def roll_back(project: options.Project = None, json: options.Json = False) -> None:
+    """Have the model serve again that the present one replaced."""
+    from actors.models.lam import shelf
+    from handrail.cli.output import Output
+
+    output = Output(as_json=json)
+    loaded, offered = _project(project)
+    place = loaded.directory / loaded.settings.lam.path
+    before = shelf.champions(place)[-2:-1]
+    if before:
+        _open(loaded, offered, before[0])
+    digest = shelf.roll_back(place)
+    if digest is None:
+        raise CommandError("There is no model that the present one replaced.", code=ExitCode.FAILED)
+    output.json({"model": digest})
+    output.line(f"{output.glyphs.done} {digest} serves from the next goal on")
+
+
+def _project(project: Path | None) -> tuple[Project, tuple[Option, ...]]:
+    from actors.models.lam.options import options_of
+    from handrail.project import load
+
+    loaded = load(project or Path())
+    return loaded, options_of(loaded.protos, loaded.playbooks)
+
+
+def _open(loaded: Project, offered: Sequence[Option], digest: str | None) -> Model:
+    from actors.models.lam import shelf
+    from actors.models.lam.answering import open_model
+
+    place = loaded.directory / loaded.settings.lam.path
+    if digest is None:
+        folder = shelf.champion(place)
+        digest = folder.name if folder is not None else None
+    else:
+        folder = place / digest if shelf.DIGEST.fullmatch(digest) else None
+    if folder is None or not folder.is_dir():
+        raise CommandError(
+            f"There is no model {digest} in {place}."
+            if digest
+            else f"No model serves this project: {place} has none.",
+            next="`handrail lam train` makes one.",
+        )
+    return open_model(folder, offered, loaded.settings.lam.thresholds)
+
+
+def _synthetic(loaded: Project, offered: Sequence[Option], seed: int, trajectories: int) -> Iterator[Any]:
+    from actors.models.lam.generate import rows
+    from actors.models.lam.grammar import load_grammar
+
+    own = loaded.directory / loaded.settings.lam.path / "grammar.yaml"
+    grammar = load_grammar(own if own.exists() else None)
+    yield from rows(offered, grammar, seed=seed, trajectories=trajectories, today=FIRST_DAY)
+
+
+def _outcomes(
+    loaded: Project, offered: Sequence[Option], thinker: Thinker, output: Output
+) -> Iterator[Outcome]:
+    from actors.models.lam.evaluation import read_cases, try_cases
+
+    folder = loaded.directory / loaded.settings.lam.goals
+    if not folder.is_dir():
+        output.note(f"there are no goals in {folder} to measure it by")
+        return
+    try:
+        cases = read_cases(folder)
+    except ValueError as error:
+        raise CommandError(f"The goals in {folder} cannot be read: {error}.") from None
+    with output.working("thinking"):
+        yield from try_cases(thinker, offered, cases, GOALS_DAY)
+
+
+def _told(said: dict[str, Any]) -> str:
+    """Write what a card says, in one line."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {_told(value) if isinstance(value, dict) else value}"
+        for name, value in said.items()
+        if value is not None
+    )
+
+
+def _score_lines(name: str, scored: Any) -> Iterator[str]:
+    said = {
+        "exact": f"{scored.exact:.1%}",
+        "acted on": f"{scored.coverage:.1%} with precision {scored.precision:.1%}",
+        "at 98 %": f"{scored.coverage_at_98:.1%}",
+        "abstained": f"{scored.abstained:.1%}",
+        "asked": f"{scored.asked:.1%}",
+        "unsafe": scored.unsafe,
+        "calibration error": f"{scored.calibration_error:.3f}",
+        "took": f"{scored.p50_ms:.1f} ms, p95 {scored.p95_ms:.1f} ms",
+    }
+    yield f"{name:<14}{scored.cases:>4} goals: {_told(said)}"
+
+
+def _progress(output: Output, limit_s: float) -> Any:
+    last = [0.0]
+
+    def on_progress(seen: Progress) -> None:
+        if seen.elapsed_s - last[0] < _PROGRESS_S and seen.step < seen.steps:
+            return
+        last[0] = seen.elapsed_s
+        left_s = min(seen.elapsed_s / seen.step * (seen.steps - seen.step), limit_s - seen.elapsed_s)
+        output.note(
+            f"step {seen.step} of {seen.steps}, loss {seen.loss:.3f}, {left_s / 60:.1f} minutes left at most"
+        )
+
+    return on_progress

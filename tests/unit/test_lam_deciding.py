@@ -1,0 +1,144 @@
+"""Whatever the weights are, a decision is valid; and what was not trained on is never decided on."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.models.lam.closed_set import ClosedSet
+from actors.models.lam.deciding import FITTING, Decider
+from actors.models.lam.layout import MAX_PAST
+from actors.models.lam.network import Network
+from actors.models.lam.options import OutputField, options_of
+from actors.models.lam.reader import TooLong, read_situation
+from actors.models.lam.reading import read
+from core import values
+from handrail import project
+from handrail.v1 import trajectory_pb2
+from tests.unit.lam_weights import MEASURES, weights_of
+
+LOADED = project.load(Path(__file__).parents[2] / "examples" / "backoffice")
+OPTIONS = options_of(LOADED.protos, LOADED.playbooks)
+CLOSED = ClosedSet(OPTIONS)
+DECIDERS = [Decider(Network(weights_of(seed), MEASURES), CLOSED) for seed in range(4)]
+TODAY = datetime.date(2026, 3, 2)
+WORDS = [
+    "refund",
+    "order",
+    "1001",
+    "€12.50",
+    "tomorrow",
+    "3pm",
+    "high",
+    "a@b.example",
+    '"quoted',
+    "É",
+    "🙂",
+    "-",
+]
+GOALS = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join) | st.text(max_size=40)
+TOOLS = [option.name for option in OPTIONS if not option.is_playbook]
+
+
+@given(GOALS, st.lists(st.sampled_from(TOOLS), max_size=3), st.sampled_from(DECIDERS))
+def test_every_decision_is_valid_whatever_the_weights(goal: str, before: list[str], decider: Decider) -> None:
+    past = [
+        trajectory_pb2.PastStep(id=f"s{n}", call=trajectory_pb2.OptionCall(option=name))
+        for n, name in enumerate(before, 1)
+    ]
+    (decided,) = decider.decide([(goal, read_situation(goal, past, CLOSED))], TODAY)
+    assert all(0 <= part.raw <= 1 for part in decided.parts)
+    call = decided.decision.call
+    if decided.option is None:
+        assert not call.option
+        return
+    assert call.option == decided.option.name
+    assert [part.what for part in decided.parts] == ["option", *(p.name for p in decided.option.parameters)]
+    assert not set(call.missing) & set(call.arguments)
+    for parameter in decided.option.parameters:
+        if parameter.name not in call.arguments:
+            assert parameter.name in call.missing or not parameter.required
+            continue
+        filled = call.arguments[parameter.name]
+        match filled.WhichOneof("source"):
+            case "span":
+                said = goal[filled.span.start : filled.span.end]
+                assert values.load(filled.value, {}) == read(parameter.kind, said, TODAY, parameter.choices)
+            case "enumerated":
+                told = values.load(filled.value, {})
+                assert told in parameter.choices or (parameter.kind == "boolean" and isinstance(told, bool))
+            case "field":
+                step = past[int(filled.field.step[1:]) - 1]
+                fields = decider.closed.options[CLOSED.index[step.call.option]].fields
+                (field,) = (field for field in fields if field.path == filled.field.path)
+                assert field.kind in FITTING.get(parameter.kind, {parameter.kind})
+            case other:
+                raise AssertionError(other)
+
+
+@given(GOALS)
+def test_nothing_is_decided_on_that_is_not_offered(goal: str) -> None:
+    situation = read_situation(goal, [], CLOSED)
+    for offered in ((), ("get_order",)):
+        decider = Decider(Network(weights_of(1), MEASURES), CLOSED, offered)
+        (decided,) = decider.decide([(goal, situation)], TODAY)
+        assert decided.option is None or decided.option.name in offered
+        assert all(name in offered for name, _ in decided.alternatives)
+
+
+def test_what_is_off_the_offer_is_not_made_up_for_by_its_neighbour() -> None:
+    goal = "refund order 1001"
+    situation = read_situation(goal, [], CLOSED)
+    for seed in range(6):
+        network = Network(weights_of(seed), MEASURES)
+        (all_of_them,) = Decider(network, CLOSED).decide([(goal, situation)], TODAY)
+        if all_of_them.option is None:
+            continue
+        others = [name for name in CLOSED.index if name != all_of_them.option.name]
+        (without,) = Decider(network, CLOSED, others).decide([(goal, situation)], TODAY)
+        assert without.decision.WhichOneof("kind") == "abstain"
+
+
+def test_what_is_too_long_is_said_to_be() -> None:
+    with pytest.raises(TooLong):
+        read_situation("word " * 200, [], CLOSED)
+    step = trajectory_pb2.PastStep(id="s1", call=trajectory_pb2.OptionCall(option="get_order"))
+    read_situation("go on", [step] * MAX_PAST, CLOSED)
+    with pytest.raises(TooLong):
+        read_situation("go on", [step] * (MAX_PAST + 1), CLOSED)
+
+
+def test_a_word_that_was_used_is_marked_so() -> None:
+    goal = "show order 1001 and order 1002"
+    step = trajectory_pb2.PastStep(id="s1", call=trajectory_pb2.OptionCall(option="get_order"))
+    step.call.arguments["order_id"].span.start, step.call.arguments["order_id"].span.end = 11, 15
+    situation = read_situation(goal, [step], CLOSED)
+    assert list(situation.used) == [0, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert list(situation.segments) == [0] * 7 + [1, 1]
+    assert "customer_id" in [one.path for one in situation.candidates]
+
+
+def test_a_contract_that_changed_is_another_option_and_so_are_the_playbooks_that_use_it() -> None:
+    changed = dict(LOADED.protos)
+    changed["get_order"] = type(changed["get_order"]).FromString(changed["get_order"].SerializeToString())
+    changed["get_order"].description += " And more."
+    now = {one.name: one.fingerprint for one in options_of(changed, LOADED.playbooks)}
+    then = {one.name: one.fingerprint for one in OPTIONS}
+    using = {f"playbook:{one.name}" for one in LOADED.playbooks if "get_order" in {s.tool for s in one.steps}}
+    assert "playbook:refund" in using
+    assert {name for name in then if then[name] != now[name]} == {"get_order", *using}
+
+
+def test_an_option_says_what_the_model_reads_of_it() -> None:
+    order = OPTIONS[CLOSED.index["get_order"]]
+    assert OutputField("refundable", "money") in order.fields
+    assert [(p.name, p.kind, p.required) for p in order.parameters] == [("order_id", "integer", True)]
+    send = OPTIONS[CLOSED.index["send_email"]]
+    assert "key" not in [p.name for p in send.parameters]
+    onboard = OPTIONS[CLOSED.index["playbook:onboard"]]
+    assert onboard.parameter("role") is not None
+    assert onboard.effect == OPTIONS[CLOSED.index["send_email"]].effect

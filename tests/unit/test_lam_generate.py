@@ -1,0 +1,293 @@
+"""Rows made of a grammar: what they say can be read in their goals, and there are enough of every kind."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from actors.models.lam.generate import SHARES, rows
+from actors.models.lam.generic import BEHIND, spoken
+from actors.models.lam.grammar import BadGrammar, Grammar, load_grammar, read_grammar
+from actors.models.lam.options import Option, OutputField, Parameter, options_of
+from actors.models.lam.reading import read
+from core import values
+from handrail.cli import init
+from handrail.project import load
+from handrail.v1 import tool_pb2
+from handrail.v1 import trajectory_pb2 as pb
+
+SAMPLE = Path(__file__).parents[2] / "examples" / "backoffice"
+MONDAY = datetime.date(2026, 3, 2)
+TRAJECTORIES = 4_000
+
+
+@functools.cache
+def options(project: Path = SAMPLE) -> tuple[Option, ...]:
+    loaded = load(project)
+    return options_of(loaded.protos, loaded.playbooks)
+
+
+@functools.cache
+def grammar() -> Grammar:
+    return load_grammar(SAMPLE / "lam" / "grammar.yaml")
+
+
+def make(
+    seed: int = 1, trajectories: int = TRAJECTORIES, among: Any = None, said: Grammar | None = None
+) -> list[pb.TrajectoryRow]:
+    chosen = options() if among is None else among
+    return list(rows(chosen, said or grammar(), seed=seed, trajectories=trajectories, today=MONDAY))
+
+
+@functools.cache
+def sample_rows() -> tuple[pb.TrajectoryRow, ...]:
+    return tuple(make())
+
+
+def trajectories(made: Any) -> dict[str, list[pb.TrajectoryRow]]:
+    found = defaultdict(list)
+    for row in made:
+        found[row.trajectory].append(row)
+    return found
+
+
+def option(name: str, *parameters: Parameter, fields: tuple[OutputField, ...] = ()) -> Option:
+    return Option(name, "Do it.", tool_pb2.EFFECT_WRITE, parameters, fields, "0" * 64)
+
+
+def check_rows(made: Any, among: tuple[Option, ...]) -> None:
+    """Hold what every row must hold, wherever it comes from."""
+    known = {one.name: one for one in among}
+    for name, steps in trajectories(made).items():
+        assert [row.index for row in steps] == list(range(len(steps))), name
+        before: list[tuple[str, pb.OptionCall]] = []
+        for row in steps:
+            today = row.said_at.ToDatetime().date()
+            assert MONDAY <= today < MONDAY + datetime.timedelta(days=365)
+            assert [(one.id, one.call) for one in row.past] == before
+            assert row.pattern
+            assert row.goal.strip()
+            if not row.decision.HasField("call"):
+                assert row is steps[-1]
+                continue
+            call = row.decision.call
+            taken = known[call.option]
+            required = {one.name for one in taken.parameters if one.required}
+            assert required <= {*call.arguments, *call.missing}, row.goal
+            assert not set(call.arguments) & set(call.missing)
+            for parameter, argument in call.arguments.items():
+                check_argument(row, taken, parameter, argument, today, dict(before), known)
+            before.append((f"s{len(before) + 1}", call))
+
+
+def check_argument(
+    row: pb.TrajectoryRow,
+    taken: Option,
+    name: str,
+    argument: pb.FilledArgument,
+    today: datetime.date,
+    before: dict[str, pb.OptionCall],
+    known: dict[str, Option],
+) -> None:
+    parameter = taken.parameter(name)
+    assert parameter is not None, (taken.name, name)
+    source = argument.WhichOneof("source")
+    if source == "field":
+        assert not argument.HasField("value")
+        earlier = known[before[argument.field.step].option]
+        assert argument.field.path in {one.path for one in earlier.fields}, (earlier.name, argument)
+        return
+    value = values.load(argument.value, {})
+    if source == "enumerated":
+        assert value in parameter.choices
+        return
+    assert source == "span"
+    text = row.goal[argument.span.start : argument.span.end]
+    assert text == text.strip() != ""
+    assert read(parameter.kind, text, today, parameter.choices) == value, (row.goal, name, text)
+
+
+def test_the_same_seed_makes_the_same_bytes() -> None:
+    first = [row.SerializeToString(deterministic=True) for row in make(7, 400)]
+    assert [row.SerializeToString(deterministic=True) for row in make(7, 400)] == first
+    assert [row.SerializeToString(deterministic=True) for row in make(8, 400)] != first
+
+
+def test_what_a_row_says_can_be_read_in_its_goal() -> None:
+    check_rows(sample_rows(), options())
+
+
+def test_a_span_is_what_was_filled_in_however_it_is_typed() -> None:
+    text = "leave it at\tthe door, say 'hi'. Łódź 👋 1001"
+    said = read_grammar(
+        f"pools: {{order: ['1001'], note: [{text!r}]}}\nprose: note\n"
+        "options: {sign: {plain: false, do: ['(on|for|) {order}, (not 1002, |)(please |)write {''text:note}',"
+        " 'write {text:note} (| on order) #{order}']}}"
+    )
+    among = (option("sign", Parameter("order", "integer", True), Parameter("text", "text", True)),)
+    made = [
+        row for row in make(trajectories=1_500, among=among, said=said.over(load_grammar())) if row.index == 0
+    ]
+    called = [row for row in made if row.decision.HasField("call")]
+    assert len(called) > 1_000
+    wanted = {"order": "1001", "text": " ".join(text.split())}
+    for row in called:
+        for name, argument in row.decision.call.arguments.items():
+            found = row.goal[argument.span.start : argument.span.end]
+            assert found in (wanted[name], wanted[name].lower(), wanted[name].upper()), row.goal
+    assert len({row.goal for row in called}) > 600
+
+
+def test_a_trajectory_ends_as_it_should() -> None:
+    for steps in trajectories(sample_rows()).values():
+        kinds = [row.decision.WhichOneof("kind") for row in steps]
+        first = steps[0].decision
+        if kinds == ["abstain"]:
+            assert not steps[0].entities
+            continue
+        assert kinds[0] == "call"
+        if first.call.missing or first.call.option.startswith("playbook:"):
+            assert kinds == ["call"]
+        else:
+            assert kinds == ["call"] * (len(kinds) - 1) + ["stop"]
+
+
+def test_the_shares_are_about_what_they_should_be() -> None:
+    kinds = Counter(
+        "outside"
+        if steps[0].decision.HasField("abstain")
+        else "asks"
+        if steps[0].decision.call.missing
+        else "chains"
+        if len(steps) > 2
+        else "calls"
+        for steps in trajectories(sample_rows()).values()
+    )
+    for name, share in SHARES.items():
+        assert kinds[name] / TRAJECTORIES == pytest.approx(share, abs=0.02)
+
+
+def test_every_option_that_people_ask_for_is_asked_for() -> None:
+    taken = Counter(row.decision.call.option for row in sample_rows() if row.decision.HasField("call"))
+    wanted = [one.name for one in options() if one.is_playbook or spoken(one).weight != BEHIND]
+    assert not [name for name in wanted if not taken[name]]
+    playbooks = sum(count for name, count in taken.items() if name.startswith("playbook:"))
+    assert playbooks / sum(taken.values()) > 0.2
+
+
+def test_playbooks_are_asked_for_in_many_ways() -> None:
+    for one in options():
+        if one.is_playbook:
+            said = grammar().options[one.name]
+            assert len(said.do) + len(said.say) >= 12, one.name
+            assert said.ask or not any(parameter.required for parameter in one.parameters), one.name
+    referring = [
+        chain
+        for chain in grammar().chains
+        if any(
+            source.startswith("$")
+            for step in chain.steps
+            for given in step.values()
+            for source in given.values()
+        )
+    ]
+    assert len(referring) >= 25
+    assert sum(len(texts) for texts in grammar().outside.values()) >= 200
+
+
+def test_the_same_words_never_mean_two_things() -> None:
+    meant: dict[tuple[str, datetime.datetime], bytes] = {}
+    for row in sample_rows():
+        if row.index == 0:
+            key = (row.goal.casefold(), row.said_at.ToDatetime())
+            decided = row.decision.SerializeToString(deterministic=True)
+            assert meant.setdefault(key, decided) == decided, row.goal
+
+
+def test_what_a_text_tells_somebody_to_do_stays_text() -> None:
+    told = [
+        row
+        for row in sample_rows()
+        if row.decision.call.option == "playbook:note"
+        and "refund order" in row.decision.call.arguments["text"].value.json
+    ]
+    assert told
+
+
+def test_rows_go_through_json_lines() -> None:
+    for row in sample_rows()[:500]:
+        line = json_format.MessageToJson(row, indent=None, preserving_proto_field_name=True)
+        assert "\n" not in line
+        assert json_format.Parse(line, pb.TrajectoryRow()) == row
+
+
+def test_entities_name_what_was_meant() -> None:
+    seen = {entity for row in sample_rows() for entity in row.entities}
+    assert "order=1001" in seen
+    assert not [entity for entity in seen if "=" not in entity]
+
+
+def test_a_new_project_needs_no_grammar(tmp_path: Path) -> None:
+    init.create(tmp_path / "shed")
+    among = options(tmp_path / "shed")
+    made = make(trajectories=1_000, among=among, said=load_grammar())
+    check_rows(made, among)
+    taken = Counter(row.decision.call.option for row in made if row.decision.HasField("call"))
+    assert {"playbook:lend", "playbook:swap", "lend_item", "return_item", "get_item"} <= set(taken)
+    assert any(row.decision.call.missing for row in made)
+    assert any(row.decision.HasField("abstain") for row in made)
+
+
+def test_an_option_of_every_kind_can_be_said_without_a_grammar() -> None:
+    kinds = ["integer", "number", "boolean", "text", "word", "money", "date", "time", "email", "list"]
+    among = (
+        option("set_all", *(Parameter(f"the_{kind}", kind, True) for kind in kinds)),  # type: ignore[arg-type]
+        option(
+            "set_owner",
+            Parameter("owner", "integer", True),
+            Parameter("state", "choice", False, "", ("on (a)", "b")),
+        ),
+        option("odd|{name}", Parameter("a", "word", True)),
+    )
+    made = make(trajectories=600, among=among, said=load_grammar())
+    check_rows(made, among)
+    assert {row.decision.call.option for row in made} >= {one.name for one in among}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("options: {say: 1}", "options.say"),
+        ("options: {sing: {do: sing}}", "'sing', which is no option of the project; did you mean 'sign'"),
+        ("options: {sign: {do: 'sign {order'}}", "'}' is missing"),
+        ("options: {sign: {do: 'sign {order'}}", "sign {order"),
+        ("options: {sign: {do: '(sign'}}", "')' is missing"),
+        ("options: {sign: {do: 'sign)'}}", "too many"),
+        ("options: {sign: {do: 'sign {ordr}'}}", "{ordr} is filled into nothing; there are order"),
+        ("options: {sign: {do: 'sign {order:ordres}'}}", "no pool 'ordres'"),
+        ("options: {sign: {do: 'sign <it>'}}", "no piece <it>"),
+        ("options: {sign: {do: 'sign <@dat>'}}", "no form <@dat>"),
+        ("pieces: {it: <it>}\noptions: {sign: {do: 'sign <it>'}}", "is in itself"),
+        ("options: {sign: {do: 'sign it'}}", "sign with order missing"),
+        ("options: {sign: {do: 'sign {order}', ask: 'sign {order}'}}", "sign with nothing missing"),
+        ("options: {sign: {do: 'sign {order:word}'}}", "is not a whole number"),
+        ("chains: [{steps: [{sign: {ordr: order}}], do: 'sign {order}'}]", "'ordr', which it does not take"),
+    ],
+)
+def test_what_is_wrong_with_a_grammar_is_told(text: str, problem: str) -> None:
+    among = (option("sign", Parameter("order", "integer", True)),)
+    with pytest.raises(BadGrammar) as caught:
+        make(trajectories=600, among=among, said=read_grammar(text).over(load_grammar()))
+    assert problem in str(caught.value)
+
+
+def test_a_grammar_that_is_no_grammar_is_told() -> None:
+    for text in ("- 1", "options: [", "optons: {}", "pools: {a: [1]}"):
+        with pytest.raises(BadGrammar, match="the grammar"):
+            read_grammar(text)

@@ -1,0 +1,53 @@
+"""What a plan leaves of its goal, and what that means for acting on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.models.lam.leftovers import left_over, words_of
+from handrail.v1 import tool_pb2, trajectory_pb2
+
+READ, WRITE = tool_pb2.EFFECT_READ, tool_pb2.EFFECT_WRITE
+WORDS = frozenset({"refund", "order", "please", "the", "and", "tell", "customer", "note", "on", "move", "to"})
+
+
+def steps(goal: str, *read: str) -> list[trajectory_pb2.PastStep]:
+    made = trajectory_pb2.PastStep(id="s1")
+    for number, text in enumerate(read):
+        span = made.call.arguments[f"a{number}"].span
+        span.start = goal.index(text)
+        span.end = span.start + len(text)
+    return [made]
+
+
+@pytest.mark.parametrize(
+    ("goal", "read", "effect", "left"),
+    [
+        ("refund order 1001 please", ["1001"], WRITE, ""),
+        ("refund 20 on order 1016", ["1016"], READ, "20"),
+        ("refund order 1001, not 1002", ["1001"], READ, "1002"),
+        ("tell ada@shop.example about order 1001", ["1001"], READ, "ada@shop.example"),
+        ('refund order 1001 and note "call her"', ["1001"], READ, "call her"),
+        ('note on customer 7: "call her back"', ["7", "call her back"], WRITE, ""),
+        ("note on customer 7: „do not refund“", ["7", "do not refund"], WRITE, ""),
+        ("do not refund order 1001", ["1001"], WRITE, "do"),
+        ("not refund order 1001", ["1001"], WRITE, "not"),
+        ("not refund order 1001", ["1001"], READ, ""),
+        ("Don’t refund order 1001", ["1001"], WRITE, "Don’t"),
+        ("refund order 1001 and kill the customer", ["1001"], WRITE, "kill"),
+        ("refund order 1001 and kill the customer", ["1001"], READ, ""),
+        ("move order 1 to 10:00 and tell 2", ["1", "10:00"], WRITE, "2"),
+        ("", [], WRITE, ""),
+    ],
+)
+def test_what_is_left(goal: str, read: list[str], effect: int, left: str) -> None:
+    assert left_over(goal, steps(goal, *read), effect, WORDS) == left
+
+
+def test_words_are_those_that_came_a_few_times_beside_what_is_filled_in() -> None:
+    row = trajectory_pb2.TrajectoryRow(goal="Refund Ada's order 1001, ’tis don’t")
+    span = row.decision.call.arguments["name"].span
+    span.start, span.end = 7, 12
+    later = trajectory_pb2.TrajectoryRow(goal="unheard", index=1)
+    assert words_of([row] * 5 + [later] * 9) == ["don't", "order", "refund", "tis"]
+    assert words_of([row] * 4) == []

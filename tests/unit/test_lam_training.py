@@ -1,0 +1,128 @@
+"""Training, where torch is at hand: it learns what it is shown, each time the same, and knows how well."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from actors.models.lam import artifact
+from actors.models.lam.answering import open_model
+from actors.models.lam.closed_set import ClosedSet
+from actors.models.lam.deciding import Decider
+from actors.models.lam.evaluation import is_exact, judge_rows
+from actors.models.lam.generate import rows
+from actors.models.lam.grammar import load_grammar
+from actors.models.lam.layout import Measures
+from actors.models.lam.network import Network
+from actors.models.lam.options import options_of
+from actors.models.lam.training_rows import BadRow, lesson_of, lessons_of
+from handrail import project
+from handrail.v1 import trajectory_pb2
+from tests.unit.lam_weights import weights_of
+
+LOADED = project.load(Path(__file__).parents[2] / "examples" / "backoffice")
+NAMES = ("check_stock", "get_order", "playbook:note", "playbook:refund", "playbook:onboard")
+OPTIONS = tuple(one for one in options_of(LOADED.protos, LOADED.playbooks) if one.name in NAMES)
+CLOSED = ClosedSet(OPTIONS)
+MEASURES = Measures(width=48, layers=2, heads=4, inner=96)
+DAY = datetime.date(2026, 1, 1)
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is an extra")
+
+
+def generated(seed: int, trajectories: int) -> list[trajectory_pb2.TrajectoryRow]:
+    return list(rows(OPTIONS, load_grammar(), seed=seed, trajectories=trajectories, today=DAY))
+
+
+@needs_torch
+@pytest.mark.timeout(300)
+def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
+    from actors.models.lam import making
+    from actors.models.lam.training import Course, Progress
+
+    told: list[Progress] = []
+    made = making.make(
+        OPTIONS,
+        making.split(generated(1, 4_000)),
+        Course(epochs=6, batch=64, rate=4e-3),
+        handrail="test",
+        made_on="2026-11-22",
+        told={},
+        measures=MEASURES,
+        on_progress=told.append,
+    )
+    assert told[-1].step == told[-1].steps
+    assert told[-1].loss < told[0].loss / 2
+    fresh = generated(2, 400)
+    untrained = Decider(Network(weights_of(1, MEASURES), MEASURES), CLOSED)
+    before = [is_exact(row.decision, decided) for row, decided, _ in judge_rows(fresh, untrained)]
+    digest = artifact.save(tmp_path, made.card, made.packed)
+    model = open_model(tmp_path / digest, OPTIONS, {})
+    after = [is_exact(row.decision, decided) for row, decided, _ in judge_rows(fresh, model.thinker.decider)]
+    assert sum(before) / len(before) < 0.3
+    assert sum(after) / len(after) > 0.75
+    assert made.card.scores["held_wordings"]["calibration_error"] < 0.15
+    assert set(made.card.fingerprints) == set(NAMES)
+
+
+@needs_torch
+def test_the_same_seed_makes_the_same_weights() -> None:
+    import numpy as np
+    import torch
+
+    from actors.models.lam.training import Course, train
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        lessons = list(lessons_of(generated(3, 200), CLOSED))
+        first, second, other = (
+            train(CLOSED, lessons, Course(epochs=0.2, seed=seed), measures=MEASURES) for seed in (5, 5, 6)
+        )
+    finally:
+        torch.set_num_threads(threads)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not all(np.array_equal(first[name], other[name]) for name in first)
+
+
+@needs_torch
+def test_time_that_is_over_ends_it() -> None:
+    from actors.models.lam.training import Course, Progress, train
+
+    told: list[Progress] = []
+    lessons = list(lessons_of(generated(3, 200), CLOSED))
+    train(CLOSED, lessons, Course(epochs=1e6, limit_s=1.0), measures=MEASURES, on_progress=told.append)
+    assert told[-1].step < told[-1].steps
+
+
+def test_what_a_row_shows_is_what_is_taught() -> None:
+    for row in generated(4, 300):
+        lesson = lesson_of(row, CLOSED)
+        call = row.decision.call
+        assert (lesson.option.name if lesson.option else "") == call.option
+        for filling in lesson.fillings:
+            name = filling.parameter.name
+            if name in call.arguments and call.arguments[name].HasField("span"):
+                span = call.arguments[name].span
+                first, last = (lesson.situation.tokens[at - 1] for at in (filling.first, filling.last))
+                assert row.goal[span.start : span.end] in row.goal[first.start : last.end]
+
+
+def test_a_row_that_nobody_could_have_decided_teaches_nothing() -> None:
+    row = next(row for row in generated(4, 300) if row.decision.call.option == "get_order")
+    for wrong in ("option", "span", "source", "long"):
+        bad = trajectory_pb2.TrajectoryRow.FromString(row.SerializeToString())
+        filled = bad.decision.call.arguments["order_id"]
+        if wrong == "option":
+            bad.decision.call.option = "rm"
+        elif wrong == "span":
+            filled.span.start = filled.span.end = 0
+        elif wrong == "source":
+            filled.ClearField("source")
+        else:
+            bad.goal = "word " * 500
+        with pytest.raises(BadRow):
+            lesson_of(bad, CLOSED)
+        assert list(lessons_of([bad], CLOSED)) == []
