@@ -44,7 +44,7 @@ class Split:
 
 
 def split(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> Split:
-    """Split rows by pattern and by trajectory, whatever seed made them: a model may go on from another one."""
+    """Split rows by pattern and by trajectory, whatever made them: a model may go on from another one."""
     found = Split([], [], [])
     for row in rows:
         if row.pattern and _draw(row.pattern) < HELD_PATTERNS:

@@ -1,0 +1,153 @@
+"""Goals in people's own words, with the model that the sample ships, through the real command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handrail.v1 import event_pb2
+from tests.acceptance.conftest import ROOT, Up, copy_sample, handrail, query, start
+
+OWN_WORDS = "could you please give the customer of order 1001 all of the money back"
+SHELF = ROOT / "examples" / "backoffice" / "lam"
+
+
+def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_sample(tmp_path_factory.mktemp("lam") / "backoffice")
+
+
+def test_a_goal_in_own_words_is_carried_out_and_accounted_for(own: Path) -> None:
+    done = handrail("run", OWN_WORDS, "--project", str(own), "--as", "ines", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert query(own, "SELECT count(*) FROM refunds WHERE order_id = 1001") == [(1,)]
+    listed = handrail("list", "--project", str(own), "--json")
+    run = json.loads(listed.stdout.splitlines()[0])["id"]
+    log = handrail("log", run, "--project", str(own)).stdout
+    assert "plan: lam:" in log
+    shown = handrail("audit", "show", run, "--project", str(own)).stdout
+    said = " ".join(shown.split())
+    start_at = OWN_WORDS.index("1001")
+    assert f"playbook:refund, order: 1001, characters {start_at} to {start_at + 4} of the goal" in said
+    traced = [
+        json.loads(line)
+        for line in handrail("trace", run, "--project", str(own), "--json").stdout.splitlines()
+    ]
+    (made,) = (span for span in traced if span["name"].startswith("make_plan"))
+    assert made["attributes"]["handrail.model"].startswith("lam:")
+
+
+def test_what_is_missing_is_said_and_can_be_given(own: Path) -> None:
+    goal = "refund the order please"
+    asked = handrail("run", goal, "--project", str(own), "--as", "ines")
+    assert asked.returncode == 4, asked.stdout + asked.stderr
+    assert "nothing is said of order" in asked.stdout
+    context = json.dumps({"order": 1007})
+    given = handrail("run", goal, "--project", str(own), "--as", "ines", "--context", context)
+    assert given.returncode == 0, given.stdout + given.stderr
+    assert query(own, "SELECT count(*) FROM refunds WHERE order_id = 1007") == [(1,)]
+    wrong = handrail("run", goal, "--project", str(own), "--context", json.dumps({"order": ["x"]}))
+    assert wrong.returncode == 4, wrong.stdout + wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "goal", ["do not refund order 1004", "make me a sandwich", "what is our refund policy?"]
+)
+def test_what_nobody_asked_for_is_not_done(own: Path, goal: str) -> None:
+    before = query(own, "SELECT count(*) FROM ledger")
+    done = handrail("run", goal, "--project", str(own), "--as", "ines")
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert query(own, "SELECT count(*) FROM ledger") == before
+
+
+def test_what_changed_since_the_training_is_out_of_reach(tmp_path: Path) -> None:
+    changed = copy_sample(tmp_path / "backoffice")
+    playbook = changed / "playbooks" / "refund.yaml"
+    playbook.write_text(playbook.read_text().replace("Refund an order and", "Refund every order and"))
+    told = last(handrail("lam", "info", "--project", str(changed), "--json"))
+    assert told["unknown"] == ["playbook:refund"]
+    assert "playbook:refund" in handrail("lam", "info", "--project", str(changed)).stdout
+    done = handrail("run", OWN_WORDS, "--project", str(changed), "--as", "ines")
+    assert done.returncode == 4, done.stdout + done.stderr
+
+
+def test_another_model_is_exchanged_while_goals_come_in(tmp_path: Path) -> None:
+    project = copy_sample(tmp_path / "backoffice")
+    first = (project / "lam" / "champions").read_text().split()[-1]
+    second = another(project / "lam", first)
+    up: Up = start(project, "inline")
+    try:
+        seen: list[tuple[str, str]] = []
+        stop = threading.Event()
+
+        def ask() -> None:
+            number = 0
+            with up.client() as client:
+                while not stop.is_set() or number < 12:
+                    number += 1
+                    run = client.run(f"could you look up order {1001 + number % 20} for me", dry_run=True)
+                    seen.append((event_pb2.RunStatus.Name(run.status), run.plan.origin))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        for digest in (second, first, second):
+            promoted = handrail("lam", "promote", digest, "--force", "--project", str(project), "--json")
+            assert promoted.returncode == 0, promoted.stdout + promoted.stderr
+        stop.set()
+        asking.join()
+        back = handrail("lam", "rollback", "--project", str(project), "--json")
+        assert last(back) == {"model": first}
+        # No goal was lost, and each says which model it was.
+        assert {status for status, _ in seen} == {"RUN_STATUS_DONE"}
+        assert {origin for _, origin in seen} <= {f"lam:{first}", f"lam:{second}"}
+        assert f"lam:{second}" in {origin for _, origin in seen}
+    finally:
+        assert up.stop() == 0
+
+
+def another(shelf: Path, digest: str) -> str:
+    """Put a model beside another one that differs in its thresholds, and so in its digest."""
+    from actors.models.lam import artifact
+
+    held = artifact.load(shelf / digest)
+    thresholds = {**held.card.thresholds, "read": held.card.thresholds["read"] - 0.01}
+    card = held.card.model_copy(update={"thresholds": thresholds})
+    return artifact.save(shelf, card, (shelf / digest / artifact.WEIGHTS).read_bytes())
+
+
+def test_it_is_measured_and_says_what_it_is_worth() -> None:
+    done = handrail(
+        "lam", "eval", "--project", str(ROOT / "examples" / "backoffice"), "--json", timeout_s=110
+    )
+    assert done.returncode == 0, done.stderr
+    found = {row["goals"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert found["all"]["cases"] == sum(
+        row["cases"] for name, row in found.items() if name != "all" and "cases" in row
+    )
+    assert found["generated"]["exact"] > 0.9
+
+
+def test_without_a_model_it_says_what_makes_one(tmp_path: Path) -> None:
+    assert handrail("init", str(tmp_path / "new")).returncode == 0
+    done = handrail("lam", "info", "--project", str(tmp_path / "new"))
+    assert done.returncode == 2
+    assert "`handrail lam train` makes one" in done.stderr
+    assert handrail("lam", "rollback", "--project", str(tmp_path / "new")).returncode == 1
+    unknown = handrail("lam", "promote", "0123456789ab", "--project", str(tmp_path / "new"), "--json")
+    assert unknown.returncode == 2
+    assert "error" in json.loads(unknown.stderr)
+
+
+def test_the_model_is_small_and_quick_to_load() -> None:
+    digest = (SHELF / "champions").read_text().split()[-1]
+    assert (SHELF / digest / "weights.npz").stat().st_size < 12_000_000
