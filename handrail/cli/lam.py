@@ -80,7 +80,7 @@ def evaluate(
 
     from actors.models.lam.answering import shown
     from actors.models.lam.calibration import Calibration
-    from actors.models.lam.evaluation import score
+    from actors.models.lam.evaluation import judge_rows, score, scores_of
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
@@ -92,15 +92,13 @@ def evaluate(
         groups.setdefault(one.case.group, []).append(one)
     for name, group in groups.items() if outcomes else ():
         scored = score(group)
-        output.json({"goals": name, **{k: v for k, v in asdict(scored).items() if k != "wrong"}})
+        output.json({"goals": name, **asdict(scored)})
         output.lines(_score_lines(name, scored))
     for one in outcomes if wrong else ():
         if one.acted and not one.exact:
             output.json({"wrong": one.case.goal, "steps": shown(one.thought.steps), "sure": one.thought.sure})
             output.line(f"  {one.case.goal!r:.100}")
             output.line(f"    {shown(one.thought.steps)}, {one.thought.sure:.0%} sure")
-    from actors.models.lam.evaluation import judge_rows, scores_of
-
     frozen = list(_synthetic(loaded, offered, FROZEN_SEED, FROZEN_TRAJECTORIES))
     curves = Calibration.from_json(held.artifact.card.curves)
     scores = scores_of(list(judge_rows(frozen, held.thinker.decider)), curves)
@@ -153,7 +151,7 @@ def train(
         begin_with=_open(loaded, offered, begin_with).artifact.weights if begin_with is not None else None,
         handrail=release(),
         made_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        told={"sources": {"synthetic": trajectories}, "licence": "Apache-2.0", "seed": seed},
+        told={"sources": {"synthetic": trajectories}, "licence": "Apache-2.0", "began_with": begin_with},
         on_progress=_progress(output, minutes * 60),
     )
     place = loaded.directory / loaded.settings.lam.path

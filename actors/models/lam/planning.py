@@ -92,11 +92,8 @@ class Thinker:
         """Return a thought that is done, if it is sure enough and leaves nothing of the goal unread."""
         effect = max(self._effect(step) for step in thought.steps)
         left = left_over(goal, thought.steps, effect, self._words)
-        return (
-            replace(_ended(thought, "plan"), outcome="unsure", left_over=left)
-            if left
-            else _ended(thought, "plan")
-        )
+        ended = _ended(thought, "plan")
+        return replace(ended, outcome="unsure", left_over=left) if left else ended
 
     def _weighed(self, thought: Thought, one: Decided) -> Thought:
         """Return a thought that is as sure as its least sure decision, and has to be for all it would do."""
