@@ -16,7 +16,7 @@ from typing import Any
 from actors.agent import Agent
 from actors.executor import Executor
 from actors.host import AgentLoop
-from actors.models import Chooser
+from actors.models import Chooser, Goal
 from actors.models.table import DecisionTable
 from actors.planner import Planner
 from actors.verifier import Verifier
@@ -69,9 +69,9 @@ class OnePlan:
 
     plan: plan_pb2.Plan
 
-    async def make(self, text: str, context: Any) -> plan_pb2.Plan:
+    async def make(self, goal: Goal) -> event_pb2.PlanAnswer:
         """Return it."""
-        return self.plan
+        return event_pb2.PlanAnswer(plan=self.plan)
 
 
 class Stage:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from actors.models import Goal
 from core import values
 from core.plan_form import plan_from_form
 from handrail.v1 import event_pb2, plan_pb2
@@ -180,14 +180,17 @@ class DrawnPlans:
     def __init__(self, drafts: list[Draft]) -> None:
         self._drafts = {draft.label: draft for draft in drafts}
 
-    async def make(self, text: str, context: Mapping[str, Any]) -> plan_pb2.Plan | event_pb2.NoPlan:
+    async def make(self, goal: Goal) -> event_pb2.PlanAnswer:
         """Return the plan of the goal."""
-        draft = self._drafts[text]
+        draft = self._drafts[goal.text]
         said = draft.planned.pop(0) if len(draft.planned) > 1 else draft.planned[0]
         if said == "crash":
             raise PlannerCrash("no idea")
         if said == "no plan":
-            return event_pb2.NoPlan(reason="there is none", nearest=["something else"])
+            none = event_pb2.NoPlan(reason="there is none", nearest=["something else"])
+            return event_pb2.PlanAnswer(no_plan=none)
         if said == "bad plan":
-            return plan_from_form({"steps": [{"id": "s0", "tool": "no_such_tool"}]})
-        return draft.plan
+            return event_pb2.PlanAnswer(
+                plan=plan_from_form({"steps": [{"id": "s0", "tool": "no_such_tool"}]})
+            )
+        return event_pb2.PlanAnswer(plan=draft.plan)
