@@ -202,11 +202,6 @@ def _judge(
         yield row, decided, list(_seen(row.decision, decided))
 
 
-def is_exact(wanted: trajectory_pb2.Decision, decided: Decided) -> bool:
-    """Whether a decision is the one that a row shows."""
-    return all(one.right for one in _seen(wanted, decided))
-
-
 def _seen(wanted: trajectory_pb2.Decision, decided: Decided) -> Iterator[Seen]:
     kind = decided.decision.WhichOneof("kind")
     option = decided.option.name if decided.option else STOP if kind == "stop" else ABSTAIN
