@@ -137,6 +137,25 @@ def selections(expression: str) -> frozenset[tuple[str, str]]:
     return frozenset((m.name, m.field) for m in mentions if not m.bound)
 
 
+def renamed(expression: str, names: Mapping[str, str]) -> str:
+    """Return an expression with variables renamed; raises ConditionError where one is bound inside it."""
+    _compile(expression)
+    scan = _Scan(expression)
+    scan.run()
+    bound = scan.bound & {*names, *names.values()}
+    if bound:
+        raise _error(expression, f"'{min(bound)}' is bound in it, and cannot be renamed")
+    free = {mention.name for mention in scan.mentions}
+    told: list[str] = []
+    for index, (kind, text) in enumerate(scan.tokens):
+        before, after = scan.at(index - 1)[1], scan.at(index + 1)[1]
+        is_variable = kind == "name" and text in free and before != "." and after != "("
+        told.append(names.get(text, text) if is_variable else text)
+        # Where two tokens stood apart they may have to.
+        told.append("" if after in (".", "(", ")", ",", "") or text in (".", "(") else " ")
+    return "".join(told)
+
+
 def holds(expression: str, scope: Mapping[str, Any]) -> bool:
     """Return whether a condition holds; anything but true and false is an error."""
     result = _execute(expression, scope)
@@ -273,16 +292,17 @@ class _Scan:
             position = match.end()
         return tokens
 
-    def _at(self, index: int) -> tuple[str, str]:
+    def at(self, index: int) -> tuple[str, str]:
+        """Return a token with its kind; beyond the ends there is nothing."""
         return self.tokens[index] if 0 <= index < len(self.tokens) else ("", "")
 
     def _open(self, index: int, text: str) -> int:
         """Enter a bracket; return the index of the last token that belongs to its opening."""
         if len(self.brackets) >= MAX_NESTING:
             raise self._refuse(f"its brackets are nested deeper than {MAX_NESTING}")
-        kind, before = self._at(index - 1)
+        kind, before = self.at(index - 1)
         follows_value = (kind in ("name", "text") and before not in _KEYWORDS) or before in (")", "]", "}")
-        if text == "(" and kind == "name" and self._at(index - 2)[1] == ".":
+        if text == "(" and kind == "name" and self.at(index - 2)[1] == ".":
             if before in COMPREHENSIONS:
                 return self._comprehend(index, before)
             if before == "matches":
@@ -293,7 +313,7 @@ class _Scan:
         return index
 
     def _comprehend(self, index: int, macro: str) -> int:
-        (kind, name), (_, comma) = self._at(index + 1), self._at(index + 2)
+        (kind, name), (_, comma) = self.at(index + 1), self.at(index + 2)
         if kind != "name" or comma != ",":
             raise self._refuse(f"{macro}() takes a name and a condition: list.{macro}(item, item.paid)")
         self.brackets.append(_Bracket(")", binds=name))
@@ -308,7 +328,7 @@ class _Scan:
 
     def _match(self, index: int) -> None:
         self.matches += 1
-        (kind, pattern), (_, closer) = self._at(index + 1), self._at(index + 2)
+        (kind, pattern), (_, closer) = self.at(index + 1), self.at(index + 2)
         plain = kind == "text" and closer == ")" and len(pattern) <= MAX_PATTERN_CHARS
         if not plain or self._depth() or self.matches > MAX_MATCHES:
             raise self._refuse(
@@ -317,14 +337,14 @@ class _Scan:
             )
 
     def _mention(self, index: int, name: str) -> None:
-        if self._at(index - 1)[1] == "." or self._at(index + 1)[1] == "(":
+        if self.at(index - 1)[1] == "." or self.at(index + 1)[1] == "(":
             if name == "map":
                 raise self._refuse("map() cannot be used here; use all, exists or filter")
             return
         if self._depth() and any(bracket.literal for bracket in self.brackets):
             raise self._refuse(f"inside a comprehension a list or map holds constants only, not '{name}'")
         bound = any(bracket.binds == name for bracket in self.brackets)
-        (_, dot), (kind, field), (_, call) = (self._at(index + ahead) for ahead in (1, 2, 3))
+        (_, dot), (kind, field), (_, call) = (self.at(index + ahead) for ahead in (1, 2, 3))
         selects = dot == "." and kind == "name" and call != "("
         self.mentions.append(_Mention(name, self._depth(), bound, field if selects else ""))
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from actors.models.lam.generate import SHARES, rows
+from actors.models.lam import recipes
+from actors.models.lam.generate import FOR_EACH, IN_A_ROW, SHARES, rows
 from actors.models.lam.generic import BEHIND, spoken
 from actors.models.lam.grammar import BadGrammar, Grammar, load_grammar, read_grammar
 from actors.models.lam.options import Option, OutputField, Parameter, options_of
 from actors.models.lam.reading import read
+from actors.models.lam.several import JOINT
 from core import values
 from handrail.cli import init
 from handrail.project import load
@@ -123,7 +125,8 @@ def test_what_a_row_says_can_be_read_in_its_goal() -> None:
     check_rows(sample_rows(), options())
 
 
-def test_a_span_is_what_was_filled_in_however_it_is_typed() -> None:
+def test_a_span_is_what_was_filled_in_however_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "QUOTED_GOALS", 0.0)
     text = "leave it at\tthe door, say 'hi'. Łódź 👋 1001"
     said = read_grammar(
         f"pools: {{order: ['1001'], note: [{text!r}]}}\nprose: note\n"
@@ -152,25 +155,51 @@ def test_a_trajectory_ends_as_it_should() -> None:
             assert not steps[0].entities
             continue
         assert kinds[0] == "call"
-        if first.call.missing or first.call.option.startswith("playbook:"):
+        if first.call.missing:
             assert kinds == ["call"]
         else:
             assert kinds == ["call"] * (len(kinds) - 1) + ["stop"]
 
 
 def test_the_shares_are_about_what_they_should_be() -> None:
-    kinds = Counter(
-        "outside"
-        if steps[0].decision.HasField("abstain")
-        else "asks"
-        if steps[0].decision.call.missing
-        else "chains"
-        if len(steps) > 2
-        else "calls"
-        for steps in trajectories(sample_rows()).values()
-    )
+    kinds = Counter(kind_of(steps) for steps in trajectories(sample_rows()).values())
     for name, share in SHARES.items():
         assert kinds[name] / TRAJECTORIES == pytest.approx(share, abs=0.02)
+    calls = 1 - sum(SHARES.values())
+    assert kinds["in a row"] / TRAJECTORIES == pytest.approx(calls * IN_A_ROW, abs=0.02)
+    assert 0 < kinds["for each"] / TRAJECTORIES < calls * FOR_EACH
+
+
+def kind_of(steps: list[pb.TrajectoryRow]) -> str:
+    first = steps[0].decision
+    if first.HasField("abstain"):
+        return "outside"
+    if first.call.missing:
+        return "asks"
+    if JOINT in steps[0].pattern:
+        return "in a row"
+    if any(steps[0].pattern in (*chain.do, *chain.say) for chain in grammar().chains):
+        return "chains"
+    return "calls" if len(steps) == 2 else "for each"
+
+
+def test_what_is_asked_for_in_company_is_what_is_asked_for_alone() -> None:
+    rows_of = trajectories(make(seed=3, trajectories=6_000)).values()
+    alone = {row.pattern for steps in rows_of for row in steps if kind_of(steps) == "calls"}
+    company = [steps for steps in rows_of if kind_of(steps) == "in a row"]
+    assert sum(set(steps[0].pattern.split(JOINT)) <= alone for steps in company) > len(company) / 3
+    for steps in company:
+        starts = [
+            min(spans)
+            for row in steps[:-1]
+            if (spans := [a.span.start for a in row.decision.call.arguments.values() if a.HasField("span")])
+        ]
+        # Said in a row, done in a row.
+        assert starts == sorted(starts), steps[0].goal
+    for steps in rows_of:
+        if kind_of(steps) == "for each":
+            calls = [row.decision.call.SerializeToString(deterministic=True) for row in steps[:-1]]
+            assert 2 <= len(set(calls)) == len(calls) <= 3, steps[0].goal
 
 
 def test_every_option_that_people_ask_for_is_asked_for() -> None:

@@ -271,9 +271,27 @@ def test_a_plan_has_to_be_as_sure_as_the_gravest_of_its_steps_wants() -> None:
     assert thinks(look, says("stop")).outcome == "plan"
     assert thinks(says("send_email", to='"x"'), says("stop", sure=0.94)).outcome == "unsure"
     assert thinks(says("get_order", order_id="1"), says("get_order", order_id="1")).outcome == "none"
-    assert thinks(says("get_order", order_id="1"), says("playbook:refund", order="1")).outcome == "none"
     assert thinks(says("stop")).outcome == "none"
     assert thinks(*(says("get_order", order_id=str(n)) for n in range(9))).outcome == "long"
+
+
+def test_a_goal_may_ask_for_more_than_one_thing() -> None:
+    both = (
+        says("playbook:apologise_late"),
+        says("playbook:refund", order="1001"),
+        says("playbook:refund", order="1002"),
+        says("stop"),
+    )
+    thought = thinks(*both)
+    assert thought.outcome == "plan"
+    plan = assemble(thought.steps, BY_NAME, PLAYBOOKS)
+    assert plan.title == "; ".join(PLAYBOOKS[name].title for name in ("apologise_late", "refund", "refund"))
+    assert [s.arguments["order_id"].constant.json for s in plan.steps if s.tool == "get_order"] == [
+        "1001",
+        "1002",
+    ]
+    assert thinks(says("playbook:apologise_late"), says("playbook:apologise_late")).outcome == "none"
+    assert thinks(*both[:2], says("stop", sure=0.2)).outcome == "unsure"
 
 
 def test_a_title_is_short_and_shows_all_that_it_holds() -> None:

@@ -18,6 +18,7 @@ from actors.models.lam.planning import EFFECT_WORDS, Thinker, Thought, assemble
 from actors.models.lam.shelf import DIGEST_CHARS
 from actors.models.lam.text import MAX_TOKENS
 from core import values
+from core.joining import CannotJoin
 from core.playbook import BadPlaybook, Playbook
 from core.redaction import MASK, is_secret_name
 from core.slots import BadSlot
@@ -61,7 +62,7 @@ def answer(model: Model, goal: Goal, playbooks: Mapping[str, Playbook]) -> event
     if thought.outcome == "plan":
         try:
             plan = assemble(thought.steps, {one.name: one for one in model.options}, playbooks)
-        except (BadPlaybook, BadSlot, values.BadValue) as error:
+        except (BadPlaybook, BadSlot, CannotJoin, values.BadValue) as error:
             found.no_plan.reason = f"it reads like {shown(thought.steps)}, but {error}"
             return found
         plan.origin, plan.origin_sha256 = model.artifact.name, model.artifact.card.digest

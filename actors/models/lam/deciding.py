@@ -20,7 +20,7 @@ from actors.models.lam.layout import FIELD, LISTED, MAX_SPAN_TOKENS, MISSING, OM
 from actors.models.lam.network import EncodedSet, Floats, Known, Network, softmax
 from actors.models.lam.options import Kind, Option, Parameter
 from actors.models.lam.reader import Situation, matches_of, said_of
-from actors.models.lam.reading import Unreadable, is_cut, read
+from actors.models.lam.reading import Unreadable, is_cut, quoted, read
 from core import values
 from handrail.v1 import trajectory_pb2
 
@@ -158,7 +158,8 @@ class _Filling:
         return Part(parameter.name, SOURCES[source], sure)
 
     def _point(self, row: int, parameter: Parameter, call: trajectory_pb2.OptionCall) -> float:
-        for start, stop, sure in self._spans(row):
+        spans = self._whole(row) if parameter.kind == "text" else self._spans(row)
+        for start, stop, sure in spans:
             if parameter.kind in NUMBERS and is_cut(self._goal, start, stop):
                 continue
             try:
@@ -191,6 +192,16 @@ class _Filling:
             begin, end = divmod(int(at), count)
             if begin <= end:
                 yield tokens[begin].start, tokens[end].end, float(both[begin, end])
+
+    def _whole(self, row: int) -> Iterator[tuple[int, int, float]]:
+        """Yield the likeliest spans; what lies within a quotation stands for all of it."""
+        found: dict[tuple[int, int], float] = {}
+        quotations = quoted(self._goal)
+        for start, stop, sure in self._spans(row):
+            around = [(a, b) for a, b in quotations if a <= start and stop <= b]
+            key = min(around, key=lambda one: one[1] - one[0]) if around else (start, stop)
+            found[key] = found.get(key, 0.0) + sure
+        yield from sorted(((*key, sure) for key, sure in found.items()), key=lambda one: -one[2])
 
     def _choose(
         self, row: int, option: Option, parameter: Parameter, call: trajectory_pb2.OptionCall

@@ -12,7 +12,7 @@ from random import Random
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from actors.models.lam import noise
+from actors.models.lam import noise, several
 from actors.models.lam.grammar import BadGrammar, Grammar
 from actors.models.lam.options import Option
 from actors.models.lam.reading import Unreadable, read
@@ -21,8 +21,11 @@ from actors.models.lam.templates import Blank, Draw, Emit
 from core import values
 from handrail.v1 import trajectory_pb2 as pb
 
-SHARES = {"outside": 0.125, "asks": 0.06, "chains": 0.15}
-"""Of the trajectories: what no option does, what has to be asked for, several tools; the rest is one call."""
+SHARES = {"outside": 0.125, "asks": 0.09, "chains": 0.13}
+"""Of the trajectories: what no option does, what has to be asked for, several tools; the rest are calls."""
+IN_A_ROW = 0.12
+FOR_EACH = 0.05
+"""Of the calls: how many are asked for with another one, and how many for several numbers."""
 ASKING = 0.45
 """How many of the goals that can follow "could you" follow something like it."""
 AROUND = 0.22
@@ -51,9 +54,11 @@ class _Generator:
         groups = {"outside": recipes.outside, "asks": recipes.asks, "chains": recipes.chains}
         groups = {name: group for name, group in groups.items() if group}
         self._kinds = [(SHARES[name], _Draws(group)) for name, group in groups.items()]
-        if recipes.calls:
+        self._calls = _Draws(recipes.calls) if recipes.calls else None
+        self._pool = recipes.pool
+        if self._calls:
             rest = 1.0 - sum(share for share, _ in self._kinds)
-            self._kinds.append((rest, _Draws(recipes.calls)))
+            self._kinds.append((rest, self._calls))
         if not self._kinds:
             raise BadGrammar("there is nothing that could be said: no options and no grammar")
 
@@ -69,7 +74,24 @@ class _Generator:
             drawn -= share
             if drawn < 0:
                 return draws.one(self._rng)
-        return self._kinds[-1][1].one(self._rng)
+        recipe = self._kinds[-1][1].one(self._rng)
+        return self._in_company(recipe) if self._calls else recipe
+
+    def _in_company(self, recipe: Recipe) -> Recipe:
+        """Return a call, or now and then something that asks for more than it."""
+        assert self._calls is not None
+        drawn = self._rng.random()
+        if drawn < IN_A_ROW:
+            parts = [recipe]
+            for _ in range(several.how_many(self._rng) - 1):
+                other = self._calls.one(self._rng)
+                if several.adds_to(parts, other):
+                    parts.append(other)
+            return several.in_a_row(parts, self._open_end)
+        counting = several.counted(recipe.steps[0].option)
+        if drawn < IN_A_ROW + FOR_EACH and counting in recipe.steps[0].arguments:
+            return several.for_each(recipe, several.how_many(self._rng), self._pool)
+        return recipe
 
     def _trajectory(self, name: str, recipe: Recipe, said_on: datetime.date) -> Iterator[pb.TrajectoryRow]:
         draw = Draw(self._rng, said_on)
@@ -79,7 +101,7 @@ class _Generator:
         decisions = [filled.call(step, asks=recipe.asks) for step in recipe.steps]
         if not decisions:
             decisions = [pb.Decision(abstain=pb.Abstain())]
-        elif not recipe.asks and not recipe.steps[-1].option.is_playbook:
+        elif not recipe.asks:
             decisions.append(pb.Decision(stop=pb.Stop()))
         said_at = Timestamp()
         said_at.FromDatetime(datetime.datetime.combine(said_on, datetime.time(HOUR)))

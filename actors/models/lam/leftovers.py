@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from actors.models.lam.reading import quoted
 from actors.models.lam.text import Token, tokens_of
 from handrail.v1 import tool_pb2, trajectory_pb2
 
@@ -20,7 +21,6 @@ DENYING = re.compile(
     r"|imagine|pretend|hypothetically|would|had|why|was|were|did"
     r"|(?:do|does|did|wo|would|ca|should|is|was|are)n'?t|cannot"
 )
-_QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»")
 
 
 def left_over(
@@ -31,11 +31,9 @@ def left_over(
     for token in outside(tokens_of(goal), spans):
         if "@" in token.text or any(char.isdigit() for char in token.text):
             return token.text
-    for quoted in _QUOTED.finditer(goal):
-        group = quoted.lastindex or 0
-        start, end = quoted.span(group)
+    for start, end in quoted(goal):
         if not any(first <= start + 1 and last >= end - 1 for first, last in spans):
-            return quoted[group]
+            return goal[start:end]
     if effect >= tool_pb2.EFFECT_WRITE:
         for token in outside(tokens_of(goal), spans):
             word = _word(token)

@@ -22,6 +22,7 @@ from actors.models.lam.layout import Measures, shapes_of
 from actors.models.lam.leftovers import words_of
 from actors.models.lam.network import Floats, Network
 from actors.models.lam.options import Option
+from actors.models.lam.several import JOINT
 from actors.models.lam.training import Course, Progress, train
 from actors.models.lam.training_rows import lessons_of
 from handrail.v1 import trajectory_pb2
@@ -47,7 +48,7 @@ def split(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> Split:
     """Split rows by pattern and by trajectory, whatever made them: a model may go on from another one."""
     found = Split([], [], [])
     for row in rows:
-        if row.pattern and _draw(row.pattern) < HELD_PATTERNS:
+        if any(_draw(part) < HELD_PATTERNS for part in row.pattern.split(JOINT) if part):
             held = found.wordings
         elif _draw(row.trajectory) < HELD_TRAJECTORIES:
             held = found.trajectories

@@ -19,6 +19,7 @@ from actors.models.lam.options import PLAYBOOK, Option
 from actors.models.lam.reader import TooLong, read_situation
 from actors.models.lam.text import tokens_of
 from core import values
+from core.joining import Part, joined
 from core.playbook import BadPlaybook, Playbook, instantiate
 from handrail.v1 import plan_pb2, tool_pb2, trajectory_pb2
 
@@ -77,16 +78,14 @@ class Thinker:
                 stops = one.decision.WhichOneof("kind") == "stop" and thought.steps
                 return self._planned(goal, thought) if stops else replace(thought, outcome="none")
             call = completed(one.decision.call, one.option, given or {})
-            if thought.steps and (one.option.is_playbook or any(step.call == call for step in thought.steps)):
-                # It goes round in circles, or off the closed set: a playbook is a whole plan.
+            if any(step.call == call for step in thought.steps):
+                # It goes round in circles.
                 return replace(thought, outcome="none")
             step = trajectory_pb2.PastStep(id=f"s{len(thought.steps) + 1}", call=call)
             thought = replace(thought, steps=(*thought.steps, step))
             if call.missing:
                 # To ask does nothing to anybody.
                 return _ended(replace(thought, needed=self._thresholds.get(tool_pb2.EFFECT_READ, 1.0)), "ask")
-            if one.option.is_playbook:
-                return self._planned(goal, thought)
 
     def _planned(self, goal: str, thought: Thought) -> Thought:
         """Return a thought that is done, if it is sure enough and leaves nothing of the goal unread."""
@@ -138,20 +137,23 @@ def assemble(
     options: Mapping[str, Option],
     playbooks: Mapping[str, Playbook],
 ) -> plan_pb2.Plan:
-    """Return the plan of what was decided; raises BadPlaybook or BadSlot."""
-    first = steps[0].call
-    if first.option.startswith(PLAYBOOK):
-        playbook = playbooks[first.option.removeprefix(PLAYBOOK)]
-        return instantiate(playbook, _slots(playbook, first))
-    plan = plan_pb2.Plan(title=_title(options[first.option]))
-    for step in steps:
-        made = plan.steps.add(id=step.id, title=_title(options[step.call.option]), tool=step.call.option)
-        for name, filled in step.call.arguments.items():
-            if filled.WhichOneof("source") == "field":
-                made.arguments[name].reference = f"${filled.field.step}.{filled.field.path}"
-            else:
-                made.arguments[name].constant.CopyFrom(filled.value)
-    return plan
+    """Return the plan of what was decided; raises BadPlaybook, BadSlot or CannotJoin."""
+    return joined([_part(step, options[step.call.option], playbooks) for step in steps])
+
+
+def _part(step: trajectory_pb2.PastStep, option: Option, playbooks: Mapping[str, Playbook]) -> Part:
+    acts = option.effect > tool_pb2.EFFECT_READ
+    if option.is_playbook:
+        playbook = playbooks[option.name.removeprefix(PLAYBOOK)]
+        return Part(step.id, instantiate(playbook, _slots(playbook, step.call)), acts)
+    plan = plan_pb2.Plan(title=_title(option))
+    made = plan.steps.add(id=step.id, title=_title(option), tool=option.name)
+    for name, filled in step.call.arguments.items():
+        if filled.WhichOneof("source") == "field":
+            made.arguments[name].reference = f"${filled.field.step}.{filled.field.path}"
+        else:
+            made.arguments[name].constant.CopyFrom(filled.value)
+    return Part(step.id, plan, acts)
 
 
 def _title(option: Option) -> str:

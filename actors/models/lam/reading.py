@@ -83,6 +83,10 @@ _SHORT_TIME = re.compile(r"([0-9]{1,2}[:.h][0-9]{2})\s?h?|([0-9]{1,2})\s?h(?:rs)
 _BEFORE = re.compile(r"(?:[-+.,]|[0-9][ .,'’])$")
 _AFTER = re.compile(r"(?:[.,'’ ]?[0-9]|\s?%|\s?(?:k|thousand|million|mio|billion|bn)\b)", re.IGNORECASE)
 _QUOTES = "\"'“”‘’«»„`"
+_QUOTED = re.compile(
+    r"\"([^\"]{1,2000})\"|“([^”]{1,2000})”|„([^“”]{1,2000})[“”]|«([^»]{1,2000})»|‘([^’]{1,2000})’(?!\w)"
+    r"|(?<!\w)'((?:[^']|(?<=\w)'(?=\w)){1,2000})'(?!\w)"
+)
 _BETWEEN = re.compile(r",\s{0,3}(?:and|or)\s|[,;\n]|\s(?:and|&)\s", re.IGNORECASE)
 _FOLD = re.compile(r"[\s_-]+")
 
@@ -112,6 +116,11 @@ def is_cut(text: str, start: int, stop: int) -> bool:
     """Whether a number that stands at a place in a text goes on before or after it: 5 of -5, 000 of 1 000."""
     before, after = text[max(0, start - 2) : start], text[stop : stop + 12]
     return _BEFORE.search(before) is not None or _AFTER.match(after) is not None
+
+
+def quoted(text: str) -> list[tuple[int, int]]:
+    """Return where the quotations of a text stand, without their marks."""
+    return [found.span(found.lastindex or 0) for found in _QUOTED.finditer(text)]
 
 
 def fold(text: str) -> str:

@@ -6,6 +6,7 @@ and is `Enumerated`; everything else is drawn from a pool and is a span of the g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from actors.models.lam.templates import BadTemplate, Blank, Draw, Emit, Fill, Te
 from core import spelling
 
 PLAYBOOK_WEIGHT = 4.0
+QUOTED_GOALS = 0.08
+"""Of the texts that goals carry, how many read like a goal themselves."""
+_QUOTES = re.compile(r"[\"“”„‘’«»]|(?<!\w)'|'(?!\w)")
 OWN_PHRASES = 0.12
 """Of the goals of an option that the grammar knows, how many are said as its own phrases and name say it."""
 
@@ -60,6 +64,7 @@ class Recipes:
         plain = {one.name: spoken(one) if said[one.name].plain else Said() for one in options}
         for name in grammar.options:
             self._option(name, "the grammar")
+        self.calls: list[tuple[float, list[Recipe]]] = []
         try:
             self.calls = [self._calls(one, said[one.name], plain[one.name]) for one in options]
             self.asks = [self._asks(one, said[one.name], plain[one.name]) for one in options]
@@ -133,7 +138,7 @@ class Recipes:
 
     def _outside(self) -> Choices:
         def decoy(blank: Blank) -> Emit:
-            return self._pool(blank.pool)
+            return self.pool(blank.pool)
 
         return [
             (1.0, [Recipe(text, self._templates.compile(text, decoy), False) for text in texts])
@@ -146,7 +151,7 @@ class Recipes:
 
         def fill(blank: Blank) -> Emit:
             if blank.decoy:
-                return self._pool(blank.pool)
+                return self.pool(blank.pool)
             parameter = parameters.get(blank.name)
             if parameter is None:
                 raise BadTemplate(
@@ -176,16 +181,26 @@ class Recipes:
 
     def _span(self, blank: Blank, parameter: Parameter) -> Emit:
         name = self._pool_of(blank, parameter)
-        pool = self._pool(name)
+        pool = self.pool(name)
         bends = parameter.kind in _BENDING or name in self._grammar.bending or name in self._grammar.prose
         marked = Blank(blank.name, name, bends=bends)
         first_word = parameter.kind == "word"
 
+        prose = name in self._grammar.prose
+
         def emit(draw: Draw) -> None:
-            text = " ".join(draw.text(pool).split())
+            quoting = prose and self.calls and draw.rng.random() < QUOTED_GOALS
+            said = self._any_goal(draw) if quoting else draw.text(pool)
+            text = " ".join(said.split())
             draw.pieces.append((text.split(" ")[0] if first_word else text, marked))
 
         return emit
+
+    def _any_goal(self, draw: Draw) -> str:
+        """Draw a goal that is a text's content, and not for anybody to carry out."""
+        _, recipes = self.calls[int(draw.rng.random() * len(self.calls))]
+        text = draw.text(recipes[int(draw.rng.random() * len(recipes))].emit)
+        return _QUOTES.sub("", text) or "it"
 
     def _pool_of(self, blank: Blank, parameter: Parameter) -> str:
         """Return the pool that is named, that of the parameter's name, or that of its kind."""
@@ -201,7 +216,8 @@ class Recipes:
             return one_word if parameter.kind == "word" and one_word in self._grammar.pools else found
         return parameter.kind
 
-    def _pool(self, name: str) -> Emit:
+    def pool(self, name: str) -> Emit:
+        """Return what draws a value of a pool."""
         if name not in self._grammar.pools:
             raise BadTemplate(f"there is no pool {name!r}")
         if name not in self._pools:
