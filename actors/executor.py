@@ -6,12 +6,13 @@ refuses.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
 from actors.agent import Answer
 from actors.answers import answer, load_all, poisoned
-from actors.models import CannotPropose, Chooser, Proposer
+from actors.models import CannotPropose, Chooser, Proposer, Task
 from bus import consumers
 from core import failures
 from core.conditions import ConditionError
@@ -42,34 +43,39 @@ class Executor:
             return []
         ask = record.event.proposal_ask
         inputs = await load_all(log, record.address.key, ask.inputs)
-        mind = self._proposer if ask.grants else self._chooser
-        proposal = await (self._propose(ask, inputs) if ask.grants else self._choose(ask, inputs))
-        if mind is not None:
-            proposal.model, proposal.model_sha256 = mind.model.name, mind.model.sha256
-        return [self._answer(record, proposal)]
+        if not ask.grants:
+            return [self._answer(record, await self._choose(ask, inputs))]
+        # Today is when it was asked, by the broker's clock: whoever reads the log later reads the same.
+        day = datetime.datetime.fromtimestamp(record.time_ns / 1e9, datetime.UTC).date()
+        return [self._answer(record, await self._propose(Task(ask.title, ask.grants, inputs, day)))]
 
     async def _choose(self, ask: event_pb2.ProposalAsk, inputs: Mapping[str, Any]) -> event_pb2.Proposal:
+        model = self._chooser.model
+        found = event_pb2.Proposal(model=model.name, model_sha256=model.sha256)
         try:
             choice = await self._chooser.choose(ask.rules, inputs)
         except ConditionError as error:
-            return event_pb2.Proposal(failure=failures.permanent(failures.CONDITION, str(error)))
+            found.failure.CopyFrom(failures.permanent(failures.CONDITION, str(error)))
+            return found
         if choice is None:
-            failure = failures.permanent(failures.NO_RULE, "no row of the step's decision table holds")
-            return event_pb2.Proposal(failure=failure)
-        return event_pb2.Proposal(choice=choice)
+            message = "no row of the step's decision table holds"
+            found.failure.CopyFrom(failures.permanent(failures.NO_RULE, message))
+        else:
+            found.choice.CopyFrom(choice)
+        return found
 
-    async def _propose(self, ask: event_pb2.ProposalAsk, inputs: Mapping[str, Any]) -> event_pb2.Proposal:
+    async def _propose(self, task: Task) -> event_pb2.Proposal:
         if self._proposer is None:
             failure = failures.permanent(failures.NO_PROPOSAL, "this executor has nothing that proposes")
             return event_pb2.Proposal(failure=failure)
         try:
-            call = await self._proposer.propose(ask.grants, inputs)
+            return await self._proposer.propose(task)
         except CannotPropose as error:
-            return event_pb2.Proposal(failure=failures.transient(failures.PROPOSER, str(error)))
-        if call is None:
-            failure = failures.permanent(failures.NO_PROPOSAL, "there is nothing that the executor would do")
-            return event_pb2.Proposal(failure=failure)
-        return event_pb2.Proposal(call=call)
+            return event_pb2.Proposal(
+                failure=failures.transient(failures.PROPOSER, str(error)),
+                model=error.model.name,
+                model_sha256=error.model.sha256,
+            )
 
     def give_up(self, record: Record) -> list[Answer]:
         """Say that nothing could be proposed."""

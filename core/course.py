@@ -331,6 +331,7 @@ class Course:
             step=instance.id,
             rules=step.rules,
             grants=step.grants,
+            title=step.title,
         )
         for name, value in inputs.items():
             body.inputs[name].CopyFrom(values.inline(value))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -103,13 +104,8 @@ class Slot(BaseModel):
             return self.read(value)
         if self.type == "integer" and isinstance(value, int) and not isinstance(value, bool):
             return value
-        if self.type == "money" and isinstance(value, dict):
-            minor, currency = value.get("minor"), value.get("currency")
-            whole = (
-                isinstance(minor, int) and not isinstance(minor, bool) and set(value) == {"minor", "currency"}
-            )
-            if whole and isinstance(currency, str) and re.fullmatch("[A-Z]{3}", currency):
-                return value
+        if self.type == "money" and is_money(value):
+            return value
         raise BadSlot(f"a slot of the type {self.type} cannot be {str(value)[:50]!r}")
 
     def show(self, value: Any) -> str:
@@ -133,6 +129,15 @@ class Slot(BaseModel):
         if self.type == "email" and not _EMAIL.fullmatch(text):
             raise BadSlot(f"{text[:50]!r} is not an e-mail address")
         return text
+
+
+def is_money(value: Any) -> bool:
+    """Whether a JSON value is an amount: whole minor units and a currency."""
+    if not isinstance(value, Mapping) or set(value) != {"minor", "currency"}:
+        return False
+    minor, currency = value["minor"], value["currency"]
+    whole = isinstance(minor, int) and not isinstance(minor, bool)
+    return whole and isinstance(currency, str) and re.fullmatch("[A-Z]{3}", currency) is not None
 
 
 def read_money(text: str) -> dict[str, Any]:

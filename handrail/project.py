@@ -106,7 +106,7 @@ def limits_of(settings: Settings) -> Limits:
 def _load_proposer(directory: Path, settings: Settings, problems: list[str]) -> Callable[..., Any] | None:
     """Import what proposes actions."""
     name, _, function = settings.minds.proposer.partition(":")
-    if not name:
+    if not function:
         return None
     module = modules.import_modules(directory, [name])[name]
     if isinstance(module, modules.ImportProblem):

@@ -164,12 +164,13 @@ class PoolsSettings(_Section):
 
 
 class MindsSettings(_Section):
-    """[minds]: `proposer` is a function of the project's, "module:function", that proposes actions.
+    """[minds]: `proposer` proposes actions: "lam", the action model, or a function of the project's,
+    "module:function".
 
     It gets what a step was given and granted, runs in the executors, and is believed nothing.
     """
 
-    proposer: _FunctionName | Literal[""] = ""
+    proposer: _FunctionName | Literal["", "lam"] = ""
 
 
 class LamSettings(_Section):

@@ -27,6 +27,16 @@ class Goal:
     day: datetime.date
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A step that needs a mind: what it is for, what it may do, what it was given, and the day."""
+
+    title: str
+    grants: Sequence[plan_pb2.Grant]
+    inputs: Mapping[str, Any]
+    day: datetime.date
+
+
 class PlanMaker(Protocol):
     """Makes a plan of a goal, or says why not and what comes nearest."""
 
@@ -53,17 +63,14 @@ class Chooser(Protocol):
 class Proposer(Protocol):
     """Proposes an action within what a step was granted."""
 
-    @property
-    def model(self) -> Model:
-        """What it is."""
-        ...
-
-    async def propose(
-        self, grants: Sequence[plan_pb2.Grant], inputs: Mapping[str, Any]
-    ) -> event_pb2.Call | None:
-        """Return what it would do, or None where it would do nothing; raises CannotPropose."""
+    async def propose(self, task: Task) -> event_pb2.Proposal:
+        """Return what it would do, or why nothing, and what it is; raises CannotPropose."""
         ...
 
 
 class CannotPropose(Exception):
     """A proposer that did not answer, or answered what is no proposal."""
+
+    def __init__(self, message: str, model: Model) -> None:
+        super().__init__(message)
+        self.model = model

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from actors.models import CannotPropose, Model
-from core import values
+from actors.models import CannotPropose, Model, Task
+from core import failures, values
 from handrail.calling import ToolThreads, invoke
 from handrail.tool import Tool, tool
 from handrail.v1 import event_pb2, plan_pb2
@@ -45,10 +45,20 @@ class FunctionProposer:
         self._tool = _as_tool(function)
         self._threads = ToolThreads(MAX_THREADS)
 
-    async def propose(
+    async def propose(self, task: Task) -> event_pb2.Proposal:
+        """Return what the function says; raises CannotPropose."""
+        found = event_pb2.Proposal(model=self.model.name, model_sha256=self.model.sha256)
+        call = await self._call(task.grants, task.inputs)
+        if call is None:
+            message = "there is nothing that the executor would do"
+            found.failure.CopyFrom(failures.permanent(failures.NO_PROPOSAL, message))
+        else:
+            found.call.CopyFrom(call)
+        return found
+
+    async def _call(
         self, grants: Sequence[plan_pb2.Grant], inputs: Mapping[str, Any]
     ) -> event_pb2.Call | None:
-        """Return what the function says, as a call; raises CannotPropose."""
         told = [{"tool": g.tool, "with": sorted(g.arguments), "open": dict(g.open)} for g in grants]
         try:
             said = await invoke(
@@ -65,7 +75,7 @@ class FunctionProposer:
                 call.arguments[name].CopyFrom(values.inline(value))
         except Exception as error:
             # The supervision point for a project's mind: whatever it raises, it proposes nothing.
-            raise CannotPropose(f"{type(error).__name__}: {error}") from error
+            raise CannotPropose(f"{type(error).__name__}: {error}", self.model) from error
         return call
 
 

@@ -65,7 +65,7 @@ def profile_of(directory: Path, settings: Settings, name: str, data: Path | None
     believed = [POLICY, *settings.playbooks.paths, *settings.permits.trusted]
     believed += [settings.tls.certificate, settings.tls.clients, settings.auth.jwks]
     code = [directory / path for path in believed if path]
-    for module in (*listed, settings.minds.proposer.partition(":")[0]):
+    for module in (*listed, settings.minds.proposer.rpartition(":")[0]):
         top = module.partition(".")[0]
         code += [directory / f"{top}.py", directory / top] if top else []
     return Profile(

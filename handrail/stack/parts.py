@@ -15,8 +15,11 @@ import structlog
 
 from actors.agent import Agent
 from actors.executor import Executor
+from actors.models import Proposer
 from actors.models.function import FunctionProposer
 from actors.models.lam.plans import LamPlans
+from actors.models.lam.proposing import LamProposer
+from actors.models.lam.serving import Serving
 from actors.models.playbooks import PlaybookPlans
 from actors.models.table import DecisionTable
 from actors.planner import Planner
@@ -403,22 +406,27 @@ def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
 
 def mind(role: str, project: Project, checker: Checker, pool: str, instance: str) -> Agent:
     """Build a planner, an executor or a verifier."""
+    lam = project.settings.lam
+    serving = Serving(project.directory / lam.path, project.protos, project.playbooks, lam.thresholds)
     if role == "planner":
-        lam = project.settings.lam
-        place = project.directory / lam.path
-        own_words = LamPlans(place, project.protos, project.playbooks, lam.thresholds)
-        maker = PlaybookPlans(project.playbooks, project.playbook_digests, own_words)
+        maker = PlaybookPlans(project.playbooks, project.playbook_digests, LamPlans(serving))
         return Planner(maker, pool=pool, instance=instance)
     if role == "executor":
-        function, digest = project.proposer, project.proposer_sha256
-        proposer = FunctionProposer(function, digest) if function is not None else None
-        return Executor(DecisionTable(), proposer, pool=pool, instance=instance)
+        return Executor(DecisionTable(), _proposer(project, serving), pool=pool, instance=instance)
     secrets = {
         box: secrets_of(project.settings, project.directory, box) for box in project.settings.toolboxes
     }
     return Verifier(
         project.tools, project.protos, checker=checker, pool=pool, instance=instance, secrets=secrets
     )
+
+
+def _proposer(project: Project, serving: Serving) -> Proposer | None:
+    """Return what proposes actions: the action model, or a function of the project's."""
+    if project.settings.minds.proposer == "lam":
+        return LamProposer(serving)
+    function, digest = project.proposer, project.proposer_sha256
+    return FunctionProposer(function, digest) if function is not None else None
 
 
 def mind_specs(

@@ -791,8 +791,11 @@ class ProposalAsk(_message.Message):
     RULES_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     step: _builtins.str
+    title: _builtins.str
+    """What the step is for, as the plan says it."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Rule]: ...
     @_builtins.property
@@ -807,10 +810,11 @@ class ProposalAsk(_message.Message):
         rules: _abc.Iterable[_plan_pb2.Rule] | None = ...,
         inputs: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
         grants: _abc.Iterable[_plan_pb2.Grant] | None = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "grants", b"grants", "inputs", b"inputs", "rules", b"rules", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "grants", b"grants", "inputs", b"inputs", "rules", b"rules", "step", b"step", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2025,6 +2029,7 @@ class Proposal(_message.Message):
     TOOK_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     MODEL_SHA256_FIELD_NUMBER: _builtins.int
+    THOUGHT_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     model: _builtins.str
     """What proposed it: "table", which stands in the ask, or "function:MODULE:NAME", and the SHA-256 of its file."""
@@ -2037,6 +2042,10 @@ class Proposal(_message.Message):
     def call(self) -> Global___Call: ...
     @_builtins.property
     def took(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def thought(self) -> Global___ModelThought:
+        """What the action model made of the step, where it was asked."""
+
     def __init__(
         self,
         *,
@@ -2047,10 +2056,11 @@ class Proposal(_message.Message):
         took: _duration_pb2.Duration | None = ...,
         model: _builtins.str = ...,
         model_sha256: _builtins.str = ...,
+        thought: Global___ModelThought | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "call", b"call", "choice", b"choice", "failure", b"failure", "took", b"took"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "call", b"call", "choice", b"choice", "failure", b"failure", "thought", b"thought", "took", b"took"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "call", b"call", "choice", b"choice", "failure", b"failure", "model", b"model", "model_sha256", b"model_sha256", "took", b"took"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "call", b"call", "choice", b"choice", "failure", b"failure", "model", b"model", "model_sha256", b"model_sha256", "thought", b"thought", "took", b"took"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["choice", "failure", "call"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015

@@ -271,6 +271,7 @@ class FilledArgument(_message.Message):
     FIELD_FIELD_NUMBER: _builtins.int
     ENUMERATED_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def value(self) -> _plan_pb2.Value:
         """Not present where the source is a field: its value is known when the step is taken."""
@@ -291,6 +292,10 @@ class FilledArgument(_message.Message):
     def context(self) -> Global___GoalContext:
         """A key of the goal's context: what was not said in words, but given."""
 
+    @_builtins.property
+    def input(self) -> Global___InputSpan:
+        """Words of what a step was given, read as the parameter's type."""
+
     def __init__(
         self,
         *,
@@ -299,12 +304,13 @@ class FilledArgument(_message.Message):
         field: Global___FieldOf | None = ...,
         enumerated: Global___Enumerated | None = ...,
         context: Global___GoalContext | None = ...,
+        input: Global___InputSpan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "enumerated", b"enumerated", "field", b"field", "source", b"source", "span", b"span", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "enumerated", b"enumerated", "field", b"field", "input", b"input", "source", b"source", "span", b"span", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "enumerated", b"enumerated", "field", b"field", "source", b"source", "span", b"span", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "enumerated", b"enumerated", "field", b"field", "input", b"input", "source", b"source", "span", b"span", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["span", "field", "enumerated", "context"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["span", "field", "enumerated", "context", "input"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
@@ -333,6 +339,34 @@ class GoalSpan(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GoalSpan: _TypeAlias = GoalSpan  # noqa: Y015
+
+@_typing.final
+class InputSpan(_message.Message):
+    """Characters of an input of a step, from `start` to before `end`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """"mail.body"; empty for the title of the step."""
+    start: _builtins.int
+    end: _builtins.int
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "path", b"path", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputSpan: _TypeAlias = InputSpan  # noqa: Y015
 
 @_typing.final
 class FieldOf(_message.Message):

@@ -25,6 +25,7 @@ from actors.models.lam.options import options_of
 from actors.models.lam.planning import Thinker, Thought, assemble, completed
 from actors.models.lam.plans import LamPlans
 from actors.models.lam.reader import read_situation
+from actors.models.lam.serving import Serving
 from actors.models.lam.shelf import BadModel
 from actors.models.playbooks import PlaybookPlans
 from core import conformance, told
@@ -54,7 +55,7 @@ def step(number: int, option: str, *missing: str, **arguments: Any) -> trajector
 
 
 def plans(place: Path, **thresholds: float) -> LamPlans:
-    return LamPlans(place, LOADED.protos, LOADED.playbooks, thresholds)
+    return LamPlans(Serving(place, LOADED.protos, LOADED.playbooks, thresholds))
 
 
 async def ask(maker: Any, text: str, **context: Any) -> event_pb2.PlanAnswer:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from typing import Any
 
 import pytest
 
 from actors.executor import Executor
-from actors.models import CannotPropose
+from actors.models import CannotPropose, Task
 from actors.models.function import FunctionProposer
 from actors.models.table import DecisionTable
 from bus.memory import MemoryBroker, MemoryLog
-from core import values
+from core import failures, values
 from core.ports import Address, Record, RunKey
 from handrail.release import release
 from handrail.v1 import event_pb2, plan_pb2
@@ -25,8 +26,15 @@ def nothing(inputs: dict[str, Any], grants: list[dict[str, Any]]) -> None:
     """Propose nothing."""
 
 
+TASK = Task("Settle it", GRANTS, INPUTS, datetime.date(2026, 3, 2))
+
+
 async def proposed(said: Any) -> event_pb2.Call | None:
-    return await FunctionProposer(lambda inputs, grants: said).propose(GRANTS, INPUTS)
+    return called(await FunctionProposer(lambda inputs, grants: said).propose(TASK))
+
+
+def called(proposal: event_pb2.Proposal) -> event_pb2.Call | None:
+    return proposal.call if proposal.HasField("call") else None
 
 
 async def test_what_a_function_says_is_a_call() -> None:
@@ -36,7 +44,7 @@ async def test_what_a_function_says_is_a_call() -> None:
         seen.append((inputs, grants))
         return {"grant": 0, "arguments": {"amount": inputs["order"]["id"]}, "reason": "late"}
 
-    call = await FunctionProposer(propose).propose(GRANTS, INPUTS)
+    call = called(await FunctionProposer(propose).propose(TASK))
     assert call is not None
     assert (call.grant, call.tool, call.reason) == (0, "refund", "late")
     assert values.load(call.arguments["amount"], {}) == 7
@@ -89,7 +97,8 @@ async def test_it_may_be_a_coroutine_function_and_may_have_nothing_to_say() -> N
     async def propose(inputs: dict[str, Any], grants: list[dict[str, Any]]) -> None:
         await asyncio.sleep(0)
 
-    assert await FunctionProposer(propose).propose(GRANTS, INPUTS) is None
+    proposal = await FunctionProposer(propose).propose(TASK)
+    assert proposal.failure.code == failures.NO_PROPOSAL
 
 
 async def test_a_grant_that_there_is_not_is_for_the_decider_to_refuse() -> None:
@@ -124,7 +133,7 @@ async def test_whatever_it_raises_is_an_error(error: BaseException) -> None:
         raise error
 
     with pytest.raises(CannotPropose):
-        await FunctionProposer(propose).propose(GRANTS, INPUTS)
+        await FunctionProposer(propose).propose(TASK)
 
 
 async def test_one_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,4 +144,4 @@ async def test_one_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPat
         await never.wait()
 
     with pytest.raises(CannotPropose, match="no answer within"):
-        await FunctionProposer(propose).propose(GRANTS, INPUTS)
+        await FunctionProposer(propose).propose(TASK)

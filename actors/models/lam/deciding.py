@@ -73,18 +73,37 @@ class Decider:
         known = closed.index if offered is None else offered
         self._offered = np.array([True] * OTHERS + [one.name in known for one in closed.options])
 
-    def decide(self, situations: Sequence[tuple[str, Situation]], today: datetime.date) -> list[Decided]:
-        """Decide in each situation, goal and what is read of it; they are encoded together."""
+    def decide(
+        self,
+        situations: Sequence[tuple[str, Situation]],
+        today: datetime.date,
+        among: Mapping[str, Collection[str]] | None = None,
+    ) -> list[Decided]:
+        """Decide in each situation, goal and what is read of it; they are encoded together.
+
+        `among` are all options that there are here, and of each the parameters that are to be filled in.
+        """
         # Products as small as these take longer on several threads, much longer where the cores are busy.
         with _pools().limit(limits=1, user_api="blas"):
             states = self._network.encode([situation for _, situation in situations])
             return [
-                self._decide(goal, situation, state, today)
+                self._decide(goal, situation, state, today, among)
                 for (goal, situation), state in zip(situations, states, strict=True)
             ]
 
-    def _decide(self, goal: str, situation: Situation, states: Floats, today: datetime.date) -> Decided:
-        shares = softmax(self._network.score_options(states, self._encoded))
+    def _decide(
+        self,
+        goal: str,
+        situation: Situation,
+        states: Floats,
+        today: datetime.date,
+        among: Mapping[str, Collection[str]] | None,
+    ) -> Decided:
+        scores = self._network.score_options(states, self._encoded)
+        if among is not None:
+            there = [at == ABSTAIN for at in range(OTHERS)] + [o.name in among for o in self.closed.options]
+            scores = np.where(there, scores, np.float32(-1e9))
+        shares = softmax(scores)
         ranked = [int(at) for at in np.argsort(-shares)]
         best = ranked[0]
         others = tuple(
@@ -106,7 +125,11 @@ class Decider:
             parameters = self._encoded.parameters[at : at + len(option.parameters)]
             known = self._network.fill(states, self._encoded.options[best], parameters)
             filling = _Filling(self, goal, situation, known, today)
-            parts += (filling.fill(row, option, one, call) for row, one in enumerate(option.parameters))
+            parts += (
+                filling.fill(row, option, one, call)
+                for row, one in enumerate(option.parameters)
+                if among is None or one.name in among[option.name]
+            )
         return Decided(trajectory_pb2.Decision(call=call), option, tuple(parts), others)
 
     def choices(self, option: Option, parameter: Parameter, row: Floats, situation: Situation) -> Floats:

@@ -42,6 +42,13 @@ def left_over(
     return ""
 
 
+def denied(text: str, steps: Sequence[trajectory_pb2.PastStep]) -> str:
+    """Return the first word that denies or supposes and was not read; nothing where there is none."""
+    spans = [span for step in steps for span in _spans(step.call)]
+    words = (token for token in outside(tokens_of(text), spans) if DENYING.fullmatch(_word(token)))
+    return next((token.text for token in words), "")
+
+
 def words_of(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> list[str]:
     """Return the words that goals are made of beside what is filled in, if they came a few times."""
     seen: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from actors.models.lam import calibration
 from actors.models.lam.calibration import Calibration
 from actors.models.lam.deciding import Decided, Decider
-from actors.models.lam.leftovers import left_over
+from actors.models.lam.leftovers import denied, left_over
 from actors.models.lam.options import PLAYBOOK, Option
 from actors.models.lam.reader import TooLong, read_situation
 from actors.models.lam.text import tokens_of
@@ -86,6 +86,25 @@ class Thinker:
             if call.missing:
                 # To ask does nothing to anybody.
                 return _ended(replace(thought, needed=self._thresholds.get(tool_pb2.EFFECT_READ, 1.0)), "ask")
+
+    def choose(self, text: str, today: datetime.date, among: Mapping[str, Collection[str]]) -> Thought:
+        """Return what it would do of some options, filling in the parameters that are named with each."""
+        thought = Thought("none")
+        try:
+            situation = read_situation(text, (), self.decider.closed)
+        except TooLong:
+            return replace(thought, outcome="long")
+        (one,) = self.decider.decide([(text, situation)], today, among)
+        thought = self._weighed(thought, one)
+        if one.option is None:
+            return thought
+        step = trajectory_pb2.PastStep(id="s1", call=one.decision.call)
+        thought = replace(thought, steps=(step,))
+        if one.decision.call.missing:
+            return _ended(replace(thought, needed=self._thresholds.get(tool_pb2.EFFECT_READ, 1.0)), "ask")
+        # What was given to a step is no goal: most of it is there to be passed over, but not a denial.
+        left = denied(text, thought.steps) if one.option.effect >= tool_pb2.EFFECT_WRITE else ""
+        return replace(thought, outcome="unsure", left_over=left) if left else _ended(thought, "plan")
 
     def _planned(self, goal: str, thought: Thought) -> Thought:
         """Return a thought that is done, if it is sure enough and leaves nothing of the goal unread."""

@@ -1,0 +1,56 @@
+"""Which model serves a project: read when it is first asked for, and again as soon as another was promoted.
+
+It never decides on an option that it was not trained on as it is now: a tool whose contract changed, or a
+playbook, is out of its reach until it is trained again, however sure it would be. What takes time to import
+is imported for the first question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.models.lam import shelf
+from core.playbook import Playbook
+from handrail.v1 import tool_pb2
+
+if TYPE_CHECKING:
+    from actors.models.lam.answering import Model
+
+
+class Serving:
+    """The model that serves now."""
+
+    def __init__(
+        self,
+        place: Path,
+        contracts: Mapping[str, tool_pb2.ToolContract],
+        playbooks: Sequence[Playbook],
+        thresholds: Mapping[str, float] | None = None,
+    ) -> None:
+        """`place` holds models."""
+        self.contracts = contracts
+        self.playbooks = {one.name: one for one in playbooks}
+        self._place = place
+        self._thresholds = thresholds or {}
+        self._model: Model | None = None
+        self._opening = asyncio.Lock()
+
+    async def current(self) -> Model | None:
+        """Return the model, None where there is none; raises BadModel."""
+        async with self._opening:
+            folder = shelf.champion(self._place)
+            if folder is None:
+                self._model = None
+            elif self._model is None or folder.name != self._model.digest:
+                self._model = await asyncio.to_thread(self._open, folder)
+            return self._model
+
+    def _open(self, folder: Path) -> Model:
+        from actors.models.lam.answering import open_model
+        from actors.models.lam.options import options_of
+
+        options = options_of(self.contracts, self.playbooks.values())
+        return open_model(folder, options, self._thresholds)
