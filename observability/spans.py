@@ -27,7 +27,17 @@ from observability import names
 from observability.diary import Diary, PlanTry, UndoDiary
 from observability.span import Span, SpanEvent
 from observability.steps import StepTeller
-from observability.teller import UNANSWERED, Section, body_of, cut, failure_of, messaging, start_ns, word
+from observability.teller import (
+    UNANSWERED,
+    Section,
+    body_of,
+    cut,
+    failure_of,
+    messaging,
+    model_of,
+    start_ns,
+    word,
+)
 
 _PLAYBOOK = "playbook:"
 
@@ -162,7 +172,7 @@ class _RunTeller(StepTeller):
                 names.ATTEMPT_ID: attempt,
                 names.PLAN_ORIGIN: body.plan.origin,
                 names.PLAN_STEPS: len(body.plan.steps) or None,
-                **_model(body),
+                **model_of(body),
                 **messaging(plan.ask, "process"),
             },
             fate=fate,
@@ -226,14 +236,6 @@ def _outcome(planned: event_pb2.UndoPlanned, ended: event_pb2.UndoEnded) -> str:
     if ended.HasField("failure"):
         return names.GIVEN_UP
     return names.STAYS if planned.stays else names.UNDONE
-
-
-def _model(body: event_pb2.PlanAnswer) -> dict[str, str | float]:
-    """Which action model was asked, how sure it was, and how sure it had to be."""
-    if not body.HasField("thought"):
-        return {}
-    told = body.thought
-    return {names.MODEL: told.model, names.MODEL_SURE: told.sure, names.MODEL_NEEDED: told.needed}
 
 
 def _messages(goal: str) -> str:

@@ -199,3 +199,11 @@ def _instance_of(record: Record | None) -> str:
     if record is None or record.event is None:
         return ""
     return record.event.writer.partition("/")[2]
+
+
+def model_of(body: event_pb2.PlanAnswer | event_pb2.Proposal) -> dict[str, str | float]:
+    """Which action model was asked, how sure it was, and how sure it had to be."""
+    if not body.HasField("thought"):
+        return {}
+    told = body.thought
+    return {names.MODEL: told.model, names.MODEL_SURE: told.sure, names.MODEL_NEEDED: told.needed}

@@ -214,7 +214,7 @@ def _plan_ask(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
 
 
 def _thought(thought: Said | None, page: _Page) -> Iterator[Row]:
-    """What an action model made of the goal: which one, how sure, and where each argument is from."""
+    """What an action model made of a goal or a step: which one, how sure, and where each argument is from."""
     if thought is None:
         return
     sure = f"{thought.get('sure', 0.0):.0%} sure of {thought.get('doubtful') or 'it'}"
@@ -231,6 +231,10 @@ def _taken_from(filled: Said) -> str:
     if "span" in filled:
         start, end = (filled["span"].get(name, 0) for name in ("start", "end"))
         return f"{filled.get('value')!r:.80}, characters {start} to {end} of the goal"
+    if "input" in filled:
+        start, end = (filled["input"].get(name, 0) for name in ("start", "end"))
+        where = filled["input"].get("path") or "the step's title"
+        return f"{filled.get('value')!r:.80}, characters {start} to {end} of {where}"
     if "field" in filled:
         field = filled["field"]
         return f"what {field.get('step', '')} returns as {field.get('path', '')}"
@@ -250,9 +254,10 @@ def _proposal_ask(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
             yield "proposed", f"{call.get('tool', '')}({_values(call.get('arguments', {}))})"
         yield "reason", (choice or call or {}).get("reason", "")
         yield "failed", _failure(answer["failure"]) if "failure" in answer else ""
-        model = answer.get("model", "")
+        model = "" if "thought" in answer else answer.get("model", "")
         digest = page.short(answer.get("model_sha256", ""))
-        yield "model", f"{model}, whose file was {digest}" if digest else model
+        yield "model", f"{model}, whose file was {digest}" if model and digest else model
+        yield from _thought(answer.get("thought"), page)
         yield "by", f"{answer['writer']}{_took(answer)}" if answer else ""
         yield "refused", _violations(entry["refused"]) if "refused" in entry else ""
         yield "taken back", _back(entry)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from handrail.v1 import plan_pb2 as handrail_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chandrail/v1/trajectory.proto\x12\x0bhandrail.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16handrail/v1/plan.proto\"\x8d\x02\n\rTrajectoryRow\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12-\n\x06source\x18\x03 \x01(\x0e\x32\x1d.handrail.v1.TrajectorySource\x12\x0c\n\x04goal\x18\x04 \x01(\t\x12+\n\x07said_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04past\x18\x06 \x03(\x0b\x32\x15.handrail.v1.PastStep\x12\'\n\x08\x64\x65\x63ision\x18\x07 \x01(\x0b\x32\x15.handrail.v1.Decision\x12\x10\n\x08\x65ntities\x18\x08 \x03(\t\x12\x0f\n\x07pattern\x18\t \x01(\t\"=\n\x08PastStep\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x17.handrail.v1.OptionCall\"\x87\x01\n\x08\x44\x65\x63ision\x12\'\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x17.handrail.v1.OptionCallH\x00\x12!\n\x04stop\x18\x02 \x01(\x0b\x32\x11.handrail.v1.StopH\x00\x12\'\n\x07\x61\x62stain\x18\x03 \x01(\x0b\x32\x14.handrail.v1.AbstainH\x00\x42\x06\n\x04kind\"\x06\n\x04Stop\"\t\n\x07\x41\x62stain\"\xb7\x01\n\nOptionCall\x12\x0e\n\x06option\x18\x01 \x01(\t\x12\x39\n\targuments\x18\x02 \x03(\x0b\x32&.handrail.v1.OptionCall.ArgumentsEntry\x12\x0f\n\x07missing\x18\x03 \x03(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.handrail.v1.FilledArgument:\x02\x38\x01\"\x90\x02\n\x0e\x46illedArgument\x12!\n\x05value\x18\x01 \x01(\x0b\x32\x12.handrail.v1.Value\x12%\n\x04span\x18\x02 \x01(\x0b\x32\x15.handrail.v1.GoalSpanH\x00\x12%\n\x05\x66ield\x18\x03 \x01(\x0b\x32\x14.handrail.v1.FieldOfH\x00\x12-\n\nenumerated\x18\x04 \x01(\x0b\x32\x17.handrail.v1.EnumeratedH\x00\x12+\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x18.handrail.v1.GoalContextH\x00\x12\'\n\x05input\x18\x07 \x01(\x0b\x32\x16.handrail.v1.InputSpanH\x00\x42\x08\n\x06source\"&\n\x08GoalSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"5\n\tInputSpan\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"%\n\x07\x46ieldOf\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x0c\n\nEnumerated\"\x1a\n\x0bGoalContext\x12\x0b\n\x03key\x18\x01 \x01(\t*\xac\x01\n\x10TrajectorySource\x12!\n\x1dTRAJECTORY_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15TRAJECTORY_SOURCE_RUN\x10\x01\x12\x1b\n\x17TRAJECTORY_SOURCE_TEACH\x10\x02\x12\x1f\n\x1bTRAJECTORY_SOURCE_SYNTHETIC\x10\x03\x12\x1c\n\x18TRAJECTORY_SOURCE_IMPORT\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chandrail/v1/trajectory.proto\x12\x0bhandrail.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16handrail/v1/plan.proto\"\x9e\x02\n\rTrajectoryRow\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12-\n\x06source\x18\x03 \x01(\x0e\x32\x1d.handrail.v1.TrajectorySource\x12\x0c\n\x04goal\x18\x04 \x01(\t\x12+\n\x07said_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04past\x18\x06 \x03(\x0b\x32\x15.handrail.v1.PastStep\x12\'\n\x08\x64\x65\x63ision\x18\x07 \x01(\x0b\x32\x15.handrail.v1.Decision\x12\x10\n\x08\x65ntities\x18\x08 \x03(\t\x12\x0f\n\x07pattern\x18\t \x01(\t\x12\x0f\n\x07offered\x18\x1e \x03(\t\"=\n\x08PastStep\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x17.handrail.v1.OptionCall\"\x87\x01\n\x08\x44\x65\x63ision\x12\'\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x17.handrail.v1.OptionCallH\x00\x12!\n\x04stop\x18\x02 \x01(\x0b\x32\x11.handrail.v1.StopH\x00\x12\'\n\x07\x61\x62stain\x18\x03 \x01(\x0b\x32\x14.handrail.v1.AbstainH\x00\x42\x06\n\x04kind\"\x06\n\x04Stop\"\t\n\x07\x41\x62stain\"\xb7\x01\n\nOptionCall\x12\x0e\n\x06option\x18\x01 \x01(\t\x12\x39\n\targuments\x18\x02 \x03(\x0b\x32&.handrail.v1.OptionCall.ArgumentsEntry\x12\x0f\n\x07missing\x18\x03 \x03(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.handrail.v1.FilledArgument:\x02\x38\x01\"\x90\x02\n\x0e\x46illedArgument\x12!\n\x05value\x18\x01 \x01(\x0b\x32\x12.handrail.v1.Value\x12%\n\x04span\x18\x02 \x01(\x0b\x32\x15.handrail.v1.GoalSpanH\x00\x12%\n\x05\x66ield\x18\x03 \x01(\x0b\x32\x14.handrail.v1.FieldOfH\x00\x12-\n\nenumerated\x18\x04 \x01(\x0b\x32\x17.handrail.v1.EnumeratedH\x00\x12+\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x18.handrail.v1.GoalContextH\x00\x12\'\n\x05input\x18\x07 \x01(\x0b\x32\x16.handrail.v1.InputSpanH\x00\x42\x08\n\x06source\"&\n\x08GoalSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"5\n\tInputSpan\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"%\n\x07\x46ieldOf\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x0c\n\nEnumerated\"\x1a\n\x0bGoalContext\x12\x0b\n\x03key\x18\x01 \x01(\t*\xac\x01\n\x10TrajectorySource\x12!\n\x1dTRAJECTORY_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15TRAJECTORY_SOURCE_RUN\x10\x01\x12\x1b\n\x17TRAJECTORY_SOURCE_TEACH\x10\x02\x12\x1f\n\x1bTRAJECTORY_SOURCE_SYNTHETIC\x10\x03\x12\x1c\n\x18TRAJECTORY_SOURCE_IMPORT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,32 +35,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPTIONCALL_ARGUMENTSENTRY']._loaded_options = None
   _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_options = b'8\001'
-  _globals['_TRAJECTORYSOURCE']._serialized_start=1232
-  _globals['_TRAJECTORYSOURCE']._serialized_end=1404
+  _globals['_TRAJECTORYSOURCE']._serialized_start=1249
+  _globals['_TRAJECTORYSOURCE']._serialized_end=1421
   _globals['_TRAJECTORYROW']._serialized_start=103
-  _globals['_TRAJECTORYROW']._serialized_end=372
-  _globals['_PASTSTEP']._serialized_start=374
-  _globals['_PASTSTEP']._serialized_end=435
-  _globals['_DECISION']._serialized_start=438
-  _globals['_DECISION']._serialized_end=573
-  _globals['_STOP']._serialized_start=575
-  _globals['_STOP']._serialized_end=581
-  _globals['_ABSTAIN']._serialized_start=583
-  _globals['_ABSTAIN']._serialized_end=592
-  _globals['_OPTIONCALL']._serialized_start=595
-  _globals['_OPTIONCALL']._serialized_end=778
-  _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_start=701
-  _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_end=778
-  _globals['_FILLEDARGUMENT']._serialized_start=781
-  _globals['_FILLEDARGUMENT']._serialized_end=1053
-  _globals['_GOALSPAN']._serialized_start=1055
-  _globals['_GOALSPAN']._serialized_end=1093
-  _globals['_INPUTSPAN']._serialized_start=1095
-  _globals['_INPUTSPAN']._serialized_end=1148
-  _globals['_FIELDOF']._serialized_start=1150
-  _globals['_FIELDOF']._serialized_end=1187
-  _globals['_ENUMERATED']._serialized_start=1189
-  _globals['_ENUMERATED']._serialized_end=1201
-  _globals['_GOALCONTEXT']._serialized_start=1203
-  _globals['_GOALCONTEXT']._serialized_end=1229
+  _globals['_TRAJECTORYROW']._serialized_end=389
+  _globals['_PASTSTEP']._serialized_start=391
+  _globals['_PASTSTEP']._serialized_end=452
+  _globals['_DECISION']._serialized_start=455
+  _globals['_DECISION']._serialized_end=590
+  _globals['_STOP']._serialized_start=592
+  _globals['_STOP']._serialized_end=598
+  _globals['_ABSTAIN']._serialized_start=600
+  _globals['_ABSTAIN']._serialized_end=609
+  _globals['_OPTIONCALL']._serialized_start=612
+  _globals['_OPTIONCALL']._serialized_end=795
+  _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_start=718
+  _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_end=795
+  _globals['_FILLEDARGUMENT']._serialized_start=798
+  _globals['_FILLEDARGUMENT']._serialized_end=1070
+  _globals['_GOALSPAN']._serialized_start=1072
+  _globals['_GOALSPAN']._serialized_end=1110
+  _globals['_INPUTSPAN']._serialized_start=1112
+  _globals['_INPUTSPAN']._serialized_end=1165
+  _globals['_FIELDOF']._serialized_start=1167
+  _globals['_FIELDOF']._serialized_end=1204
+  _globals['_ENUMERATED']._serialized_start=1206
+  _globals['_ENUMERATED']._serialized_end=1218
+  _globals['_GOALCONTEXT']._serialized_start=1220
+  _globals['_GOALCONTEXT']._serialized_end=1246
 # @@protoc_insertion_point(module_scope)

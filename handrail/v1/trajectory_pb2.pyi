@@ -65,6 +65,7 @@ class TrajectoryRow(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     ENTITIES_FIELD_NUMBER: _builtins.int
     PATTERN_FIELD_NUMBER: _builtins.int
+    OFFERED_FIELD_NUMBER: _builtins.int
     trajectory: _builtins.str
     """The rows of one trajectory share this; they are never on both sides of a split."""
     index: _builtins.int
@@ -88,6 +89,10 @@ class TrajectoryRow(_message.Message):
     def entities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the goal was made of, where it was made: a split by entity keeps them together."""
 
+    @_builtins.property
+    def offered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The options that there were to choose among; all of them where none is named."""
+
     def __init__(
         self,
         *,
@@ -100,10 +105,11 @@ class TrajectoryRow(_message.Message):
         decision: Global___Decision | None = ...,
         entities: _abc.Iterable[_builtins.str] | None = ...,
         pattern: _builtins.str = ...,
+        offered: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "said_at", b"said_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "entities", b"entities", "goal", b"goal", "index", b"index", "past", b"past", "pattern", b"pattern", "said_at", b"said_at", "source", b"source", "trajectory", b"trajectory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "entities", b"entities", "goal", b"goal", "index", b"index", "offered", b"offered", "past", b"past", "pattern", b"pattern", "said_at", b"said_at", "source", b"source", "trajectory", b"trajectory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

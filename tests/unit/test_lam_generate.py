@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import json_format
 
 from actors.models.lam import recipes
-from actors.models.lam.generate import FOR_EACH, IN_A_ROW, SHARES, rows
+from actors.models.lam.generate import FOR_EACH, IN_A_ROW, SHARES, STEPS, rows
 from actors.models.lam.generic import BEHIND, spoken
 from actors.models.lam.grammar import BadGrammar, Grammar, load_grammar, read_grammar
 from actors.models.lam.options import Option, OutputField, Parameter, options_of
@@ -155,7 +155,7 @@ def test_a_trajectory_ends_as_it_should() -> None:
             assert not steps[0].entities
             continue
         assert kinds[0] == "call"
-        if first.call.missing:
+        if first.call.missing or steps[0].offered:
             assert kinds == ["call"]
         else:
             assert kinds == ["call"] * (len(kinds) - 1) + ["stop"]
@@ -163,15 +163,18 @@ def test_a_trajectory_ends_as_it_should() -> None:
 
 def test_the_shares_are_about_what_they_should_be() -> None:
     kinds = Counter(kind_of(steps) for steps in trajectories(sample_rows()).values())
+    assert kinds["step"] / TRAJECTORIES == pytest.approx(STEPS, abs=0.02)
     for name, share in SHARES.items():
-        assert kinds[name] / TRAJECTORIES == pytest.approx(share, abs=0.02)
-    calls = 1 - sum(SHARES.values())
+        assert kinds[name] / TRAJECTORIES == pytest.approx(share * (1 - STEPS), abs=0.02)
+    calls = (1 - sum(SHARES.values())) * (1 - STEPS)
     assert kinds["in a row"] / TRAJECTORIES == pytest.approx(calls * IN_A_ROW, abs=0.02)
     assert 0 < kinds["for each"] / TRAJECTORIES < calls * FOR_EACH
 
 
 def kind_of(steps: list[pb.TrajectoryRow]) -> str:
     first = steps[0].decision
+    if steps[0].offered:
+        return "step"
     if first.HasField("abstain"):
         return "outside"
     if first.call.missing:
@@ -181,6 +184,22 @@ def kind_of(steps: list[pb.TrajectoryRow]) -> str:
     if any(steps[0].pattern in (*chain.do, *chain.say) for chain in grammar().chains):
         return "chains"
     return "calls" if len(steps) == 2 else "for each"
+
+
+def test_a_step_chooses_among_what_it_was_granted_and_no_playbook_is() -> None:
+    steps = [row for row in make(seed=5, trajectories=6_000) if row.offered]
+    meant = {name for given in grammar().means.values() for name in given}
+    assert meant <= {row.decision.call.option for row in steps}
+    beside = 0
+    for row in steps:
+        assert len(row.offered) >= 1
+        assert not any(name.startswith("playbook:") for name in row.offered)
+        if row.decision.HasField("call"):
+            assert row.decision.call.option in row.offered
+            for name, argument in row.decision.call.arguments.items():
+                line = row.goal[: argument.span.start].rpartition("\n")[2].casefold()
+                beside += argument.HasField("span") and line.rstrip(": ") in (name, name.replace("_", " "))
+    assert beside > 20
 
 
 def test_what_is_asked_for_in_company_is_what_is_asked_for_alone() -> None:

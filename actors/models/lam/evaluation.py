@@ -198,8 +198,16 @@ def _judge(
             situation = read_situation(row.goal, row.past, decider.closed)
         except TooLong:
             continue
-        (decided,) = decider.decide([(row.goal, situation)], row.said_at.ToDatetime().date())
+        today = row.said_at.ToDatetime().date()
+        (decided,) = decider.decide([(row.goal, situation)], today, _among(row, decider))
         yield row, decided, list(_seen(row.decision, decided))
+
+
+def _among(row: trajectory_pb2.TrajectoryRow, decider: Decider) -> dict[str, set[str]] | None:
+    """Return what there was to choose among, where that was not everything."""
+    closed = decider.closed
+    options = [closed.options[closed.index[name]] for name in row.offered if name in closed.index]
+    return {one.name: {p.name for p in one.parameters} for one in options} if options else None
 
 
 def _seen(wanted: trajectory_pb2.Decision, decided: Decided) -> Iterator[Seen]:

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from actors.models.lam import noise, several
 from actors.models.lam.grammar import BadGrammar, Grammar
+from actors.models.lam.granted import Granted
 from actors.models.lam.options import Option
 from actors.models.lam.reading import Unreadable, read
 from actors.models.lam.recipes import Choices, Recipe, Recipes, Step
@@ -23,6 +24,11 @@ from handrail.v1 import trajectory_pb2 as pb
 
 SHARES = {"outside": 0.125, "asks": 0.09, "chains": 0.13}
 """Of the trajectories: what no option does, what has to be asked for, several tools; the rest are calls."""
+STEPS = 0.08
+"""How many are no goals of their own, but what a step was given."""
+STEPS_OF = (0.45, 0.45, 0.1)
+"""Of these, how many say everything, how many do not, and how many nothing that any tool does."""
+MAX_DRAWS = 20
 IN_A_ROW = 0.12
 FOR_EACH = 0.05
 """Of the calls: how many are asked for with another one, and how many for several numbers."""
@@ -51,10 +57,15 @@ class _Generator:
         self._shorter = noise.Words(grammar.typing.shorter)
         self._asking = recipes.framed(grammar.typing.asking)
         self._around = recipes.framed(grammar.typing.around)
+        self._given = recipes.framed(grammar.typing.given)
+        self._granted = Granted(options, grammar.means, recipes.pool_of, recipes.pool)
         groups = {"outside": recipes.outside, "asks": recipes.asks, "chains": recipes.chains}
         groups = {name: group for name, group in groups.items() if group}
         self._kinds = [(SHARES[name], _Draws(group)) for name, group in groups.items()]
         self._calls = _Draws(recipes.calls) if recipes.calls else None
+        self._said = [
+            _Draws(group) if group else None for group in (recipes.calls, recipes.asks, recipes.outside)
+        ]
         self._pool = recipes.pool
         if self._calls:
             rest = 1.0 - sum(share for share, _ in self._kinds)
@@ -64,9 +75,11 @@ class _Generator:
 
     def rows(self, trajectories: int) -> Iterator[pb.TrajectoryRow]:
         for number in range(trajectories):
-            recipe = self._draw()
+            step = self._step() if self._rng.random() < STEPS else None
+            recipe = step or self._draw()
             said_on = self._today + datetime.timedelta(days=int(self._rng.random() * DAYS))
-            yield from self._trajectory(f"synthetic-{self._seed}-{number}", recipe, said_on)
+            offered = self._granted.offered(step, self._rng) if step else []
+            yield from self._trajectory(f"synthetic-{self._seed}-{number}", recipe, said_on, offered)
 
     def _draw(self) -> Recipe:
         drawn = self._rng.random()
@@ -76,6 +89,17 @@ class _Generator:
                 return draws.one(self._rng)
         recipe = self._kinds[-1][1].one(self._rng)
         return self._in_company(recipe) if self._calls else recipe
+
+    def _step(self) -> Recipe | None:
+        """Return what is said to a step, if there is anything that could be."""
+        for _ in range(MAX_DRAWS):
+            drawn = self._rng.random()
+            at = next((at for at, share in enumerate(STEPS_OF) if (drawn := drawn - share) < 0), 0)
+            draws = self._said[at]
+            recipe = draws.one(self._rng) if draws else None
+            if recipe and self._granted.takes(recipe):
+                return self._granted.of(recipe, self._rng)
+        return None
 
     def _in_company(self, recipe: Recipe) -> Recipe:
         """Return a call, or now and then something that asks for more than it."""
@@ -93,15 +117,20 @@ class _Generator:
             return several.for_each(recipe, several.how_many(self._rng), self._pool)
         return recipe
 
-    def _trajectory(self, name: str, recipe: Recipe, said_on: datetime.date) -> Iterator[pb.TrajectoryRow]:
+    def _trajectory(
+        self, name: str, recipe: Recipe, said_on: datetime.date, offered: Sequence[str]
+    ) -> Iterator[pb.TrajectoryRow]:
         draw = Draw(self._rng, said_on)
         recipe.emit(draw)
-        goal, spans = self._typed(self._framed(draw, recipe))
+        if offered and self._given:
+            self._put_around(draw, self._given)
+        goal, spans = self._typed(draw if offered else self._framed(draw, recipe))
         filled = _Filled(goal, spans, draw.listed, said_on)
-        decisions = [filled.call(step, asks=recipe.asks) for step in recipe.steps]
+        # What is missing of a step may be fixed by its grant.
+        decisions = [filled.call(step, asks=None if offered else recipe.asks) for step in recipe.steps]
         if not decisions:
             decisions = [pb.Decision(abstain=pb.Abstain())]
-        elif not recipe.asks:
+        elif not recipe.asks and not offered:
             decisions.append(pb.Decision(stop=pb.Stop()))
         said_at = Timestamp()
         said_at.FromDatetime(datetime.datetime.combine(said_on, datetime.time(HOUR)))
@@ -120,6 +149,7 @@ class _Generator:
                 decision=decision,
                 entities=filled.entities,
                 pattern=recipe.pattern,
+                offered=offered,
             )
 
     def _framed(self, draw: Draw, recipe: Recipe) -> Draw:
@@ -180,7 +210,7 @@ class _Filled:
             for start, end, blank in spans.values()
         ]
 
-    def call(self, step: Step, *, asks: bool) -> pb.Decision:
+    def call(self, step: Step, *, asks: bool | None) -> pb.Decision:
         call = pb.OptionCall(option=step.option.name)
         for name, source in step.arguments.items():
             if source.startswith("$"):
@@ -195,7 +225,7 @@ class _Filled:
         missing = [
             one.name for one in step.option.parameters if one.required and one.name not in call.arguments
         ]
-        if bool(missing) != asks:
+        if asks is not None and bool(missing) != asks:
             text = f"{', '.join(missing)} missing" if missing else "nothing missing"
             raise BadGrammar(f"{step.option.name} with {text}: {self._goal!r}")
         call.missing.extend(missing)

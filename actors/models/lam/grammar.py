@@ -66,6 +66,8 @@ class Typing(_Model):
     # Around what can follow "could you"; around anything.
     asking: Texts = ()
     around: Texts = ()
+    # Around what is given to a step.
+    given: Texts = ()
 
 
 class Grammar(_Model):
@@ -82,6 +84,8 @@ class Grammar(_Model):
     # How the listed values of a parameter are said: {priority: {high: [urgent, high]}}.
     listed: dict[str, dict[str, Texts]] = {}
     options: dict[str, Said] = {}
+    # Which tool a playbook comes to in a step that may not take playbooks: {note: {add_note: {text: text}}}.
+    means: dict[str, dict[str, References]] = {}
     chains: tuple[Chain, ...] = ()
     # What no option does, in groups of equal weight.
     outside: dict[str, Texts] = {}
@@ -97,6 +101,7 @@ class Grammar(_Model):
             named={**general.named, **self.named},
             listed={**general.listed, **self.listed},
             options={**general.options, **self.options},
+            means={**general.means, **self.means},
             chains=(*general.chains, *self.chains),
             outside={**general.outside, **self.outside},
             typing=Typing(
@@ -104,6 +109,7 @@ class Grammar(_Model):
                 shorter={**general.typing.shorter, **self.typing.shorter},
                 asking=(*general.typing.asking, *self.typing.asking),
                 around=(*general.typing.around, *self.typing.around),
+                given=(*general.typing.given, *self.typing.given),
             ),
         )
 

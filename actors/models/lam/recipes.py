@@ -180,7 +180,7 @@ class Recipes:
         return emit
 
     def _span(self, blank: Blank, parameter: Parameter) -> Emit:
-        name = self._pool_of(blank, parameter)
+        name = self.pool_of(blank, parameter)
         pool = self.pool(name)
         bends = parameter.kind in _BENDING or name in self._grammar.bending or name in self._grammar.prose
         marked = Blank(blank.name, name, bends=bends)
@@ -202,7 +202,7 @@ class Recipes:
         text = draw.text(recipes[int(draw.rng.random() * len(recipes))].emit)
         return _QUOTES.sub("", text) or "it"
 
-    def _pool_of(self, blank: Blank, parameter: Parameter) -> str:
+    def pool_of(self, blank: Blank, parameter: Parameter) -> str:
         """Return the pool that is named, that of the parameter's name, or that of its kind."""
         if blank.pool != blank.name:
             return blank.pool

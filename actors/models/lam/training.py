@@ -132,7 +132,7 @@ def _loss(
     states = network.encode(
         tensor(features).long(), tensor(batch.segments).long(), tensor(batch.used).long(), mask
     )
-    offered, taken = _offer(batch, options, noise)
+    offered, taken = _offer(batch, noise)
     decision = torch.from_numpy(np.where(taken, ABSTAIN, batch.decision)).to(device)
     scores = network.score_options(states[:, 0], encoded["option"])
     loss = functional.cross_entropy(scores.masked_fill(~tensor(offered), -1e4), decision)
@@ -174,14 +174,12 @@ def _pointed(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     return functional.cross_entropy(scores[counts], labels[counts], ignore_index=NOTHING)
 
 
-def _offer(
-    batch: Batch, options: int, noise: np.random.Generator
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _offer(batch: Batch, noise: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Say what is on offer in each lesson, and of which lessons what is wanted is not."""
-    count = len(batch.decision)
-    offered = np.ones((count, OTHERS + options), bool)
+    offered = batch.offered.copy()
+    count, options = len(offered), offered.shape[1] - OTHERS
     share = np.where(noise.random(count) < NARROWED_SHARE, noise.uniform(0.1, 1.0, count), 1.0)
-    offered[:, OTHERS:] = noise.random((count, options)) < share[:, None]
+    offered[:, OTHERS:] &= noise.random((count, options)) < share[:, None]
     calls = batch.decision >= OTHERS
     taken = calls & (noise.random(count) < TAKEN_AWAY_SHARE)
     rows = np.nonzero(calls)[0]

@@ -48,6 +48,8 @@ class Lesson:
     decision: int
     option: Option | None
     fillings: tuple[Filling, ...]
+    # Where the options are that there were to choose among; None where all of them were.
+    offered: NDArray[np.int64] | None = None
 
 
 def lesson_of(row: trajectory_pb2.TrajectoryRow, closed: ClosedSet) -> Lesson:
@@ -57,9 +59,13 @@ def lesson_of(row: trajectory_pb2.TrajectoryRow, closed: ClosedSet) -> Lesson:
         situation = read_situation(row.goal, row.past, closed, tokens)
     except TooLong as error:
         raise BadRow(str(error)) from None
+    offered = None
+    if row.offered:
+        named = [closed.index[name] for name in row.offered if name in closed.index]
+        offered = np.array([ABSTAIN, *(OTHERS + at for at in named)], np.int64)
     kind = row.decision.WhichOneof("kind")
     if kind != "call":
-        return Lesson(situation, STOP if kind == "stop" else ABSTAIN, None, ())
+        return Lesson(situation, STOP if kind == "stop" else ABSTAIN, None, (), offered)
     call = row.decision.call
     if call.option not in closed.index:
         raise BadRow(f"there is no option {call.option!r}")
@@ -68,7 +74,7 @@ def lesson_of(row: trajectory_pb2.TrajectoryRow, closed: ClosedSet) -> Lesson:
     fillings = tuple(
         _filling(call, option, one, closed, tokens, situation.candidates) for one in option.parameters
     )
-    return Lesson(situation, OTHERS + at, option, fillings)
+    return Lesson(situation, OTHERS + at, option, fillings, offered)
 
 
 def _filling(
@@ -117,6 +123,8 @@ class Batch:
     used: NDArray[np.int32]
     mask: NDArray[np.bool_]
     decision: NDArray[np.int64]
+    # Of each decision, whether it was to choose among.
+    offered: NDArray[np.bool_]
     # Of each filling: its lesson, its option, its parameter and the labels.
     row: NDArray[np.int64]
     option: NDArray[np.int64]
@@ -143,8 +151,12 @@ def batch_of(lessons: Sequence[Lesson], closed: ClosedSet) -> Batch:
     features = np.zeros((count, length, lessons[0].situation.features.shape[1]), np.int32)
     segments, used = np.zeros((2, count, length), np.int32)
     mask = np.zeros((count, length), bool)
+    offered = np.ones((count, OTHERS + len(closed.options)), bool)
     held: list[tuple[int, Lesson, Filling]] = []
     for row, lesson in enumerate(lessons):
+        if lesson.offered is not None:
+            offered[row] = False
+            offered[row, lesson.offered] = True
         one = lesson.situation
         features[row, : len(one)] = one.features
         segments[row, : len(one)], used[row, : len(one)] = one.segments, one.used
@@ -185,6 +197,7 @@ def batch_of(lessons: Sequence[Lesson], closed: ClosedSet) -> Batch:
         used,
         mask,
         np.array([one.decision for one in lessons], np.int64),
+        offered,
         np.array([row for row, _, _ in held], np.int64),
         np.array([lesson.decision for _, lesson, _ in held], np.int64),
         np.array([f.at for _, _, f in held], np.int64),
