@@ -48,7 +48,7 @@ class StepCheck:
         names = plan_pb2.Route.values()
         name = plan_pb2.Route.Name(route).partition("_")[2].lower() if route in names else str(route)  # type: ignore[arg-type]
         if route == plan_pb2.ROUTE_LAM:
-            message = "no executor here proposes actions; name one in handrail.toml: [minds] proposer"
+            message = 'no executor here proposes actions; in handrail.toml: [minds] proposer = "lam"'
         else:
             known = "direct, choose, lam" if self.around.limits.proposers else "direct, choose"
             message = f"the route '{name}' is not available yet; there are: {known}"
