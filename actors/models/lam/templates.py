@@ -25,6 +25,8 @@ from core.errors import HandrailError
 MAX_DEPTH = 40
 
 _BLANK = re.compile(r"(['~]?)([a-z][a-z0-9_]*)?(?::([a-z][a-z0-9_]*)|=([^{}]+))?")
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+_NAMED = re.compile(r"<([^#@<>][^<>]*)>")
 _RANGE = re.compile(r"#([0-9]{1,9})-([0-9]{1,9})")
 _SPECIAL = frozenset("(|){}<\\")
 _QUOTED = 0.4
@@ -80,6 +82,7 @@ class Templates:
     def __init__(self, pieces: Mapping[str, Sequence[str]]) -> None:
         self._pieces = pieces
         self._compiled: dict[str, Emit] = {}
+        self._blanks: dict[str, bool] = {}
 
     def compile(self, text: str, fill: Fill = no_blanks) -> Emit:
         """Return what draws a template; raises BadTemplate."""
@@ -95,12 +98,22 @@ class Templates:
             raise BadTemplate(f"there is no piece <{name}>")
         if depth > MAX_DEPTH:
             raise BadTemplate(f"the piece <{name}> is in itself")
-        if name not in self._compiled or fill is not no_blanks:
-            parts = [_Reader(text, self, fill, depth).whole() for text in self._pieces[name]]
-            if fill is not no_blanks:
-                return _one_of(parts)
+        if self._has_blanks(name):
+            return _one_of([_Reader(text, self, fill, depth).whole() for text in self._pieces[name]])
+        if name not in self._compiled:
+            parts = [_Reader(text, self, no_blanks, depth).whole() for text in self._pieces[name]]
             self._compiled[name] = _one_of(parts)
         return self._compiled[name]
+
+    def _has_blanks(self, name: str) -> bool:
+        """Whether a piece, or one in it, is filled by the template that it stands in; then it is not shared."""
+        if name not in self._blanks:
+            # What is in itself is refused where it is read.
+            self._blanks[name] = True
+            plain = [_ESCAPED.sub("", text) for text in self._pieces.get(name, ())]
+            inner = {found for text in plain for found in _NAMED.findall(text)}
+            self._blanks[name] = any("{" in text for text in plain) or any(map(self._has_blanks, inner))
+        return self._blanks[name]
 
 
 class _Reader:
