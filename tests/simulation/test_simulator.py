@@ -43,6 +43,11 @@ def test_planted_bugs_are_found() -> None:
 def test_a_simulation_in_which_nothing_happens_is_broken() -> None:
     assert report.missing(Counter(), seeds=1) == ["event: submit", "run: done"]
     assert "kill decider" in report.missing(Counter(), seeds=report.EXPECTED_WITHIN)
+    # Hardly a run was planned, so hardly a promise was put to the test.
+    idle = Counter({"event: submit": 200, "event: plan_accepted": 20, "event: action": 900, "run: done": 90})
+    assert report.missing(idle, seeds=report.SHARED_WITHIN) == [
+        "more than 20 of 'event: plan_accepted' in 200 runs"
+    ]
 
 
 def test_a_broken_promise_is_told_with_its_replay() -> None:
