@@ -73,6 +73,10 @@ def evaluate(
     project: options.Project = None,
     model: ModelId = None,
     wrong: Annotated[bool, typer.Option("--wrong", help="Show each goal that it would get wrong.")] = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--pictures", metavar="DIR", help="Draw it: reliability.svg and coverage.svg."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Measure the model: on goals written by hand, and on a frozen set of the generator's."""
@@ -80,7 +84,7 @@ def evaluate(
 
     from actors.models.lam.answering import shown
     from actors.models.lam.calibration import Calibration
-    from actors.models.lam.evaluation import judge_rows, score, scores_of
+    from actors.models.lam.evaluation import judge_rows, judgements_of, plans_of, score, scores_of
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
@@ -101,9 +105,33 @@ def evaluate(
             output.line(f"    {shown(one.thought.steps)}, {one.thought.sure:.0%} sure")
     frozen = list(_synthetic(loaded, offered, FROZEN_SEED, FROZEN_TRAJECTORIES))
     curves = Calibration.from_json(held.artifact.card.curves)
-    scores = scores_of(list(judge_rows(frozen, held.thinker.decider)), curves)
+    judged = list(judge_rows(frozen, held.thinker.decider))
+    scores = scores_of(judged, curves)
     output.json({"goals": "generated", **scores})
     output.line(f"generated    {_told(scores)}")
+    if pictures is not None:
+        seen = (
+            {"goals": (plans_of(outcomes), sum(bool(one.case.wants) for one in outcomes))} if outcomes else {}
+        )
+        generated = judgements_of(judged, curves)
+        _draw(pictures, {**seen, "generated": (generated, len(generated))}, output)
+
+
+def _draw(folder: Path, series: dict[str, tuple[list[tuple[float, bool]], int]], output: Output) -> None:
+    """Draw what a model showed: how sure it was against how right, and what is right of what it acts on."""
+    from actors.models.lam import pictures
+
+    drawn = {
+        "reliability.svg": pictures.reliability({name: seen for name, (seen, _) in series.items()}),
+        "coverage.svg": pictures.coverage(series),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in drawn.items():
+            (folder / name).write_text(text, encoding="utf-8")
+            output.line(f"{output.glyphs.done} {folder / name}")
+    except OSError as error:
+        raise CommandError(f"The pictures cannot be written: {error}.") from None
 
 
 @app.command("train")
@@ -160,6 +188,7 @@ def train(
     for name, scores in made.card.scores.items():
         output.line(f"{name.replace('_', ' ')}: {_told(scores)}")
     output.line(f"{output.glyphs.done} {place / digest}")
+    _draw(place / digest, {name: (seen, len(seen)) for name, seen in made.judgements.items()}, output)
     output.note(f"`handrail lam promote {digest}` has it serve")
 
 

@@ -127,7 +127,6 @@ def score(outcomes: Sequence[Outcome]) -> Score:
     unwanted = [one for one in outcomes if not one.case.wants and not one.case.asks]
     asking = [one for one in outcomes if one.case.asks]
     acted = [one for one in outcomes if one.acted]
-    planned = [one for one in outcomes if one.planned]
     took = [one.took_ms for one in outcomes] or [0.0]
     return Score(
         len(outcomes),
@@ -135,7 +134,7 @@ def score(outcomes: Sequence[Outcome]) -> Score:
         _share(one.acted for one in wanted),
         _share(one.exact for one in acted),
         _coverage_at(PRECISION, outcomes),
-        calibration_error([(one.thought.sure, one.exact) for one in planned]),
+        calibration_error(plans_of(outcomes)),
         _share(not one.acted for one in unwanted),
         _share(one.asked for one in asking),
         sum(one.unsafe for one in outcomes),
@@ -173,12 +172,10 @@ def scores_of(
     """Return what a model showed on rows: exact decisions, plans, and how well it knows that."""
     exact: dict[str, list[bool]] = {"call": [], "stop": [], "abstain": []}
     plans: dict[str, bool] = {}
-    sure: list[tuple[float, bool]] = []
-    for row, decided, seen in judged:
+    for row, _, seen in judged:
         right = all(one.right for one in seen)
         exact[row.decision.WhichOneof("kind") or "abstain"].append(right)
         plans[row.trajectory] = plans.get(row.trajectory, True) and right
-        sure.append((curves.sure(seen[0].option, decided.parts), right))
     flat = [right for held in exact.values() for right in held]
     shares = {kind: round(sum(held) / len(held), 4) for kind, held in exact.items() if held}
     return {
@@ -186,8 +183,23 @@ def scores_of(
         "exact": round(sum(flat) / len(flat), 4) if flat else 0.0,
         "exact_by_kind": shares,
         "exact_plans": round(sum(plans.values()) / len(plans), 4) if plans else 0.0,
-        "calibration_error": round(calibration_error(sure), 4),
+        "calibration_error": round(calibration_error(judgements_of(judged, curves)), 4),
     }
+
+
+def judgements_of(
+    judged: Sequence[tuple[trajectory_pb2.TrajectoryRow, Decided, list[Seen]]], curves: Calibration
+) -> list[tuple[float, bool]]:
+    """Return how sure a model was of each decision, and whether all of it was right."""
+    return [
+        (curves.sure(seen[0].option, decided.parts), all(one.right for one in seen))
+        for _, decided, seen in judged
+    ]
+
+
+def plans_of(outcomes: Sequence[Outcome]) -> list[tuple[float, bool]]:
+    """Return how sure a model was of each plan that it made, and whether it was exact."""
+    return [(one.thought.sure, one.exact) for one in outcomes if one.planned]
 
 
 def _judge(

@@ -17,7 +17,7 @@ from typing import Any
 from actors.models.lam import artifact, calibration
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import Decider
-from actors.models.lam.evaluation import judge_rows, scores_of
+from actors.models.lam.evaluation import judge_rows, judgements_of, scores_of
 from actors.models.lam.layout import Measures, shapes_of
 from actors.models.lam.leftovers import words_of
 from actors.models.lam.network import Floats, Network
@@ -66,6 +66,8 @@ class Made:
 
     card: artifact.Card
     packed: bytes
+    # How sure it was of each decision that was held back, and whether it was right, by what was held back.
+    judgements: Mapping[str, list[tuple[float, bool]]]
 
 
 def make(
@@ -118,7 +120,8 @@ def make(
             "held_wordings": scores_of(judged, curves),
         },
     )
-    return Made(card, packed)
+    judgements = {"wordings": judgements_of(judged, curves), "trajectories": judgements_of(known, curves)}
+    return Made(card, packed, judgements)
 
 
 def _draw(text: str) -> float:

@@ -106,7 +106,7 @@ class Templates:
         return self._compiled[name]
 
     def _has_blanks(self, name: str) -> bool:
-        """Whether a piece, or one in it, is filled by the template that it stands in; then it is not shared."""
+        """Whether a piece, or one in it, is filled by the template that it stands in: it is not shared."""
         if name not in self._blanks:
             # What is in itself is refused where it is read.
             self._blanks[name] = True
