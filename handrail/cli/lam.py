@@ -103,6 +103,7 @@ def evaluate(
             output.json({"wrong": one.case.goal, "steps": shown(one.thought.steps), "sure": one.thought.sure})
             output.line(f"  {one.case.goal!r:.100}")
             output.line(f"    {shown(one.thought.steps)}, {one.thought.sure:.0%} sure")
+    _evaluate_steps(loaded, held, wrong, output)
     frozen = list(_synthetic(loaded, offered, FROZEN_SEED, FROZEN_TRAJECTORIES))
     curves = Calibration.from_json(held.artifact.card.curves)
     judged = list(judge_rows(frozen, held.thinker.decider))
@@ -115,6 +116,37 @@ def evaluate(
         )
         generated = judgements_of(judged, curves)
         _draw(pictures, {**seen, "generated": (generated, len(generated))}, output)
+
+
+def _evaluate_steps(loaded: Project, held: Model, wrong: bool, output: Output) -> None:
+    """Measure the model on steps that were written by hand."""
+    from dataclasses import asdict
+
+    from actors.models.lam.step_cases import read_steps, score_steps, try_steps
+    from handrail.cli.text import clean
+
+    folder = loaded.directory / loaded.settings.lam.goals / "steps"
+    try:
+        cases = read_steps(folder, GOALS_DAY)
+    except ValueError as error:
+        raise CommandError(f"The steps in {folder} cannot be read: {error}.") from None
+    outcomes = list(try_steps(held, loaded.protos, cases))
+    groups = {"all": outcomes}
+    for one in outcomes:
+        groups.setdefault(one.case.written.kind, []).append(one)
+    for name, group in groups.items() if outcomes else ():
+        scored = score_steps(group)
+        output.json({"steps": name, **asdict(scored)})
+        said = {"exact": f"{scored.exact:.1%}", "precision": f"{scored.precision:.1%}"}
+        said |= {"abstained": f"{scored.abstained:.1%}", "unsafe": str(scored.unsafe)}
+        output.line(f"{name:<14}{scored.cases:>4} steps: {_told(said)}")
+    for one in outcomes if wrong else ():
+        if one.acted and not one.exact:
+            call = one.proposal.call
+            given = {name: value.json for name, value in call.arguments.items()}
+            output.json({"wrong": one.case.written.inputs, "call": {"tool": call.tool, "with": given}})
+            output.line(f"  {clean(str(one.case.written.inputs))!r:.100}")
+            output.line(f"    {call.tool}({clean(str(given)):.100})")
 
 
 def _draw(folder: Path, series: dict[str, tuple[list[tuple[float, bool]], int]], output: Output) -> None:

@@ -243,7 +243,7 @@ def _filled(call: trajectory_pb2.OptionCall, name: str) -> Any:
     filled = call.arguments[name]
     if filled.WhichOneof("source") == "field":
         return filled.field.step, filled.field.path
-    return [_plain(values.load(filled.value, {}))]
+    return [plain_of(values.load(filled.value, {}))]
 
 
 def _same(
@@ -264,12 +264,13 @@ def _same_step(step: trajectory_pb2.PastStep, want: Mapping[str, Any], options: 
             number, _, path = value["$"].partition(".")
             if told != (f"s{number}", path):
                 return False
-        elif told != [_plain(value)]:
+        elif told != [plain_of(value)]:
             return False
     return True
 
 
-def _plain(value: Any) -> Any:
+def plain_of(value: Any) -> Any:
+    """Return a value as it is compared: texts but for case and punctuation at their edges."""
     return value.strip(_EDGES).casefold() if isinstance(value, str) else value
 
 
