@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core import conditions, failures, schemas, spelling
+from core.redaction import MASK, is_secret_name
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 MAX_GRANTS = 64
@@ -37,7 +38,7 @@ def check_call(
             message = f"{call.tool} is granted without it: {name[:64]!r} {why}"
             found.append(plan_pb2.Violation(field=field, code="outside_grant", message=message))
             continue
-        problem = _outside(grant.open[name], value, inputs)
+        problem = _outside(name, grant.open[name], value, inputs)
         if problem is not None:
             code, message = problem
             found.append(plan_pb2.Violation(field=field, code=code, message=message))
@@ -54,7 +55,7 @@ def left_out(
     return {name: default for name, default in found.items() if default is not None}
 
 
-def _outside(condition: str, value: Any, inputs: Mapping[str, Any]) -> tuple[str, str] | None:
+def _outside(name: str, condition: str, value: Any, inputs: Mapping[str, Any]) -> tuple[str, str] | None:
     if not condition:
         return None
     try:
@@ -62,4 +63,5 @@ def _outside(condition: str, value: Any, inputs: Mapping[str, Any]) -> tuple[str
             return None
     except conditions.ConditionError as error:
         return failures.CONDITION, str(error)
-    return "outside_grant", f"it must hold that {condition}, and it is {schemas.show(value)}"
+    told = MASK if is_secret_name(name) else schemas.show(value)
+    return "outside_grant", f"it must hold that {condition}, and it is {told}"

@@ -1,7 +1,8 @@
 """Joining: several plans as one, for a goal that asks for more than one thing.
 
-The steps of each part get a name of their own; what a part does to the world waits until the parts before it
-have ended. Bounds of a part's own cannot be kept by the whole, so such a part stands alone.
+The steps of each part get a name of their own. What a part does to the world waits until the parts before it
+have ended, and what is looked at waits for what was done before. Bounds of a part's own cannot be kept by the
+whole, so such a part stands alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from core import conditions
 from core import plan as graph
 from core.errors import HandrailError
 from handrail.v1 import plan_pb2
+
+MAX_TITLE_CHARS = 200
 
 
 class CannotJoin(HandrailError):
@@ -33,22 +36,33 @@ def joined(parts: Sequence[Part]) -> plan_pb2.Plan:
     """Return one plan of several; a single part is a plan already. Raises CannotJoin."""
     if len(parts) == 1:
         return parts[0].plan
-    whole = plan_pb2.Plan(title="; ".join(part.plan.title for part in parts))
+    whole = plan_pb2.Plan(title=_title(parts))
+    # The steps that nothing waits for yet; and the last that did something to the world.
     last: list[str] = []
+    done: list[str] = []
     for part in parts:
         if part.plan.HasField("budget") and part.plan.budget != plan_pb2.Budget():
             title = part.plan.title or part.name
             raise CannotJoin(f"{title!r:.80} has bounds of its own: ask for it by itself")
         steps = _renamed(part)
-        inner = {step.id for step in steps}
+        inner = [step.id for step in steps]
         needs = graph.dependencies(plan_pb2.Plan(steps=steps))
         for step in steps:
-            if part.acts and last and not needs[step.id] & inner:
-                step.after.extend(one for one in last if one not in needs[step.id])
+            if needs[step.id].isdisjoint(inner):
+                waited = last if part.acts else done
+                step.after.extend(one for one in waited if one not in needs[step.id])
         needed = {need for step in steps for need in (*needs[step.id], *step.after)}
-        last = [one for one in (*last, *(step.id for step in steps)) if one not in needed]
+        if part.acts:
+            done = [one for one in inner if one not in needed]
+        last = [one for one in (*last, *inner) if one not in needed]
         whole.steps.extend(steps)
     return whole
+
+
+def _title(parts: Sequence[Part]) -> str:
+    """What the parts are for, each once, as far as a title holds it."""
+    title = "; ".join(dict.fromkeys(part.plan.title for part in parts))
+    return title if len(title) <= MAX_TITLE_CHARS else f"{title[: MAX_TITLE_CHARS - 1]}…"
 
 
 def _renamed(part: Part) -> list[plan_pb2.Step]:

@@ -21,6 +21,7 @@ from handrail.cli.details import failure
 from handrail.cli.pen import DIM
 from handrail.cli.text import clean, cut, duration, enum_word, field, pad, value
 from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
+from handrail.v1.trajectory_pb2 import FilledArgument
 
 MAX_DESCRIPTION_CHARS = 400
 MAX_VALUE_CHARS = 120
@@ -29,6 +30,7 @@ KIND_CELLS = 19
 
 _QUOTING = frozenset({"observed", "message"})
 """Fields of messages that quote what was read."""
+_SOURCES = frozenset(one.name for one in FilledArgument.DESCRIPTOR.oneofs_by_name["source"].fields)
 _TIMES = frozenset({"google.protobuf.Duration", "google.protobuf.Timestamp"})
 _CHANNEL_STYLES = {"cmd": "magenta", "dec": "cyan", "ans": "green"}
 _BAD_KINDS = frozenset({"step_failed", "plan_rejected", "proposal_refused", "in_doubt", "orphan"})
@@ -101,8 +103,9 @@ def _masked(name: str, held: Any) -> Any:
         return masked_json(held) if name in _QUOTING else held
     if isinstance(held.get("json"), str):
         return {"json": json.dumps(MASK) if is_secret_name(name) else masked_json(held["json"])}
-    # The constant of an argument has the argument's name.
-    return {inner: _masked(name if inner == "constant" else inner, value) for inner, value in held.items()}
+    # The constant of an argument has the argument's name, and so has what a model filled in.
+    named = {"constant", "value"} if held.keys() & _SOURCES else {"constant"}
+    return {inner: _masked(name if inner in named else inner, value) for inner, value in held.items()}
 
 
 def clock(time: Timestamp) -> str:

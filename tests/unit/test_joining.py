@@ -70,9 +70,24 @@ def reached(start: str, needs: dict[str, frozenset[str]]) -> set[str]:
 def test_what_only_reads_waits_for_nothing_but_its_data() -> None:
     whole = joined([read("s1"), read("s2", "get_customer", customer_id="$s1.customer_id"), read("s3")])
     assert [list(step.after) for step in whole.steps] == [[], [], []]
+    whole = joined([read("s1"), part("s2", "note"), read("s3"), read("s4"), part("s5", "note")])
+    by_id = {step.id: step for step in whole.steps}
+    # What is looked at after something was done shows what became of it.
+    assert list(by_id["s3"].after) == list(by_id["s4"].after) == ["s2_note"]
+    assert reached(whole.steps[-1].id, graph.dependencies(whole)) >= {"s1", "s3", "s4"}
     whole = joined([read("s1"), read("s2"), part("s3", "note")])
     (first, *_) = (step for step in whole.steps if step.id.startswith("s3"))
     assert list(first.after) == ["s1", "s2"]
+
+
+def test_a_title_says_each_thing_once_and_holds_as_much_as_it_may() -> None:
+    parts = [read(f"s{n}", order_id=f"100{n}") for n in range(1, 7)]
+    assert joined(parts).title == "get_order"
+    for number, one in enumerate(parts):
+        one.plan.title = f"{number} {'x' * 60}"
+    whole = joined(parts)
+    goal = event_pb2.Goal(ceiling=tool_pb2.PERMISSION_ADMIN)
+    assert not conformance.check_plan(whole, LOADED.protos, goal=goal, limits=conformance.Limits())
 
 
 def test_a_part_with_bounds_of_its_own_stands_alone() -> None:

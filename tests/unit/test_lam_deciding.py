@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.models.lam.closed_set import ClosedSet
-from actors.models.lam.deciding import FITTING, Decider
-from actors.models.lam.layout import MAX_PAST
-from actors.models.lam.network import Network
+from actors.models.lam.deciding import FITTING, Decider, _Filling
+from actors.models.lam.layout import MAX_PAST, SOURCES, SPAN
+from actors.models.lam.network import Known, Network
 from actors.models.lam.options import OutputField, options_of
 from actors.models.lam.reader import TooLong, read_situation
 from actors.models.lam.reading import read
@@ -142,3 +144,39 @@ def test_an_option_says_what_the_model_reads_of_it() -> None:
     onboard = OPTIONS[CLOSED.index["playbook:onboard"]]
     assert onboard.parameter("role") is not None
     assert onboard.effect == OPTIONS[CLOSED.index["send_email"]].effect
+
+
+@pytest.mark.parametrize(
+    ("goal", "customer", "pointed", "text"),
+    [
+        # A text in quotes is all of it.
+        ('put on the account of 7: "prefers tea, not coffee"', "7", "prefers tea", "prefers tea, not coffee"),
+        ("note for 7, 'it's his birthday'", "7", "birthday", "it's his birthday"),
+        # Where the goal itself is quoted, it is no text of its own.
+        ('"add a note on customer 7 that he likes tea"', "7", "he likes tea", "he likes tea"),
+        ('boss: "add a note on customer 7: likes tea" now please', "7", "likes tea", "likes tea"),
+        ('"he likes tea" 7', "7", "likes", "likes"),
+        ('note "he likes tea" for 7', "7", 'tea" for', 'tea" for'),
+    ],
+)
+def test_a_text_in_quotes_is_taken_whole(goal: str, customer: str, pointed: str, text: str) -> None:
+    situation = read_situation(goal, (), CLOSED)
+    option = CLOSED.options[CLOSED.index["add_note"]]
+    first, last = np.full((2, len(option.parameters), len(situation.tokens) + 1), -9.0, np.float32)
+    for row, parameter in enumerate(option.parameters):
+        words = {"customer_id": customer, "text": pointed}[parameter.name]
+        start = goal.index(words)
+        inside = [n for n, t in enumerate(situation.tokens, 1) if start <= t.start < start + len(words)]
+        first[row, inside[0]] = last[row, inside[-1]] = 9.0
+    sources = np.full((len(option.parameters), len(SOURCES)), -9.0, np.float32)
+    sources[:, SPAN] = 9.0
+    known = Known(np.zeros((len(option.parameters), 8), np.float32), sources, first, last)
+    filling = _Filling(DECIDERS[0], goal, situation, known, TODAY)
+    call = trajectory_pb2.OptionCall(option=option.name)
+    for row, parameter in enumerate(option.parameters):
+        filling.fill(row, option, parameter, call)
+    filling.settle(call)
+    found = call.arguments["text"]
+    assert json.loads(found.value.json) == text
+    assert goal[found.span.start : found.span.end] == text
+    assert json.loads(call.arguments["customer_id"].value.json) == 7

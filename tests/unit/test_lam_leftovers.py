@@ -45,9 +45,18 @@ def test_what_is_left(goal: str, read: list[str], effect: int, left: str) -> Non
 
 
 def test_words_are_those_that_came_a_few_times_beside_what_is_filled_in() -> None:
-    row = trajectory_pb2.TrajectoryRow(goal="Refund Ada's order 1001, ’tis don’t")
+    goal = "Refund Ada's order 1001, ’tis don’t, for Bo"
+    row = trajectory_pb2.TrajectoryRow(goal=goal)
     span = row.decision.call.arguments["name"].span
     span.start, span.end = 7, 12
-    later = trajectory_pb2.TrajectoryRow(goal="unheard", index=1)
-    assert words_of([row] * 5 + [later] * 9) == ["don't", "order", "refund", "tis"]
+    # What a later decision reads is not said around it.
+    later = trajectory_pb2.TrajectoryRow(goal=goal, index=1)
+    span = later.decision.call.arguments["name"].span
+    span.start, span.end = goal.index("Bo"), len(goal)
+    rows = []
+    for number in range(5):
+        for one in (row, later):
+            rows.append(trajectory_pb2.TrajectoryRow.FromString(one.SerializeToString()))
+            rows[-1].trajectory = str(number)
+    assert words_of(rows) == ["don't", "for", "order", "refund", "tis"]
     assert words_of([row] * 4) == []

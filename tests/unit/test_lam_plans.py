@@ -286,7 +286,7 @@ def test_a_goal_may_ask_for_more_than_one_thing() -> None:
     thought = thinks(*both)
     assert thought.outcome == "plan"
     plan = assemble(thought.steps, BY_NAME, PLAYBOOKS)
-    assert plan.title == "; ".join(PLAYBOOKS[name].title for name in ("apologise_late", "refund", "refund"))
+    assert plan.title == "; ".join(PLAYBOOKS[name].title for name in ("apologise_late", "refund"))
     assert [s.arguments["order_id"].constant.json for s in plan.steps if s.tool == "get_order"] == [
         "1001",
         "1002",

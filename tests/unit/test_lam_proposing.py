@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from actors.models.lam.options import options_of
 from actors.models.lam.planning import Thinker
 from actors.models.lam.proposing import LamProposer, propose, text_of
 from actors.models.lam.serving import Serving
-from core import failures, values
+from core import failures, told, values
 from core.grants import check_call
 from handrail import project
+from handrail.cli import events
 from handrail.v1 import event_pb2, plan_pb2
 from tests.unit.lam_weights import write_model
 
@@ -31,6 +34,7 @@ REPLY = plan_pb2.Grant(tool="reply_to_ticket", open={"body": "size(value) < 400"
 REPLY.arguments["ticket_id"].constant.json = "501"
 REFUND = plan_pb2.Grant(tool="refund_order", open={"amount": "value.minor <= 5000", "reason": ""})
 REFUND.arguments["order_id"].reference = "$input.order"
+WIDE = {"text": "", "customer_id": ""}
 INPUTS = {"customer": 7, "order": 1004, "mail": {"subject": "Broken", "body": "please refund 20 EUR"}}
 
 
@@ -112,7 +116,7 @@ def says(monkeypatch: pytest.MonkeyPatch, **spans: str) -> None:
     from actors.models.lam.planning import Thought
     from handrail.v1 import trajectory_pb2
 
-    def choose(self: Thinker, text: str, today: datetime.date, among: Any) -> Thought:
+    def choose(self: Thinker, text: str, today: datetime.date, among: Any, told: Any) -> Thought:
         call = trajectory_pb2.OptionCall(option=next(iter(among)))
         for name, words in spans.items():
             start = text.index(words)
@@ -147,15 +151,78 @@ def test_what_it_was_not_granted_it_does_not_propose(
     assert "it must hold that value == input.customer, and it is 1004" in found.failure.message
     says(monkeypatch, customer_id="7", text="Broken\nmail body: please")
     found = propose(models[0], task(NOTE), LOADED.protos)
-    assert "a value lies across two inputs" in found.failure.message
+    assert "text lies across two inputs" in found.failure.message
+    says(monkeypatch, customer_id="Broken", text="please")
+    found = propose(models[0], task(plan_pb2.Grant(tool="add_note", open=WIDE)), LOADED.protos)
+    assert "arguments.customer_id: expected an integer" in found.failure.message
+
+
+def test_what_a_secret_was_stands_in_no_reason(models: list[Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, password="hunter2", customer_id="7", text="Broken")
+    grant = plan_pb2.Grant(tool="add_note", open={**WIDE, "password": "size(value) > 20"})
+    found = propose(models[0], task(grant, password="hunter2", customer=7, mail="Broken"), LOADED.protos)
+    assert "it must hold that size(value) > 20" in found.failure.message
+    assert "hunter2" not in found.failure.message
+    event = event_pb2.Event(proposal=found)
+    assert "hunter2" not in json.dumps([told.fields(event), events.message_object(event.proposal)])
 
 
 def test_of_two_grants_of_a_tool_the_one_that_allows_it_is_taken(
     models: list[Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wider = plan_pb2.Grant(tool="add_note", open={"text": "", "customer_id": ""})
+    wider = plan_pb2.Grant(tool="add_note", open=WIDE)
     says(monkeypatch, customer_id="1004", text="Broken")
     assert propose(models[0], task(NOTE, wider), LOADED.protos).call.grant == 1
+    # Where both do, what is fixed of them differs, and that it does not see.
+    says(monkeypatch, customer_id="7", text="Broken")
+    found = propose(models[0], task(NOTE, wider), LOADED.protos)
+    assert "several of the grants allow" in found.failure.message
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"thread": [{"text": "hello", "by": "us"}, {"text": "Broken \n"}]},
+        {"a.b": "Broken", "a": {"b": "hello"}},
+        {"mail": {"body": "\n   so: Broken"}},
+        {"mail": ["hello", 1.5, "Broken"]},
+    ],
+    ids=str,
+)
+def test_a_path_and_its_characters_lead_to_the_words(
+    models: list[Model], monkeypatch: pytest.MonkeyPatch, inputs: dict[str, Any]
+) -> None:
+    says(monkeypatch, reason="Broken")
+    found = propose(models[0], task(REFUND, order=1004, **inputs), LOADED.protos)
+    source = found.thought.decisions[0].call.arguments["reason"].input
+    paths = {"thread[1].text", '["a.b"]', "mail.body", "mail[2]"}
+    assert source.path in paths
+    value = inputs
+    for name, at in re.findall(r'\["?([^]"]+)"?\]|(\w+)', source.path):
+        key = name or at
+        value = value[int(key) if key.isdigit() else key]  # type: ignore[assignment]
+    assert str(value)[source.start : source.end] == "Broken"
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {str(n): "" for n in range(70)},
+        {"a": {"b": {"c": {"d": {"e": {"f": {"g": "do NOT"}}}}}}},
+        {"mail": "word " * 500},
+    ],
+    ids=["many", "deep", "long"],
+)
+def test_what_is_not_read_whole_is_not_acted_on(models: list[Model], inputs: dict[str, Any]) -> None:
+    found = propose(models[0], task(NOTE, **inputs), LOADED.protos)
+    assert "it was given" in found.failure.message
+
+
+def test_what_the_author_of_a_step_calls_it_denies_nothing(models: list[Model]) -> None:
+    asked = Task("Decide whether not to reply, if it was late", [REPLY], {"order_no": "Broken"}, DAY)
+    for one in models:
+        said = propose(one, asked, LOADED.protos)
+        assert "what it was given says" not in said.failure.message
 
 
 def test_before_it_acts_it_heeds_a_denial_in_what_it_was_given(models: list[Model]) -> None:
@@ -180,8 +247,3 @@ async def test_whatever_fails_in_a_model_the_step_gets_an_answer(
     found = await LamProposer(Serving(tmp_path, LOADED.protos, LOADED.playbooks)).propose(task(NOTE))
     assert found.failure.message == "the action model failed: ZeroDivisionError: division by zero"
     assert failures.failure_class(found.failure) == event_pb2.FAILURE_CLASS_PERMANENT
-
-
-def test_what_is_too_long_is_not_read(models: list[Model]) -> None:
-    found = propose(models[0], task(NOTE, mail="word " * 500), LOADED.protos)
-    assert "words" in found.failure.message

@@ -26,6 +26,8 @@ from handrail.v1 import trajectory_pb2
 
 _pools = cache(ThreadpoolController)
 TRIED_SPANS = 8
+MIN_AROUND = 2
+"""How many words stand around a quotation that is a text of a goal, and not the goal."""
 NUMBERS = frozenset({"integer", "number", "money"})
 _WRITTEN: frozenset[Kind] = frozenset({"text", "word", "choice", "date", "time", "email"})
 FITTING: Mapping[Kind, frozenset[Kind]] = {
@@ -39,6 +41,10 @@ FITTING: Mapping[Kind, frozenset[Kind]] = {
 }
 """Of which kinds a field may be for a parameter of a kind; of the same, where nothing is said."""
 ALTERNATIVES = 3
+
+
+Place = tuple[int, int]
+"""Where words stand in a text, from and to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,7 @@ class Decider:
                 for row, one in enumerate(option.parameters)
                 if among is None or one.name in among[option.name]
             )
+            filling.settle(call)
         return Decided(trajectory_pb2.Decision(call=call), option, tuple(parts), others)
 
     def choices(self, option: Option, parameter: Parameter, row: Floats, situation: Situation) -> Floats:
@@ -159,6 +166,8 @@ class _Filling:
         self._situation = situation
         self._known = known
         self._today = today
+        # Texts that stand for a whole quotation: where the words are that were pointed at.
+        self._widened: dict[str, tuple[int, int]] = {}
 
     def fill(self, row: int, option: Option, parameter: Parameter, call: trajectory_pb2.OptionCall) -> Part:
         """Fill a parameter in; return where its value comes from, and how sure that is."""
@@ -181,8 +190,8 @@ class _Filling:
         return Part(parameter.name, SOURCES[source], sure)
 
     def _point(self, row: int, parameter: Parameter, call: trajectory_pb2.OptionCall) -> float:
-        spans = self._whole(row) if parameter.kind == "text" else self._spans(row)
-        for start, stop, sure in spans:
+        spans = self._whole(row) if parameter.kind == "text" else self._alone(row)
+        for (start, stop), raw, sure in spans:
             if parameter.kind in NUMBERS and is_cut(self._goal, start, stop):
                 continue
             try:
@@ -192,10 +201,26 @@ class _Filling:
             filled = call.arguments[parameter.name]
             filled.value.json = values.encode(found)
             filled.span.start, filled.span.end = start, stop
+            if raw != (start, stop):
+                self._widened[parameter.name] = raw
             return sure
         if parameter.required:
             call.missing.append(parameter.name)
         return 0.0
+
+    def settle(self, call: trajectory_pb2.OptionCall) -> None:
+        """Take back what was widened to a quotation that is more than that text: the whole goal, or so."""
+        spans = {name: filled.span for name, filled in call.arguments.items() if filled.HasField("span")}
+        for name, (start, stop) in self._widened.items():
+            own = spans[name]
+            others = (span for other, span in spans.items() if other != name)
+            outside = [t for t in self._situation.tokens if t.end <= own.start or t.start >= own.end]
+            says_more = any(span.start < own.end and span.end > own.start for span in others)
+            if says_more or sum(token.text[0].isalnum() for token in outside) < MIN_AROUND:
+                own.start, own.end = start, stop
+                call.arguments[name].value.json = values.encode(
+                    read("text", self._goal[start:stop], self._today)
+                )
 
     def _fitting(self, parameter: Parameter) -> list[int]:
         """Return which fields hold what the parameter takes, as far as their kinds say."""
@@ -216,15 +241,20 @@ class _Filling:
             if begin <= end:
                 yield tokens[begin].start, tokens[end].end, float(both[begin, end])
 
-    def _whole(self, row: int) -> Iterator[tuple[int, int, float]]:
-        """Yield the likeliest spans; what lies within a quotation stands for all of it."""
-        found: dict[tuple[int, int], float] = {}
+    def _alone(self, row: int) -> Iterator[tuple[Place, Place, float]]:
+        yield from (((start, stop), (start, stop), sure) for start, stop, sure in self._spans(row))
+
+    def _whole(self, row: int) -> Iterator[tuple[Place, Place, float]]:
+        """Yield the likeliest spans, what was pointed at first of each; a quotation stands for its words."""
+        found: dict[Place, float] = {}
+        first: dict[Place, Place] = {}
         quotations = quoted(self._goal)
         for start, stop, sure in self._spans(row):
             around = [(a, b) for a, b in quotations if a <= start and stop <= b]
             key = min(around, key=lambda one: one[1] - one[0]) if around else (start, stop)
             found[key] = found.get(key, 0.0) + sure
-        yield from sorted(((*key, sure) for key, sure in found.items()), key=lambda one: -one[2])
+            first.setdefault(key, (start, stop))
+        yield from sorted(((key, first[key], sure) for key, sure in found.items()), key=lambda one: -one[2])
 
     def _choose(
         self, row: int, option: Option, parameter: Parameter, call: trajectory_pb2.OptionCall

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
 
 from actors.models.lam.reading import quoted
 from actors.models.lam.text import Token, tokens_of
@@ -42,20 +43,23 @@ def left_over(
     return ""
 
 
-def denied(text: str, steps: Sequence[trajectory_pb2.PastStep]) -> str:
-    """Return the first word that denies or supposes and was not read; nothing where there is none."""
+def denied(text: str, steps: Sequence[trajectory_pb2.PastStep], told: Sequence[tuple[int, int]]) -> str:
+    """Return the first word that denies or supposes and was not read, of what was told in these places."""
     spans = [span for step in steps for span in _spans(step.call)]
-    words = (token for token in outside(tokens_of(text), spans) if DENYING.fullmatch(_word(token)))
-    return next((token.text for token in words), "")
+    for token in outside(tokens_of(text), spans):
+        if DENYING.fullmatch(_word(token)) and any(a <= token.start and token.end <= b for a, b in told):
+            return token.text
+    return ""
 
 
 def words_of(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> list[str]:
     """Return the words that goals are made of beside what is filled in, if they came a few times."""
     seen: Counter[str] = Counter()
-    for row in rows:
-        if row.index == 0:
-            spans = list(_spans(row.decision.call))
-            seen.update({_word(token) for token in outside(tokens_of(row.goal), spans)})
+    # What later decisions read is no more a part of what stands around than what the first one reads.
+    for _, trajectory in groupby(rows, key=lambda row: row.trajectory):
+        held = list(trajectory)
+        spans = [span for row in held for span in _spans(row.decision.call)]
+        seen.update({_word(token) for token in outside(tokens_of(held[0].goal), spans)})
     return sorted(word for word, count in seen.items() if count >= MIN_SEEN and word[0].isalpha())
 
 

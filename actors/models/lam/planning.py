@@ -7,7 +7,7 @@ constants of its plans are the user's words.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -87,8 +87,17 @@ class Thinker:
                 # To ask does nothing to anybody.
                 return _ended(replace(thought, needed=self._thresholds.get(tool_pb2.EFFECT_READ, 1.0)), "ask")
 
-    def choose(self, text: str, today: datetime.date, among: Mapping[str, Collection[str]]) -> Thought:
-        """Return what it would do of some options, filling in the parameters that are named with each."""
+    def choose(
+        self,
+        text: str,
+        today: datetime.date,
+        among: Mapping[str, Collection[str]],
+        told: Sequence[tuple[int, int]] = (),
+    ) -> Thought:
+        """Return what it would do of some options, filling in the parameters that are named with each.
+
+        `told` is where in the text stands what somebody has said.
+        """
         thought = Thought("none")
         try:
             situation = read_situation(text, (), self.decider.closed)
@@ -103,7 +112,7 @@ class Thinker:
         if one.decision.call.missing:
             return _ended(replace(thought, needed=self._thresholds.get(tool_pb2.EFFECT_READ, 1.0)), "ask")
         # What was given to a step is no goal: most of it is there to be passed over, but not a denial.
-        left = denied(text, thought.steps) if one.option.effect >= tool_pb2.EFFECT_WRITE else ""
+        left = denied(text, thought.steps, told) if one.option.effect >= tool_pb2.EFFECT_WRITE else ""
         return replace(thought, outcome="unsure", left_over=left) if left else _ended(thought, "plan")
 
     def _planned(self, goal: str, thought: Thought) -> Thought:

@@ -8,6 +8,8 @@ the grant before it says so, and by the decider again.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,16 +17,21 @@ from typing import TYPE_CHECKING, Any
 from actors.models import Task
 from actors.models.lam import shelf
 from actors.models.lam.serving import Serving
-from core import failures, grants, values
+from actors.models.lam.text import MAX_TOKENS
+from core import conformance, failures, grants, values
 from core.slots import is_money, write_money
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2, trajectory_pb2
 
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
+    from actors.models.lam.planning import Thought
 
 MAX_REASON_CHARS = 500
 MAX_LEAVES = 64
 MAX_DEPTH = 6
+MAX_SHOWN_CHARS = 60
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_NAMES = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,12 @@ class Leaf:
     path: str
     start: int
     end: int
+    # Where its text begins in the value; None where the value is no text, and has another form here.
+    skipped: int | None = 0
+
+
+class TooMuch(ValueError):
+    """Inputs that are not read whole: something of them could be just what matters."""
 
 
 class LamProposer:
@@ -59,28 +72,47 @@ class LamProposer:
 
 def propose(model: Model, task: Task, contracts: Mapping[str, tool_pb2.ToolContract]) -> event_pb2.Proposal:
     """Return what a model would do of what a step was granted, if it is sure enough."""
-    from actors.models.lam.answering import reason_of, shown, thought_of
+    from actors.models.lam.answering import shown, thought_of
 
-    text, leaves = text_of(task.title, task.inputs)
+    found = event_pb2.Proposal(model=model.artifact.name, model_sha256=model.artifact.card.digest)
+    try:
+        text, leaves = text_of(task.title, task.inputs)
+    except TooMuch as error:
+        return _nothing(found, str(error))
     among: dict[str, frozenset[str]] = {}
     for grant in task.grants:
         among[grant.tool] = among.get(grant.tool, frozenset()) | grant.open.keys()
-    thought = model.thinker.choose(text, task.day, among)
-    found = event_pb2.Proposal(model=model.artifact.name, model_sha256=model.artifact.card.digest)
-    told = thought_of(model, thought)
-    for step in told.decisions:
-        for filled in step.call.arguments.values():
-            _place(filled, leaves)
-    found.thought.CopyFrom(told)
+    told = [(leaf.start, leaf.end) for leaf in leaves[1:]]
+    thought = model.thinker.choose(text, task.day, among, told)
+    found.thought.CopyFrom(thought_of(model, thought))
+    across = [
+        name
+        for step in found.thought.decisions
+        for name, filled in step.call.arguments.items()
+        if not _place(filled, leaves)
+    ]
     if thought.outcome != "plan":
-        reason = reason_of(thought, model.options) or "nothing that it was granted does what the step is for"
-        return _nothing(found, reason)
+        return _nothing(found, reason_of(thought))
+    if across:
+        return _nothing(found, f"it may be {shown(thought.steps)}, but {across[0]} lies across two inputs")
+    calls, refused = _calls(thought, task, contracts)
+    if len(calls) == 1:
+        found.call.CopyFrom(calls[0])
+        return found
+    if calls:
+        return _nothing(found, f"several of the grants allow {shown(thought.steps)}: it cannot tell which")
+    why = "; ".join(f"{one.field}: {one.message}" for one in refused)
+    return _nothing(found, f"it would do {shown(thought.steps)}, which it was not granted: {why}")
+
+
+def _calls(
+    thought: Thought, task: Task, contracts: Mapping[str, tool_pb2.ToolContract]
+) -> tuple[list[event_pb2.Call], list[plan_pb2.Violation]]:
+    """Return the call for each grant that allows it, and what the others say; the decider asks the same."""
     call = thought.steps[0].call
-    (decided,) = told.decisions
-    if any(filled.HasField("span") for filled in decided.call.arguments.values()):
-        return _nothing(found, f"it may be {shown(thought.steps)}, but a value lies across two inputs")
-    refused: list[plan_pb2.Violation] = []
     given = {name: values.load(filled.value, {}) for name, filled in call.arguments.items()}
+    calls: list[event_pb2.Call] = []
+    refused: list[plan_pb2.Violation] = []
     for at, grant in enumerate(task.grants):
         if grant.tool != call.option:
             continue
@@ -88,56 +120,84 @@ def propose(model: Model, task: Task, contracts: Mapping[str, tool_pb2.ToolContr
         for name, filled in call.arguments.items():
             proposed.arguments[name].CopyFrom(filled.value)
         problems = grants.check_call(proposed, task.grants, given, task.inputs, contracts)
-        if not problems:
-            found.call.CopyFrom(proposed)
-            return found
+        # What is fixed is not known here, so what is missing is not, either.
+        unfit = conformance.check_arguments(contracts[grant.tool], given)
+        problems += [one for one in unfit if one.code != "missing_argument"]
         refused += problems
-    why = "; ".join(f"{one.field}: {one.message}" for one in refused)
-    return _nothing(found, f"it would do {shown(thought.steps)}, which it was not granted: {why}")
+        calls += [] if problems else [proposed]
+    return calls, refused
+
+
+def reason_of(thought: Thought) -> str:
+    """Say why there is no proposal."""
+    from actors.models.lam.answering import shown
+
+    if thought.outcome == "long":
+        return f"it was given more than the {MAX_TOKENS} words that the action model reads"
+    if thought.outcome == "none":
+        return "nothing that it was granted does what the step is for"
+    what = shown(thought.steps)
+    if thought.outcome == "ask":
+        missing = " and ".join(thought.steps[0].call.missing)
+        return f"it would be {what}, but nothing that it was given says {missing}"
+    if thought.left_over:
+        return f"it may be {what}, but what it was given says {thought.left_over[:MAX_SHOWN_CHARS]!r}"
+    doubt = "what is wanted" if thought.doubtful == "option" else thought.doubtful
+    sure, needed = f"{thought.sure:.0%}", f"{thought.needed:.0%}"
+    return f"it may be {what}, but the action model is {sure} sure of {doubt}, and has to be {needed} sure"
 
 
 def text_of(title: str, inputs: Mapping[str, Any]) -> tuple[str, list[Leaf]]:
-    """Return what the model reads of a step, and where each value stands in it."""
-    parts = [title.strip() or "Decide what to do"]
-    leaves = [Leaf("", 0, len(parts[0]))]
-    at = len(parts[0]) + 2
-    for path, told in _leaves("", inputs, 0):
-        label = path.replace(".", " ").replace("_", " ")
-        start = at + len(label) + 2
-        leaves.append(Leaf(path, start, start + len(told)))
-        parts.append(f"{label}: {told}")
-        at = start + len(told) + 1
+    """Return what the model reads of a step, and where each value stands in it; raises TooMuch."""
+    head = title.strip() or "Decide what to do"
+    leaves = [Leaf("", 0, len(head), len(title) - len(title.lstrip()))]
+    text = f"{head}:\n" if inputs else head
+    for path, told, skipped in _leaves("", inputs, 0):
         if len(leaves) > MAX_LEAVES:
-            break
-    return ":\n".join((parts[0], "\n".join(parts[1:]))) if len(parts) > 1 else parts[0], leaves
+            raise TooMuch(f"it was given more than the {MAX_LEAVES} values that the action model reads")
+        text += f"{_NAMES.sub(' ', path).strip()}: "
+        leaves.append(Leaf(path, len(text), len(text) + len(told), skipped))
+        text += f"{told}\n"
+    return text.removesuffix("\n"), leaves
 
 
-def _leaves(path: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield the values within a value that can be said in words."""
-    if isinstance(value, Mapping) and not is_money(value):
-        if depth < MAX_DEPTH:
-            for name in value:
-                yield from _leaves(f"{path}.{name}" if path else str(name), value[name], depth + 1)
-        return
+def _leaves(path: str, value: Any, depth: int) -> Iterator[tuple[str, str, int | None]]:
+    """Yield the values within a value: path, text, and where the text begins in it if it is one."""
+    if depth > MAX_DEPTH:
+        raise TooMuch(f"it was given values that are nested deeper than the {MAX_DEPTH} levels that it reads")
     if is_money(value):
-        yield path, write_money(value["minor"], value["currency"])
+        yield path, write_money(value["minor"], value["currency"]), None
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            plain = _PLAIN.fullmatch(name) is not None
+            part = f".{name}" if plain and path else name if plain else f"[{json.dumps(name)}]"
+            yield from _leaves(f"{path}{part}", inner, depth + 1)
+    elif isinstance(value, str):
+        yield path, value.strip(), len(value) - len(value.lstrip())
+    elif isinstance(value, list | tuple) and not all(isinstance(one, str | int) for one in value):
+        for at, one in enumerate(value):
+            yield from _leaves(f"{path}[{at}]", one, depth + 1)
+    elif isinstance(value, list | tuple):
+        yield path, ", ".join(map(str, value)), None
     elif isinstance(value, bool):
-        yield path, "true" if value else "false"
-    elif isinstance(value, str | int | float):
-        yield path, str(value).strip()
-    elif isinstance(value, Sequence) and value and all(isinstance(one, str | int) for one in value):
-        yield path, ", ".join(map(str, value))
+        yield path, "true" if value else "false", None
+    elif value is not None:
+        yield path, str(value), None
 
 
-def _place(filled: trajectory_pb2.FilledArgument, leaves: Sequence[Leaf]) -> None:
-    """Say of which input the words are that a value was read from, if they are of one."""
+def _place(filled: trajectory_pb2.FilledArgument, leaves: Sequence[Leaf]) -> bool:
+    """Say of which input the words are that a value was read from; False where they are of several."""
     if filled.WhichOneof("source") != "span":
-        return
+        return True
     start, end = filled.span.start, filled.span.end
     for leaf in leaves:
         if leaf.start <= start and end <= leaf.end:
             filled.input.path = leaf.path
-            filled.input.start, filled.input.end = start - leaf.start, end - leaf.start
+            if leaf.skipped is not None:
+                filled.input.start = start - leaf.start + leaf.skipped
+                filled.input.end = end - leaf.start + leaf.skipped
+            return True
+    return False
 
 
 def _nothing(found: event_pb2.Proposal, reason: str) -> event_pb2.Proposal:
