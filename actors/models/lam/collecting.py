@@ -80,6 +80,8 @@ class _Story:
     context: Mapping[str, Any]
     tracer: Tracer
     redacted: set[str] = field(default_factory=set)
+    # What was taken out of arguments: it may stand in the goal too.
+    secrets: set[str] = field(default_factory=set)
 
 
 def collect(key: RunKey, records: Sequence[Record], playbooks: Sequence[Playbook]) -> Collected:
@@ -158,7 +160,7 @@ def _of_playbook(story: _Story, name: str) -> _Decided:
         if place is None and parameter.name not in story.context and slot.default is not None:
             # It has its default, which nobody has said.
             continue
-        why = why or _fill(story, past.call, parameter, value, place)
+        why = _fill(story, past.call, parameter, value, place) or why
     return _Decided(past, steps, why)
 
 
@@ -242,13 +244,13 @@ def _of_step(story: _Story, step: plan_pb2.Step, call: pb.OptionCall) -> str:
         if parameter is None:
             # The key's parameter, or one that no schema has: it is not the model's to fill.
             call.arguments[name].untraced.SetInParent()
-            why = why or UNTRACED
+            why = UNTRACED
         elif argument.WhichOneof("form") == "reference":
-            why = why or _refer(story, call, name, argument.reference)
+            why = _refer(story, call, name, argument.reference) or why
         else:
             part = properties.get(name)
             default = part.get("default", MASK) if isinstance(part, Mapping) else MASK
-            why = why or _constant(story, call, parameter, argument.constant, default)
+            why = _constant(story, call, parameter, argument.constant, default) or why
     return why
 
 
@@ -308,6 +310,7 @@ def _redact(story: _Story, name: str, argument: pb.FilledArgument) -> bool:
         return False
     argument.CopyFrom(pb.FilledArgument(untraced=pb.Untraced()))
     story.redacted.add(name)
+    story.secrets.update(_secrets(name, held))
     return True
 
 
@@ -325,7 +328,7 @@ def _secrets(name: str, value: Any) -> Iterator[str]:
 
 def _all_secrets(story: _Story) -> list[str]:
     """Return every secret that was given with the goal or stands in the plan, the longest first."""
-    found = set(_secrets("", story.context))
+    found = story.secrets | set(_secrets("", story.context))
     assert story.state.plan is not None
     for step in story.state.plan.steps:
         for arguments in (step.arguments, *(one.arguments for one in graph.alternatives(step))):
@@ -343,11 +346,9 @@ class _Cleaner:
         self._redactor = Redactor((MASK, one) for one in secrets)
 
     def text(self, text: str) -> str:
-        found = self._redactor.text(text)
         for secret in self._secrets:
-            # What is too short for the redactor too: here it is known that this very text is one.
-            found = found.replace(secret, MASK)
-        return masked_json(found)
+            text = text.replace(secret, MASK)
+        return masked_json(self._redactor.text(text))
 
     def value(self, value: Any) -> Any:
         """Return a value with what is secret in it masked, whatever it is called there."""

@@ -30,6 +30,9 @@ def read_lines(lines: Iterable[str]) -> Iterator[trajectory_pb2.TrajectoryRow]:
         if not line.strip():
             continue
         try:
-            yield json_format.Parse(line, trajectory_pb2.TrajectoryRow())
-        except (json_format.ParseError, RecursionError) as error:
+            said = json.loads(line)
+            if not isinstance(said, dict):
+                raise BadRows(f"line {number} is no JSON object")
+            yield json_format.ParseDict(said, trajectory_pb2.TrajectoryRow())
+        except (json_format.ParseError, json.JSONDecodeError, RecursionError) as error:
             raise BadRows(f"line {number} is no row: {str(error)[:200]}") from None
