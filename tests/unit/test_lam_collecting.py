@@ -542,3 +542,71 @@ def test_what_is_no_call_of_a_tool_of_this_project_is_left_out(call_: Any) -> No
     }
     with pytest.raises(BadRecord):
         rows_of(record, OPTIONS, said_on=DAY, licence="")
+
+
+def thought_of(*steps: pb.PastStep) -> event_pb2.ModelThought:
+    return event_pb2.ModelThought(
+        model="lam:0123456789ab",
+        model_sha256="f" * 64,
+        decisions=steps,
+        sure=0.97,
+        needed=0.95,
+        doubtful="order",
+    )
+
+
+def thought_through(goal: str, *steps: pb.PastStep, context: Mapping[str, Any] | None = None) -> Play:
+    """A run that the action model has planned."""
+    play = Play(ORDER, NOTE)
+    body = event_pb2.Submit(goal=event_pb2.Goal(text=goal))
+    if context:
+        body.goal.context.json = values.encode(context)
+    play.fact(("submit",), "submit", body, channel="cmd")
+    given_ = [why._given(step, context or {}) for step in steps]
+    plan = assemble(tuple(given_), OPTIONS, {})
+    plan.origin, plan.origin_sha256 = "lam:0123456789ab", "f" * 64
+    play.plan(plan=plan, thought=thought_of(*steps))
+    while play.state.in_flight:
+        action = play.state.in_flight[0].action
+        assert action is not None
+        confirmed(play, action.attempt, {"id": 1001, "customer": 7} if action.tool == "get_order" else {})
+    assert play.status == "done", play.lines
+    return play
+
+
+def step_of(name: str, option: str, **arguments: pb.FilledArgument) -> pb.PastStep:
+    return pb.PastStep(id=name, call=pb.OptionCall(option=option, arguments=arguments))
+
+
+FOUND = pb.FilledArgument(value=plan_pb2.Value(json="1001"), span=pb.GoalSpan(start=6, end=10))
+OF_IT = pb.FilledArgument(field=pb.FieldOf(step="s1", path="customer"))
+GLAD = pb.FilledArgument(value=plan_pb2.Value(json='"glad"'), span=pb.GoalSpan(start=15, end=19))
+
+
+def test_what_a_model_decided_is_told_as_it_told_it() -> None:
+    steps = (step_of("s1", "get_order", order=FOUND), step_of("s2", "add_note", customer=OF_IT, text=GLAD))
+    found = of(thought_through("order 1001: is glad", *steps))
+    assert [row.decision.call for row in found.rows[:2]] == [step.call for step in steps]
+    assert [row.trains for row in found.rows] == [True] * 3
+    assert [[step.step for step in row.steps] for row in found.rows] == [["s1"], ["s2"], []]
+    first = found.rows[0]
+    assert (first.confidence.calibrated, first.confidence.needed, first.confidence.raw) == (0.97, 0.95, 0.0)
+    assert (first.versions.model, first.versions.model_sha256) == ("lam:0123456789ab", "f" * 64)
+
+
+def test_what_a_model_was_given_is_not_told() -> None:
+    given_ = pb.FilledArgument(context=pb.GoalContext(key="customer"))
+    step = step_of("s1", "add_note", customer=given_, text=GLAD)
+    found = of(thought_through("order 1001: is glad", step, context={"customer": 7}))
+    assert call(found, 0).arguments["customer"] == given_
+    assert found.rows[0].trains
+
+
+def test_decisions_that_do_not_come_to_the_plan_are_not_taught() -> None:
+    play = thought_through("order 1001: is glad", step_of("s1", "get_order", order=FOUND))
+    for record in play.records:
+        assert record.event is not None
+        for event in (*record.event.before, record.event):
+            if event.HasField("plan_answer"):
+                event.plan_answer.thought.decisions[0].call.arguments["order"].value.json = "1002"
+    assert {row.why_not for row in of(play).rows} == {why.CHANGED}
