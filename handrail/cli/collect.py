@@ -145,11 +145,12 @@ def write(path: Path, rows: Sequence[TrajectoryRow], form: str, options: Sequenc
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     try:
+        # It has people's words in it.
+        new.touch(mode=0o600)
         if path.suffix == ".parquet":
             _write_parquet(new, rows)
         else:
             with new.open("w", encoding="utf-8", newline="\n") as file:
-                new.chmod(0o600)
                 file.writelines(f"{line}\n" for line in lines)
         new.replace(path)
     except OSError as error:
@@ -158,12 +159,16 @@ def write(path: Path, rows: Sequence[TrajectoryRow], form: str, options: Sequenc
         new.unlink(missing_ok=True)
 
 
-def check_form(path: Path, form: str) -> None:
+def check_form(path: Path, form: str, *, named: bool) -> None:
     """Refuse a form that there is not, or that the file cannot have, before anything is read."""
     import importlib.util
 
     if form not in ("rows", "xlam"):
         raise CommandError(f"--form {form!r:.40} is no form.", next="Write rows or xlam.")
+    if form == "xlam" and not named:
+        raise CommandError(
+            f"Records of xLAM are not what belongs in {path.name}.", next="Name a file with --out."
+        )
     if path.suffix != ".parquet":
         return
     if form == "xlam":

@@ -148,13 +148,15 @@ def collect(
             "--from FILE takes records instead of runs, and --licence under which they may be used.",
             next="Write `--from FILE --licence NAME`, or name runs.",
         )
+    if runs and since:
+        raise CommandError("--since is for all runs.", next="Name runs, or leave them out.")
     output = Output(as_json=json)
     after_ns = collecting.since_ns(since)
     target = None if records is not None else find(server, project, data)
     loaded, offered = _project(project or (target.project if target is not None else None))
     default = collecting.COLLECTED if records is None else collecting.IMPORTED
     path = out or loaded.directory / loaded.settings.lam.path / default
-    collecting.check_form(path, form)
+    collecting.check_form(path, form, named=out is not None)
     if records is not None:
         rows, left = collecting.read_records(records, offered, licence)
         by_name: dict[str, list[Any]] = {}

@@ -210,6 +210,8 @@ def test_what_runs_teach_is_collected_and_can_be_read(tmp_path: Path) -> None:
     [
         (["--since", "soon"], "is no time"),
         (["--form", "poem"], "is no form"),
+        (["--form", "xlam"], "--out"),
+        (["--since", "7d", "r0-01m82gqdm6h9rwf5mvwd6py51a"], "for all runs"),
         (["--from", "nothing.jsonl"], "--licence"),
         (["--from", "nothing.jsonl", "--licence", "MIT"], "cannot be read"),
         (["--out", "rows.parquet", "--form", "xlam"], "lines of JSON"),

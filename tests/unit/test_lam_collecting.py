@@ -28,6 +28,7 @@ from actors.models.lam.xlam import BadRecord, records, rows_of
 from core import values
 from core.redaction import MASK
 from handrail import project
+from handrail.cli.collect import write as write_file
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 from handrail.v1 import trajectory_pb2 as pb
 from tests.scenarios import histories
@@ -610,3 +611,19 @@ def test_decisions_that_do_not_come_to_the_plan_are_not_taught() -> None:
             if event.HasField("plan_answer"):
                 event.plan_answer.thought.decisions[0].call.arguments["order"].value.json = "1002"
     assert {row.why_not for row in of(play).rows} == {why.CHANGED}
+
+
+def test_a_parquet_file_holds_the_same_rows(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = list(of(carried_out()).rows)
+    file = tmp_path / "rows.parquet"
+    write_file(file, rows, "rows", ())
+    first = file.read_bytes()
+    table = parquet.read_table(file).to_pylist()
+    assert list(read_lines(row["row"] for row in table)) == rows
+    assert [row["option"] for row in table] == ["get_order", "add_note", "stop"]
+    write_file(file, rows, "rows", ())
+    assert file.read_bytes() == first
+    write_file(file, [], "rows", ())
+    assert parquet.read_table(file).num_rows == 0
+    assert file.stat().st_mode & 0o777 == 0o600
