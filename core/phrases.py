@@ -112,8 +112,10 @@ def split(goal: str) -> list[Word]:
     return [word for word in words if word.folded and word.folded != "-"]
 
 
-def read(phrase: Phrase, goal: str, words: list[Word], slots: Mapping[str, Slot]) -> dict[str, object] | None:
-    """Return the slots' values if the whole goal reads as the phrase, else None."""
+def places(
+    phrase: Phrase, goal: str, words: list[Word], slots: Mapping[str, Slot]
+) -> dict[str, tuple[int, int]] | None:
+    """Return where in the goal each slot is read from, if the whole goal reads as the phrase, else None."""
     readings = [_Reading(0, -1, None)]
     for index, word in enumerate(words):
         following: dict[tuple[int, int], _Reading] = {}
@@ -127,11 +129,11 @@ def read(phrase: Phrase, goal: str, words: list[Word], slots: Mapping[str, Slot]
     if whole is None:
         return None
     done = whole.filled
-    values: dict[str, object] = {}
+    found: dict[str, tuple[int, int]] = {}
     while done is not None:
-        values[done.name] = slots[done.name].read(_span(goal, words, done.first, done.last, slots[done.name]))
+        found[done.name] = _place(goal, words, done.first, done.last, slots[done.name])
         done = done.before
-    return values
+    return found
 
 
 def _advance(
@@ -168,8 +170,17 @@ def _identity(phrase: Phrase, slots: Mapping[str, Slot], reading: _Reading) -> i
 
 
 def _span(goal: str, words: list[Word], first: int, last: int, slot: Slot) -> str:
-    text = goal[words[first].start : words[last].end]
-    return text if slot.type == "text" else text.strip(_EDGES)
+    start, end = _place(goal, words, first, last, slot)
+    return goal[start:end]
+
+
+def _place(goal: str, words: list[Word], first: int, last: int, slot: Slot) -> tuple[int, int]:
+    start, end = words[first].start, words[last].end
+    if slot.type == "text":
+        return start, end
+    text = goal[start:end]
+    start += len(text) - len(text.lstrip(_EDGES))
+    return start, max(start, start + len(text.strip(_EDGES)))
 
 
 def _fits(slot: Slot, text: str) -> bool:

@@ -116,6 +116,8 @@ class Match:
 
     playbook: Playbook
     slots: Mapping[str, Any]
+    # Where in the goal those stand that it says.
+    places: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +145,13 @@ def match(goal_text: str, playbooks: Sequence[Playbook], context: Mapping[str, A
     for playbook in playbooks:
         for text in playbook.phrases:
             phrase = phrases.parse_phrase(text)
-            read = phrases.read(phrase, goal_text, words, playbook.slots)
-            if read is None:
+            places = phrases.places(phrase, goal_text, words, playbook.slots)
+            if places is None:
                 continue
             try:
+                read = {n: playbook.slots[n].read(goal_text[start:end]) for n, (start, end) in places.items()}
                 filled = _fill(playbook, read, context)
-                found.append((phrases.weight(phrase), Match(playbook, filled)))
+                found.append((phrases.weight(phrase), Match(playbook, filled, places)))
             except BadSlot as error:
                 problems.append((phrases.weight(phrase), f"'{text}' matches, but {error}"))
     if not found:

@@ -41,6 +41,8 @@ class Options(TypedDict, total=False):
     submitter: str
     # Take back what was done before it ends as failed.
     undo_on_failure: bool
+    # With a plan: it shows how such a goal is carried out, for the action model to learn.
+    teaches: bool
 
 
 def goal(text: str, **options: Unpack[Options]) -> event_pb2.Goal:
@@ -50,6 +52,7 @@ def goal(text: str, **options: Unpack[Options]) -> event_pb2.Goal:
         dry_run=options.get("dry_run", False),
         submitter=sendable("submitter", options.get("submitter", "")),
         undo_on_failure=options.get("undo_on_failure", False),
+        teaches=options.get("teaches", False),
     )
     if (plan := options.get("plan")) is not None:
         made.plan.CopyFrom(_plan(plan))

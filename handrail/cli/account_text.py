@@ -135,6 +135,7 @@ def _goal(goal: Said) -> Iterator[Row]:
         "dry_run": "plan and check only",
         "undo_on_failure": "undone if it fails",
         "plan": "with a plan of the client's own",
+        "teaches": "to teach the action model",
     }
     yield "also", ", ".join(words for name, words in notes.items() if goal.get(name))
     yield "request", goal.get("request_id", "")

@@ -136,6 +136,7 @@ def _submit(body: event_pb2.Submit) -> str:
             ("dry run", goal.dry_run),
             ("with a plan", goal.HasField("plan")),
             ("undone if it fails", goal.undo_on_failure),
+            ("to teach", goal.teaches),
         )
         if given
     ]

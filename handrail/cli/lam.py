@@ -1,10 +1,11 @@
-"""The commands about the action model: info, eval, train, promote, rollback."""
+"""The commands about the action model: info, eval, collect, train, promote, rollback."""
 
 from __future__ import annotations
 
 import datetime
 import importlib.util
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from actors.models.lam.training import Progress
     from handrail.cli.output import Output
     from handrail.project import Project
+    from handrail.v1.trajectory_pb2 import TrajectoryRow
 
+SYNTHETIC, RUNS = "synthetic", "runs"
 TRAJECTORIES = 200_000
 GOING_ON = 0.5
 """How much of the rate is left for a model that goes on from another one."""
@@ -166,9 +169,80 @@ def _draw(folder: Path, series: dict[str, tuple[list[tuple[float, bool]], int]],
         raise CommandError(f"The pictures cannot be written: {error}.") from None
 
 
+@app.command("collect")
+def collect(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="These runs; else all.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Only runs since then: 12h, 7d, 2030-01-31.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="A .jsonl or .parquet file, written whole.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--form", metavar="FORM", help="rows, or xlam: records of ActionStudio.")
+    ] = "rows",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Rows that do not train too, each with why not.")
+    ] = False,
+    records: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Instead of runs, records of xLAM.")
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", metavar="NAME", help="With --from: under which they may be used.")
+    ] = "",
+    project: options.Project = None,
+    server: options.Server = None,
+    data: options.Data = None,
+    json: options.Json = False,
+) -> None:
+    """Collect what runs teach: their decisions, and what came of them."""
+    from actors.models.lam.collecting import Collected
+    from handrail.cli import collect as collecting
+    from handrail.cli.output import Output
+    from handrail.cli.server import find, with_client
+
+    if (records is not None and (runs or since)) or (bool(licence) != (records is not None)):
+        raise CommandError(
+            "--from FILE takes records instead of runs, and --licence under which they may be used.",
+            next="Write `--from FILE --licence NAME`, or name runs.",
+        )
+    if runs and since:
+        raise CommandError("--since is for all runs.", next="Name runs, or leave them out.")
+    output = Output(as_json=json)
+    after_ns = collecting.since_ns(since)
+    target = None if records is not None else find(server, project, data)
+    loaded, offered = _project(project or (target.project if target is not None else None))
+    default = collecting.COLLECTED if records is None else collecting.IMPORTED
+    path = out or loaded.directory / loaded.settings.lam.path / default
+    collecting.check_form(path, form, named=out is not None)
+    if records is not None:
+        rows, left = collecting.read_records(records, offered, licence)
+        by_name: dict[str, list[Any]] = {}
+        for row in rows:
+            by_name.setdefault(row.trajectory, []).append(row)
+        found = [Collected(name, tuple(held)) for name, held in by_name.items()]
+        found += [Collected("", left_out=reason) for reason in left.elements()]
+    else:
+        assert target is not None
+        with output.working("reading runs"):
+            found = with_client(
+                target,
+                lambda client: collecting.read_runs(client, runs or (), after_ns, loaded.playbooks),
+            )
+    kept = [row for one in found for row in one.rows if row.trains or everything]
+    collecting.write(path, kept, form, offered)
+    collecting.tell(output, path, found, kept)
+
+
 @app.command("train")
 def train(
     project: options.Project = None,
+    sources: Annotated[
+        str,
+        typer.Option("--from", metavar="SOURCES", help="synthetic, runs, or files of rows; with commas."),
+    ] = "synthetic",
     trajectories: Annotated[
         int, typer.Option("--trajectories", min=100, metavar="N", help="How many goals are generated.")
     ] = TRAJECTORIES,
@@ -192,14 +266,29 @@ def train(
     from dataclasses import replace
 
     from actors.models.lam import artifact, making
+    from actors.models.lam.splitting import repeats, split
     from actors.models.lam.training import Course
     from handrail.cli.output import Output
     from handrail.release import release
+    from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_SYNTHETIC
 
     output = Output(as_json=json)
     loaded, offered = _project(project)
-    output.note(f"generating {trajectories} goals for {len(offered)} tools and playbooks")
-    rows = making.split(_synthetic(loaded, offered, seed, trajectories))
+    named = _sources(sources)
+    real, counts = _real(loaded, offered, named, output)
+    generated: Iterator[Any] = iter(())
+    if SYNTHETIC in named:
+        output.note(f"generating {trajectories} goals for {len(offered)} tools and playbooks")
+        generated = _synthetic(loaded, offered, seed, trajectories)
+        counts = {SYNTHETIC: trajectories, **counts}
+    # What is real comes first: of what is held back there is only so much.
+    rows = split(chain(real, generated))
+    learnt = sum(row.source != TRAJECTORY_SOURCE_SYNTHETIC for row in rows.train)
+    if not rows.train:
+        raise CommandError("There is nothing to learn from.", next="`--from synthetic` generates goals.")
+    if learnt:
+        times = repeats(learnt, len(rows.train) - learnt)
+        output.note(f"{learnt} real rows, each {times} times")
     output.note(f"training on {len(rows.train)} rows, for {minutes:g} minutes at most")
     course = Course(epochs=passes, seed=seed, limit_s=minutes * 60)
     if begin_with is not None:
@@ -211,7 +300,7 @@ def train(
         begin_with=_open(loaded, offered, begin_with).artifact.weights if begin_with is not None else None,
         handrail=release(),
         made_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        told={"sources": {"synthetic": trajectories}, "licence": "Apache-2.0", "began_with": begin_with},
+        told={"sources": counts, "licence": _licences(real), "began_with": begin_with},
         on_progress=_progress(output, minutes * 60),
     )
     place = loaded.directory / loaded.settings.lam.path
@@ -222,6 +311,45 @@ def train(
     output.line(f"{output.glyphs.done} {place / digest}")
     _draw(place / digest, {name: (seen, len(seen)) for name, seen in made.judgements.items()}, output)
     output.note(f"`handrail lam promote {digest}` has it serve")
+
+
+def _sources(text: str) -> list[str]:
+    """Read what is learnt from, each once."""
+    named = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(named):
+        raise CommandError(
+            f"--from {text!r:.60} names nothing to learn from.",
+            next="Write synthetic, runs, the names of files, or several with commas.",
+        )
+    return named
+
+
+def _real(
+    loaded: Project, offered: Sequence[Option], named: Sequence[str], output: Output
+) -> tuple[list[TrajectoryRow], dict[str, int]]:
+    """Read the rows that are not generated, and count those of each source that may train."""
+    from actors.models.lam.training_rows import admitted
+    from handrail.cli.collect import COLLECTED, read_rows
+
+    found: list[TrajectoryRow] = []
+    counts: dict[str, int] = {}
+    for name in named:
+        if name == SYNTHETIC:
+            continue
+        own = loaded.directory / loaded.settings.lam.path / COLLECTED
+        path = own if name == RUNS else Path(name)
+        fit, left = admitted(read_rows(path), offered)
+        output.note(f"{path}: {len(fit)} rows")
+        for reason, count in sorted(left.items()):
+            output.note(f"  {count} rows are left out: {reason}")
+        found += fit
+        counts[RUNS if name == RUNS else path.name] = len(fit)
+    return found, counts
+
+
+def _licences(real: Sequence[TrajectoryRow]) -> str:
+    """Name the licences of what a model was made of, besides the generator's and the project's own."""
+    return ", ".join(["Apache-2.0", *sorted({row.licence for row in real} - {""})])
 
 
 @app.command("promote")

@@ -54,6 +54,44 @@ def run(
     target = find(server, project, data)
     who = target.speaker(name)
     given = _given(context, plan, deadline, request_id, dry_run, who, undo_on_failure, ceiling, budget)
+    _carry_out(goal, given, target, output, host=host, approve=approve)
+
+
+def teach(
+    goal: options.Goal,
+    plan: Annotated[
+        Path, typer.Option("--plan", metavar="FILE", help="How it is carried out (YAML or JSON).")
+    ],
+    context: options.Context = None,
+    name: options.As = None,
+    approve: options.Approve = False,
+    project: options.Project = None,
+    server: options.Server = None,
+    data: options.Data = None,
+    json: options.Json = False,
+) -> None:
+    """Show how a goal is carried out, by a plan.
+
+    It is a run like any other; what was verified of it teaches the action model: `handrail lam collect`.
+    """
+    from handrail.cli.output import Output
+
+    output = Output(as_json=json)
+    target = find(server, project, data)
+    given = _given(context, plan, None, None, False, target.speaker(name), False, None, None)
+    _carry_out(goal, {**given, "teaches": True}, target, output, approve=approve)
+
+
+def _carry_out(
+    goal: str,
+    given: dict[str, Any],
+    target: Target,
+    output: Output,
+    *,
+    host: HostKind = HostKind.INLINE,
+    approve: bool = False,
+) -> None:
+    """Submit a goal and show it to its end."""
     if approve:
         output.note(f"--approve: {given['submitter']} approves every gate of this run, unasked")
 

@@ -472,6 +472,7 @@ class Goal(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     SUBMITTER_FIELD_NUMBER: _builtins.int
     UNDO_ON_FAILURE_FIELD_NUMBER: _builtins.int
+    TEACHES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     ceiling: _tool_pb2.Permission.ValueType
     """Nothing above this permission is done; unspecified means execute."""
@@ -480,6 +481,8 @@ class Goal(_message.Message):
     submitter: _builtins.str
     undo_on_failure: _builtins.bool
     """If the run fails, what it has done is undone before it ends."""
+    teaches: _builtins.bool
+    """With a plan: somebody shows how such a goal is carried out, for the action model to learn."""
     @_builtins.property
     def context(self) -> _plan_pb2.Value:
         """A JSON object; steps refer into it with "$goal.key"."""
@@ -504,10 +507,11 @@ class Goal(_message.Message):
         dry_run: _builtins.bool = ...,
         submitter: _builtins.str = ...,
         undo_on_failure: _builtins.bool = ...,
+        teaches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context", b"context", "deadline", b"deadline", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "ceiling", b"ceiling", "context", b"context", "deadline", b"deadline", "dry_run", b"dry_run", "plan", b"plan", "submitter", b"submitter", "text", b"text", "undo_on_failure", b"undo_on_failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "ceiling", b"ceiling", "context", b"context", "deadline", b"deadline", "dry_run", b"dry_run", "plan", b"plan", "submitter", b"submitter", "teaches", b"teaches", "text", b"text", "undo_on_failure", b"undo_on_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

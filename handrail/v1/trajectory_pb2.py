@@ -22,45 +22,76 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from handrail.v1 import plan_pb2 as handrail_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chandrail/v1/trajectory.proto\x12\x0bhandrail.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16handrail/v1/plan.proto\"\x9e\x02\n\rTrajectoryRow\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12-\n\x06source\x18\x03 \x01(\x0e\x32\x1d.handrail.v1.TrajectorySource\x12\x0c\n\x04goal\x18\x04 \x01(\t\x12+\n\x07said_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04past\x18\x06 \x03(\x0b\x32\x15.handrail.v1.PastStep\x12\'\n\x08\x64\x65\x63ision\x18\x07 \x01(\x0b\x32\x15.handrail.v1.Decision\x12\x10\n\x08\x65ntities\x18\x08 \x03(\t\x12\x0f\n\x07pattern\x18\t \x01(\t\x12\x0f\n\x07offered\x18\x1e \x03(\t\"=\n\x08PastStep\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x17.handrail.v1.OptionCall\"\x87\x01\n\x08\x44\x65\x63ision\x12\'\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x17.handrail.v1.OptionCallH\x00\x12!\n\x04stop\x18\x02 \x01(\x0b\x32\x11.handrail.v1.StopH\x00\x12\'\n\x07\x61\x62stain\x18\x03 \x01(\x0b\x32\x14.handrail.v1.AbstainH\x00\x42\x06\n\x04kind\"\x06\n\x04Stop\"\t\n\x07\x41\x62stain\"\xb7\x01\n\nOptionCall\x12\x0e\n\x06option\x18\x01 \x01(\t\x12\x39\n\targuments\x18\x02 \x03(\x0b\x32&.handrail.v1.OptionCall.ArgumentsEntry\x12\x0f\n\x07missing\x18\x03 \x03(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.handrail.v1.FilledArgument:\x02\x38\x01\"\x90\x02\n\x0e\x46illedArgument\x12!\n\x05value\x18\x01 \x01(\x0b\x32\x12.handrail.v1.Value\x12%\n\x04span\x18\x02 \x01(\x0b\x32\x15.handrail.v1.GoalSpanH\x00\x12%\n\x05\x66ield\x18\x03 \x01(\x0b\x32\x14.handrail.v1.FieldOfH\x00\x12-\n\nenumerated\x18\x04 \x01(\x0b\x32\x17.handrail.v1.EnumeratedH\x00\x12+\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x18.handrail.v1.GoalContextH\x00\x12\'\n\x05input\x18\x07 \x01(\x0b\x32\x16.handrail.v1.InputSpanH\x00\x42\x08\n\x06source\"&\n\x08GoalSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"5\n\tInputSpan\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"%\n\x07\x46ieldOf\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x0c\n\nEnumerated\"\x1a\n\x0bGoalContext\x12\x0b\n\x03key\x18\x01 \x01(\t*\xac\x01\n\x10TrajectorySource\x12!\n\x1dTRAJECTORY_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15TRAJECTORY_SOURCE_RUN\x10\x01\x12\x1b\n\x17TRAJECTORY_SOURCE_TEACH\x10\x02\x12\x1f\n\x1bTRAJECTORY_SOURCE_SYNTHETIC\x10\x03\x12\x1c\n\x18TRAJECTORY_SOURCE_IMPORT\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chandrail/v1/trajectory.proto\x12\x0bhandrail.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16handrail/v1/plan.proto\"\xd9\x04\n\rTrajectoryRow\x12\x12\n\ntrajectory\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12-\n\x06source\x18\x03 \x01(\x0e\x32\x1d.handrail.v1.TrajectorySource\x12\x0c\n\x04goal\x18\x04 \x01(\t\x12+\n\x07said_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04past\x18\x06 \x03(\x0b\x32\x15.handrail.v1.PastStep\x12\'\n\x08\x64\x65\x63ision\x18\x07 \x01(\x0b\x32\x15.handrail.v1.Decision\x12\x10\n\x08\x65ntities\x18\x08 \x03(\t\x12\x0f\n\x07pattern\x18\t \x01(\t\x12\x0e\n\x06trains\x18\n \x01(\x08\x12\x0f\n\x07why_not\x18\x0b \x01(\t\x12+\n\x05split\x18\x0c \x01(\x0e\x32\x1c.handrail.v1.TrajectorySplit\x12\x0f\n\x07outcome\x18\r \x01(\t\x12\'\n\x05steps\x18\x0e \x03(\x0b\x32\x18.handrail.v1.StepOutcome\x12.\n\x0cobservations\x18\x0f \x03(\x0b\x32\x18.handrail.v1.Observation\x12+\n\nconfidence\x18\x10 \x01(\x0b\x32\x17.handrail.v1.Confidence\x12\x31\n\x08versions\x18\x11 \x01(\x0b\x32\x1f.handrail.v1.TrajectoryVersions\x12\x0f\n\x07licence\x18\x12 \x01(\t\x12\x10\n\x08redacted\x18\x13 \x03(\t\x12\x0f\n\x07offered\x18\x14 \x03(\t\"\x9c\x02\n\x0bStepOutcome\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x0f\n\x07settled\x18\x03 \x01(\t\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12#\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\x11.handrail.v1.Look\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\r\x12\r\n\x05heals\x18\x07 \x03(\t\x12\'\n\x04took\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x05spent\x18\t \x03(\x0b\x32#.handrail.v1.StepOutcome.SpentEntry\x1a,\n\nSpentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"@\n\x04Look\x12\x11\n\tcondition\x18\x01 \x01(\t\x12\x0c\n\x04held\x18\x02 \x01(\x08\x12\x17\n\x0fobserved_sha256\x18\x03 \x01(\t\"I\n\x0bObservation\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06\x66ields\x18\x04 \x03(\t\"\xc5\x01\n\nConfidence\x12\x0b\n\x03raw\x18\x01 \x01(\x01\x12\x12\n\ncalibrated\x18\x02 \x01(\x01\x12\x0e\n\x06needed\x18\x03 \x01(\x01\x12\x10\n\x08\x64oubtful\x18\x04 \x01(\t\x12?\n\x0c\x61lternatives\x18\x05 \x03(\x0b\x32).handrail.v1.Confidence.AlternativesEntry\x1a\x33\n\x11\x41lternativesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb5\x02\n\x12TrajectoryVersions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x02 \x01(\t\x12=\n\x07options\x18\x03 \x03(\x0b\x32,.handrail.v1.TrajectoryVersions.OptionsEntry\x12\x39\n\x05tools\x18\x04 \x03(\x0b\x32*.handrail.v1.TrajectoryVersions.ToolsEntry\x12\x10\n\x08policies\x18\x05 \x03(\t\x12\x10\n\x08handrail\x18\x06 \x03(\t\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x08PastStep\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x17.handrail.v1.OptionCall\"\x87\x01\n\x08\x44\x65\x63ision\x12\'\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x17.handrail.v1.OptionCallH\x00\x12!\n\x04stop\x18\x02 \x01(\x0b\x32\x11.handrail.v1.StopH\x00\x12\'\n\x07\x61\x62stain\x18\x03 \x01(\x0b\x32\x14.handrail.v1.AbstainH\x00\x42\x06\n\x04kind\"\x06\n\x04Stop\"\t\n\x07\x41\x62stain\"\xb7\x01\n\nOptionCall\x12\x0e\n\x06option\x18\x01 \x01(\t\x12\x39\n\targuments\x18\x02 \x03(\x0b\x32&.handrail.v1.OptionCall.ArgumentsEntry\x12\x0f\n\x07missing\x18\x03 \x03(\t\x1aM\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.handrail.v1.FilledArgument:\x02\x38\x01\"\xbb\x02\n\x0e\x46illedArgument\x12!\n\x05value\x18\x01 \x01(\x0b\x32\x12.handrail.v1.Value\x12%\n\x04span\x18\x02 \x01(\x0b\x32\x15.handrail.v1.GoalSpanH\x00\x12%\n\x05\x66ield\x18\x03 \x01(\x0b\x32\x14.handrail.v1.FieldOfH\x00\x12-\n\nenumerated\x18\x04 \x01(\x0b\x32\x17.handrail.v1.EnumeratedH\x00\x12+\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x18.handrail.v1.GoalContextH\x00\x12\'\n\x05input\x18\x07 \x01(\x0b\x32\x16.handrail.v1.InputSpanH\x00\x12)\n\x08untraced\x18\x06 \x01(\x0b\x32\x15.handrail.v1.UntracedH\x00\x42\x08\n\x06source\"&\n\x08GoalSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"5\n\tInputSpan\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"%\n\x07\x46ieldOf\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x0c\n\nEnumerated\"\x1a\n\x0bGoalContext\x12\x0b\n\x03key\x18\x01 \x01(\t\"\n\n\x08Untraced*j\n\x0fTrajectorySplit\x12 \n\x1cTRAJECTORY_SPLIT_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRAJECTORY_SPLIT_TRAIN\x10\x01\x12\x19\n\x15TRAJECTORY_SPLIT_HELD\x10\x02*\xac\x01\n\x10TrajectorySource\x12!\n\x1dTRAJECTORY_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15TRAJECTORY_SOURCE_RUN\x10\x01\x12\x1b\n\x17TRAJECTORY_SOURCE_TEACH\x10\x02\x12\x1f\n\x1bTRAJECTORY_SOURCE_SYNTHETIC\x10\x03\x12\x1c\n\x18TRAJECTORY_SOURCE_IMPORT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'handrail.v1.trajectory_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_STEPOUTCOME_SPENTENTRY']._loaded_options = None
+  _globals['_STEPOUTCOME_SPENTENTRY']._serialized_options = b'8\001'
+  _globals['_CONFIDENCE_ALTERNATIVESENTRY']._loaded_options = None
+  _globals['_CONFIDENCE_ALTERNATIVESENTRY']._serialized_options = b'8\001'
+  _globals['_TRAJECTORYVERSIONS_OPTIONSENTRY']._loaded_options = None
+  _globals['_TRAJECTORYVERSIONS_OPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_TRAJECTORYVERSIONS_TOOLSENTRY']._loaded_options = None
+  _globals['_TRAJECTORYVERSIONS_TOOLSENTRY']._serialized_options = b'8\001'
   _globals['_OPTIONCALL_ARGUMENTSENTRY']._loaded_options = None
   _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_options = b'8\001'
-  _globals['_TRAJECTORYSOURCE']._serialized_start=1249
-  _globals['_TRAJECTORYSOURCE']._serialized_end=1421
-  _globals['_TRAJECTORYROW']._serialized_start=103
-  _globals['_TRAJECTORYROW']._serialized_end=389
-  _globals['_PASTSTEP']._serialized_start=391
-  _globals['_PASTSTEP']._serialized_end=452
-  _globals['_DECISION']._serialized_start=455
-  _globals['_DECISION']._serialized_end=590
-  _globals['_STOP']._serialized_start=592
-  _globals['_STOP']._serialized_end=598
-  _globals['_ABSTAIN']._serialized_start=600
-  _globals['_ABSTAIN']._serialized_end=609
-  _globals['_OPTIONCALL']._serialized_start=612
-  _globals['_OPTIONCALL']._serialized_end=795
-  _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_start=718
-  _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_end=795
-  _globals['_FILLEDARGUMENT']._serialized_start=798
-  _globals['_FILLEDARGUMENT']._serialized_end=1070
-  _globals['_GOALSPAN']._serialized_start=1072
-  _globals['_GOALSPAN']._serialized_end=1110
-  _globals['_INPUTSPAN']._serialized_start=1112
-  _globals['_INPUTSPAN']._serialized_end=1165
-  _globals['_FIELDOF']._serialized_start=1167
-  _globals['_FIELDOF']._serialized_end=1204
-  _globals['_ENUMERATED']._serialized_start=1206
-  _globals['_ENUMERATED']._serialized_end=1218
-  _globals['_GOALCONTEXT']._serialized_start=1220
-  _globals['_GOALCONTEXT']._serialized_end=1246
+  _globals['_TRAJECTORYSPLIT']._serialized_start=2590
+  _globals['_TRAJECTORYSPLIT']._serialized_end=2696
+  _globals['_TRAJECTORYSOURCE']._serialized_start=2699
+  _globals['_TRAJECTORYSOURCE']._serialized_end=2871
+  _globals['_TRAJECTORYROW']._serialized_start=135
+  _globals['_TRAJECTORYROW']._serialized_end=736
+  _globals['_STEPOUTCOME']._serialized_start=739
+  _globals['_STEPOUTCOME']._serialized_end=1023
+  _globals['_STEPOUTCOME_SPENTENTRY']._serialized_start=979
+  _globals['_STEPOUTCOME_SPENTENTRY']._serialized_end=1023
+  _globals['_LOOK']._serialized_start=1025
+  _globals['_LOOK']._serialized_end=1089
+  _globals['_OBSERVATION']._serialized_start=1091
+  _globals['_OBSERVATION']._serialized_end=1164
+  _globals['_CONFIDENCE']._serialized_start=1167
+  _globals['_CONFIDENCE']._serialized_end=1364
+  _globals['_CONFIDENCE_ALTERNATIVESENTRY']._serialized_start=1313
+  _globals['_CONFIDENCE_ALTERNATIVESENTRY']._serialized_end=1364
+  _globals['_TRAJECTORYVERSIONS']._serialized_start=1367
+  _globals['_TRAJECTORYVERSIONS']._serialized_end=1676
+  _globals['_TRAJECTORYVERSIONS_OPTIONSENTRY']._serialized_start=1584
+  _globals['_TRAJECTORYVERSIONS_OPTIONSENTRY']._serialized_end=1630
+  _globals['_TRAJECTORYVERSIONS_TOOLSENTRY']._serialized_start=1632
+  _globals['_TRAJECTORYVERSIONS_TOOLSENTRY']._serialized_end=1676
+  _globals['_PASTSTEP']._serialized_start=1678
+  _globals['_PASTSTEP']._serialized_end=1739
+  _globals['_DECISION']._serialized_start=1742
+  _globals['_DECISION']._serialized_end=1877
+  _globals['_STOP']._serialized_start=1879
+  _globals['_STOP']._serialized_end=1885
+  _globals['_ABSTAIN']._serialized_start=1887
+  _globals['_ABSTAIN']._serialized_end=1896
+  _globals['_OPTIONCALL']._serialized_start=1899
+  _globals['_OPTIONCALL']._serialized_end=2082
+  _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_start=2005
+  _globals['_OPTIONCALL_ARGUMENTSENTRY']._serialized_end=2082
+  _globals['_FILLEDARGUMENT']._serialized_start=2085
+  _globals['_FILLEDARGUMENT']._serialized_end=2400
+  _globals['_GOALSPAN']._serialized_start=2402
+  _globals['_GOALSPAN']._serialized_end=2440
+  _globals['_INPUTSPAN']._serialized_start=2442
+  _globals['_INPUTSPAN']._serialized_end=2495
+  _globals['_FIELDOF']._serialized_start=2497
+  _globals['_FIELDOF']._serialized_end=2534
+  _globals['_ENUMERATED']._serialized_start=2536
+  _globals['_ENUMERATED']._serialized_end=2548
+  _globals['_GOALCONTEXT']._serialized_start=2550
+  _globals['_GOALCONTEXT']._serialized_end=2576
+  _globals['_UNTRACED']._serialized_start=2578
+  _globals['_UNTRACED']._serialized_end=2588
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ trained from them, and what it decides has the same form.
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -22,6 +23,23 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TrajectorySplit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TrajectorySplitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrajectorySplit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRAJECTORY_SPLIT_UNSPECIFIED: _TrajectorySplit.ValueType  # 0
+    TRAJECTORY_SPLIT_TRAIN: _TrajectorySplit.ValueType  # 1
+    TRAJECTORY_SPLIT_HELD: _TrajectorySplit.ValueType  # 2
+
+class TrajectorySplit(_TrajectorySplit, metaclass=_TrajectorySplitEnumTypeWrapper): ...
+
+TRAJECTORY_SPLIT_UNSPECIFIED: TrajectorySplit.ValueType  # 0
+TRAJECTORY_SPLIT_TRAIN: TrajectorySplit.ValueType  # 1
+TRAJECTORY_SPLIT_HELD: TrajectorySplit.ValueType  # 2
+Global___TrajectorySplit: _TypeAlias = TrajectorySplit  # noqa: Y015
 
 class _TrajectorySource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -65,6 +83,16 @@ class TrajectoryRow(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     ENTITIES_FIELD_NUMBER: _builtins.int
     PATTERN_FIELD_NUMBER: _builtins.int
+    TRAINS_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    REDACTED_FIELD_NUMBER: _builtins.int
     OFFERED_FIELD_NUMBER: _builtins.int
     trajectory: _builtins.str
     """The rows of one trajectory share this; they are never on both sides of a split."""
@@ -75,6 +103,17 @@ class TrajectoryRow(_message.Message):
     """The goal, as it was said, and when: "tomorrow" is counted from there."""
     pattern: _builtins.str
     """The pattern that its words were made of, where they were made: a split by it asks for other wordings."""
+    trains: _builtins.bool
+    """Of a run, whether a model may learn from it: all of it was verified, and all of it can be said; else why
+    not, in words without particulars.
+    """
+    why_not: _builtins.str
+    split: Global___TrajectorySplit.ValueType
+    """Which side of a split it is on, by its trajectory and by its entities."""
+    outcome: _builtins.str
+    """Of a run, where it stood: "done", "failed"."""
+    licence: _builtins.str
+    """Empty: that of the project."""
     @_builtins.property
     def said_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -88,6 +127,24 @@ class TrajectoryRow(_message.Message):
     @_builtins.property
     def entities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the goal was made of, where it was made: a split by entity keeps them together."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepOutcome]:
+        """What became of the steps that carried the decision out."""
+
+    @_builtins.property
+    def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
+        """What the steps before it returned. Nobody knew that when the plan was made."""
+
+    @_builtins.property
+    def confidence(self) -> Global___Confidence:
+        """Where a model decided: how sure it was."""
+
+    @_builtins.property
+    def versions(self) -> Global___TrajectoryVersions: ...
+    @_builtins.property
+    def redacted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was taken out: "goal", or the names of arguments."""
 
     @_builtins.property
     def offered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -105,15 +162,308 @@ class TrajectoryRow(_message.Message):
         decision: Global___Decision | None = ...,
         entities: _abc.Iterable[_builtins.str] | None = ...,
         pattern: _builtins.str = ...,
+        trains: _builtins.bool = ...,
+        why_not: _builtins.str = ...,
+        split: Global___TrajectorySplit.ValueType = ...,
+        outcome: _builtins.str = ...,
+        steps: _abc.Iterable[Global___StepOutcome] | None = ...,
+        observations: _abc.Iterable[Global___Observation] | None = ...,
+        confidence: Global___Confidence | None = ...,
+        versions: Global___TrajectoryVersions | None = ...,
+        licence: _builtins.str = ...,
+        redacted: _abc.Iterable[_builtins.str] | None = ...,
         offered: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "said_at", b"said_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "decision", b"decision", "said_at", b"said_at", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "entities", b"entities", "goal", b"goal", "index", b"index", "offered", b"offered", "past", b"past", "pattern", b"pattern", "said_at", b"said_at", "source", b"source", "trajectory", b"trajectory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "decision", b"decision", "entities", b"entities", "goal", b"goal", "index", b"index", "licence", b"licence", "observations", b"observations", "offered", b"offered", "outcome", b"outcome", "past", b"past", "pattern", b"pattern", "redacted", b"redacted", "said_at", b"said_at", "source", b"source", "split", b"split", "steps", b"steps", "trains", b"trains", "trajectory", b"trajectory", "versions", b"versions", "why_not", b"why_not"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrajectoryRow: _TypeAlias = TrajectoryRow  # noqa: Y015
+
+@_typing.final
+class StepOutcome(_message.Message):
+    """What became of one instance of a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SpentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    HEALS_FIELD_NUMBER: _builtins.int
+    TOOK_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    tool: _builtins.str
+    """The tool that did it in the end."""
+    settled: _builtins.str
+    """"done", "skipped", "failed", "in_doubt"; empty where it was never settled."""
+    verdict: _builtins.str
+    """The verifier's: "confirmed", "refuted", "unknown"; empty where there is none."""
+    attempts: _builtins.int
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Look]: ...
+    @_builtins.property
+    def heals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How it was healed, in order: "retry", "reread", "alternative"."""
+
+    @_builtins.property
+    def took(self) -> _duration_pb2.Duration:
+        """How long the tool took, in the attempt that counts."""
+
+    @_builtins.property
+    def spent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What its effect came to, in minor units by currency."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        settled: _builtins.str = ...,
+        verdict: _builtins.str = ...,
+        evidence: _abc.Iterable[Global___Look] | None = ...,
+        attempts: _builtins.int = ...,
+        heals: _abc.Iterable[_builtins.str] | None = ...,
+        took: _duration_pb2.Duration | None = ...,
+        spent: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["took", b"took"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "evidence", b"evidence", "heals", b"heals", "settled", b"settled", "spent", b"spent", "step", b"step", "took", b"took", "tool", b"tool", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepOutcome: _TypeAlias = StepOutcome  # noqa: Y015
+
+@_typing.final
+class Look(_message.Message):
+    """A look of the verifier's: what it asked, and the digest of what it saw."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONDITION_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    OBSERVED_SHA256_FIELD_NUMBER: _builtins.int
+    condition: _builtins.str
+    held: _builtins.bool
+    observed_sha256: _builtins.str
+    def __init__(
+        self,
+        *,
+        condition: _builtins.str = ...,
+        held: _builtins.bool = ...,
+        observed_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "held", b"held", "observed_sha256", b"observed_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Look: _TypeAlias = Look  # noqa: Y015
+
+@_typing.final
+class Observation(_message.Message):
+    """What an instance of a step returned: its digest, and which fields were there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    kind: _builtins.str
+    """"output", or "blob" where it was too large for an event."""
+    sha256: _builtins.str
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "kind", b"kind", "sha256", b"sha256", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Observation: _TypeAlias = Observation  # noqa: Y015
+
+@_typing.final
+class Confidence(_message.Message):
+    """How sure a model was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AlternativesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RAW_FIELD_NUMBER: _builtins.int
+    CALIBRATED_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    DOUBTFUL_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    raw: _builtins.float
+    """Of its least sure part, as the network has it (0: the log does not say), and as the curves do."""
+    calibrated: _builtins.float
+    needed: _builtins.float
+    doubtful: _builtins.str
+    @_builtins.property
+    def alternatives(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What came next, with what the network gave it."""
+
+    def __init__(
+        self,
+        *,
+        raw: _builtins.float = ...,
+        calibrated: _builtins.float = ...,
+        needed: _builtins.float = ...,
+        doubtful: _builtins.str = ...,
+        alternatives: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "calibrated", b"calibrated", "doubtful", b"doubtful", "needed", b"needed", "raw", b"raw"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Confidence: _TypeAlias = Confidence  # noqa: Y015
+
+@_typing.final
+class TrajectoryVersions(_message.Message):
+    """What a trajectory was made with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ToolsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_SHA256_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    HANDRAIL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """What made the plan, and the digest of what it is made of: "client", "playbook:refund", "lam:0123456789ab"."""
+    model_sha256: _builtins.str
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of the options that were taken, as they were then."""
+
+    @_builtins.property
+    def tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of the tools that the plan could come to use."""
+
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of the rules that allowed its actions."""
+
+    @_builtins.property
+    def handrail(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The releases of Handrail that wrote its log."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_sha256: _builtins.str = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tools: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+        handrail: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handrail", b"handrail", "model", b"model", "model_sha256", b"model_sha256", "options", b"options", "policies", b"policies", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrajectoryVersions: _TypeAlias = TrajectoryVersions  # noqa: Y015
 
 @_typing.final
 class PastStep(_message.Message):
@@ -278,9 +628,12 @@ class FilledArgument(_message.Message):
     ENUMERATED_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    UNTRACED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def value(self) -> _plan_pb2.Value:
-        """Not present where the source is a field: its value is known when the step is taken."""
+        """Not present where the source is a field, whose value is known when the step is taken; nor, of a run, where
+        it is the context, where it was redacted, or where it was too large for an event.
+        """
 
     @_builtins.property
     def span(self) -> Global___GoalSpan:
@@ -302,6 +655,10 @@ class FilledArgument(_message.Message):
     def input(self) -> Global___InputSpan:
         """Words of what a step was given, read as the parameter's type."""
 
+    @_builtins.property
+    def untraced(self) -> Global___Untraced:
+        """Nobody can tell: it is not the action model's to fill."""
+
     def __init__(
         self,
         *,
@@ -311,12 +668,13 @@ class FilledArgument(_message.Message):
         enumerated: Global___Enumerated | None = ...,
         context: Global___GoalContext | None = ...,
         input: Global___InputSpan | None = ...,
+        untraced: Global___Untraced | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "enumerated", b"enumerated", "field", b"field", "input", b"input", "source", b"source", "span", b"span", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "enumerated", b"enumerated", "field", b"field", "input", b"input", "source", b"source", "span", b"span", "untraced", b"untraced", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "enumerated", b"enumerated", "field", b"field", "input", b"input", "source", b"source", "span", b"span", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "enumerated", b"enumerated", "field", b"field", "input", b"input", "source", b"source", "span", b"span", "untraced", b"untraced", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["span", "field", "enumerated", "context", "input"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["span", "field", "enumerated", "context", "input", "untraced"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
@@ -431,3 +789,18 @@ class GoalContext(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GoalContext: _TypeAlias = GoalContext  # noqa: Y015
+
+@_typing.final
+class Untraced(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Untraced: _TypeAlias = Untraced  # noqa: Y015

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from handrail.cli import collect, lam
+from handrail.cli.output import Output
 from handrail.v1 import event_pb2
+from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_RUN, TRAJECTORY_SOURCE_TEACH
 from tests.acceptance.conftest import ROOT, Up, copy_sample, handrail, query, start
 
 OWN_WORDS = "could you please give the customer of order 1001 all of the money back"
@@ -151,3 +154,76 @@ def test_without_a_model_it_says_what_makes_one(tmp_path: Path) -> None:
 def test_the_model_is_small_and_quick_to_load() -> None:
     digest = (SHELF / "champions").read_text().split()[-1]
     assert (SHELF / digest / "weights.npz").stat().st_size < 12_000_000
+
+
+def test_what_runs_teach_is_collected_and_can_be_read(tmp_path: Path) -> None:
+    own = copy_sample(tmp_path / "backoffice")
+    at = ("--project", str(own))
+    assert handrail("run", "refund order 1001", *at, "--as", "ines").returncode == 0
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "steps:\n"
+        "  - {id: order, tool: get_order, with: {order_id: 1004}}\n"
+        "  - {id: who, tool: get_customer, with: {customer_id: $order.customer_id}}\n"
+    )
+    shown = handrail("teach", "who is behind 1004?", "--plan", str(plan), *at, "--json")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert handrail("run", "make me a sandwich", *at).returncode == 4
+    told = last(handrail("lam", "collect", *at, "--json"))
+    assert told["kept"] == {"runs": 2, "rows": 5, "training": 5}
+    assert told["left"] == {"it had no plan": {"runs": 1, "rows": 0}}
+    file = own / "lam" / "collected.jsonl"
+    first = file.read_bytes()
+    said = handrail("lam", "collect", *at).stdout
+    assert "5 rows of 2 runs train" in said
+    assert "1 runs, 0 rows do not: it had no plan" in said
+    assert file.read_bytes() == first
+
+    rows = collect.read_rows(file)
+    assert {row.source for row in rows} == {TRAJECTORY_SOURCE_RUN, TRAJECTORY_SOURCE_TEACH}
+    (refund,) = (row for row in rows if row.decision.call.option == "playbook:refund")
+    order = refund.decision.call.arguments["order"]
+    assert refund.goal[order.span.start : order.span.end] == order.value.json == "1001"
+    assert all(step.verdict == "confirmed" for step in refund.steps if step.settled == "done")
+    loaded, offered = lam._project(own)
+    fit, counts = lam._real(loaded, offered, ["synthetic", "runs"], Output(as_json=True))
+    assert (len(fit), counts) == (5, {"runs": 5})
+
+    shared = tmp_path / "shared.jsonl"
+    assert handrail("lam", "collect", *at, "--form", "xlam", "--out", str(shared)).returncode == 0
+    imported = handrail("lam", "collect", *at, "--from", str(shared), "--licence", "MIT", "--json")
+    assert last(imported)["kept"] == {"runs": 2, "rows": 5, "training": 5}
+    again = collect.read_rows(own / "lam" / "imported.jsonl")
+    assert [row.decision for row in again] == [row.decision for row in rows]
+
+    # Whoever has a run forgotten has it forgotten here too.
+    assert handrail("forget", refund.trajectory, *at, "--yes").returncode == 0
+    left = last(handrail("lam", "collect", *at, "--json"))["left"]
+    assert left["it was forgotten"] == {"runs": 1, "rows": 0}
+    assert refund.trajectory not in file.read_text()
+    later = last(handrail("lam", "collect", *at, "--since", "2999-01-01", "--json"))
+    assert (later["runs"], file.read_bytes()) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--since", "soon"], "is no time"),
+        (["--form", "poem"], "is no form"),
+        (["--form", "xlam"], "--out"),
+        (["--since", "7d", "r0-01m82gqdm6h9rwf5mvwd6py51a"], "for all runs"),
+        (["--from", "nothing.jsonl"], "--licence"),
+        (["--from", "nothing.jsonl", "--licence", "MIT"], "cannot be read"),
+        (["--out", "rows.parquet", "--form", "xlam"], "lines of JSON"),
+        (["r0-01m82gqdm6h9rwf5mvwd6py51a"], "r0-01m82gqdm6h9rwf5mvwd6py51a"),
+    ],
+)
+def test_what_cannot_be_collected_is_said(own: Path, arguments: list[str], said: str) -> None:
+    done = handrail("lam", "collect", *arguments, "--project", str(own))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    assert not (own / "lam" / "collected.jsonl").exists()
+
+
+def test_to_teach_takes_a_plan(own: Path) -> None:
+    assert handrail("teach", "who is behind 1004?", "--project", str(own)).returncode == 2

@@ -39,13 +39,13 @@ def generated(seed: int, trajectories: int) -> list[trajectory_pb2.TrajectoryRow
 @needs_torch
 @pytest.mark.timeout(300)
 def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
-    from actors.models.lam import making
+    from actors.models.lam import making, splitting
     from actors.models.lam.training import Course, Progress
 
     told: list[Progress] = []
     made = making.make(
         OPTIONS,
-        making.split(generated(1, 4_000)),
+        splitting.split(generated(1, 4_000)),
         Course(epochs=6, batch=64, rate=4e-3),
         handrail="test",
         made_on="2026-11-22",

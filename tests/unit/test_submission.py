@@ -139,3 +139,8 @@ def test_a_plan_carries_no_large_constants_and_no_blobs() -> None:
     codes = {v.field: v.code for v in checked(made).violations}
     assert codes["goal.plan.steps[0].arguments.a"] == "too_large"
     assert codes["goal.plan.steps[0].arguments.b"] == "blob"
+
+
+def test_who_teaches_shows_a_plan() -> None:
+    (violation,) = checked(goal(teaches=True)).violations
+    assert (violation.field, violation.code) == ("goal.plan", "required")

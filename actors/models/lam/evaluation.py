@@ -231,6 +231,9 @@ def _seen(wanted: trajectory_pb2.Decision, decided: Decided) -> Iterator[Seen]:
         return
     for part in decided.parts[1:]:
         name = part.what
+        if name in wanted.call.arguments and wanted.call.arguments[name].HasField("context"):
+            # What was given beside the goal was not the network's to decide.
+            continue
         as_wanted = _filled(wanted.call, name) == _filled(decided.decision.call, name)
         yield Seen(option, part, as_wanted)
 

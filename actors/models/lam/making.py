@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,42 +21,12 @@ from actors.models.lam.layout import Measures, shapes_of
 from actors.models.lam.leftovers import words_of
 from actors.models.lam.network import Floats, Network
 from actors.models.lam.options import Option
-from actors.models.lam.several import JOINT
+from actors.models.lam.splitting import Split, with_real
 from actors.models.lam.training import Course, Progress, train
 from actors.models.lam.training_rows import lessons_of
-from handrail.v1 import trajectory_pb2
 
 THRESHOLDS = {"read": 0.80, "draft": 0.85, "write": 0.90, "irreversible": 0.95}
 """How sure a new model has to be, until somebody says otherwise."""
-HELD_PATTERNS = 0.08
-HELD_TRAJECTORIES = 0.02
-MAX_HELD_ROWS = 6_000
-SPLIT = 1
-
-
-@dataclass
-class Split:
-    """Rows to learn from; of wordings that were held back; of trajectories that were, in known wordings."""
-
-    train: list[trajectory_pb2.TrajectoryRow]
-    wordings: list[trajectory_pb2.TrajectoryRow]
-    trajectories: list[trajectory_pb2.TrajectoryRow]
-
-
-def split(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> Split:
-    """Split rows by pattern and by trajectory, whatever made them: a model may go on from another one."""
-    found = Split([], [], [])
-    for row in rows:
-        if any(_draw(part) < HELD_PATTERNS for part in row.pattern.split(JOINT) if part):
-            held = found.wordings
-        elif _draw(row.trajectory) < HELD_TRAJECTORIES:
-            held = found.trajectories
-        else:
-            found.train.append(row)
-            continue
-        if len(held) < MAX_HELD_ROWS:
-            held.append(row)
-    return found
 
 
 @dataclass(frozen=True)
@@ -85,7 +54,7 @@ def make(
     """Train a model and say what it is worth; `told` is what its card says of where the rows are from."""
     measures = measures or Measures()
     closed = ClosedSet(options)
-    lessons = list(lessons_of(rows.train, closed))
+    lessons = list(lessons_of(with_real(rows.train), closed))
     began = time.monotonic()
     begun = dict(begin_with) if begin_with is not None else None
     weights = train(closed, lessons, course, measures=measures, begin_with=begun, on_progress=on_progress)
@@ -122,7 +91,3 @@ def make(
     )
     judgements = {"wordings": judgements_of(judged, curves), "trajectories": judgements_of(known, curves)}
     return Made(card, packed, judgements)
-
-
-def _draw(text: str) -> float:
-    return zlib.crc32(f"{SPLIT}:{text}".encode()) / 2**32

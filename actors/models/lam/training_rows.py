@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,10 @@ from handrail.v1 import trajectory_pb2
 
 NOTHING = -100
 """A label that says nothing; torch's losses leave it out."""
+
+
+OTHER_VERSION = "its tools or playbooks are others now"
+UNTEACHABLE = "the network could not have decided like this"
 
 
 class BadRow(ValueError):
@@ -71,8 +76,12 @@ def lesson_of(row: trajectory_pb2.TrajectoryRow, closed: ClosedSet) -> Lesson:
         raise BadRow(f"there is no option {call.option!r}")
     at = closed.index[call.option]
     option = closed.options[at]
+    # What was given beside the goal is not for the network to fill: its words do not tell where it is from,
+    # and not that it is missing either.
     fillings = tuple(
-        _filling(call, option, one, closed, tokens, situation.candidates) for one in option.parameters
+        _filling(call, option, one, closed, tokens, situation.candidates)
+        for one in option.parameters
+        if one.name not in call.arguments or not call.arguments[one.name].HasField("context")
     )
     return Lesson(situation, OTHERS + at, option, fillings, offered)
 
@@ -111,7 +120,7 @@ def _filling(
             if told not in listed:
                 raise BadRow(f"{parameter.name}: {told!r} is not listed")
             return Filling(parameter, at, LISTED, listed=listed.index(told))
-    raise BadRow(f"{parameter.name}: a value without a source")
+    raise BadRow(f"{parameter.name}: nobody can tell where its value is from")
 
 
 @dataclass
@@ -227,6 +236,41 @@ def batches(lessons: Sequence[Lesson], size: int, rng: random.Random) -> Iterato
         found += ([lessons[i] for i in part[at : at + size]] for at in range(0, len(part), size))
     rng.shuffle(found)
     yield from found
+
+
+def admitted(
+    rows: Iterable[trajectory_pb2.TrajectoryRow], options: Iterable[Option]
+) -> tuple[list[trajectory_pb2.TrajectoryRow], Counter[str]]:
+    """Return the rows that may train a model of these options, and how many may not, by why."""
+    closed = ClosedSet(tuple(options))
+    now = {one.name: one.fingerprint for one in closed.options}
+    found: list[trajectory_pb2.TrajectoryRow] = []
+    left: Counter[str] = Counter()
+    for row in rows:
+        why = _unfit(row, now)
+        if not why:
+            try:
+                lesson_of(row, closed)
+            except BadRow:
+                why = UNTEACHABLE
+        if why:
+            left[why] += 1
+        else:
+            found.append(row)
+    return found, left
+
+
+def _unfit(row: trajectory_pb2.TrajectoryRow, now: Mapping[str, str]) -> str:
+    """Say why a row must not train, whatever the network could make of it."""
+    if row.source == trajectory_pb2.TRAJECTORY_SOURCE_SYNTHETIC:
+        return ""
+    if not row.trains:
+        return row.why_not or "it does not say that it may"
+    taken = {step.call.option for step in row.past} | {row.decision.call.option} - {""}
+    unknown = any(name not in now for name in taken)
+    if unknown or any(row.versions.options.get(name) != now[name] for name in taken):
+        return OTHER_VERSION
+    return ""
 
 
 def lessons_of(rows: Iterable[trajectory_pb2.TrajectoryRow], closed: ClosedSet) -> Iterator[Lesson]:

@@ -1,0 +1,629 @@
+"""Trajectories from logs: what was decided and where from, what came of it, and who may learn from it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.models.lam import collecting as why
+from actors.models.lam import splitting
+from actors.models.lam.closed_set import ClosedSet
+from actors.models.lam.collecting import Collected, collect
+from actors.models.lam.options import Parameter, options_of
+from actors.models.lam.planning import assemble
+from actors.models.lam.reading import read
+from actors.models.lam.row_text import BadRows, read_lines, write_line
+from actors.models.lam.tracing import Tracer
+from actors.models.lam.training_rows import OTHER_VERSION, BadRow, admitted, lesson_of
+from actors.models.lam.xlam import BadRecord, records, rows_of
+from core import values
+from core.redaction import MASK
+from handrail import project
+from handrail.cli.collect import write as write_file
+from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+from handrail.v1 import trajectory_pb2 as pb
+from tests.scenarios import histories
+from tests.scenarios.play import KEY, START_NS, Play, contract, write
+from tests.scenarios.test_histories import NAMES
+
+SAMPLE = project.load(Path(__file__).parents[2] / "examples" / "backoffice")
+DAY = datetime.date(2023, 11, 14)
+ORDER = contract(
+    "get_order",
+    input_schema='{"type":"object","properties":{"order":{"type":"integer"},'
+    '"detail":{"type":"string","default":"all"}},"required":["order"]}',
+    output_schema='{"type":"object","properties":{"id":{"type":"integer"},"customer":{"type":"integer"}}}',
+)
+NOTE = write(
+    "add_note",
+    idempotency=tool_pb2.IDEMPOTENCY_NATURAL,
+    input_schema='{"type":"object","properties":{"customer":{"type":"integer"},"text":{"type":"string"},'
+    '"kind":{"enum":["praise","complaint"]},"api_key":{"type":"string"}},"required":["customer","text"]}',
+    output_schema='{"type":"object","properties":{"note":{"type":"integer"}}}',
+)
+CONTRACTS = {one.name: one for one in (ORDER, NOTE)}
+LOOK = {"id": "look", "tool": "get_order", "with": {"order": 1001}}
+SAY = {"id": "say", "tool": "add_note", "with": {"customer": "$look.customer", "text": "she is glad"}}
+GOAL = "note on the customer of order 1001: she is glad"
+
+
+def submitted(goal: str, *steps: Mapping[str, Any], **fields: Any) -> Play:
+    from core.plan_form import plan_from_form
+
+    play = Play(ORDER, NOTE)
+    body = event_pb2.Submit(goal=event_pb2.Goal(text=goal, **fields))
+    body.goal.plan.CopyFrom(plan_from_form({"steps": list(steps)}))
+    body.goal.plan.origin = "client"
+    return play.fact(("submit",), "submit", body, channel="cmd")
+
+
+def confirmed(play: Play, attempt: str, output: Any, *, seen: bool = True) -> Play:
+    """A worker is done, and the verifier has looked."""
+    if play._attempt(attempt).action.tool == "add_note":  # type: ignore[union-attr]
+        play.intent(attempt)
+    play.output(attempt, output)
+    body = event_pb2.Verdict(attempt=attempt, round=1, outcome=event_pb2.OUTCOME_CONFIRMED)
+    fact = play._attempt(attempt)
+    assert fact is not None
+    assert fact.result is not None
+    body.result_id = fact.result.event_id
+    if seen:
+        body.evidence.add(condition="reads.note != null", held=True, observed='{"note":7}')
+    return play.fact(("verifier", "main", "verdict", attempt), "verdict", body)
+
+
+def carried_out(goal: str = GOAL, *steps: Mapping[str, Any], seen: bool = True, **fields: Any) -> Play:
+    play = submitted(goal, *(steps or (LOOK, SAY)), **fields)
+    while play.state.in_flight:
+        attempt = play.state.in_flight[0]
+        assert attempt.action is not None
+        output = {"id": 1001, "customer": 7} if attempt.action.tool == "get_order" else {"note": 7}
+        confirmed(play, attempt.id, output, seen=seen)
+    assert play.status == "done", play.lines
+    return play
+
+
+def of(play: Play) -> Collected:
+    return collect(KEY, play.records, ())
+
+
+def call(found: Collected, index: int) -> pb.OptionCall:
+    return found.rows[index].decision.call
+
+
+def test_a_plan_of_a_client_is_a_decision_for_each_step_and_a_stop() -> None:
+    found = of(carried_out())
+    first, second, last = found.rows
+    assert [row.trains for row in found.rows] == [True] * 3
+    order = first.decision.call.arguments["order"]
+    assert (GOAL[order.span.start : order.span.end], order.value.json) == ("1001", "1001")
+    said = second.decision.call.arguments
+    assert said["customer"].field == pb.FieldOf(step="look", path="customer")
+    assert GOAL[said["text"].span.start : said["text"].span.end] == "she is glad"
+    assert last.decision.HasField("stop")
+    assert [step.id for step in last.past] == ["look", "say"]
+    assert second.past[0].call == first.decision.call
+    (seen,) = second.observations
+    assert (seen.step, seen.kind, list(seen.fields)) == ("look", "output", ["id", "customer"])
+    assert seen.sha256 == values.digest('{"customer":7,"id":1001}')
+    (outcome,) = second.steps
+    assert (outcome.verdict, outcome.attempts, outcome.settled) == ("confirmed", 1, "done")
+    assert outcome.evidence[0].held
+    assert (first.trajectory, first.outcome, first.source) == (KEY.run, "done", pb.TRAJECTORY_SOURCE_RUN)
+    assert first.said_at.ToNanoseconds() // 10**9 == START_NS // 10**9
+    assert first.versions.tools.keys() == CONTRACTS.keys()
+    assert list(first.entities) == ["order=1001", "text=she is glad"]
+
+
+def test_it_is_what_a_model_can_be_taught() -> None:
+    rows = of(carried_out()).rows
+    options = options_of(CONTRACTS, ())
+    fit, left = admitted(rows, options)
+    assert (len(fit), left) == (3, Counter())
+    past = [*rows[1].past, pb.PastStep(id="say", call=rows[1].decision.call)]
+    plan = assemble(tuple(past), {one.name: one for one in options}, {})
+    assert [step.tool for step in plan.steps] == ["get_order", "add_note"]
+
+
+def test_what_was_shown_is_told_from_what_was_run() -> None:
+    assert {row.source for row in of(carried_out(teaches=True)).rows} == {pb.TRAJECTORY_SOURCE_TEACH}
+
+
+def test_steps_are_told_in_an_order_in_which_they_can_be_taken() -> None:
+    found = of(carried_out(GOAL, SAY, LOOK))
+    assert [row.decision.call.option for row in found.rows] == ["get_order", "add_note", ""]
+    assert all(row.trains for row in found.rows)
+
+
+def test_what_is_given_beside_the_goal_is_named_and_not_told() -> None:
+    context = plan_pb2.Value(json='{"customer":7,"words":"she is sad"}')
+    step = {"id": "say", "tool": "add_note", "with": {"customer": "$goal.customer", "text": "she is sad"}}
+    found = of(carried_out("write that down", step, context=context))
+    said = call(found, 0).arguments
+    assert (said["customer"].context.key, said["text"].context.key) == ("customer", "words")
+    assert not any(one.HasField("value") for one in said.values())
+    # Whoever learns it is told nothing of these arguments, and of the others that they are left out.
+    lesson = lesson_of(found.rows[0], ClosedSet(options_of(CONTRACTS, ())))
+    assert [one.parameter.name for one in lesson.fillings] == ["kind", "api_key"]
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        ({**SAY, "with": {"customer": 99, "text": "she is glad"}}, why.UNTRACED),
+        ({**SAY, "with": {**SAY["with"], "text": "he is sad"}}, why.UNTRACED),  # type: ignore[dict-item]
+        ({**SAY, "when": "look.id > 0"}, why.CONDITION),
+        ({**SAY, "with": {**SAY["with"], "customer": "$look.id"}}, ""),  # type: ignore[dict-item]
+        ({**SAY, "with": {**SAY["with"], "kind": "praise"}}, ""),  # type: ignore[dict-item]
+    ],
+)
+def test_what_cannot_be_said_does_not_train(step: Mapping[str, Any], reason: str) -> None:
+    found = of(carried_out(GOAL, LOOK, step))
+    assert [row.why_not for row in found.rows[1:]] == [reason, reason]
+    assert [row.trains for row in found.rows[1:]] == [not reason] * 2
+    # A condition is a matter of the whole plan; a value is one of its step and of what comes after.
+    assert found.rows[0].trains is (reason != why.CONDITION)
+    if reason == why.UNTRACED:
+        assert any(one.HasField("untraced") for one in call(found, 1).arguments.values())
+        with pytest.raises(BadRow):
+            lesson_of(found.rows[1], ClosedSet(options_of(CONTRACTS, ())))
+
+
+def test_a_default_that_nobody_said_is_left_out() -> None:
+    step = {**LOOK, "with": {"order": 1001, "detail": "all"}}
+    found = of(carried_out("look order 1001 up", step))
+    assert list(call(found, 0).arguments) == ["order"]
+    assert found.rows[0].trains
+    other = of(carried_out("look order 1001 up", {**LOOK, "with": {"order": 1001, "detail": "some"}}))
+    assert other.rows[0].why_not == why.UNTRACED
+
+
+def test_a_number_that_is_said_twice_is_taken_from_two_places() -> None:
+    goal = "note 12 on customer 12"
+    step = {"id": "say", "tool": "add_note", "with": {"customer": 12, "text": "12"}}
+    said = call(of(carried_out(goal, step)), 0).arguments
+    places = {(one.span.start, one.span.end) for one in said.values()}
+    assert places == {(5, 7), (20, 22)}
+
+
+def test_an_effect_that_nobody_looked_at_does_not_train() -> None:
+    assert {row.why_not for row in of(carried_out(seen=False)).rows} == {why.UNSEEN}
+
+
+def test_a_step_that_was_not_verified_does_not_train() -> None:
+    play = submitted(GOAL, LOOK, SAY)
+    confirmed(play, "look-a1", {"id": 1001, "customer": 7})
+    play.intent("say-a1").failed("say-a1")
+    assert play.status == "failed"
+    found = of(play)
+    assert {row.why_not for row in found.rows} == {why.NOT_DONE}
+    assert found.rows[1].steps[0].settled == "failed"
+
+
+def test_every_prefix_of_a_log_gives_rows_that_train_only_at_its_end() -> None:
+    records_ = carried_out().records
+    for count in range(1, len(records_)):
+        found = collect(KEY, records_[:count], ())
+        assert not any(row.trains for row in found.rows)
+        assert found.left_out in (why.GOING_ON, why.NO_PLAN, why.UNREADABLE)
+
+
+def test_what_has_no_plan_or_no_end_or_did_nothing_is_left_out() -> None:
+    assert of(Play(ORDER).submit({"id": "a", "tool": "none"})).left_out == why.NO_PLAN
+    assert of(submitted(GOAL, LOOK)).left_out == why.GOING_ON
+    assert of(submitted(GOAL, LOOK, dry_run=True)).left_out == why.DRY
+    assert collect(KEY, (), ()).left_out == why.UNREADABLE
+
+
+def test_what_was_forgotten_or_cannot_be_read_is_left_out() -> None:
+    held = carried_out().records
+    gone = [replace(one, event=None, forgotten=True) if one.address.channel != "dec" else one for one in held]
+    assert collect(KEY, gone, ()).left_out == why.FORGOTTEN
+    broken = [replace(one, event=None) if one.address.channel == "dec" else one for one in held]
+    assert collect(KEY, broken, ()).left_out == why.UNREADABLE
+    # A worker's answer that nobody can read is no answer.
+    lost = [replace(one, event=None) if one.address.topic[-1] == "say-a1" else one for one in held]
+    assert not any(row.trains for row in collect(KEY, lost, ()).rows)
+
+
+def test_a_large_value_is_not_told() -> None:
+    blob = plan_pb2.Value(blob=plan_pb2.Blob(sha256="a" * 64, size_bytes=70_000, chunks=2))
+    held = [replace(one) for one in carried_out().records]
+    for record in held:
+        assert record.event is not None
+        for event in (*record.event.before, record.event):
+            if event.HasField("plan_accepted"):
+                event.plan_accepted.plan.steps[1].arguments["text"].constant.CopyFrom(blob)
+            if event.HasField("result") and event.result.attempt == "look-a1":
+                event.result.output.CopyFrom(blob)
+    found = collect(KEY, held, ())
+    assert call(found, 1).arguments["text"] == pb.FilledArgument(untraced=pb.Untraced())
+    assert found.rows[1].why_not == why.UNTRACED
+    assert found.rows[1].observations[0].kind == "blob"
+
+
+def test_secrets_by_name_never_leave() -> None:
+    secret = "hunter2-of-7"
+    step = {**SAY, "with": {"customer": "$look.customer", "text": f"key {secret}", "api_key": secret}}
+    goal = f"order 1001: note key {secret}"
+    context = plan_pb2.Value(json=json.dumps({"login": {"password": "opensesame"}}))
+    found = of(carried_out(goal, LOOK, step, context=context))
+    text = "".join(map(write_line, found.rows))
+    assert secret not in text
+    assert "opensesame" not in text
+    assert found.rows[0].goal == f"order 1001: note key {MASK}"
+    assert {row.why_not for row in found.rows} == {why.REDACTED}
+    assert list(found.rows[0].redacted) == ["api_key", "goal", "text"]
+
+
+def test_a_secret_slot_of_a_playbook_is_taken_out_of_the_goal() -> None:
+    held = histories.load("refund")
+    (refund,) = (one for one in SAMPLE.playbooks if one.name == "refund")
+    said = json.loads(refund.model_dump_json(by_alias=True).replace("{order}", "{order_token}"))
+    said["slots"] = {"order_token": said["slots"]["order"]}
+    secret = type(refund).model_validate(said)
+    found = collect(held[0].address.key, held, (secret,))
+    assert {row.why_not for row in found.rows} == {why.REDACTED}
+    assert "1001" not in "".join(row.goal + str(row.decision) for row in found.rows)
+
+
+def test_a_short_secret_takes_what_holds_it_along() -> None:
+    context = plan_pb2.Value(json='{"pin_code": "1", "password": 1001}')
+    found = of(carried_out(context=context))
+    assert "1001" not in "".join(row.goal + str(row.decision) for row in found.rows)
+    assert not any(row.trains for row in found.rows)
+
+
+@pytest.mark.parametrize("goal", ["замечание 1001 — she is glad ✓ 🙂", "1001\u2028she is glad\u2029"])
+def test_any_script_keeps_its_places(goal: str) -> None:
+    found = of(carried_out(goal))
+    for row in read_lines(map(write_line, found.rows)):
+        for name, value in row.decision.call.arguments.items():
+            if value.HasField("span"):
+                words = row.goal[value.span.start : value.span.end]
+                assert values.encode(words if name == "text" else int(words)) == value.value.json
+
+
+def test_a_goal_of_sixteen_thousand_characters_is_kept_and_not_learnt() -> None:
+    found = of(carried_out(f"order 1001, she is glad {'and so on ' * 1_600}"))
+    assert {row.why_not for row in found.rows} == {why.LONG}
+
+
+def test_the_histories_of_real_runs() -> None:
+    found = {}
+    for name in NAMES:
+        held = histories.load(name)
+        found[name] = collect(held[0].address.key, held, SAMPLE.playbooks)
+    assert (found["in_doubt"].left_out, found["refused"].left_out) == (why.GOING_ON, why.NO_PLAN)
+    reasons = {name: one.rows[0].why_not for name, one in found.items() if one.rows}
+    assert reasons["undone"] == why.UNDONE
+    assert reasons["amended"] == why.AMENDED
+    assert reasons["cancelled"] == why.NOT_DONE
+    assert reasons["worker_killed"] == why.FAN_OUT
+    healed = found["lie_healed"].rows[0]
+    assert (healed.decision.call.option, healed.trains) == ("playbook:refund", True)
+    order = healed.decision.call.arguments["order"]
+    assert (healed.goal[order.span.start : order.span.end], order.value.json) == ("1007", "1007")
+    assert [list(step.heals) for step in healed.steps if step.heals] == [["reread", "retry"]]
+    # Their tools have changed since: nobody learns from them, though they were verified.
+    options = options_of(SAMPLE.protos, SAMPLE.playbooks)
+    assert admitted(found["lie_healed"].rows, options) == ([], Counter({OTHER_VERSION: 2}))
+
+
+def test_a_playbook_that_has_changed_since_is_not_taught() -> None:
+    held = histories.load("refund")
+    key = held[0].address.key
+    others = tuple(one for one in SAMPLE.playbooks if one.name != "refund")
+    (refund,) = (one for one in SAMPLE.playbooks if one.name == "refund")
+    changed = refund.model_copy(update={"steps": refund.steps[:-1]})
+    for playbooks in (others, (*others, changed)):
+        found = collect(key, held, playbooks)
+        assert {row.why_not for row in found.rows} == {why.CHANGED}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_collecting_twice_gives_the_same_bytes(name: str) -> None:
+    held = histories.load(name)
+    key = held[0].address.key
+    first, second = (
+        [write_line(row) for row in collect(key, held, books).rows]
+        for books in (SAMPLE.playbooks, SAMPLE.playbooks[::-1])
+    )
+    assert first == second
+    assert [write_line(row) for row in read_lines(first)] == first
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        [
+            "order",
+            "12",
+            "1001",
+            "on",
+            "Friday",
+            "2026-03-04",
+            "12.50",
+            "EUR",
+            "€",
+            "5",
+            "-5",
+            "1,000",
+            "#7",
+            "no.",
+            "ana@example.com",
+            "'so",
+            "be",
+            "it'",
+            "3pm",
+            "twelve",
+            "and,",
+            "a",
+            "b",
+            "✓",
+            "Straße",
+            "😀",
+            "tomorrow",
+            "yes",
+        ]
+    ),
+    max_size=12,
+)
+MONEY = {"minor": 1250, "currency": "EUR"}
+NUMBERS: list[Any] = [12, 1001, -5, 5, 1000, 7, 1, True, 12.5, MONEY]
+TEXTS: list[Any] = [
+    "2026-03-04",
+    "15:00",
+    "ana@example.com",
+    "so be it",
+    "order",
+    "b",
+    ["a", "b"],
+    None,
+    {},
+    "✓",
+]
+VALUES = st.sampled_from([*NUMBERS, *TEXTS])
+KINDS = st.sampled_from(
+    ["integer", "number", "boolean", "text", "word", "money", "date", "time", "email", "list"]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(WORDS, VALUES, KINDS)
+def test_a_span_reads_as_its_value(words: list[str], value: Any, kind: Any) -> None:
+    goal = " ".join(words)
+    found = Tracer(goal, DAY, {"given": value}).trace(Parameter("it", kind, True), value)
+    if found.HasField("span"):
+        again = read(kind, goal[found.span.start : found.span.end], DAY)
+        assert values.encode(again) == values.encode(value) == found.value.json
+    else:
+        assert found.HasField("enumerated") or found.context.key == "given"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40), st.sampled_from(["verdict", "result", "finished", "plan_accepted"]))
+def test_a_log_that_lacks_something_never_trains(at: int, arm: str) -> None:
+    held = list(carried_out().records)
+    without = []
+    for number, record in enumerate(held):
+        assert record.event is not None
+        event = event_pb2.Event.FromString(record.event.SerializeToString())
+        if event.HasField(arm) and number <= at:  # type: ignore[arg-type]
+            continue
+        without.append(replace(record, event=event))
+    if len(without) < len(held):
+        assert not any(row.trains for row in collect(KEY, without, ()).rows)
+
+
+def test_what_is_about_an_entity_is_on_one_side() -> None:
+    names = [f"order={number}" for number in range(400)]
+    held = {name for name in names if splitting.side_of("t", [name]) == pb.TRAJECTORY_SPLIT_HELD}
+    alone = splitting.side_of("t", [])
+    assert alone == pb.TRAJECTORY_SPLIT_TRAIN
+    assert 0 < len(held) < 60
+    some = next(iter(held))
+    for run in range(20):
+        assert splitting.side_of(f"r{run}", [some, "order=x"]) == pb.TRAJECTORY_SPLIT_HELD
+    rows = [pb.TrajectoryRow(trajectory=f"r{n}", split=pb.TRAJECTORY_SPLIT_HELD) for n in range(3)]
+    assert splitting.split(rows).trajectories == rows
+
+
+def test_real_rows_are_a_share_that_counts() -> None:
+    generated = [pb.TrajectoryRow(source=pb.TRAJECTORY_SOURCE_SYNTHETIC)] * 900
+    real = [pb.TrajectoryRow(source=pb.TRAJECTORY_SOURCE_RUN)] * 7
+    found = splitting.with_real([*real, *generated])
+    share = sum(row.source == pb.TRAJECTORY_SOURCE_RUN for row in found) / len(found)
+    assert splitting.REAL_SHARE <= share < splitting.REAL_SHARE + 0.01
+    assert splitting.repeats(1, 10**6) == splitting.MAX_REPEATS
+    assert splitting.with_real(real) == real
+    assert splitting.with_real(generated) == generated
+
+
+def test_a_row_of_other_tools_or_of_none_is_not_learnt() -> None:
+    rows = of(carried_out()).rows
+    changed = tool_pb2.ToolContract()
+    changed.CopyFrom(ORDER)
+    changed.description = "another"
+    fit, left = admitted(rows, options_of({**CONTRACTS, "get_order": changed}, ()))
+    assert (fit, left) == ([], Counter({OTHER_VERSION: 3}))
+    strangers = [pb.TrajectoryRow(source=pb.TRAJECTORY_SOURCE_RUN, trains=True, decision=rows[0].decision)]
+    assert admitted(strangers, options_of(CONTRACTS, ()))[1] == Counter({OTHER_VERSION: 1})
+    no = [pb.TrajectoryRow(source=pb.TRAJECTORY_SOURCE_RUN, decision=rows[0].decision)]
+    assert sum(admitted(no, options_of(CONTRACTS, ()))[1].values()) == 1
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"nothing": 1}', '{"index": "x"}', "\u0000", "1"])
+def test_what_is_no_row_is_said_by_its_line(line: str) -> None:
+    good = write_line(of(carried_out()).rows[0])
+    with pytest.raises(BadRows, match="line 2"):
+        list(read_lines([good, line]))
+
+
+OPTIONS = {one.name: one for one in options_of(CONTRACTS, ())}
+
+
+def test_records_of_xlam_come_back_as_they_were() -> None:
+    rows = of(carried_out()).rows
+    (record,) = records(rows, OPTIONS)
+    assert record.keys() == {"unique_trajectory_id", "task_instruction", "tools", "conversation"}
+    roles = [turn["role"] for turn in record["conversation"]]
+    assert roles == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
+    again = rows_of(json.loads(json.dumps(record)), OPTIONS, said_on=DAY, licence="MIT")
+    assert [row.decision for row in again] == [row.decision for row in rows]
+    assert [list(row.past) for row in again] == [list(row.past) for row in rows]
+    assert {(row.source, row.licence, row.trains) for row in again} == {
+        (pb.TRAJECTORY_SOURCE_IMPORT, "MIT", True)
+    }
+    assert admitted(again, OPTIONS.values())[1] == Counter()
+
+
+def test_what_a_tool_returned_in_a_record_explains_a_value() -> None:
+    function = {"name": "get_order", "arguments": '{"order": 1001}'}
+    say = {"name": "add_note", "arguments": {"customer": 7, "text": "she is glad"}}
+    record = {
+        "unique_trajectory_id": "x-1",
+        "conversation": [
+            {"role": "user", "content": GOAL},
+            {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]},
+            {"role": "tool", "content": '{"id": 1001, "customer": 7}'},
+            {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": say}]},
+        ],
+    }
+    rows = rows_of(record, OPTIONS, said_on=DAY, licence="MIT")
+    assert rows[1].decision.call.arguments["customer"].field == pb.FieldOf(step="s1", path="customer")
+    # It says nothing at its end: whether anything was left to do nobody knows.
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        [],
+        {},
+        {"unique_trajectory_id": 1, "conversation": [{"role": "user", "content": "x"}]},
+        {"unique_trajectory_id": "x", "conversation": []},
+        {"unique_trajectory_id": "x", "conversation": [{"role": "user", "content": "\ud800"}]},
+        {"unique_trajectory_id": "x", "conversation": [{"role": "user", "content": "x"}, 1]},
+        {"unique_trajectory_id": "x", "conversation": [{"role": "user", "content": "x"}] * 2},
+        {"unique_trajectory_id": "x", "conversation": [{"role": "user", "content": "x " * 9_000}]},
+    ],
+)
+def test_what_is_no_record_is_left_out(record: Any) -> None:
+    with pytest.raises(BadRecord):
+        rows_of(record, OPTIONS, said_on=DAY, licence="")
+
+
+@pytest.mark.parametrize(
+    "call_",
+    [
+        None,
+        {},
+        {"function": {"name": "rm", "arguments": {}}},
+        {"function": {"name": "get_order", "arguments": "{"}},
+        {"function": {"name": "get_order", "arguments": [1]}},
+        {"function": {"name": ["get_order"], "arguments": {}}},
+        {"function": {"name": "get_order", "arguments": {"nothing": 1}}},
+        {"function": {"name": "get_order", "arguments": {"order": float("nan")}}},
+    ],
+)
+def test_what_is_no_call_of_a_tool_of_this_project_is_left_out(call_: Any) -> None:
+    record = {
+        "unique_trajectory_id": "x",
+        "conversation": [{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": [call_]}],
+    }
+    with pytest.raises(BadRecord):
+        rows_of(record, OPTIONS, said_on=DAY, licence="")
+
+
+def thought_of(*steps: pb.PastStep) -> event_pb2.ModelThought:
+    return event_pb2.ModelThought(
+        model="lam:0123456789ab",
+        model_sha256="f" * 64,
+        decisions=steps,
+        sure=0.97,
+        needed=0.95,
+        doubtful="order",
+    )
+
+
+def thought_through(goal: str, *steps: pb.PastStep, context: Mapping[str, Any] | None = None) -> Play:
+    """A run that the action model has planned."""
+    play = Play(ORDER, NOTE)
+    body = event_pb2.Submit(goal=event_pb2.Goal(text=goal))
+    if context:
+        body.goal.context.json = values.encode(context)
+    play.fact(("submit",), "submit", body, channel="cmd")
+    given_ = [why._given(step, context or {}) for step in steps]
+    plan = assemble(tuple(given_), OPTIONS, {})
+    plan.origin, plan.origin_sha256 = "lam:0123456789ab", "f" * 64
+    play.plan(plan=plan, thought=thought_of(*steps))
+    while play.state.in_flight:
+        action = play.state.in_flight[0].action
+        assert action is not None
+        confirmed(play, action.attempt, {"id": 1001, "customer": 7} if action.tool == "get_order" else {})
+    assert play.status == "done", play.lines
+    return play
+
+
+def step_of(name: str, option: str, **arguments: pb.FilledArgument) -> pb.PastStep:
+    return pb.PastStep(id=name, call=pb.OptionCall(option=option, arguments=arguments))
+
+
+FOUND = pb.FilledArgument(value=plan_pb2.Value(json="1001"), span=pb.GoalSpan(start=6, end=10))
+OF_IT = pb.FilledArgument(field=pb.FieldOf(step="s1", path="customer"))
+GLAD = pb.FilledArgument(value=plan_pb2.Value(json='"glad"'), span=pb.GoalSpan(start=15, end=19))
+
+
+def test_what_a_model_decided_is_told_as_it_told_it() -> None:
+    steps = (step_of("s1", "get_order", order=FOUND), step_of("s2", "add_note", customer=OF_IT, text=GLAD))
+    found = of(thought_through("order 1001: is glad", *steps))
+    assert [row.decision.call for row in found.rows[:2]] == [step.call for step in steps]
+    assert [row.trains for row in found.rows] == [True] * 3
+    assert [[step.step for step in row.steps] for row in found.rows] == [["s1"], ["s2"], []]
+    first = found.rows[0]
+    assert (first.confidence.calibrated, first.confidence.needed, first.confidence.raw) == (0.97, 0.95, 0.0)
+    assert (first.versions.model, first.versions.model_sha256) == ("lam:0123456789ab", "f" * 64)
+
+
+def test_what_a_model_was_given_is_not_told() -> None:
+    given_ = pb.FilledArgument(context=pb.GoalContext(key="customer"))
+    step = step_of("s1", "add_note", customer=given_, text=GLAD)
+    found = of(thought_through("order 1001: is glad", step, context={"customer": 7}))
+    assert call(found, 0).arguments["customer"] == given_
+    assert found.rows[0].trains
+
+
+def test_decisions_that_do_not_come_to_the_plan_are_not_taught() -> None:
+    play = thought_through("order 1001: is glad", step_of("s1", "get_order", order=FOUND))
+    for record in play.records:
+        assert record.event is not None
+        for event in (*record.event.before, record.event):
+            if event.HasField("plan_answer"):
+                event.plan_answer.thought.decisions[0].call.arguments["order"].value.json = "1002"
+    assert {row.why_not for row in of(play).rows} == {why.CHANGED}
+
+
+def test_a_parquet_file_holds_the_same_rows(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = list(of(carried_out()).rows)
+    file = tmp_path / "rows.parquet"
+    write_file(file, rows, "rows", ())
+    first = file.read_bytes()
+    table = parquet.read_table(file).to_pylist()
+    assert list(read_lines(row["row"] for row in table)) == rows
+    assert [row["option"] for row in table] == ["get_order", "add_note", "stop"]
+    write_file(file, rows, "rows", ())
+    assert file.read_bytes() == first
+    write_file(file, [], "rows", ())
+    assert parquet.read_table(file).num_rows == 0
+    assert file.stat().st_mode & 0o777 == 0o600
