@@ -1,4 +1,4 @@
-"""The commands about the action model: info, eval, collect, train, promote, rollback."""
+"""The commands about the action model: info, eval, compare, collect, train, promote, rollback."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import typer
 
 from handrail.cli import options
 from handrail.cli.exits import CommandError, ExitCode
+from handrail.cli.models import open_model, open_project, synthetic, told
 
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
-    from actors.models.lam.evaluation import Outcome, Score
     from actors.models.lam.options import Option
-    from actors.models.lam.planning import Thinker
     from actors.models.lam.training import Progress
     from handrail.cli.output import Output
     from handrail.project import Project
@@ -28,11 +27,6 @@ SYNTHETIC, RUNS = "synthetic", "runs"
 TRAJECTORIES = 200_000
 GOING_ON = 0.5
 """How much of the rate is left for a model that goes on from another one."""
-FROZEN_SEED = 1_000_003
-FROZEN_TRAJECTORIES = 2_000
-FIRST_DAY = datetime.date(2026, 1, 1)
-GOALS_DAY = datetime.date(2026, 3, 2)
-"""The Monday on which the goals of a project were written, and from which "tomorrow" is counted in them."""
 _PROGRESS_S = 10.0
 
 app = typer.Typer(
@@ -53,22 +47,22 @@ def info(project: options.Project = None, model: ModelId = None, json: options.J
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
-    loaded, offered = _project(project)
-    held = _open(loaded, offered, model)
+    loaded, offered = open_project(project)
+    held = open_model(loaded, offered, model)
     card = held.artifact.card
     unknown = [one.name for one in offered if one.name not in held.offered]
     needed = {**card.thresholds, **loaded.settings.lam.thresholds}
-    told = card.model_dump(mode="json", exclude={"curves"}) | {"thresholds": needed}
-    output.json(told | {"digest": card.digest, "unknown": unknown})
+    card_told = card.model_dump(mode="json", exclude={"curves"}) | {"thresholds": needed}
+    output.json(card_told | {"digest": card.digest, "unknown": unknown})
     output.line(f"{held.artifact.name}  made on {card.made_on}, with Handrail {card.handrail}")
     tools = sum(not name.startswith(PLAYBOOK) for name in held.offered)
     output.line(f"decides on   {tools} tools and {len(held.offered) - tools} playbooks")
     if unknown:
         output.line(f"never on     {', '.join(unknown)}: new, or changed since it was trained")
     output.line(f"has to be    {', '.join(f'{share:.0%} sure ({name})' for name, share in needed.items())}")
-    output.line(f"trained on   {_told(card.training)}")
+    output.line(f"trained on   {told(card.training)}")
     for name, scores in card.scores.items():
-        output.line(f"{name.replace('_', ' ')}: {_told(scores)}")
+        output.line(f"{name.replace('_', ' ')}: {told(scores)}")
 
 
 @app.command("eval")
@@ -83,90 +77,31 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Measure the model: on goals written by hand, and on a frozen set of the generator's."""
-    from dataclasses import asdict
-
-    from actors.models.lam.answering import shown
-    from actors.models.lam.calibration import Calibration
-    from actors.models.lam.evaluation import judge_rows, judgements_of, plans_of, score, scores_of
+    from handrail.cli import measuring
     from handrail.cli.output import Output
 
-    output = Output(as_json=json)
-    loaded, offered = _project(project)
-    held = _open(loaded, offered, model)
-    outcomes = list(_outcomes(loaded, offered, held.thinker, output))
-    groups = {"all": outcomes}
-    for one in outcomes:
-        groups.setdefault(one.case.group, []).append(one)
-    for name, group in groups.items() if outcomes else ():
-        scored = score(group)
-        output.json({"goals": name, **asdict(scored)})
-        output.lines(_score_lines(name, scored))
-    for one in outcomes if wrong else ():
-        if one.acted and not one.exact:
-            output.json({"wrong": one.case.goal, "steps": shown(one.thought.steps), "sure": one.thought.sure})
-            output.line(f"  {one.case.goal!r:.100}")
-            output.line(f"    {shown(one.thought.steps)}, {one.thought.sure:.0%} sure")
-    _evaluate_steps(loaded, held, wrong, output)
-    frozen = list(_synthetic(loaded, offered, FROZEN_SEED, FROZEN_TRAJECTORIES))
-    curves = Calibration.from_json(held.artifact.card.curves)
-    judged = list(judge_rows(frozen, held.thinker.decider))
-    scores = scores_of(judged, curves)
-    output.json({"goals": "generated", **scores})
-    output.line(f"generated    {_told(scores)}")
-    if pictures is not None:
-        seen = (
-            {"goals": (plans_of(outcomes), sum(bool(one.case.wants) for one in outcomes))} if outcomes else {}
-        )
-        generated = judgements_of(judged, curves)
-        _draw(pictures, {**seen, "generated": (generated, len(generated))}, output)
+    loaded, offered = open_project(project)
+    held = open_model(loaded, offered, model)
+    measuring.evaluate(loaded, held, Output(as_json=json), wrong=wrong, pictures=pictures)
 
 
-def _evaluate_steps(loaded: Project, held: Model, wrong: bool, output: Output) -> None:
-    """Measure the model on steps that were written by hand."""
-    from dataclasses import asdict
+@app.command("compare")
+def compare(
+    digest: Annotated[str, typer.Argument(metavar="DIGEST", help="The challenger; `train` names it.")],
+    project: options.Project = None,
+    model: ModelId = None,
+    differences: Annotated[
+        bool, typer.Option("--differences", help="Show each goal that only one of them gets right.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Hold a challenger against the model that serves: goal by goal, on those written by hand."""
+    from handrail.cli import measuring
+    from handrail.cli.output import Output
 
-    from actors.models.lam.step_cases import read_steps, score_steps, try_steps
-    from handrail.cli.text import clean
-
-    folder = loaded.directory / loaded.settings.lam.goals / "steps"
-    try:
-        cases = read_steps(folder, GOALS_DAY)
-    except ValueError as error:
-        raise CommandError(f"The steps in {folder} cannot be read: {error}.") from None
-    outcomes = list(try_steps(held, loaded.protos, cases))
-    groups = {"all": outcomes}
-    for one in outcomes:
-        groups.setdefault(one.case.written.kind, []).append(one)
-    for name, group in groups.items() if outcomes else ():
-        scored = score_steps(group)
-        output.json({"steps": name, **asdict(scored)})
-        said = {"exact": f"{scored.exact:.1%}", "precision": f"{scored.precision:.1%}"}
-        said |= {"abstained": f"{scored.abstained:.1%}", "unsafe": str(scored.unsafe)}
-        output.line(f"{name:<14}{scored.cases:>4} steps: {_told(said)}")
-    for one in outcomes if wrong else ():
-        if one.acted and not one.exact:
-            call = one.proposal.call
-            given = {name: value.json for name, value in call.arguments.items()}
-            output.json({"wrong": one.case.written.inputs, "call": {"tool": call.tool, "with": given}})
-            output.line(f"  {clean(str(one.case.written.inputs))!r:.100}")
-            output.line(f"    {call.tool}({clean(str(given)):.100})")
-
-
-def _draw(folder: Path, series: dict[str, tuple[list[tuple[float, bool]], int]], output: Output) -> None:
-    """Draw what a model showed: how sure it was against how right, and what is right of what it acts on."""
-    from actors.models.lam import pictures
-
-    drawn = {
-        "reliability.svg": pictures.reliability({name: seen for name, (seen, _) in series.items()}),
-        "coverage.svg": pictures.coverage(series),
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in drawn.items():
-            (folder / name).write_text(text, encoding="utf-8")
-            output.line(f"{output.glyphs.done} {folder / name}")
-    except OSError as error:
-        raise CommandError(f"The pictures cannot be written: {error}.") from None
+    loaded, offered = open_project(project)
+    both = [open_model(loaded, offered, one) for one in (model, digest)]
+    measuring.compare(loaded, both[0], both[1], Output(as_json=json), differences=differences)
 
 
 @app.command("collect")
@@ -213,7 +148,7 @@ def collect(
     output = Output(as_json=json)
     after_ns = collecting.since_ns(since)
     target = None if records is not None else find(server, project, data)
-    loaded, offered = _project(project or (target.project if target is not None else None))
+    loaded, offered = open_project(project or (target.project if target is not None else None))
     default = collecting.COLLECTED if records is None else collecting.IMPORTED
     path = out or loaded.directory / loaded.settings.lam.path / default
     collecting.check_form(path, form, named=out is not None)
@@ -268,18 +203,19 @@ def train(
     from actors.models.lam import artifact, making
     from actors.models.lam.splitting import repeats, split
     from actors.models.lam.training import Course
+    from handrail.cli import measuring
     from handrail.cli.output import Output
     from handrail.release import release
     from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_SYNTHETIC
 
     output = Output(as_json=json)
-    loaded, offered = _project(project)
+    loaded, offered = open_project(project)
     named = _sources(sources)
     real, counts = _real(loaded, offered, named, output)
     generated: Iterator[Any] = iter(())
     if SYNTHETIC in named:
         output.note(f"generating {trajectories} goals for {len(offered)} tools and playbooks")
-        generated = _synthetic(loaded, offered, seed, trajectories)
+        generated = synthetic(loaded, offered, seed, trajectories)
         counts = {SYNTHETIC: trajectories, **counts}
     # What is real comes first: of what is held back there is only so much.
     rows = split(chain(real, generated))
@@ -293,11 +229,12 @@ def train(
     course = Course(epochs=passes, seed=seed, limit_s=minutes * 60)
     if begin_with is not None:
         course = replace(course, rate=course.rate * GOING_ON)
+    begun = open_model(loaded, offered, begin_with) if begin_with is not None else None
     made = making.make(
         offered,
         rows,
         course,
-        begin_with=_open(loaded, offered, begin_with).artifact.weights if begin_with is not None else None,
+        begin_with=begun.artifact.weights if begun is not None else None,
         handrail=release(),
         made_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         told={"sources": counts, "licence": _licences(real), "began_with": begin_with},
@@ -307,9 +244,10 @@ def train(
     digest = artifact.save(place, made.card, made.packed)
     output.json({"model": digest, "scores": made.card.scores, "training": made.card.training})
     for name, scores in made.card.scores.items():
-        output.line(f"{name.replace('_', ' ')}: {_told(scores)}")
+        output.line(f"{name.replace('_', ' ')}: {told(scores)}")
     output.line(f"{output.glyphs.done} {place / digest}")
-    _draw(place / digest, {name: (seen, len(seen)) for name, seen in made.judgements.items()}, output)
+    series = {name: (seen, len(seen)) for name, seen in made.judgements.items()}
+    measuring.draw(place / digest, series, output)
     output.note(f"`handrail lam promote {digest}` has it serve")
 
 
@@ -364,12 +302,13 @@ def promote(
     """Have a challenger serve, if it is at least as good on the project's goals as the model that serves."""
     from actors.models.lam import shelf
     from actors.models.lam.evaluation import score
+    from handrail.cli import measuring
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
-    loaded, offered = _project(project)
+    loaded, offered = open_project(project)
     place = loaded.directory / loaded.settings.lam.path
-    challenger = _open(loaded, offered, digest)
+    challenger = open_model(loaded, offered, digest)
     if not challenger.offered:
         raise CommandError(
             f"{digest} knows none of this project's tools and playbooks.",
@@ -379,9 +318,8 @@ def promote(
         )
     serving = None if force else _serving(loaded, offered, output)
     if serving is not None:
-        now = score(list(_outcomes(loaded, offered, serving.thinker, output)))
-        then = score(list(_outcomes(loaded, offered, challenger.thinker, output)))
-        if worse := list(_worse(now, then)):
+        now, then = (score([*measuring.outcomes_of(loaded, one, output)]) for one in (serving, challenger))
+        if worse := list(measuring.worse(now, then)):
             raise CommandError(
                 f"{digest} is not as good as {serving.digest}.",
                 why="; ".join(worse) + ".",
@@ -398,20 +336,10 @@ def _serving(loaded: Project, offered: Sequence[Option], output: Output) -> Mode
     from actors.models.lam import shelf
 
     try:
-        return _open(loaded, offered, None)
+        return open_model(loaded, offered, None)
     except (CommandError, shelf.BadModel) as error:
         output.note(f"nothing to compare it with: {error}")
         return None
-
-
-def _worse(now: Score, then: Score) -> Iterator[str]:
-    """Say in what a model is worse than another."""
-    for name in ("precision", "exact", "coverage", "abstained", "asked"):
-        old, new = getattr(now, name), getattr(then, name)
-        if new < old:
-            yield f"{name}: {new:.3f}, and was {old:.3f}"
-    if then.unsafe > now.unsafe:
-        yield f"unsafe: {then.unsafe}, and was {now.unsafe}"
 
 
 @app.command("rollback")
@@ -421,93 +349,16 @@ def roll_back(project: options.Project = None, json: options.Json = False) -> No
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
-    loaded, offered = _project(project)
+    loaded, offered = open_project(project)
     place = loaded.directory / loaded.settings.lam.path
     before = shelf.champions(place)[-2:-1]
     if before:
-        _open(loaded, offered, before[0])
+        open_model(loaded, offered, before[0])
     digest = shelf.roll_back(place)
     if digest is None:
         raise CommandError("There is no model that the present one replaced.", code=ExitCode.FAILED)
     output.json({"model": digest})
     output.line(f"{output.glyphs.done} {digest} serves from the next goal on")
-
-
-def _project(project: Path | None) -> tuple[Project, tuple[Option, ...]]:
-    from actors.models.lam.options import options_of
-    from handrail.project import load
-
-    loaded = load(project or Path())
-    return loaded, options_of(loaded.protos, loaded.playbooks)
-
-
-def _open(loaded: Project, offered: Sequence[Option], digest: str | None) -> Model:
-    from actors.models.lam import shelf
-    from actors.models.lam.answering import open_model
-
-    place = loaded.directory / loaded.settings.lam.path
-    if digest is None:
-        folder = shelf.champion(place)
-        digest = folder.name if folder is not None else None
-    else:
-        folder = place / digest if shelf.DIGEST.fullmatch(digest) else None
-    if folder is None or not folder.is_dir():
-        raise CommandError(
-            f"There is no model {digest} in {place}."
-            if digest
-            else f"No model serves this project: {place} has none.",
-            next="`handrail lam train` makes one.",
-        )
-    return open_model(folder, offered, loaded.settings.lam.thresholds)
-
-
-def _synthetic(loaded: Project, offered: Sequence[Option], seed: int, trajectories: int) -> Iterator[Any]:
-    from actors.models.lam.generate import rows
-    from actors.models.lam.grammar import load_grammar
-
-    own = loaded.directory / loaded.settings.lam.path / "grammar.yaml"
-    grammar = load_grammar(own if own.exists() else None)
-    yield from rows(offered, grammar, seed=seed, trajectories=trajectories, today=FIRST_DAY)
-
-
-def _outcomes(
-    loaded: Project, offered: Sequence[Option], thinker: Thinker, output: Output
-) -> Iterator[Outcome]:
-    from actors.models.lam.evaluation import read_cases, try_cases
-
-    folder = loaded.directory / loaded.settings.lam.goals
-    if not folder.is_dir():
-        output.note(f"there are no goals in {folder} to measure it by")
-        return
-    try:
-        cases = read_cases(folder)
-    except ValueError as error:
-        raise CommandError(f"The goals in {folder} cannot be read: {error}.") from None
-    with output.working("thinking"):
-        yield from try_cases(thinker, offered, cases, GOALS_DAY)
-
-
-def _told(said: dict[str, Any]) -> str:
-    """Write what a card says, in one line."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {_told(value) if isinstance(value, dict) else value}"
-        for name, value in said.items()
-        if value is not None
-    )
-
-
-def _score_lines(name: str, scored: Any) -> Iterator[str]:
-    said = {
-        "exact": f"{scored.exact:.1%}",
-        "acted on": f"{scored.coverage:.1%} with precision {scored.precision:.1%}",
-        "at 98 %": f"{scored.coverage_at_98:.1%}",
-        "abstained": f"{scored.abstained:.1%}",
-        "asked": f"{scored.asked:.1%}",
-        "unsafe": scored.unsafe,
-        "calibration error": f"{scored.calibration_error:.3f}",
-        "took": f"{scored.p50_ms:.1f} ms, p95 {scored.p95_ms:.1f} ms",
-    }
-    yield f"{name:<14}{scored.cases:>4} goals: {_told(said)}"
 
 
 def _progress(output: Output, limit_s: float) -> Any:

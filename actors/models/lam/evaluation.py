@@ -59,6 +59,13 @@ class Outcome:
         return self.thought.outcome == "plan"
 
     @property
+    def right(self) -> bool:
+        """Whether it came to what its author wanted: a plan, a question, or nothing."""
+        if self.case.asks:
+            return self.asked
+        return self.exact and self.acted if self.case.wants else not self.acted
+
+    @property
     def planned(self) -> bool:
         """Whether it is a matter of how sure the model is that a plan comes out."""
         thought = self.thought
