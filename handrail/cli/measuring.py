@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from handrail.project import Project
 
 FROZEN_SEED = 1_000_003
-FROZEN_TRAJECTORIES = 2_000
+FROZEN_TRAJECTORIES = 1_000
 GOALS_DAY = datetime.date(2026, 3, 2)
 """The Monday on which the goals of a project were written, and from which "tomorrow" is counted in them."""
 
