@@ -102,11 +102,11 @@ def _filling(
     filled = call.arguments[parameter.name]
     match filled.WhichOneof("source"):
         case "span":
-            touched = [
-                i for i, t in enumerate(tokens, 1) if t.start < filled.span.end and t.end > filled.span.start
-            ]
-            if not touched:
-                raise BadRow(f"{parameter.name}: the span has no words")
+            start, end = filled.span.start, filled.span.end
+            touched = [i for i, t in enumerate(tokens, 1) if t.start < end and t.end > start]
+            # The lesson is words: of a part of one it would teach all of it.
+            if not touched or tokens[touched[0] - 1].start < start or tokens[touched[-1] - 1].end > end:
+                raise BadRow(f"{parameter.name}: the span is not whole words")
             return Filling(parameter, at, SPAN, first=touched[0], last=touched[-1])
         case "field":
             for row, one in enumerate(candidates):
