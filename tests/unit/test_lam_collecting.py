@@ -23,7 +23,7 @@ from actors.models.lam.planning import assemble
 from actors.models.lam.reading import read
 from actors.models.lam.row_text import BadRows, read_lines, write_line
 from actors.models.lam.tracing import Tracer
-from actors.models.lam.training_rows import OTHER_VERSION, BadRow, admitted, lesson_of
+from actors.models.lam.training_rows import NOT_REAL, OTHER_VERSION, UNTEACHABLE, BadRow, admitted, lesson_of
 from actors.models.lam.xlam import BadRecord, records, rows_of
 from core import values
 from core.playbook import Match, Playbook, instantiate, match
@@ -536,7 +536,107 @@ def test_a_row_of_other_tools_or_of_none_is_not_learnt() -> None:
     assert sum(admitted(no, options_of(CONTRACTS, ()))[1].values()) == 1
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"nothing": 1}', '{"index": "x"}', "\u0000", "1"])
+SYNTHETIC = pb.TRAJECTORY_SOURCE_SYNTHETIC
+
+
+def poisoned(what: str) -> pb.TrajectoryRow:
+    """A row that a file could hold and nobody should learn from."""
+    first, _, last = of(carried_out(f"{GOAL}; day 1001.5")).rows
+    row = last if what in ("offered stop", "past twice") else first
+    order = row.decision.call.arguments["order"] if row is first else None
+    match what:
+        case "nothing decided":
+            row.ClearField("decision")
+        case "outcome":
+            row.outcome = "failed"
+        case "why not":
+            row.why_not = "it was undone"
+        case "offered stop" | "offered call":
+            row.offered.append("add_note")
+        case "past twice":
+            row.past.append(row.past[0])
+        case "required":
+            del row.decision.call.arguments["order"]
+        case "unknown":
+            row.decision.call.arguments["nothing"].CopyFrom(order)
+        case "no span":
+            order.span.end = order.span.start
+        case "far span":
+            order.span.start, order.span.end = 2**32 - 2, 2**32 - 1
+        case "other words":
+            order.span.start, order.span.end = 0, 4
+        case "other value":
+            order.value.json = "1002"
+        case "no value":
+            order.enumerated.SetInParent()
+            order.ClearField("value")
+        case "broken value":
+            order.value.json = "{"
+        case "long value":
+            order.value.json = "9" * 5_000
+        case "blob":
+            order.value.blob.sha256 = "a" * 64
+        case "cut":
+            at = row.goal.index("1001.5")
+            order.span.start, order.span.end = at, at + 4
+        case "field":
+            order.field.step, order.field.path = "look", "customer"
+    return row
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "nothing decided",
+        "outcome",
+        "why not",
+        "offered stop",
+        "offered call",
+        "past twice",
+        "required",
+        "unknown",
+        "no span",
+        "far span",
+        "other words",
+        "other value",
+        "no value",
+        "broken value",
+        "long value",
+        "blob",
+        "cut",
+        "field",
+    ],
+)
+def test_a_row_of_a_file_that_would_poison_is_left_out(what: str) -> None:
+    assert admitted([poisoned("")], OPTIONS.values())[1] == Counter()
+    row = poisoned(what)
+    (again,) = read_lines([write_line(row)])
+    assert admitted([again], OPTIONS.values()) == ([], Counter({UNTEACHABLE: 1}))
+
+
+def test_what_a_file_says_was_generated_is_left_out() -> None:
+    for source in (SYNTHETIC, pb.TRAJECTORY_SOURCE_UNSPECIFIED):
+        row = poisoned("")
+        row.source = source
+        assert admitted([row], OPTIONS.values())[1] == Counter({NOT_REAL: 1})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"nothing": 1}',
+        '{"index": "x"}',
+        "\u0000",
+        "1",
+        '{"index": ' + "9" * 5_000 + "}",
+        '{"index": 1e999}',
+        '{"goal": "\\ud800"}',
+        '{"said_at": "x"}',
+        '{"past": {}}',
+    ],
+)
 def test_what_is_no_row_is_said_by_its_line(line: str) -> None:
     good = write_line(of(carried_out()).rows[0])
     with pytest.raises(BadRows, match="line 2"):
