@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from actors.models.lam import collecting as why
 from actors.models.lam import splitting
@@ -29,7 +30,11 @@ from core import values
 from core.playbook import Match, Playbook, instantiate, match
 from core.redaction import MASK
 from handrail import project
+from handrail.cli import lam
+from handrail.cli.collect import check_form, read_rows
 from handrail.cli.collect import write as write_file
+from handrail.cli.exits import CommandError
+from handrail.cli.output import Output
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 from handrail.v1 import trajectory_pb2 as pb
 from tests.scenarios import histories
@@ -536,6 +541,7 @@ def test_a_row_of_other_tools_or_of_none_is_not_learnt() -> None:
     assert sum(admitted(no, options_of(CONTRACTS, ()))[1].values()) == 1
 
 
+HELD = pb.TRAJECTORY_SPLIT_HELD
 SYNTHETIC = pb.TRAJECTORY_SOURCE_SYNTHETIC
 
 
@@ -889,3 +895,84 @@ def test_a_parquet_file_holds_the_same_rows(tmp_path: Path) -> None:
     write_file(file, [], "rows", ())
     assert parquet.read_table(file).num_rows == 0
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_is_its_owners_whatever_lay_there(tmp_path: Path) -> None:
+    rows = list(of(carried_out()).rows)
+    others = tmp_path / "others"
+    others.write_text("mine")
+    others.chmod(0o666)
+    file = tmp_path / "new" / "rows.jsonl"
+    file.parent.mkdir()
+    file.symlink_to(others)
+    (file.parent / ".rows.jsonl.new").symlink_to(others)
+    write_file(file, rows, "rows", ())
+    assert (read_rows(file), others.read_text()) == (rows, "mine")
+    assert (file.is_symlink(), file.stat().st_mode & 0o777) == (False, 0o600)
+    assert sorted(one.name for one in file.parent.iterdir()) == [".rows.jsonl.new", "rows.jsonl"]
+
+
+def test_two_collects_at_once_both_write(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = list(of(carried_out()).rows)
+
+    def slowly() -> Any:
+        yield rows[0]
+        # In the middle of it another one begins and ends.
+        write_file(file, rows[:2], "rows", ())
+        yield rows[1]
+
+    write_file(file, slowly(), "rows", ())
+    assert read_rows(file) == rows[:2]
+    assert [one.name for one in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_what_is_no_place_for_a_file_is_said(tmp_path: Path) -> None:
+    for path in (Path(), tmp_path):
+        with pytest.raises(CommandError, match="is a folder"):
+            check_form(path, "rows", named=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match="cannot be written"):
+        write_file(tmp_path / "file" / "x.jsonl", [], "rows", ())
+
+
+def test_a_file_that_is_named_twice_is_learnt_from_once(tmp_path: Path) -> None:
+    shelf = tmp_path / SAMPLE.settings.lam.path
+    named = [shelf / "collected.jsonl", tmp_path / "a" / "x.jsonl", tmp_path / "b" / "x.jsonl"]
+    rows = list(of(carried_out()).rows)
+    for path in named:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        write_file(path, rows, "rows", ())
+    own = replace(SAMPLE, directory=tmp_path)
+    found, counts = lam._real(
+        own, tuple(OPTIONS.values()), ["synthetic", "runs", *map(str, named)], Output(as_json=True)
+    )
+    assert (len(found), counts) == (9, {"runs": 3, "x.jsonl": 3, "x.jsonl (2)": 3})
+
+
+def test_records_of_which_nothing_comes_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    out, records_ = tmp_path / "imported.jsonl", tmp_path / "records.jsonl"
+    out.write_text("before")
+    records_.write_text("{}\n")
+    sample = str(Path(__file__).parents[2] / "examples" / "backoffice")
+    arguments = ["--from", str(records_), "--licence", "MIT", "--project", sample, "--out", str(out)]
+    done = CliRunner().invoke(lam.app, ["collect", *arguments])
+    assert isinstance(done.exception, CommandError)
+    assert "no record" in str(done.exception)
+    assert out.read_text() == "before"
+
+
+def test_an_entity_is_one_however_it_was_said() -> None:
+    said = {
+        name
+        for goal in ("look order 1,032 up", "look order 1032 up")
+        for name in of(carried_out(goal, {**LOOK, "with": {"order": 1032}})).rows[0].entities
+    }
+    assert said == {"number=1032"}
+    # What was given beside the goal counts, and is not told.
+    assert splitting.side_of(KEY.run, []) != HELD
+    (number,) = [n for n in range(400) if splitting.side_of("t", [f"number={n}"]) == HELD][:1]
+    context = plan_pb2.Value(json=json.dumps({"order": number}))
+    rows = of(carried_out("look it up", {**LOOK, "with": {"order": "$goal.order"}}, context=context)).rows
+    assert {row.split for row in rows} == {HELD}
+    assert not rows[0].entities
