@@ -719,6 +719,7 @@ def says(content: str) -> dict[str, Any]:
         (calls("get_order", order=1001), says("And the other?"), calls("get_order", order=1002)),
         (calls("get_order", order=1001), returns({"error": "no such order"}), says("Done.")),
         (calls("get_order", order=1001), returns("Error: no such order"), says("Done.")),
+        (calls("get_order", order=1001), returns({"success": False}), says("Done.")),
         (calls("get_order", order=1001), calls("get_order", order=1001), says("Done.")),
         (calls("get_order", "\ud800", order=1001), says("Done.")),
         ({"role": "assistant", "tool_calls": {}}, {"role": "assistant", "tool_calls": {"a": 1}}),

@@ -300,5 +300,6 @@ def _loaded(content: Any) -> Any:
 
 def _failed(answer: Any) -> bool:
     if isinstance(answer, Mapping):
-        return bool(answer.get("error") or answer.get("errors") or answer.get("is_error"))
+        said = any(answer.get(name) for name in ("error", "errors", "is_error"))
+        return said or any(answer.get(name) is False for name in ("ok", "success"))
     return isinstance(answer, str) and answer.lstrip().casefold().startswith(("error", "traceback"))
