@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -142,27 +143,31 @@ def write(path: Path, rows: Sequence[TrajectoryRow], form: str, options: Sequenc
         )
     else:
         lines = map(write_line, rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
+    new: Path | None = None
     try:
-        # It has people's words in it.
-        new.touch(mode=0o600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # It has people's words in it: the file is its owner's, and nobody else's beforehand.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".collect-", suffix=path.suffix)
+        new = Path(name)
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            if path.suffix != ".parquet":
+                file.writelines(f"{line}\n" for line in lines)
         if path.suffix == ".parquet":
             _write_parquet(new, rows)
-        else:
-            with new.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(f"{line}\n" for line in lines)
         new.replace(path)
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror}.", code=ExitCode.FAILED) from None
     finally:
-        new.unlink(missing_ok=True)
+        if new is not None:
+            new.unlink(missing_ok=True)
 
 
 def check_form(path: Path, form: str, *, named: bool) -> None:
     """Refuse a form that there is not, or that the file cannot have, before anything is read."""
     import importlib.util
 
+    if not path.name or path.is_dir():
+        raise CommandError(f"--out {str(path)!r} is a folder.", next="Name a file in it.")
     if form not in ("rows", "xlam"):
         raise CommandError(f"--form {form!r:.40} is no form.", next="Write rows or xlam.")
     if form == "xlam" and not named:

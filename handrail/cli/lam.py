@@ -154,6 +154,14 @@ def collect(
     collecting.check_form(path, form, named=out is not None)
     if records is not None:
         rows, left = collecting.read_records(records, offered, licence)
+        if not rows:
+            why = "; ".join(f"{count} because {reason}" for reason, count in sorted(left.items()))
+            raise CommandError(
+                f"{records} has no record that rows can be made of.",
+                why=f"{why}." if why else "",
+                next=f"{path} is as it was.",
+                code=ExitCode.FAILED,
+            )
         by_name: dict[str, list[Any]] = {}
         for row in rows:
             by_name.setdefault(row.trajectory, []).append(row)
@@ -271,17 +279,21 @@ def _real(
 
     found: list[TrajectoryRow] = []
     counts: dict[str, int] = {}
+    own = loaded.directory / loaded.settings.lam.path / COLLECTED
+    # The same file counts once, whatever it is called.
+    paths: dict[Path, tuple[str, Path]] = {}
     for name in named:
-        if name == SYNTHETIC:
-            continue
-        own = loaded.directory / loaded.settings.lam.path / COLLECTED
-        path = own if name == RUNS else Path(name)
+        if name != SYNTHETIC:
+            path = own if name == RUNS else Path(name)
+            paths.setdefault(path.resolve(), (RUNS if name == RUNS else path.name, path))
+    for name, path in paths.values():
         fit, left = admitted(read_rows(path), offered)
         output.note(f"{path}: {len(fit)} rows")
         for reason, count in sorted(left.items()):
             output.note(f"  {count} rows are left out: {reason}")
         found += fit
-        counts[RUNS if name == RUNS else path.name] = len(fit)
+        alike = (name, *(f"{name} ({number})" for number in range(2, len(paths) + 2)))
+        counts[next(one for one in alike if one not in counts)] = len(fit)
     return found, counts
 
 

@@ -269,7 +269,7 @@ def test_what_runs_teach_is_collected_and_can_be_read(tmp_path: Path) -> None:
     order = refund.decision.call.arguments["order"]
     assert refund.goal[order.span.start : order.span.end] == order.value.json == "1001"
     assert all(step.verdict == "confirmed" for step in refund.steps if step.settled == "done")
-    loaded, offered = lam._project(own)
+    loaded, offered = lam.open_project(own)
     fit, counts = lam._real(loaded, offered, ["synthetic", "runs"], Output(as_json=True))
     assert (len(fit), counts) == (5, {"runs": 5})
 

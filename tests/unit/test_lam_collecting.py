@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from actors.models.lam import collecting as why
 from actors.models.lam import splitting
@@ -23,12 +24,17 @@ from actors.models.lam.planning import assemble
 from actors.models.lam.reading import read
 from actors.models.lam.row_text import BadRows, read_lines, write_line
 from actors.models.lam.tracing import Tracer
-from actors.models.lam.training_rows import OTHER_VERSION, BadRow, admitted, lesson_of
+from actors.models.lam.training_rows import NOT_REAL, OTHER_VERSION, UNTEACHABLE, BadRow, admitted, lesson_of
 from actors.models.lam.xlam import BadRecord, records, rows_of
 from core import values
+from core.playbook import Match, Playbook, instantiate, match
 from core.redaction import MASK
 from handrail import project
+from handrail.cli import lam
+from handrail.cli.collect import check_form, read_rows
 from handrail.cli.collect import write as write_file
+from handrail.cli.exits import CommandError
+from handrail.cli.output import Output
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 from handrail.v1 import trajectory_pb2 as pb
 from tests.scenarios import histories
@@ -49,10 +55,12 @@ NOTE = write(
     input_schema='{"type":"object","properties":{"customer":{"type":"integer"},"text":{"type":"string"},'
     '"kind":{"enum":["praise","complaint"]},"api_key":{"type":"string"}},"required":["customer","text"]}',
     output_schema='{"type":"object","properties":{"note":{"type":"integer"}}}',
+    post="reads.note != null",
 )
 CONTRACTS = {one.name: one for one in (ORDER, NOTE)}
 LOOK = {"id": "look", "tool": "get_order", "with": {"order": 1001}}
 SAY = {"id": "say", "tool": "add_note", "with": {"customer": "$look.customer", "text": "she is glad"}}
+NOTE_OF_BOB = {"id": "say", "tool": "add_note", "with": {"customer": 7, "text": "bob@example.org"}}
 GOAL = "note on the customer of order 1001: she is glad"
 
 
@@ -66,7 +74,9 @@ def submitted(goal: str, *steps: Mapping[str, Any], **fields: Any) -> Play:
     return play.fact(("submit",), "submit", body, channel="cmd")
 
 
-def confirmed(play: Play, attempt: str, output: Any, *, seen: bool = True) -> Play:
+def confirmed(
+    play: Play, attempt: str, output: Any, *, seen: bool = True, condition: str = NOTE.post
+) -> Play:
     """A worker is done, and the verifier has looked."""
     if play._attempt(attempt).action.tool == "add_note":  # type: ignore[union-attr]
         play.intent(attempt)
@@ -77,12 +87,16 @@ def confirmed(play: Play, attempt: str, output: Any, *, seen: bool = True) -> Pl
     assert fact.result is not None
     body.result_id = fact.result.event_id
     if seen:
-        body.evidence.add(condition="reads.note != null", held=True, observed='{"note":7}')
+        body.evidence.add(condition=condition, held=True, observed='{"note":7}')
     return play.fact(("verifier", "main", "verdict", attempt), "verdict", body)
 
 
 def carried_out(goal: str = GOAL, *steps: Mapping[str, Any], seen: bool = True, **fields: Any) -> Play:
-    play = submitted(goal, *(steps or (LOOK, SAY)), **fields)
+    play = submitted(goal, *(steps or (LOOK, SAY)), **{"teaches": True, **fields})
+    return finish(play, seen=seen)
+
+
+def finish(play: Play, *, seen: bool = True) -> Play:
     while play.state.in_flight:
         attempt = play.state.in_flight[0]
         assert attempt.action is not None
@@ -118,10 +132,10 @@ def test_a_plan_of_a_client_is_a_decision_for_each_step_and_a_stop() -> None:
     (outcome,) = second.steps
     assert (outcome.verdict, outcome.attempts, outcome.settled) == ("confirmed", 1, "done")
     assert outcome.evidence[0].held
-    assert (first.trajectory, first.outcome, first.source) == (KEY.run, "done", pb.TRAJECTORY_SOURCE_RUN)
+    assert (first.trajectory, first.outcome, first.source) == (KEY.run, "done", pb.TRAJECTORY_SOURCE_TEACH)
     assert first.said_at.ToNanoseconds() // 10**9 == START_NS // 10**9
     assert first.versions.tools.keys() == CONTRACTS.keys()
-    assert list(first.entities) == ["order=1001", "text=she is glad"]
+    assert list(first.entities) == ["number=1001", 'text="she is glad"']
 
 
 def test_it_is_what_a_model_can_be_taught() -> None:
@@ -134,8 +148,15 @@ def test_it_is_what_a_model_can_be_taught() -> None:
     assert [step.tool for step in plan.steps] == ["get_order", "add_note"]
 
 
-def test_what_was_shown_is_told_from_what_was_run() -> None:
-    assert {row.source for row in of(carried_out(teaches=True)).rows} == {pb.TRAJECTORY_SOURCE_TEACH}
+def test_what_was_shown_is_told_from_what_was_run_and_alone_trains() -> None:
+    assert {row.source for row in of(carried_out()).rows} == {pb.TRAJECTORY_SOURCE_TEACH}
+    run = of(carried_out(teaches=False)).rows
+    assert {(row.source, row.why_not) for row in run} == {(pb.TRAJECTORY_SOURCE_RUN, why.NOT_SHOWN)}
+
+
+def test_the_same_thing_twice_is_not_taught() -> None:
+    rows = of(carried_out("look order 1001 up", LOOK, {**LOOK, "id": "again"})).rows
+    assert {row.why_not for row in rows} == {why.REPEATED}
 
 
 def test_steps_are_told_in_an_order_in_which_they_can_be_taken() -> None:
@@ -187,16 +208,75 @@ def test_a_default_that_nobody_said_is_left_out() -> None:
     assert other.rows[0].why_not == why.UNTRACED
 
 
-def test_a_number_that_is_said_twice_is_taken_from_two_places() -> None:
-    goal = "note 12 on customer 12"
-    step = {"id": "say", "tool": "add_note", "with": {"customer": 12, "text": "12"}}
-    said = call(of(carried_out(goal, step)), 0).arguments
-    places = {(one.span.start, one.span.end) for one in said.values()}
-    assert places == {(5, 7), (20, 22)}
+@pytest.mark.parametrize(
+    ("goal", "customer", "text"),
+    [
+        ("note 12 on customer 12", 12, "note"),  # which of the two?
+        ("note it on customer 12", 12, "12"),  # of one place two arguments
+        ("the one who is customer 5: glad", 1, "glad"),
+        ("customer two hundred is glad", 100, "glad"),
+        ("customer two hundred and five is glad", 5, "glad"),
+        ("customer twenty-five is glad", 20, "glad"),
+        ("customer 5 hundred is glad", 100, "glad"),
+        ("customer 7, mail bob@example.org", 7, "bob"),
+        ("customer 7 has 5.50", 7, "5"),
+    ],
+)
+def test_a_value_of_which_nobody_knows_where_it_stands_does_not_train(
+    goal: str, customer: int, text: str
+) -> None:
+    step = {"id": "say", "tool": "add_note", "with": {"customer": customer, "text": text}}
+    assert {row.why_not for row in of(carried_out(goal, step)).rows} == {why.UNTRACED}
+
+
+def test_a_span_that_is_a_part_of_a_word_is_no_lesson() -> None:
+    (row, *_) = of(carried_out("on customer 7: bob@example.org", NOTE_OF_BOB)).rows
+    assert row.trains
+    closed = ClosedSet(options_of(CONTRACTS, ()))
+    assert lesson_of(row, closed)
+    row.decision.call.arguments["text"].span.end = row.decision.call.arguments["text"].span.start + 3
+    with pytest.raises(BadRow, match="text"):
+        lesson_of(row, closed)
+
+
+def test_what_a_playbook_was_given_is_of_the_context_whatever_the_goal_says() -> None:
+    book = Playbook.model_validate(
+        {
+            "name": "praise",
+            "phrases": ["look at order {order} for them"],
+            "slots": {"order": {"type": "integer"}, "customer": {"type": "integer"}},
+            "steps": [
+                {"id": "look", "tool": "get_order", "with": {"order": "{order}"}},
+                {"id": "say", "tool": "add_note", "with": {"customer": "{customer}", "text": "glad"}},
+            ],
+        }
+    )
+    goal, context = "look at order 3 for them", {"customer": 3}
+    found = match(goal, [book], context)
+    assert isinstance(found, Match)
+    play = Play(ORDER, NOTE)
+    body = event_pb2.Submit(goal=event_pb2.Goal(text=goal))
+    body.goal.context.json = values.encode(context)
+    play.fact(("submit",), "submit", body, channel="cmd").plan(plan=instantiate(book, found.slots))
+    finish(play)
+    (row, _) = collect(KEY, play.records, [book]).rows
+    said = row.decision.call.arguments
+    assert row.trains, row.why_not
+    assert (said["order"].span.start, said["customer"].context.key) == (14, "customer")
 
 
 def test_an_effect_that_nobody_looked_at_does_not_train() -> None:
     assert {row.why_not for row in of(carried_out(seen=False)).rows} == {why.UNSEEN}
+
+
+def test_what_a_plan_had_looked_at_itself_proves_no_effect() -> None:
+    play = submitted(GOAL, LOOK, {**SAY, "post": "output.note > 0"}, teaches=True)
+    while play.state.in_flight:
+        action = play.state.in_flight[0].action
+        assert action is not None
+        output = {"id": 1001, "customer": 7} if action.tool == "get_order" else {"note": 7}
+        confirmed(play, action.attempt, output, condition="output.note > 0")
+    assert {row.why_not for row in of(play).rows} == {why.UNSEEN}
 
 
 def test_a_step_that_was_not_verified_does_not_train() -> None:
@@ -405,8 +485,8 @@ def test_a_span_reads_as_its_value(words: list[str], value: Any, kind: Any) -> N
     if found.HasField("span"):
         again = read(kind, goal[found.span.start : found.span.end], DAY)
         assert values.encode(again) == values.encode(value) == found.value.json
-    else:
-        assert found.HasField("enumerated") or found.context.key == "given"
+    elif not found.HasField("enumerated") and found.context.key != "given":
+        assert len(Tracer(goal, DAY).places(Parameter("it", kind, True), value)) > 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -461,7 +541,108 @@ def test_a_row_of_other_tools_or_of_none_is_not_learnt() -> None:
     assert sum(admitted(no, options_of(CONTRACTS, ()))[1].values()) == 1
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"nothing": 1}', '{"index": "x"}', "\u0000", "1"])
+HELD = pb.TRAJECTORY_SPLIT_HELD
+SYNTHETIC = pb.TRAJECTORY_SOURCE_SYNTHETIC
+
+
+def poisoned(what: str) -> pb.TrajectoryRow:
+    """A row that a file could hold and nobody should learn from."""
+    first, _, last = of(carried_out(f"{GOAL}; day 1001.5")).rows
+    row = last if what in ("offered stop", "past twice") else first
+    order = row.decision.call.arguments["order"] if row is first else None
+    match what:
+        case "nothing decided":
+            row.ClearField("decision")
+        case "outcome":
+            row.outcome = "failed"
+        case "why not":
+            row.why_not = "it was undone"
+        case "offered stop" | "offered call":
+            row.offered.append("add_note")
+        case "past twice":
+            row.past.append(row.past[0])
+        case "required":
+            del row.decision.call.arguments["order"]
+        case "unknown":
+            row.decision.call.arguments["nothing"].CopyFrom(order)
+        case "no span":
+            order.span.end = order.span.start
+        case "far span":
+            order.span.start, order.span.end = 2**32 - 2, 2**32 - 1
+        case "other words":
+            order.span.start, order.span.end = 0, 4
+        case "other value":
+            order.value.json = "1002"
+        case "no value":
+            order.enumerated.SetInParent()
+            order.ClearField("value")
+        case "broken value":
+            order.value.json = "{"
+        case "long value":
+            order.value.json = "9" * 5_000
+        case "blob":
+            order.value.blob.sha256 = "a" * 64
+        case "cut":
+            at = row.goal.index("1001.5")
+            order.span.start, order.span.end = at, at + 4
+        case "field":
+            order.field.step, order.field.path = "look", "customer"
+    return row
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "nothing decided",
+        "outcome",
+        "why not",
+        "offered stop",
+        "offered call",
+        "past twice",
+        "required",
+        "unknown",
+        "no span",
+        "far span",
+        "other words",
+        "other value",
+        "no value",
+        "broken value",
+        "long value",
+        "blob",
+        "cut",
+        "field",
+    ],
+)
+def test_a_row_of_a_file_that_would_poison_is_left_out(what: str) -> None:
+    assert admitted([poisoned("")], OPTIONS.values())[1] == Counter()
+    row = poisoned(what)
+    (again,) = read_lines([write_line(row)])
+    assert admitted([again], OPTIONS.values()) == ([], Counter({UNTEACHABLE: 1}))
+
+
+def test_what_a_file_says_was_generated_is_left_out() -> None:
+    for source in (SYNTHETIC, pb.TRAJECTORY_SOURCE_UNSPECIFIED):
+        row = poisoned("")
+        row.source = source
+        assert admitted([row], OPTIONS.values())[1] == Counter({NOT_REAL: 1})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"nothing": 1}',
+        '{"index": "x"}',
+        "\u0000",
+        "1",
+        '{"index": ' + "9" * 5_000 + "}",
+        '{"index": 1e999}',
+        '{"goal": "\\ud800"}',
+        '{"said_at": "x"}',
+        '{"past": {}}',
+    ],
+)
 def test_what_is_no_row_is_said_by_its_line(line: str) -> None:
     good = write_line(of(carried_out()).rows[0])
     with pytest.raises(BadRows, match="line 2"):
@@ -474,7 +655,8 @@ OPTIONS = {one.name: one for one in options_of(CONTRACTS, ())}
 def test_records_of_xlam_come_back_as_they_were() -> None:
     rows = of(carried_out()).rows
     (record,) = records(rows, OPTIONS)
-    assert record.keys() == {"unique_trajectory_id", "task_instruction", "tools", "conversation"}
+    action_studio = {"unique_trajectory_id", "task_instruction", "tools", "conversation"}
+    assert record.keys() == action_studio | {"trains", "why_not"}
     roles = [turn["role"] for turn in record["conversation"]]
     assert roles == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
     again = rows_of(json.loads(json.dumps(record)), OPTIONS, said_on=DAY, licence="MIT")
@@ -502,6 +684,93 @@ def test_what_a_tool_returned_in_a_record_explains_a_value() -> None:
     assert rows[1].decision.call.arguments["customer"].field == pb.FieldOf(step="s1", path="customer")
     # It says nothing at its end: whether anything was left to do nobody knows.
     assert len(rows) == 2
+
+
+def test_a_record_of_what_must_not_train_does_not_when_it_is_back() -> None:
+    (record,) = records(of(carried_out(seen=False)).rows, OPTIONS)
+    assert (record["trains"], record["why_not"]) == (False, why.UNSEEN)
+    again = rows_of(record, OPTIONS, said_on=DAY, licence="CC0")
+    assert not any(row.trains for row in again)
+
+
+def of_record(goal: str, *turns: Mapping[str, Any], name: str = "x") -> list[pb.TrajectoryRow]:
+    said = [{"role": "user", "content": goal}, *turns]
+    record = {"unique_trajectory_id": name, "conversation": said}
+    return rows_of(record, OPTIONS, said_on=DAY, licence="MIT")
+
+
+def calls(name: str, id_: str = "", /, **arguments: Any) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"role": "assistant", "tool_calls": [{"id": id_, "type": "function", "function": function}]}
+
+
+def returns(content: Any) -> dict[str, Any]:
+    return {"role": "tool", "content": json.dumps(content)}
+
+
+def says(content: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (calls("get_order"), says("Done.")),  # without what it needs
+        (calls("get_order", order=1001), says("And the other?"), calls("get_order", order=1002)),
+        (calls("get_order", order=1001), returns({"error": "no such order"}), says("Done.")),
+        (calls("get_order", order=1001), returns("Error: no such order"), says("Done.")),
+        (calls("get_order", order=1001), returns({"success": False}), says("Done.")),
+        (calls("get_order", order=1001), calls("get_order", order=1001), says("Done.")),
+        (calls("get_order", "\ud800", order=1001), says("Done.")),
+        ({"role": "assistant", "tool_calls": {}}, {"role": "assistant", "tool_calls": {"a": 1}}),
+    ],
+)
+def test_a_record_of_what_should_not_be_learnt_is_left_out(turns: tuple[dict[str, Any], ...]) -> None:
+    with pytest.raises(BadRecord):
+        of_record("orders 1001 and 1002", *turns)
+
+
+def test_an_id_that_is_no_text_is_a_bad_record() -> None:
+    with pytest.raises(BadRecord):
+        of_record("order 1001", calls("get_order", order=1001), name="\ud800")
+
+
+@pytest.mark.parametrize(
+    ("end", "stops"), [("Done.", True), ("None of the tools does this.", False), ("Please say: x.", False)]
+)
+def test_only_who_says_that_it_is_done_stops(end: str, stops: bool) -> None:
+    rows = of_record("order 1001", calls("get_order", order=1001), says(end))
+    assert rows[-1].decision.HasField("stop") is stops
+
+
+def test_what_the_goal_says_is_not_from_what_was_returned() -> None:
+    seen = {"id": 1001, "customer": 7}
+    note = calls("add_note", customer=7, text="order 1001 is fine", kind="praise")
+    rows = of_record("customer 7: order 1001 is fine", calls("get_order", order=1001), returns(seen), note)
+    said = rows[1].decision.call.arguments
+    assert said["customer"].WhichOneof("source") == "span"
+    assert said["kind"].WhichOneof("source") == "enumerated"
+    # 1001 is an integer there; a note is none.
+    text = of_record(
+        "order 1001, customer 7",
+        calls("get_order", order=1001),
+        returns(seen | {"customer": "she"}),
+        calls("add_note", customer=7, text="she"),
+    )
+    assert text[1].decision.call.arguments["text"].WhichOneof("source") == "untraced"
+    twice = of_record(
+        "order 1001: 7 notes, 7 mails",
+        calls("get_order", order=1001),
+        returns(seen),
+        calls("add_note", customer=7, text="notes"),
+    )
+    assert twice[1].decision.call.arguments["customer"].WhichOneof("source") == "untraced"
+
+
+def test_one_value_of_the_goal_for_two_parameters_of_a_record_trains_nobody() -> None:
+    note = calls("add_note", customer=1001, text="glad")
+    rows = of_record("order 1001 is glad", calls("get_order", order=1001), note)
+    assert {row.why_not for row in rows} == {why.UNTRACED}
 
 
 @pytest.mark.parametrize(
@@ -627,3 +896,84 @@ def test_a_parquet_file_holds_the_same_rows(tmp_path: Path) -> None:
     write_file(file, [], "rows", ())
     assert parquet.read_table(file).num_rows == 0
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_is_its_owners_whatever_lay_there(tmp_path: Path) -> None:
+    rows = list(of(carried_out()).rows)
+    others = tmp_path / "others"
+    others.write_text("mine")
+    others.chmod(0o666)
+    file = tmp_path / "new" / "rows.jsonl"
+    file.parent.mkdir()
+    file.symlink_to(others)
+    (file.parent / ".rows.jsonl.new").symlink_to(others)
+    write_file(file, rows, "rows", ())
+    assert (read_rows(file), others.read_text()) == (rows, "mine")
+    assert (file.is_symlink(), file.stat().st_mode & 0o777) == (False, 0o600)
+    assert sorted(one.name for one in file.parent.iterdir()) == [".rows.jsonl.new", "rows.jsonl"]
+
+
+def test_two_collects_at_once_both_write(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = list(of(carried_out()).rows)
+
+    def slowly() -> Any:
+        yield rows[0]
+        # In the middle of it another one begins and ends.
+        write_file(file, rows[:2], "rows", ())
+        yield rows[1]
+
+    write_file(file, slowly(), "rows", ())
+    assert read_rows(file) == rows[:2]
+    assert [one.name for one in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_what_is_no_place_for_a_file_is_said(tmp_path: Path) -> None:
+    for path in (Path(), tmp_path):
+        with pytest.raises(CommandError, match="is a folder"):
+            check_form(path, "rows", named=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match="cannot be written"):
+        write_file(tmp_path / "file" / "x.jsonl", [], "rows", ())
+
+
+def test_a_file_that_is_named_twice_is_learnt_from_once(tmp_path: Path) -> None:
+    shelf = tmp_path / SAMPLE.settings.lam.path
+    named = [shelf / "collected.jsonl", tmp_path / "a" / "x.jsonl", tmp_path / "b" / "x.jsonl"]
+    rows = list(of(carried_out()).rows)
+    for path in named:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        write_file(path, rows, "rows", ())
+    own = replace(SAMPLE, directory=tmp_path)
+    found, counts = lam._real(
+        own, tuple(OPTIONS.values()), ["synthetic", "runs", *map(str, named)], Output(as_json=True)
+    )
+    assert (len(found), counts) == (9, {"runs": 3, "x.jsonl": 3, "x.jsonl (2)": 3})
+
+
+def test_records_of_which_nothing_comes_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    out, records_ = tmp_path / "imported.jsonl", tmp_path / "records.jsonl"
+    out.write_text("before")
+    records_.write_text("{}\n")
+    sample = str(Path(__file__).parents[2] / "examples" / "backoffice")
+    arguments = ["--from", str(records_), "--licence", "MIT", "--project", sample, "--out", str(out)]
+    done = CliRunner().invoke(lam.app, ["collect", *arguments])
+    assert isinstance(done.exception, CommandError)
+    assert "no record" in str(done.exception)
+    assert out.read_text() == "before"
+
+
+def test_an_entity_is_one_however_it_was_said() -> None:
+    said = {
+        name
+        for goal in ("look order 1,032 up", "look order 1032 up")
+        for name in of(carried_out(goal, {**LOOK, "with": {"order": 1032}})).rows[0].entities
+    }
+    assert said == {"number=1032"}
+    # What was given beside the goal counts, and is not told.
+    assert splitting.side_of(KEY.run, []) != HELD
+    (number,) = [n for n in range(400) if splitting.side_of("t", [f"number={n}"]) == HELD][:1]
+    context = plan_pb2.Value(json=json.dumps({"order": number}))
+    rows = of(carried_out("look it up", {**LOOK, "with": {"order": "$goal.order"}}, context=context)).rows
+    assert {row.split for row in rows} == {HELD}
+    assert not rows[0].entities

@@ -18,7 +18,7 @@ from actors.models.lam.options import PLAYBOOK, Option, Parameter, options_of
 from actors.models.lam.planning import assemble
 from actors.models.lam.splitting import side_of
 from actors.models.lam.text import MAX_TOKENS, tokens_of
-from actors.models.lam.tracing import Place, Tracer, entity_of
+from actors.models.lam.tracing import Place, Tracer, entities_of, is_shared
 from core import plan as graph
 from core import run, schemas, spending, told, values
 from core.errors import HandrailError
@@ -44,6 +44,8 @@ OTHER_TOOL = "another tool stood in for one of its own"
 FAN_OUT = "it fans out, which the model cannot say"
 CONDITION = "a step of it has a condition, which the model cannot say"
 MIND = "a step of it needs a mind of its own, which the model cannot say"
+NOT_SHOWN = "it was a plan of its own, and nobody said that it teaches"
+REPEATED = "it does the same thing twice, which the model never does"
 CHANGED = "its playbook has changed since, or is gone"
 LONG = "it is longer than the model reads"
 REDACTED = "something secret was taken out of it"
@@ -130,13 +132,21 @@ def _context(goal: event_pb2.Goal) -> Mapping[str, Any]:
 
 def _decided(story: _Story) -> list[_Decided]:
     assert story.state.plan is not None
-    origin = story.state.plan.origin
-    if origin.startswith(PLAYBOOK):
-        return [_of_playbook(story, origin)]
     answer = story.state.plan_answer
-    if answer is not None and answer.thought.decisions:
-        return _of_model(story, answer)
-    return _of_client(story, story.state.plan)
+    if not _is_own(story.state):
+        return _of_client(story, story.state.plan)
+    if story.state.plan.origin.startswith(PLAYBOOK):
+        return [_of_playbook(story, story.state.plan.origin)]
+    assert answer is not None
+    return _of_model(story, answer)
+
+
+def _is_own(state: RunState) -> bool:
+    """Whether a playbook or the model made its plan, and nobody gave it."""
+    assert state.plan is not None
+    answer = state.plan_answer
+    told_so = answer is not None and len(answer.thought.decisions) > 0
+    return state.plan.origin.startswith(PLAYBOOK) or told_so
 
 
 def _of_playbook(story: _Story, name: str) -> _Decided:
@@ -159,6 +169,10 @@ def _of_playbook(story: _Story, name: str) -> _Decided:
         place = found.places.get(parameter.name)
         if place is None and parameter.name not in story.context and slot.default is not None:
             # It has its default, which nobody has said.
+            continue
+        if place is None and parameter.name in story.context:
+            # Whatever the goal says of such a value, it says of something else.
+            past.call.arguments[parameter.name].context.key = parameter.name
             continue
         why = _fill(story, past.call, parameter, value, place) or why
     return _Decided(past, steps, why)
@@ -381,9 +395,16 @@ def _why_not(state: RunState) -> str:
         if instance.settled != "done" or verdict is None or verdict.outcome != event_pb2.OUTCOME_CONFIRMED:
             return UNVERIFIED
         acts = any(_effect(state, one) for one in instance.attempts)
-        if acts and not (verdict.evidence and all(one.held for one in verdict.evidence)):
+        if acts and not (_looked(state, instance, verdict) and all(one.held for one in verdict.evidence)):
             return UNSEEN
     return ""
+
+
+def _looked(state: RunState, instance: Instance, verdict: event_pb2.Verdict) -> bool:
+    """Whether the contract had the verifier look at something: what a plan asks for proves nothing."""
+    contract = state.contracts.get(_tool(instance), tool_pb2.ToolContract())
+    own = {contract.post, f"{contract.readback} finds the action" if contract.readback else ""} - {""}
+    return any(one.condition in own for one in verdict.evidence)
 
 
 def _effect(state: RunState, attempt: Attempt) -> bool:
@@ -464,13 +485,14 @@ def _rows(story: _Story, handrail: Sequence[str]) -> Iterator[pb.TrajectoryRow]:
         story.redacted.add("goal")
     past = [_cleaned(story, one.past, cleaner) for one in decided]
     whole = _why_not(state) or _whole(story, decided)
-    entities = _entities(past, story.options, goal)
+    entities = entities_of(past, story.options)
     common = pb.TrajectoryRow(
         trajectory=state.key.run,
         source=pb.TRAJECTORY_SOURCE_TEACH if state.goal.teaches else pb.TRAJECTORY_SOURCE_RUN,
         goal=goal,
         entities=entities,
-        split=side_of(state.key.run, entities),
+        # What was given beside the goal counts, and is not told.
+        split=side_of(state.key.run, entities_of(past, story.options, story.context)),
         outcome=told.word(event_pb2.RunStatus.DESCRIPTOR, state.status),
         versions=_versions(story, past, handrail),
         redacted=sorted(story.redacted),
@@ -506,7 +528,14 @@ def _whole(story: _Story, decided: Sequence[_Decided]) -> str:
         return LONG
     unsaid = (FAN_OUT, CONDITION, MIND, CHANGED, NO_OPTION)
     why = next((one.why_not for one in decided if one.why_not in unsaid), "")
-    return why or (REDACTED if story.redacted else "")
+    if why or story.redacted:
+        return why or REDACTED
+    if not story.state.goal.teaches and not _is_own(story.state):
+        return NOT_SHOWN
+    calls = [one.past.call for one in decided]
+    if any(call in calls[:number] for number, call in enumerate(calls)):
+        return REPEATED
+    return UNTRACED if is_shared(calls, story.options) else ""
 
 
 def _cleaned(story: _Story, step: pb.PastStep, cleaner: _Cleaner) -> pb.PastStep:
@@ -522,17 +551,6 @@ def _cleaned(story: _Story, step: pb.PastStep, cleaner: _Cleaner) -> pb.PastStep
         if argument.HasField("span") and "goal" in story.redacted:
             argument.untraced.SetInParent()
     return found
-
-
-def _entities(past: Iterable[pb.PastStep], options: Mapping[str, Option], goal: str) -> list[str]:
-    found = set()
-    for step in past:
-        option = options.get(step.call.option)
-        for name, argument in step.call.arguments.items():
-            parameter = option.parameter(name) if option is not None else None
-            if parameter is not None and argument.HasField("span"):
-                found.add(entity_of(parameter, goal, argument))
-    return sorted(found)
 
 
 def _versions(story: _Story, past: Iterable[pb.PastStep], handrail: Sequence[str]) -> pb.TrajectoryVersions:

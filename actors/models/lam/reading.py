@@ -41,6 +41,8 @@ _WORDS |= {
     for dash in ("-", " ")
 }
 _WORDS |= {"a hundred": 100, "one hundred": 100, "hundred": 100}
+NUMBER_WORDS = frozenset(word for word in _WORDS if word.isalpha())
+"""The words that numbers are said in."""
 _MARK = re.compile(r"(?:#|№|no\.?|nr\.?|number)\s{0,3}(?=[0-9])", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?(?:[0-9]{1,18}|[0-9]{1,3}(?:,[0-9]{3}){1,5})")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,15}|[0-9]{1,3}(?:,[0-9]{3}){1,4})(?:\.[0-9]{1,9})?")

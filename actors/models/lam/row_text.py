@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from google.protobuf import json_format
 
@@ -30,9 +31,14 @@ def read_lines(lines: Iterable[str]) -> Iterator[trajectory_pb2.TrajectoryRow]:
         if not line.strip():
             continue
         try:
-            said = json.loads(line)
-            if not isinstance(said, dict):
-                raise BadRows(f"line {number} is no JSON object")
-            yield json_format.ParseDict(said, trajectory_pb2.TrajectoryRow())
-        except (json_format.ParseError, json.JSONDecodeError, RecursionError) as error:
-            raise BadRows(f"line {number} is no row: {str(error)[:200]}") from None
+            row = json_format.ParseDict(_object(line), trajectory_pb2.TrajectoryRow())
+        except (json_format.ParseError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise BadRows(f"line {number} is no row: {str(error)[:200]!r}") from None
+        yield row
+
+
+def _object(line: str) -> dict[str, Any]:
+    said = json.loads(line)
+    if not isinstance(said, dict):
+        raise TypeError("it is no JSON object")
+    return said

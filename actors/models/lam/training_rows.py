@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.models.lam.closed_set import ABSTAIN, OTHERS, STOP, ClosedSet, choices_of
+from actors.models.lam.deciding import FITTING
 from actors.models.lam.layout import FIELD, LISTED, MATCHES, MISSING, OMIT, SPAN
 from actors.models.lam.options import Option, Parameter
 from actors.models.lam.reader import Candidate, Situation, TooLong, matches_of, read_situation, said_of
 from actors.models.lam.text import Token, tokens_of
+from actors.models.lam.tracing import Tracer, is_shared
 from core import values
 from handrail.v1 import trajectory_pb2
 
@@ -22,6 +25,7 @@ NOTHING = -100
 """A label that says nothing; torch's losses leave it out."""
 
 
+NOT_REAL = "it says that a generator made it, or does not say who did"
 OTHER_VERSION = "its tools or playbooks are others now"
 UNTEACHABLE = "the network could not have decided like this"
 
@@ -69,13 +73,20 @@ def lesson_of(row: trajectory_pb2.TrajectoryRow, closed: ClosedSet) -> Lesson:
         named = [closed.index[name] for name in row.offered if name in closed.index]
         offered = np.array([ABSTAIN, *(OTHERS + at for at in named)], np.int64)
     kind = row.decision.WhichOneof("kind")
+    if kind is None:
+        raise BadRow("nothing is decided")
     if kind != "call":
-        return Lesson(situation, STOP if kind == "stop" else ABSTAIN, None, (), offered)
+        decision = STOP if kind == "stop" else ABSTAIN
+        if offered is not None and decision not in offered:
+            raise BadRow("there was a choice among others")
+        return Lesson(situation, decision, None, (), offered)
     call = row.decision.call
     if call.option not in closed.index:
         raise BadRow(f"there is no option {call.option!r}")
     at = closed.index[call.option]
     option = closed.options[at]
+    if offered is not None and OTHERS + at not in offered:
+        raise BadRow("there was a choice among others")
     # What was given beside the goal is not for the network to fill: its words do not tell where it is from,
     # and not that it is missing either.
     fillings = tuple(
@@ -102,11 +113,11 @@ def _filling(
     filled = call.arguments[parameter.name]
     match filled.WhichOneof("source"):
         case "span":
-            touched = [
-                i for i, t in enumerate(tokens, 1) if t.start < filled.span.end and t.end > filled.span.start
-            ]
-            if not touched:
-                raise BadRow(f"{parameter.name}: the span has no words")
+            start, end = filled.span.start, filled.span.end
+            touched = [i for i, t in enumerate(tokens, 1) if t.start < end and t.end > start]
+            # The lesson is words: of a part of one it would teach all of it.
+            if not touched or tokens[touched[0] - 1].start < start or tokens[touched[-1] - 1].end > end:
+                raise BadRow(f"{parameter.name}: the span is not whole words")
             return Filling(parameter, at, SPAN, first=touched[0], last=touched[-1])
         case "field":
             for row, one in enumerate(candidates):
@@ -241,7 +252,7 @@ def batches(lessons: Sequence[Lesson], size: int, rng: random.Random) -> Iterato
 def admitted(
     rows: Iterable[trajectory_pb2.TrajectoryRow], options: Iterable[Option]
 ) -> tuple[list[trajectory_pb2.TrajectoryRow], Counter[str]]:
-    """Return the rows that may train a model of these options, and how many may not, by why."""
+    """Return the rows of a file that may train a model of these options, and how many may not, by why."""
     closed = ClosedSet(tuple(options))
     now = {one.name: one.fingerprint for one in closed.options}
     found: list[trajectory_pb2.TrajectoryRow] = []
@@ -250,7 +261,7 @@ def admitted(
         why = _unfit(row, now)
         if not why:
             try:
-                lesson_of(row, closed)
+                check_row(row, closed)
             except BadRow:
                 why = UNTEACHABLE
         if why:
@@ -262,8 +273,11 @@ def admitted(
 
 def _unfit(row: trajectory_pb2.TrajectoryRow, now: Mapping[str, str]) -> str:
     """Say why a row must not train, whatever the network could make of it."""
-    if row.source == trajectory_pb2.TRAJECTORY_SOURCE_SYNTHETIC:
-        return ""
+    if row.source in (
+        trajectory_pb2.TRAJECTORY_SOURCE_UNSPECIFIED,
+        trajectory_pb2.TRAJECTORY_SOURCE_SYNTHETIC,
+    ):
+        return NOT_REAL
     if not row.trains:
         return row.why_not or "it does not say that it may"
     taken = {step.call.option for step in row.past} | {row.decision.call.option} - {""}
@@ -271,6 +285,52 @@ def _unfit(row: trajectory_pb2.TrajectoryRow, now: Mapping[str, str]) -> str:
     if unknown or any(row.versions.options.get(name) != now[name] for name in taken):
         return OTHER_VERSION
     return ""
+
+
+def check_row(row: trajectory_pb2.TrajectoryRow, closed: ClosedSet) -> None:
+    """Refuse what a row of a file cannot teach, whoever wrote it; raises BadRow."""
+    try:
+        lesson_of(row, closed)
+        if row.outcome not in ("", "done") or row.why_not:
+            raise BadRow("it did not end well")
+        tracer = Tracer(row.goal, row.said_at.ToDatetime(datetime.UTC).date())
+        calls = [step.call for step in row.past]
+        calls += [row.decision.call] if row.decision.HasField("call") else []
+        for number, call in enumerate(calls):
+            if call in calls[:number]:
+                raise BadRow("it does the same thing twice")
+            _check_call(call, row, tracer, closed)
+        if is_shared(calls, {one.name: one for one in closed.options}):
+            raise BadRow("two parameters have one value")
+    except (values.BadValue, values.NotLoaded, ValueError, OverflowError) as error:
+        raise BadRow(str(error)) from None
+
+
+def _check_call(
+    call: trajectory_pb2.OptionCall, row: trajectory_pb2.TrajectoryRow, tracer: Tracer, closed: ClosedSet
+) -> None:
+    """Check that a call has what it needs, and that its words mean what it says; raises BadRow."""
+    option = closed.options[closed.index[call.option]]
+    if any(one not in (own.name for own in option.parameters) for one in (*call.arguments, *call.missing)):
+        raise BadRow(f"{option.name} does not take all of that")
+    options = {step.id: closed.options[closed.index[step.call.option]] for step in row.past}
+    for parameter in option.parameters:
+        name = parameter.name
+        if name not in call.arguments:
+            if parameter.required and name not in call.missing:
+                raise BadRow(f"{name}: nobody says what it is")
+            continue
+        filled = call.arguments[name]
+        match filled.WhichOneof("source"):
+            case "span":
+                place = (filled.span.start, filled.span.end)
+                if not tracer.reads(parameter, place, values.load(filled.value, {})):
+                    raise BadRow(f"{name}: the words do not mean the value")
+            case "field":
+                kinds = FITTING.get(parameter.kind, frozenset({parameter.kind}))
+                fields = options[filled.field.step].fields if filled.field.step in options else ()
+                if not any(one.path == filled.field.path and one.kind in kinds for one in fields):
+                    raise BadRow(f"{name}: no step before has such a field")
 
 
 def lessons_of(rows: Iterable[trajectory_pb2.TrajectoryRow], closed: ClosedSet) -> Iterator[Lesson]:

@@ -2,6 +2,7 @@
 
 What tools returned is not in a trajectory, so a record has, in the place of each answer, which fields of it
 were there and its digest; an argument that is taken from it is written as the reference that it is in a plan.
+A record says whether all of it may train, and why not: what comes back may do no more than what went.
 Pure; what cannot be said in the other form is left out with its reason.
 """
 
@@ -12,12 +13,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.models.lam.collecting import LONG, UNTRACED
+from actors.models.lam.collecting import LONG, REPEATED, UNTRACED
+from actors.models.lam.deciding import FITTING
 from actors.models.lam.layout import MAX_PAST
 from actors.models.lam.options import Kind, Option, Parameter
 from actors.models.lam.splitting import side_of
 from actors.models.lam.text import MAX_TOKENS, tokens_of
-from actors.models.lam.tracing import Tracer, entity_of
+from actors.models.lam.tracing import Tracer, entities_of, is_shared, same
 from core import values
 from handrail.v1 import trajectory_pb2 as pb
 
@@ -28,6 +30,7 @@ TASK = (
 STOPPED = "Done."
 ABSTAINED = "None of the tools does this."
 ASKED = "Please say"
+UNTRUSTED = "its record says that it must not train"
 _TYPES: Mapping[Kind, Mapping[str, Any]] = {
     "integer": {"type": "integer"},
     "number": {"type": "number"},
@@ -105,6 +108,8 @@ def _record(rows: Sequence[pb.TrajectoryRow], options: Mapping[str, Option]) -> 
         "task_instruction": TASK,
         "tools": [_tool(options[name]) for name in sorted(names) if name in options],
         "conversation": conversation,
+        "trains": all(row.trains for row in rows),
+        "why_not": next((row.why_not for row in rows if not row.trains), ""),
     }
 
 
@@ -142,8 +147,8 @@ def rows_of(
     if len(tokens_of(goal)) > MAX_TOKENS:
         raise BadRecord(LONG)
     tracer, past, returned = Tracer(goal, said_on), list[pb.PastStep](), dict[str, Any]()
-    said: list[str] = []
-    for turn in turns:
+    stops = False
+    for number, turn in enumerate(turns, start=1):
         if turn.get("role") == "tool":
             if past:
                 returned[_answered(turn, past, returned)] = _loaded(turn.get("content"))
@@ -151,36 +156,30 @@ def rows_of(
         if turn.get("role") != "assistant":
             raise BadRecord("more than one thing is said in it")
         calls = turn.get("tool_calls") or []
-        said += [] if calls else [str(turn.get("content") or "")]
-        for call in calls if isinstance(calls, list) else ():
+        if not isinstance(calls, list):
+            raise BadRecord("a call in it cannot be read")
+        if not calls:
+            if number < len(turns):
+                raise BadRecord("something is said between its calls")
+            said = str(turn.get("content") or "")
+            stops = bool(said) and not said.startswith((ABSTAINED, ASKED))
+        for call in calls:
             past.append(_call(call, options, tracer, past, returned))
     if not past:
         raise BadRecord("nothing is called in it")
     if len(past) > MAX_PAST:
         raise BadRecord(LONG)
-    ends = [pb.Decision(stop=pb.Stop())] if said else []
-    decisions = [*(pb.Decision(call=step.call) for step in past), *ends]
-    return list(_rows(name, goal, said_on, licence, past, decisions, options))
-
-
-def _rows(
-    name: str,
-    goal: str,
-    said_on: datetime.date,
-    licence: str,
-    past: Sequence[pb.PastStep],
-    decisions: Sequence[pb.Decision],
-    options: Mapping[str, Option],
-) -> Iterator[pb.TrajectoryRow]:
-    entities = {
-        entity_of(parameter, goal, argument)
-        for step in past
-        for parameter in options[step.call.option].parameters
-        if parameter.name in step.call.arguments
-        for argument in (step.call.arguments[parameter.name],)
-        if argument.HasField("span")
-    }
-    why = ""
+    if any(step.call == other.call for number, step in enumerate(past) for other in past[:number]):
+        raise BadRecord(REPEATED)
+    if any(_failed(one) for one in returned.values()):
+        raise BadRecord("a tool failed in it")
+    why = "" if record.get("trains", True) is True and not record.get("why_not") else UNTRUSTED
+    why = why or (UNTRACED if is_shared((step.call for step in past), options) else "")
+    decisions = [pb.Decision(call=step.call) for step in past]
+    if stops:
+        decisions.append(pb.Decision(stop=pb.Stop()))
+    entities = entities_of(past, options)
+    rows = []
     for index, decision in enumerate(decisions):
         arguments = decision.call.arguments.values() if decision.HasField("call") else ()
         why = why or (UNTRACED if any(one.HasField("untraced") for one in arguments) else "")
@@ -192,7 +191,7 @@ def _rows(
             goal=goal,
             past=past[:index],
             decision=decision,
-            entities=sorted(entities),
+            entities=entities,
             trains=not why,
             why_not=why,
             split=side_of(name, entities),
@@ -200,7 +199,8 @@ def _rows(
             versions=pb.TrajectoryVersions(options={one: options[one].fingerprint for one in taken}),
         )
         row.said_at.FromDatetime(datetime.datetime.combine(said_on, datetime.time()))
-        yield row
+        rows.append(row)
+    return rows
 
 
 def _parts(record: Any) -> tuple[str, str, Sequence[Mapping[str, Any]]]:
@@ -213,7 +213,7 @@ def _parts(record: Any) -> tuple[str, str, Sequence[Mapping[str, Any]]]:
     if not whole or not name or not all(isinstance(turn, dict) for turn in turns):
         raise BadRecord("it is no record of a goal and a conversation about it")
     try:
-        values.encode(goal)
+        values.encode([name, goal])
     except values.BadValue:
         raise BadRecord("its text is no Unicode") from None
     return name, goal, turns[1:]
@@ -237,33 +237,44 @@ def _call(
     if name not in options:
         raise BadRecord("it has a tool that this project has not")
     option = options[name]
-    step = pb.PastStep(id=str(call.get("id") or f"s{len(past) + 1}"), call=pb.OptionCall(option=name))
+    try:
+        values.encode(id_ := str(call.get("id") or f"s{len(past) + 1}"))
+    except values.BadValue:
+        raise BadRecord("its text is no Unicode") from None
+    step = pb.PastStep(id=id_, call=pb.OptionCall(option=name))
     if any(one.id == step.id for one in past):
         raise BadRecord("two calls in it have one id")
+    if any(one.required and one.name not in given for one in option.parameters):
+        raise BadRecord("a call in it lacks what the tool needs")
     for key in sorted(given):
         parameter = option.parameter(key)
         if parameter is None:
             raise BadRecord("it has an argument that the tool does not take")
         try:
-            step.call.arguments[key].CopyFrom(
-                _field(given[key], options, past, returned) or tracer.trace(parameter, given[key])
-            )
+            step.call.arguments[key].CopyFrom(_source(given[key], parameter, options, tracer, past, returned))
         except values.BadValue:
             raise BadRecord("a call in it cannot be read") from None
     return step
 
 
-def _field(
-    value: Any, options: Mapping[str, Option], past: Sequence[pb.PastStep], returned: Mapping[str, Any]
-) -> pb.FilledArgument | None:
-    """Return where in what was returned a value stands: as a reference, or as the only such field."""
-    fields = [(step.id, one.path) for step in past for one in options[step.call.option].fields]
-    same = [at for at in fields if value == f"${at[0]}.{at[1]}"] or [
-        at for at in fields if at[0] in returned and value == _at(returned[at[0]], at[1])
-    ]
-    if isinstance(value, bool) or value is None or len(same) != 1:
-        return None
-    ((step, path),) = same
+def _source(
+    value: Any,
+    parameter: Parameter,
+    options: Mapping[str, Option],
+    tracer: Tracer,
+    past: Sequence[pb.PastStep],
+    returned: Mapping[str, Any],
+) -> pb.FilledArgument:
+    """Return where a value is from: as it says, in the goal, or else the only field returned that is it."""
+    kinds = FITTING.get(parameter.kind, frozenset({parameter.kind}))
+    fields = [(s.id, one.path) for s in past for one in options[s.call.option].fields if one.kind in kinds]
+    found = [at for at in fields if value == f"${at[0]}.{at[1]}"]
+    traced = tracer.trace(parameter, value)
+    if not found and traced.HasField("untraced") and not tracer.places(parameter, value):
+        found = [at for at in fields if at[0] in returned and same(value, _at(returned[at[0]], at[1]))]
+    if value is None or isinstance(value, bool) or len(found) != 1:
+        return traced
+    ((step, path),) = found
     return pb.FilledArgument(field=pb.FieldOf(step=step, path=path))
 
 
@@ -284,4 +295,11 @@ def _loaded(content: Any) -> Any:
     try:
         return values.decode(content) if isinstance(content, str) else content
     except values.BadValue:
-        return None
+        return content
+
+
+def _failed(answer: Any) -> bool:
+    if isinstance(answer, Mapping):
+        said = any(answer.get(name) for name in ("error", "errors", "is_error"))
+        return said or any(answer.get(name) is False for name in ("ok", "success"))
+    return isinstance(answer, str) and answer.lstrip().casefold().startswith(("error", "traceback"))
