@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from actors.models.lam.reading import quoted
 from actors.models.lam.text import Token, tokens_of
 from handrail.v1 import tool_pb2, trajectory_pb2
 
 MIN_SEEN = 5
+MIN_TEXT_WORDS = 2
 DENYING = re.compile(
     r"not?|never|neither|nor|none|nothing|without|except|unless|instead|rather|if|whether|suppose|supposing"
     r"|imagine|pretend|hypothetically|would|had|why|was|were|did"
@@ -40,6 +41,28 @@ def left_over(
             word = _word(token)
             if DENYING.fullmatch(word) or (word[0].isalpha() and word not in words):
                 return token.text
+        return _cut_off(goal, steps, spans)
+    return ""
+
+
+def _cut_off(goal: str, steps: Sequence[trajectory_pb2.PastStep], spans: Sequence[tuple[int, int]]) -> str:
+    """Return the word that follows directly on a text of several words: it may be a part of it."""
+    tokens = tokens_of(goal)
+    after = {before.end: token for before, token in pairwise(tokens)}
+    for step in steps:
+        for filled in step.call.arguments.values():
+            span = filled.span
+            said = [one for one in tokens if one.start < span.end and one.end > span.start]
+            following = after.get(span.end)
+            if (
+                filled.HasField("span")
+                and filled.value.json.startswith('"')
+                and sum(one.text[0].isalpha() for one in said) >= MIN_TEXT_WORDS
+                and following is not None
+                and following.text[0].isalnum()
+                and not any(start <= following.start < end for start, end in spans)
+            ):
+                return following.text
     return ""
 
 

@@ -25,7 +25,7 @@ from actors.models.lam.splitting import Split, with_real
 from actors.models.lam.training import Course, Progress, train
 from actors.models.lam.training_rows import lessons_of
 
-THRESHOLDS = {"read": 0.80, "draft": 0.85, "write": 0.90, "irreversible": 0.95}
+THRESHOLDS = {"read": 0.92, "draft": 0.92, "write": 0.93, "irreversible": 0.97}
 """How sure a new model has to be, until somebody says otherwise."""
 
 

@@ -24,8 +24,12 @@ from core.playbook import BadPlaybook, Playbook, instantiate
 from handrail.v1 import plan_pb2, tool_pb2, trajectory_pb2
 
 TITLE_CHARS = 200
+ASKING = 0.8
+"""How sure it has to be to ask for what is missing."""
+SURER_IN_STEPS = 2.0
+"""By how much less doubt is left to it in a step: the curves are of goals, and others write the inputs."""
 
-Outcome = Literal["plan", "ask", "unsure", "none", "long"]
+Outcome = Literal["plan", "ask", "unsure", "unread", "none", "long"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Thought:
 
     "plan": it would do `steps`; "ask": what is missing of the last of them has to be said first; "unsure": it
     would do `steps`, but is less sure of `doubtful` than it has to be; "none": nothing of what it knows does
-    this; "long": it cannot read that much.
+    this; "long": it cannot read that much; "unread": a step would act on nothing that it was given.
     """
 
     outcome: Outcome
@@ -85,7 +89,7 @@ class Thinker:
             thought = replace(thought, steps=(*thought.steps, step))
             if call.missing:
                 # To ask does nothing to anybody.
-                return _ended(replace(thought, needed=self._thresholds.get(tool_pb2.EFFECT_READ, 1.0)), "ask")
+                return _ended(replace(thought, needed=ASKING), "ask")
 
     def choose(
         self,
@@ -105,14 +109,19 @@ class Thinker:
             return replace(thought, outcome="long")
         (one,) = self.decider.decide([(text, situation)], today, among)
         thought = self._weighed(thought, one)
+        thought = replace(thought, needed=1 - (1 - thought.needed) / SURER_IN_STEPS)
         if one.option is None:
             return thought
         step = trajectory_pb2.PastStep(id="s1", call=one.decision.call)
         thought = replace(thought, steps=(step,))
         if one.decision.call.missing:
-            return _ended(replace(thought, needed=self._thresholds.get(tool_pb2.EFFECT_READ, 1.0)), "ask")
+            return replace(thought, outcome="ask")
+        acts = one.option.effect >= tool_pb2.EFFECT_WRITE
+        if acts and not any(filled.HasField("span") for filled in one.decision.call.arguments.values()):
+            # Nothing ties it to what was said.
+            return replace(thought, outcome="unread")
         # What was given to a step is no goal: most of it is there to be passed over, but not a denial.
-        left = denied(text, thought.steps, told) if one.option.effect >= tool_pb2.EFFECT_WRITE else ""
+        left = denied(text, thought.steps, told) if acts else ""
         return replace(thought, outcome="unsure", left_over=left) if left else _ended(thought, "plan")
 
     def _planned(self, goal: str, thought: Thought) -> Thought:

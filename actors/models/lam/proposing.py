@@ -140,6 +140,8 @@ def reason_of(thought: Thought) -> str:
     if thought.outcome == "ask":
         missing = " and ".join(thought.steps[0].call.missing)
         return f"it would be {what}, but nothing that it was given says {missing}"
+    if thought.outcome == "unread":
+        return f"it may be {what}, which would act on nothing that it was given"
     if thought.left_over:
         return f"it may be {what}, but what it was given says {thought.left_over[:MAX_SHOWN_CHARS]!r}"
     doubt = "what is wanted" if thought.doubtful == "option" else thought.doubtful
