@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from core import conditions
 from core import plan as graph
 from core.errors import HandrailError
+from core.references import Limits
 from handrail.v1 import plan_pb2
 
-MAX_TITLE_CHARS = 200
+MAX_TITLE_CHARS = Limits().max_title_chars
 
 
 class CannotJoin(HandrailError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +15,7 @@ from numpy.typing import NDArray
 from actors.models.lam.options import Kind, Option
 from actors.models.lam.text import FEATURES, Features, features_of, tokens_of
 
-KINDS: tuple[Kind, ...] = (
-    "integer",
-    "number",
-    "boolean",
-    "text",
-    "word",
-    "choice",
-    "money",
-    "date",
-    "time",
-    "email",
-    "list",
-    "other",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 MAX_BAG = 48
 _NAMES = 8
 STOP, ABSTAIN = 0, 1

@@ -29,25 +29,27 @@ def left_over(
     goal: str, steps: Sequence[trajectory_pb2.PastStep], effect: int, words: Collection[str]
 ) -> str:
     """Return the first thing of a goal that weighs and was not read; nothing where there is none."""
+    tokens = tokens_of(goal)
     spans = [span for step in steps for span in _spans(step.call)]
-    for token in outside(tokens_of(goal), spans):
+    for token in outside(tokens, spans):
         if "@" in token.text or any(char.isdigit() for char in token.text):
             return token.text
     for start, end in quoted(goal):
         if not any(first <= start + 1 and last >= end - 1 for first, last in spans):
             return goal[start:end]
     if effect >= tool_pb2.EFFECT_WRITE:
-        for token in outside(tokens_of(goal), spans):
+        for token in outside(tokens, spans):
             word = _word(token)
             if DENYING.fullmatch(word) or (word[0].isalpha() and word not in words):
                 return token.text
-        return _cut_off(goal, steps, spans)
+        return _cut_off(tokens, steps, spans)
     return ""
 
 
-def _cut_off(goal: str, steps: Sequence[trajectory_pb2.PastStep], spans: Sequence[tuple[int, int]]) -> str:
+def _cut_off(
+    tokens: Sequence[Token], steps: Sequence[trajectory_pb2.PastStep], spans: Sequence[tuple[int, int]]
+) -> str:
     """Return the word that follows directly on a text of several words: it may be a part of it."""
-    tokens = tokens_of(goal)
     after = {before.end: token for before, token in pairwise(tokens)}
     for step in steps:
         for filled in step.call.arguments.values():

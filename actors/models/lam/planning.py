@@ -19,11 +19,10 @@ from actors.models.lam.options import PLAYBOOK, Option
 from actors.models.lam.reader import TooLong, read_situation
 from actors.models.lam.text import tokens_of
 from core import values
-from core.joining import Part, joined
+from core.joining import MAX_TITLE_CHARS, Part, joined
 from core.playbook import BadPlaybook, Playbook, instantiate
 from handrail.v1 import plan_pb2, tool_pb2, trajectory_pb2
 
-TITLE_CHARS = 200
 ASKING = 0.8
 """How sure it has to be to ask for what is missing."""
 SURER_IN_STEPS = 2.0
@@ -196,7 +195,7 @@ def _part(step: trajectory_pb2.PastStep, option: Option, playbooks: Mapping[str,
 def _title(option: Option) -> str:
     """The first paragraph of what an option says of itself, without what cannot be seen."""
     first = " ".join(option.text.split("\n\n")[0].split())
-    return "".join(char for char in first if char.isprintable())[:TITLE_CHARS]
+    return "".join(char for char in first if char.isprintable())[:MAX_TITLE_CHARS]
 
 
 def _slots(playbook: Playbook, call: trajectory_pb2.OptionCall) -> dict[str, Any]:
