@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from actors.models import Task
 from actors.models.lam import shelf
 from actors.models.lam.answering import Model, open_model
+from actors.models.lam.inputs import text_of
 from actors.models.lam.options import options_of
 from actors.models.lam.planning import Thinker
-from actors.models.lam.proposing import LamProposer, propose, text_of
+from actors.models.lam.proposing import LamProposer, propose
 from actors.models.lam.serving import Serving
 from core import failures, told, values
 from core.grants import check_call
