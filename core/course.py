@@ -292,8 +292,7 @@ class Course:
         step = self.steps[instance.step]
         tool, arguments = step.tool, self.scope.arguments(step.arguments, instance)
         if _chooses(step):
-            proposals = (a.proposal for a in reversed(instance.attempts) if a.proposal and not a.refused)
-            proposal = next((one for one in proposals if not one.HasField("failure")), None)
+            proposal = instance.proposal
             proposed = self._proposed(instance, proposal, arguments) if proposal is not None else []
             if isinstance(proposed, list):
                 return None

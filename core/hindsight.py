@@ -28,6 +28,8 @@ class Asked:
     gate: str = ""
     # The arguments that somebody had written by then.
     amended: frozenset[str] = frozenset()
+    # Why its own mind was not sure of it.
+    unsure: str = ""
 
 
 def asked(key: RunKey, records: Iterable[Record], policy: Policy) -> list[Asked]:
@@ -53,8 +55,9 @@ def asked(key: RunKey, records: Iterable[Record], policy: Policy) -> list[Asked]
 def _authorised(rules: Rules, part: Record, action: event_pb2.Action) -> Asked:
     known, unknown = _known(action.arguments)
     request = _request(rules, action.step, action.tool, known, unknown | frozenset(action.pending))
-    amended = frozenset(rules.state.instances[action.step].amended)
-    return Asked(part.sequence, action.step, request, "authorised", action.permit.gate, amended)
+    instance = rules.state.instances[action.step]
+    gate, amended = action.permit.gate, frozenset(instance.amended)
+    return Asked(part.sequence, action.step, request, "authorised", gate, amended, instance.unsure)
 
 
 def _waiting(rules: Rules, part: Record, opened: event_pb2.GateOpened) -> list[Asked]:
@@ -67,6 +70,7 @@ def _waiting(rules: Rules, part: Record, opened: event_pb2.GateOpened) -> list[A
             _request(rules, item.step, item.tool, *_known(item.arguments)),
             "gate",
             opened.gate,
+            unsure=rules.state.instances[item.step].unsure,
         )
         for item in opened.items
     ]

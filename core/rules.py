@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -139,6 +139,14 @@ def why(ruling: Ruling) -> str:
     return "; ".join(reason.text for reason in ruling.reasons)
 
 
+def with_doubt(ruling: Ruling, unsure: str) -> Ruling:
+    """Return a ruling about what a mind proposed, where need be with its being unsure as a reason to ask."""
+    if not unsure or ruling.outcome == "refuse":
+        return ruling
+    reasons = (*ruling.reasons, Reason("", unsure))
+    return replace(ruling, outcome="gate", reasons=reasons, quorum=max(1, ruling.quorum))
+
+
 _OUTCOMES: dict[str, event_pb2.RulingOutcome.ValueType] = {
     "allow": event_pb2.RULING_OUTCOME_ALLOW,
     "gate": event_pb2.RULING_OUTCOME_GATE,
@@ -204,8 +212,12 @@ class Rules:
         arguments: Mapping[str, Any],
         unknown: frozenset[str] = frozenset(),
     ) -> Ruling:
-        """Ask about an action, of which some arguments may not be known yet."""
-        return self.policy.rule(self.request(instance, contract, arguments, unknown))
+        """Ask about an action, of which some arguments may not be known yet.
+
+        What its own mind is unsure of is done after an approval only, whatever the policy allows.
+        """
+        ruling = self.policy.rule(self.request(instance, contract, arguments, unknown))
+        return with_doubt(ruling, instance.unsure)
 
     def request(
         self,

@@ -25,6 +25,7 @@ def _nothing() -> Mapping[str, Any]:
     return NOTHING
 
 
+MAX_UNSURE_CHARS = 500
 _T = TypeVar("_T", bound="Attempt | Gate | Instance | RunState | Undo")
 
 
@@ -207,6 +208,17 @@ class Instance:
             a.result is not None and a.result.message.HasField("output") for a in self.attempts if a.is_act
         )
         return any(done)
+
+    @property
+    def proposal(self) -> event_pb2.Proposal | None:
+        """What the executor proposed that counts: the last that was neither refused nor a failure."""
+        proposals = (a.proposal for a in reversed(self.attempts) if a.proposal and not a.refused)
+        return next((one for one in proposals if not one.HasField("failure")), None)
+
+    @property
+    def unsure(self) -> str:
+        """Why the mind that proposed what is done is not sure of it; "" where it is, or nobody proposed."""
+        return self.proposal.call.unsure[:MAX_UNSURE_CHARS] if self.proposal is not None else ""
 
     @property
     def doubtful(self) -> Attempt | None:

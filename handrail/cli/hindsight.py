@@ -14,6 +14,7 @@ from rich.text import Text
 
 from core import failures
 from core.hindsight import Asked, asked
+from core.rules import with_doubt
 from core.policy import Ruling
 from core.ports import Record
 from core.redaction import masked_json
@@ -56,7 +57,7 @@ def explain(run: str, step: str, target: Target, project: Path | None, output: O
             next=f"`{target.command('show', run)}` names the steps.",
         )
     for one in about:
-        ruling = policy.rule(one.request)
+        ruling = with_doubt(policy.rule(one.request), one.unsure)
         output.json(
             {**_object(one, state), **_ruling_object(ruling), "rules": sorted(policy.matching(one.request))}
         )
@@ -84,7 +85,7 @@ def hold_to(run: str, folder: Path, target: Target, project: Path | None, output
     others = 0
     last = _last_of_each(found, state)
     for one in last:
-        ruling = policy.rule(one.request)
+        ruling = with_doubt(policy.rule(one.request), one.unsure)
         other = is_other(_gate(one, state), ruling, amended=_was_amended(one, state))
         others += other
         output.json({**_object(one, state), **_ruling_object(ruling), "other": other})

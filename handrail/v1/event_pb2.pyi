@@ -2001,20 +2001,26 @@ class NoPlan(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     NEAREST_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     @_builtins.property
     def nearest(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it could do that comes nearest."""
+
+    @_builtins.property
+    def plan(self) -> _plan_pb2.Plan:
+        """What it would do if it were sure; somebody may confirm that."""
 
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         nearest: _abc.Iterable[_builtins.str] | None = ...,
+        plan: _plan_pb2.Plan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nearest", b"nearest", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nearest", b"nearest", "plan", b"plan", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2129,10 +2135,13 @@ class Call(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    UNSURE_FIELD_NUMBER: _builtins.int
     grant: _builtins.int
     """Which of the step's grants."""
     tool: _builtins.str
     reason: _builtins.str
+    unsure: _builtins.str
+    """Why it is not sure of it; then somebody has to approve it. Empty where it is sure."""
     @_builtins.property
     def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]:
         """Those that are open to it, and no others."""
@@ -2144,10 +2153,11 @@ class Call(_message.Message):
         tool: _builtins.str = ...,
         arguments: _abc.Mapping[_builtins.str, _plan_pb2.Value] | None = ...,
         reason: _builtins.str = ...,
+        unsure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "grant", b"grant", "reason", b"reason", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "grant", b"grant", "reason", b"reason", "tool", b"tool", "unsure", b"unsure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

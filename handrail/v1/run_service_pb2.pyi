@@ -193,6 +193,7 @@ class Run(_message.Message):
     UNDO_ON_FAILURE_FIELD_NUMBER: _builtins.int
     UNDO_OUTLOOK_FIELD_NUMBER: _builtins.int
     FORGOTTEN_FIELD_NUMBER: _builtins.int
+    READ_AS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     goal: _builtins.str
     status: _event_pb2.RunStatus.ValueType
@@ -229,6 +230,12 @@ class Run(_message.Message):
     def forgotten(self) -> _event_pb2.Forgotten:
         """What is left of a run that was forgotten."""
 
+    @_builtins.property
+    def read_as(self) -> _plan_pb2.Plan:
+        """Of a run that was refused since no mind was sure enough: what one would have done. Submitted with the same
+        goal and context, it is done.
+        """
+
     def __init__(
         self,
         *,
@@ -249,10 +256,11 @@ class Run(_message.Message):
         undo_on_failure: _builtins.bool = ...,
         undo_outlook: Global___UndoState | None = ...,
         forgotten: _event_pb2.Forgotten | None = ...,
+        read_as: _plan_pb2.Plan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "plan", b"plan", "submitted", b"submitted", "undo", b"undo", "undo_outlook", b"undo_outlook"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "plan", b"plan", "read_as", b"read_as", "submitted", b"submitted", "undo", b"undo", "undo_outlook", b"undo_outlook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure", "undo_outlook", b"undo_outlook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "read_as", b"read_as", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure", "undo_outlook", b"undo_outlook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

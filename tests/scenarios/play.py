@@ -135,9 +135,9 @@ class Play:
         body = event_pb2.Proposal(attempt=attempt, choice=event_pb2.Choice(rule=rule, tool=tool))
         return self.fact(("executor", "main", "proposal", attempt), "proposal", body)
 
-    def propose(self, attempt: str, grant: int, tool: str, **arguments: Any) -> Play:
+    def propose(self, attempt: str, grant: int, tool: str, *, unsure: str = "", **arguments: Any) -> Play:
         """The executor proposes an action within what it was granted, or not."""
-        call = event_pb2.Call(grant=grant, tool=tool)
+        call = event_pb2.Call(grant=grant, tool=tool, unsure=unsure)
         for name, value in arguments.items():
             call.arguments[name].CopyFrom(values.inline(value))
         body = event_pb2.Proposal(attempt=attempt, call=call)

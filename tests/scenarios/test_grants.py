@@ -126,6 +126,68 @@ def test_what_an_executor_fills_in_is_untrusted_and_what_is_fixed_is_not() -> No
     assert asked(play.decide("bo")) == [("refund", {"order": "7", "amount": "20"})]
 
 
+def test_what_its_mind_is_unsure_of_is_done_after_an_approval_only() -> None:
+    play = settling().propose("settle-a1", 0, "refund", amount=20, unsure="71 % sure of amount")
+    assert play.status == "waiting"
+    assert asked(play) == []
+    opened = play.state.gates["g1"].opened
+    assert [(one.rule, one.text) for one in opened.reasons] == [("", "71 % sure of amount")]
+    assert (opened.quorum, opened.kind) == (1, event_pb2.GATE_KIND_ACTION)
+    play.decide("bo")
+    assert asked(play) == [("refund", {"order": "7", "amount": "20"})]
+    # What was approved is approved for its repetition as well.
+    play.intent("settle-a2").orphan("settle-a2", seen_dead=True).tick()
+    assert asked(play) == [("refund", {"order": "7", "amount": "20"})] * 2
+    assert len(play.state.gates) == 1
+
+
+def test_who_is_unsure_can_be_told_no_or_better() -> None:
+    def unsure() -> Play:
+        return settling().propose("settle-a1", 0, "refund", amount=20, unsure="it guesses")
+
+    denied = unsure().decide("bo", deny=True)
+    assert asked(denied) == []
+    assert denied.status == "failed"
+    amend = event_pb2.GATE_CHOICE_AMEND
+    amended = unsure().decide("bo", choice=amend, arguments={"amount": values.inline(15)})
+    assert asked(amended) == [("refund", {"order": "7", "amount": "15"})]
+
+
+def test_being_unsure_is_one_more_reason_for_a_gate_and_none_against_a_refusal() -> None:
+    two = Ruling("gate", (LOST,), 2)
+    play = settling(FunctionPolicy(lambda r: two if r.contract.name == "refund" else ALLOWED))
+    play.propose("settle-a1", 0, "refund", amount=20, unsure="it guesses")
+    opened = play.state.gates["g1"].opened
+    assert [one.text for one in opened.reasons] == [LOST.text, "it guesses"]
+    assert opened.quorum == 2
+
+    def rule(request: Request) -> Ruling:
+        return Ruling("refuse", (LOST,)) if request.arguments.get("amount") == 20 else ALLOWED
+
+    play = settling(FunctionPolicy(rule))
+    play.propose("settle-a1", 0, "refund", amount=20, unsure="it guesses").decide("bo")
+    assert (play.status, asked(play)) == ("failed", [])
+
+
+def test_nobody_is_asked_about_what_was_refused_and_proposed_anew_surely() -> None:
+    play = settling().propose("settle-a1", 0, "refund", amount=99, unsure="it guesses")
+    play.propose("settle-a2", 0, "refund", amount=20)
+    assert asked(play) == [("refund", {"order": "7", "amount": "20"})]
+
+
+def test_what_stands_in_for_what_its_mind_is_unsure_of_is_asked_about_as_well() -> None:
+    schema = values.encode({"type": "object", "properties": {"amount": {"type": "integer"}}})
+    tools = [write(name, input_schema=schema, capability="money", **KEYED) for name in ("pay", "pay_too")]
+    play = Play(*tools, limits=Limits(proposers=True))
+    other = {"id": "other", "tool": "pay_too", "with": {"amount": 1}, "after": ["settle"]}
+    play.submit({"id": "settle", "grants": [{"tool": "pay", "open": {"amount": ""}}]}, other)
+    play.propose("settle-a1", 0, "pay", amount=5, unsure="it guesses").decide("bo")
+    play.intent("settle-a2").failed("settle-a2")
+    assert asked(play) == [("pay", {"amount": "5"})]
+    assert play.status == "waiting"
+    assert asked(play.decide("bo", gate="g2")) == [("pay", {"amount": "5"}), ("pay_too", {"amount": "5"})]
+
+
 def test_a_grant_that_policy_refuses_whatever_is_filled_in_is_refused_with_the_plan() -> None:
     never = Ruling("refuse", (LOST,))
     play = settling(FunctionPolicy(lambda r: never if r.contract.name == "reply" else ALLOWED))
