@@ -37,6 +37,9 @@ def view(state: RunState) -> run_service_pb2.Run:
         run.deadline.CopyFrom(state.goal.deadline)
     if state.finished is not None and state.finished.HasField("failure"):
         run.failure.CopyFrom(state.finished.failure)
+    no_plan = state.plan_answer.no_plan if state.plan_answer is not None else event_pb2.NoPlan()
+    if state.status == event_pb2.RUN_STATUS_REFUSED and no_plan.HasField("plan"):
+        run.read_as.CopyFrom(no_plan.plan)
     run.gates.extend(show_gate(state, gate) for gate in state.gates.values())
     if state.plan is not None:
         run.plan.CopyFrom(state.plan)

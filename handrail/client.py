@@ -18,6 +18,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast
@@ -149,6 +150,40 @@ class Client:
         if is_settled(response.state):
             return response.state
         return await self.wait(response.run, timeout_s=patience.left_s())
+
+    async def confirm(self, run: str, *, submitter: str = "") -> Submitted:
+        """Submit the goal of a refused run again with the plan that it was read as: somebody means that.
+
+        It teaches the action model. Confirming twice is confirming once. Raises FailedPrecondition where
+        nothing was read.
+        """
+        if not (seen := await self.get(run)).HasField("read_as"):
+            raise errors.FailedPrecondition(
+                f"there is nothing to confirm of {run}: it was not refused for want of being sure",
+                code=grpc.StatusCode.FAILED_PRECONDITION,
+                reason="NOTHING_READ",
+            )
+        goal = event_pb2.Goal()
+        async with aclosing(self.watch(run, until_now=True)) as events:
+            async for one in events:
+                if one.event.HasField("submit"):
+                    goal.MergeFrom(one.event.submit.goal)
+                if one.event.plan_answer.no_plan.plan == seen.read_as:
+                    goal.confirms.CopyFrom(one.event.plan_answer.thought)
+        if goal.context.HasField("blob"):
+            message = "it is too large to be read back: submit the goal with it and with --plan"
+            raise errors.invalid("context", "too_large", message)
+        goal.plan.CopyFrom(seen.read_as)
+        goal.teaches = True
+        goal.submitter = sendable("submitter", submitter)
+        request = run_service_pb2.SubmitGoalRequest(goal=goal, request_id=f"confirm-{run}")
+        patience = _Patience(self.timeout_s, None)
+        try:
+            response = await self._submit(request, patience, patience.left_s)
+        except errors.AlreadyExists as error:
+            message = f"somebody else has confirmed {run}, as {error.metadata.get('run', 'another run')}"
+            raise errors.AlreadyExists(message, code=error.code, reason="CONFIRMED") from None
+        return Submitted(response.run, response.existed)
 
     def _submission(
         self, goal: str, request_id: str | None, options: goals.Options

@@ -177,12 +177,14 @@ class LamSettings(_Section):
     """[lam]: the action model, which plans goals in people's own words.
 
     `path` is a folder of models, in which `champions` says which one serves; `goals` one of goals by which it
-    is measured and on which it is never trained. The rest is how sure it has to be of what only reads,
+    is measured and on which it is never trained. Where it is less sure than it has to be, but surer than
+    `asks`, somebody is asked whether that is meant. The rest is how sure it has to be of what only reads,
     drafts, writes, or cannot be undone; 0 is what the model's card says.
     """
 
     path: str = "lam"
     goals: str = "goals"
+    asks: _Share = 0.5
     read: _Share = 0.0
     draft: _Share = 0.0
     write: _Share = 0.0

@@ -69,6 +69,10 @@ class SyncClient:
         """See `Client.run`."""
         return self._run(self._client.run(goal, request_id=request_id, timeout_s=timeout_s, **options))
 
+    def confirm(self, run: str, *, submitter: str = "") -> Submitted:
+        """See `Client.confirm`."""
+        return self._run(self._client.confirm(run, submitter=submitter))
+
     def get(self, run: str) -> run_service_pb2.Run:
         """See `Client.get`."""
         return self._run(self._client.get(run))

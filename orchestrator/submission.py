@@ -234,8 +234,8 @@ def check(
     if goal.HasField("plan"):
         goal.plan.origin, goal.plan.origin_sha256 = "client", ""
         found += [*_check_plan(goal, large, contracts, limits), *_check_constants(goal.plan)]
-    elif goal.teaches:
-        message = "a goal teaches with a plan that shows how it is carried out"
+    elif goal.teaches or goal.HasField("confirms"):
+        message = "a goal teaches, or confirms, with a plan that shows how it is carried out"
         found.append(Violation(field="goal.plan", code="required", message=message))
     if goal.ByteSize() > MAX_GOAL_BYTES:
         message = f"the goal with its plan has {goal.ByteSize()} bytes, at most {MAX_GOAL_BYTES} are taken"

@@ -3,8 +3,8 @@
     def propose(inputs: dict, grants: list) -> dict | None:
         return {"grant": 0, "arguments": {"amount": ...}, "reason": "the whole order was late"}
 
-It may be a coroutine function too. Each grant is `{"tool": ..., "with": [names that are fixed], "open":
-{name: condition}}`.
+With `"unsure": "two orders fit"` somebody has to approve it. It may be a coroutine function too. Each grant
+is `{"tool": ..., "with": [names that are fixed], "open": {name: condition}}`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class _Proposed(BaseModel):
     grant: Annotated[int, Field(ge=0)]
     arguments: dict[str, Any] = {}
     reason: Annotated[str, Field(max_length=MAX_REASON_CHARS)] = ""
+    unsure: Annotated[str, Field(max_length=MAX_REASON_CHARS)] = ""
 
 
 class FunctionProposer:
@@ -69,7 +70,7 @@ class FunctionProposer:
             )
             if said is None:
                 return None
-            call = event_pb2.Call(grant=said["grant"], reason=said["reason"])
+            call = event_pb2.Call(grant=said["grant"], reason=said["reason"], unsure=said["unsure"])
             call.tool = grants[call.grant].tool if call.grant < len(grants) else ""
             for name, value in said["arguments"].items():
                 call.arguments[name].CopyFrom(values.inline(value))

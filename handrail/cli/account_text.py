@@ -37,7 +37,7 @@ def account_lines(account: Said, pen: Pen) -> Iterator[Text]:
     page = _Page(pen)
     yield from page.rows(_run(account))
     if account["goal"]:
-        yield from page.section("Goal", _goal(account["goal"]))
+        yield from page.section("Goal", _goal(account["goal"], page))
     if account["policies"]:
         rules = [
             ("rules", f"{page.short(p['version'])}, from event {p['since']}") for p in account["policies"]
@@ -120,7 +120,7 @@ def _run(account: Said) -> Iterator[Row]:
         yield "uncounted", f"{plural(log['uncounted'], 'event')} that changed nothing"
 
 
-def _goal(goal: Said) -> Iterator[Row]:
+def _goal(goal: Said, page: _Page) -> Iterator[Row]:
     yield "goal", goal.get("text", "")
     yield "for", _for(goal.get("submitter", ""), goal)
     yield "asked", f"{_moment(goal['time'])}, event {goal['sequence']}"
@@ -136,9 +136,11 @@ def _goal(goal: Said) -> Iterator[Row]:
         "undo_on_failure": "undone if it fails",
         "plan": "with a plan of the client's own",
         "teaches": "to teach the action model",
+        "confirms": "which the action model had read and somebody has confirmed",
     }
     yield "also", ", ".join(words for name, words in notes.items() if goal.get(name))
     yield "request", goal.get("request_id", "")
+    yield from _thought(goal.get("confirms"), page)
 
 
 def _plan(plan: Said, page: _Page) -> Iterator[Row]:
@@ -254,6 +256,7 @@ def _proposal_ask(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
         if call is not None:
             yield "proposed", f"{call.get('tool', '')}({_values(call.get('arguments', {}))})"
         yield "reason", (choice or call or {}).get("reason", "")
+        yield "unsure", (call or {}).get("unsure", "")
         yield "failed", _failure(answer["failure"]) if "failure" in answer else ""
         model = "" if "thought" in answer else answer.get("model", "")
         digest = page.short(answer.get("model_sha256", ""))

@@ -137,6 +137,7 @@ def _submit(body: event_pb2.Submit) -> str:
             ("with a plan", goal.HasField("plan")),
             ("undone if it fails", goal.undo_on_failure),
             ("to teach", goal.teaches),
+            ("as it was read", goal.HasField("confirms")),
         )
         if given
     ]
@@ -208,7 +209,8 @@ def _proposal(body: event_pb2.Proposal) -> str:
         return f"rule {body.choice.rule}: {clean(body.choice.tool)} ({clean(body.choice.reason)})"
     if body.WhichOneof("answer") == "call":
         said = body.call
-        return f"proposes {clean(said.tool)}({_values(said.arguments)}) ({clean(said.reason)})"
+        why = f"; unsure: {clean(said.unsure)}" if said.unsure else ""
+        return f"proposes {clean(said.tool)}({_values(said.arguments)}) ({clean(said.reason)}){why}"
     return f"the executor failed: {failure(body.failure)}"
 
 

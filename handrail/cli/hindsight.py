@@ -14,10 +14,10 @@ from rich.text import Text
 
 from core import failures
 from core.hindsight import Asked, asked
-from core.rules import with_doubt
 from core.policy import Ruling
 from core.ports import Record
 from core.redaction import masked_json
+from core.rules import with_doubt
 from core.run import fold
 from core.state import Instance, RunState
 from handrail.cli.exits import CommandError, ExitCode, was_forgotten

@@ -11,6 +11,7 @@ from handrail.cli import (
     audit,
     auth,
     broker,
+    confirm,
     deciding,
     doctor,
     forget,
@@ -82,6 +83,7 @@ app.command("replay")(history.replay)
 app.command("trace")(trace.trace)
 app.command("undo")(undo.undo)
 app.command("teach")(runs.teach)
+app.command("confirm")(confirm.confirm)
 app.command("forget")(forget.forget)
 app.command("cancel")(runs.cancel)
 app.command("pause")(runs.pause)

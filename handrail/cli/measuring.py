@@ -115,6 +115,7 @@ def _evaluate_steps(loaded: Project, held: Model, wrong: bool, output: Output) -
         output.json({"steps": name, **asdict(scored)})
         said = {"exact": f"{scored.exact:.1%}", "precision": f"{scored.precision:.1%}"}
         said |= {"abstained": f"{scored.abstained:.1%}", "unsafe": str(scored.unsafe)}
+        said["asks about"] = f"{scored.asked}, of which {scored.asked_right} are right"
         output.line(f"{name:<14}{scored.cases:>4} steps: {told(said)}")
     for one in outcomes if wrong else ():
         if one.acted and not one.exact:
@@ -176,6 +177,7 @@ def _score_lines(name: str, scored: Any) -> Iterator[str]:
         "abstained": f"{scored.abstained:.1%}",
         "asked": f"{scored.asked:.1%}",
         "unsafe": scored.unsafe,
+        "asks about": f"{scored.confirming}, of which {scored.confirmed} are right",
         "calibration error": f"{scored.calibration_error:.3f}",
         "took": f"{scored.p50_ms:.1f} ms, p95 {scored.p95_ms:.1f} ms",
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handrail.cli import options
+from handrail.cli import confirm, options
 from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.options import HostKind
 from handrail.cli.server import Connection, Target, connect, find, with_client
@@ -91,7 +91,9 @@ def _carry_out(
     host: HostKind = HostKind.INLINE,
     approve: bool = False,
 ) -> None:
-    """Submit a goal and show it to its end."""
+    """Submit a goal and show it to its end; what was read and not dared is asked about on a terminal."""
+    from handrail.cli.terminal import can_ask
+
     if approve:
         output.note(f"--approve: {given['submitter']} approves every gate of this run, unasked")
 
@@ -104,14 +106,17 @@ def _carry_out(
                 connection = Connection(stack, target, host=host)
                 client = await connection.open(new=True)
                 submitted = await client.submit(goal, **given)
-            return await see_through(
-                client,
-                submitted.run,
-                connection,
-                output,
-                goal=goal,
-                name=given["submitter"],
-                approve=approve,
+            who = given["submitter"]
+            code = await see_through(
+                client, submitted.run, connection, output, goal=goal, name=who, approve=approve
+            )
+            if code is not ExitCode.REFUSED or given["dry_run"] or not can_ask(output):
+                return code
+            seen = await client.get(submitted.run)
+            if not seen.HasField("read_as") or not await confirm.is_meant(seen, output):
+                return code
+            return await confirm.carry_out(
+                client, submitted.run, connection, output, name=who, approve=approve
             )
 
     finish(asyncio.run(work()))

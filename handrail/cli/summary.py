@@ -136,6 +136,10 @@ def _next(run: run_service_pb2.Run, target: Target, pen: Pen) -> Iterator[Text]:
         _E.RUN_STATUS_PAUSED: f"`{target.command('resume', clean(run.id))}` lets it go on",
     }
     text = advice.get(run.status, "")
+    if run.HasField("read_as"):
+        text = (
+            f"nothing was done; `{target.command('confirm', clean(run.id))}` does it if that is what you want"
+        )
     in_doubt = any(step.status == run_service_pb2.STEP_STATUS_IN_DOUBT for step in run.steps)
     if text and (run.status != _E.RUN_STATUS_WAITING or in_doubt):
         yield Text(text, style="cyan")

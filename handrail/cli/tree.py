@@ -14,7 +14,7 @@ from itertools import groupby
 from rich.cells import cell_len
 from rich.text import Text
 
-from core.plan import is_compensation
+from core.plan import canonical_route, is_compensation
 from handrail.cli.details import planned, taken, took_ns
 from handrail.cli.events import forgotten
 from handrail.cli.outlook import foreseen
@@ -63,6 +63,19 @@ def draw(run: run_service_pb2.Run, pen: Pen, *, height: int = 0) -> list[Text]:
     shown = max(1, height - 1)
     more = f"{pen.glyphs.ellipsis} {plural(len(lines) - shown, 'more line')}"
     return [*lines[:shown], Text(more, style=DIM)]
+
+
+def draw_plan(plan: plan_pb2.Plan, pen: Pen) -> list[Text]:
+    """Return the lines of a plan that nobody has begun, with the arguments of its steps."""
+    pending = _S.STEP_STATUS_PENDING
+    steps = [
+        _S.StepState(
+            id=step.id, title=step.title, route=canonical_route(step), tool=step.tool, status=pending
+        )
+        for step in plan.steps
+    ]
+    nodes = _step_nodes(run_service_pb2.Run(plan=plan, steps=steps, dry_run=True), pen)
+    return list(hang(nodes, Text(""), pen))
 
 
 def _lines(run: run_service_pb2.Run, pen: Pen) -> Iterator[Text]:

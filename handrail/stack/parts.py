@@ -407,7 +407,8 @@ def set_environment(settings: Settings, toolboxes: Iterable[str]) -> None:
 def mind(role: str, project: Project, checker: Checker, pool: str, instance: str) -> Agent:
     """Build a planner, an executor or a verifier."""
     lam = project.settings.lam
-    serving = Serving(project.directory / lam.path, project.protos, project.playbooks, lam.thresholds)
+    place = project.directory / lam.path
+    serving = Serving(place, project.protos, project.playbooks, lam.thresholds, lam.asks)
     if role == "planner":
         maker = PlaybookPlans(project.playbooks, project.playbook_digests, LamPlans(serving))
         return Planner(maker, pool=pool, instance=instance)

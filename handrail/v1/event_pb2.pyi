@@ -473,6 +473,7 @@ class Goal(_message.Message):
     SUBMITTER_FIELD_NUMBER: _builtins.int
     UNDO_ON_FAILURE_FIELD_NUMBER: _builtins.int
     TEACHES_FIELD_NUMBER: _builtins.int
+    CONFIRMS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     ceiling: _tool_pb2.Permission.ValueType
     """Nothing above this permission is done; unspecified means execute."""
@@ -495,6 +496,12 @@ class Goal(_message.Message):
     def plan(self) -> _plan_pb2.Plan:
         """A plan of the client's own: no planner is asked."""
 
+    @_builtins.property
+    def confirms(self) -> Global___ModelThought:
+        """What an action model made of such a goal and was not sure enough of: whoever submits this has confirmed
+        it, and the plan is what it comes to.
+        """
+
     def __init__(
         self,
         *,
@@ -508,10 +515,11 @@ class Goal(_message.Message):
         submitter: _builtins.str = ...,
         undo_on_failure: _builtins.bool = ...,
         teaches: _builtins.bool = ...,
+        confirms: Global___ModelThought | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context", b"context", "deadline", b"deadline", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "confirms", b"confirms", "context", b"context", "deadline", b"deadline", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "ceiling", b"ceiling", "context", b"context", "deadline", b"deadline", "dry_run", b"dry_run", "plan", b"plan", "submitter", b"submitter", "teaches", b"teaches", "text", b"text", "undo_on_failure", b"undo_on_failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "ceiling", b"ceiling", "confirms", b"confirms", "context", b"context", "deadline", b"deadline", "dry_run", b"dry_run", "plan", b"plan", "submitter", b"submitter", "teaches", b"teaches", "text", b"text", "undo_on_failure", b"undo_on_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

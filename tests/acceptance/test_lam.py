@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import select
 import shutil
 import subprocess
 import threading
@@ -12,10 +16,11 @@ from typing import Any
 import pytest
 
 from handrail.cli import collect, lam
+from handrail.cli.confirm import QUESTION
 from handrail.cli.output import Output
 from handrail.v1 import event_pb2
 from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_RUN, TRAJECTORY_SOURCE_TEACH
-from tests.acceptance.conftest import ROOT, Up, copy_sample, handrail, query, start
+from tests.acceptance.conftest import HANDRAIL, ROOT, Up, copy_sample, environment, handrail, query, start
 
 OWN_WORDS = "could you please give the customer of order 1001 all of the money back"
 SHELF = ROOT / "examples" / "backoffice" / "lam"
@@ -161,6 +166,68 @@ def test_a_goal_that_asks_for_several_things_gets_all_of_them(own: Path) -> None
     shown = handrail("run", goal, "--dry-run", "--project", str(own), "--as", "ines").stdout
     assert "s1_late" in shown
     assert "s2_" in shown
+
+
+def test_what_it_was_not_sure_of_is_done_once_somebody_has_confirmed_it(tmp_path: Path) -> None:
+    own = copy_sample(tmp_path / "backoffice")
+    toml = own / "handrail.toml"
+    toml.write_text(toml.read_text() + "\n[lam]\nwrite = 1.0\nirreversible = 1.0\n")
+    where = ("--project", str(own), "--as", "ines")
+    refused = handrail("run", OWN_WORDS, *where)
+    assert refused.returncode == 4, refused.stdout + refused.stderr
+    (run,) = set(re.findall(r"handrail confirm (r\S+)", refused.stdout))
+    assert query(own, "SELECT count(*) FROM refunds") == [(0,)]
+    done = handrail("confirm", run, "--yes", "--approve", *where)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Confirmed twice it is done once, and nobody else confirms it.
+    again = handrail("confirm", run, "--yes", *where)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "it was confirmed before" in again.stderr
+    other = handrail("confirm", run, "--yes", "--project", str(own), "--as", "maren")
+    assert f"somebody else has confirmed {run}" in other.stderr
+    assert query(own, "SELECT order_id FROM refunds") == [(1001,)]
+    collected = last(handrail("lam", "collect", "--project", str(own), "--json"))
+    assert collected["kept"] == {"runs": 1, "rows": 2, "training": 2}, collected
+    unasked = handrail("confirm", run, *where)
+    assert (unasked.returncode, "say --yes" in unasked.stderr) == (2, True)
+
+
+def typing(arguments: list[str], question: str, typed: str) -> tuple[int, str]:
+    """Run a command on a terminal, answer its question, and return its status and what it showed."""
+    ours, theirs = pty.openpty()
+    environ = environment(*arguments)
+    process = subprocess.Popen(
+        [str(HANDRAIL), *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+    )
+    os.close(theirs)
+    shown, answered = "", False
+    try:
+        while select.select([ours], [], [], 60.0)[0]:
+            try:
+                shown += os.read(ours, 65_536).decode(errors="replace")
+            except OSError:  # how a terminal says that its other end is closed
+                break
+            if question in shown and not answered:
+                answered = True
+                os.write(ours, f"{typed}\n".encode())
+        return process.wait(60.0), shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+@pytest.mark.parametrize(("typed", "refunds"), [("y", 1), ("n", 0)])
+def test_on_a_terminal_it_asks_whether_that_is_meant(tmp_path: Path, typed: str, refunds: int) -> None:
+    own = copy_sample(tmp_path / "backoffice")
+    toml = own / "handrail.toml"
+    toml.write_text(toml.read_text() + "\n[lam]\nwrite = 1.0\nirreversible = 1.0\n")
+    code, shown = typing(
+        ["run", OWN_WORDS, "--project", str(own), "--as", "ines", "--approve"], QUESTION, typed
+    )
+    assert code == (0 if refunds else 4), shown
+    assert "refund_order" in shown
+    assert query(own, "SELECT count(*) FROM refunds") == [(refunds,)]
 
 
 SETTLE = """

@@ -3,6 +3,7 @@
 import pytest
 
 from core import failures, run
+from core.plan_form import plan_from_form
 from handrail.v1 import event_pb2, tool_pb2
 from tests.scenarios.play import Play, contract, write
 
@@ -230,3 +231,19 @@ def test_an_answer_that_came_before_the_heal_for_its_silence_counts():
     play.append(healed, ("note", "healed"), "dec").tick()
     assert len(play.state.instances["put"].attempts) == 1
     assert play.verdict("put-a1").status == "done"
+
+
+def test_what_was_read_is_shown_of_a_run_that_was_refused_for_it() -> None:
+    read = plan_from_form({"steps": [{"id": "look", "tool": "look"}]})
+    play = Play(contract("look")).submit()
+    play.plan(no_plan=event_pb2.NoPlan(reason="it is 70 % sure", plan=read))
+    assert play.status == "refused"
+    assert play.view.read_as == read
+    assert (
+        not Play(contract("look"))
+        .submit()
+        .plan(no_plan=event_pb2.NoPlan(reason="no"))
+        .view.HasField("read_as")
+    )
+    cancelled = Play(contract("look")).submit().cancel()
+    assert not cancelled.plan(no_plan=event_pb2.NoPlan(plan=read)).view.HasField("read_as")

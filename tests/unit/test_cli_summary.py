@@ -12,7 +12,7 @@ from handrail.cli.pen import Pen
 from handrail.cli.server import Target
 from handrail.cli.summary import ending, exit_code
 from handrail.cli.text import UNICODE
-from handrail.v1 import event_pb2, run_service_pb2
+from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 from tests.unit.gate_samples import RUN, closed, gate
 
 E = event_pb2
@@ -85,6 +85,17 @@ def test_a_refusal_shows_what_comes_nearest() -> None:
         "    nearest: move order {order}",
     ]
     assert "nothing was done" in lines[4]
+
+
+def test_what_was_read_can_be_confirmed() -> None:
+    failure = E.Failure(code="no_plan", message="it may read like get_order(order_id=7)")
+    read = plan_pb2.Plan(steps=[plan_pb2.Step(id="look", tool="get_order")])
+    refused = run(E.RUN_STATUS_REFUSED, failure=failure)
+    refused.read_as.CopyFrom(read)
+    lines = told(refused)
+    assert lines[2] == (
+        "  nothing was done; `handrail confirm r0-01k9x3ab --project shop` does it if that is what you want"
+    )
 
 
 def test_a_doubt_is_for_a_human() -> None:

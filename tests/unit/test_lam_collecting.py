@@ -154,6 +154,39 @@ def test_what_was_shown_is_told_from_what_was_run_and_alone_trains() -> None:
     assert {(row.source, row.why_not) for row in run} == {(pb.TRAJECTORY_SOURCE_RUN, why.NOT_SHOWN)}
 
 
+def confirming(goal: str = GOAL, *, customer: int = 7) -> Play:
+    """Somebody has confirmed what a model read, and submits it as a plan that may be another."""
+    text = "she is glad"
+    said = pb.PastStep(id="s1", call=pb.OptionCall(option="add_note"))
+    for name, words, held in (("customer", "7", "7"), ("text", text, f'"{text}"')):
+        filled = said.call.arguments[name]
+        filled.span.start, filled.value.json = goal.index(words), held
+        filled.span.end = filled.span.start + len(words)
+    thought = event_pb2.ModelThought(model="lam:0123456789ab", sure=0.7, needed=0.9, decisions=[said])
+    options = {one.name: one for one in options_of(CONTRACTS, ())}
+    read = assemble((said,), options, {})
+    play = Play(ORDER, NOTE)
+    body = event_pb2.Submit(goal=event_pb2.Goal(text=goal, teaches=True, plan=read, confirms=thought))
+    body.goal.plan.origin = "client"
+    body.goal.plan.steps[0].arguments["customer"].constant.json = str(customer)
+    return finish(play.fact(("submit",), "submit", body, channel="cmd"))
+
+
+def test_what_somebody_confirmed_is_told_as_the_model_had_read_it() -> None:
+    first, last = of(confirming("customer 7: she is glad")).rows
+    assert (first.trains, last.trains, first.source) == (True, True, pb.TRAJECTORY_SOURCE_TEACH)
+    span = first.decision.call.arguments["customer"].span
+    assert (span.start, span.end) == (9, 10)
+    assert first.confidence.calibrated == pytest.approx(0.7)
+    fit, left = admitted((first, last), options_of(CONTRACTS, ()))
+    assert (len(fit), left) == (2, Counter())
+
+
+def test_what_was_confirmed_has_to_come_to_what_was_done() -> None:
+    rows = of(confirming("customer 7: she is glad", customer=8)).rows
+    assert {row.why_not for row in rows} == {why.CHANGED}
+
+
 def test_the_same_thing_twice_is_not_taught() -> None:
     rows = of(carried_out("look order 1001 up", LOOK, {**LOOK, "id": "again"})).rows
     assert {row.why_not for row in rows} == {why.REPEATED}

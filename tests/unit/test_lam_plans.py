@@ -16,13 +16,13 @@ import pytest
 
 from actors.models import Goal
 from actors.models.lam import artifact, shelf
-from actors.models.lam.answering import open_model, reason_of, shown, thought_of
+from actors.models.lam.answering import answer, open_model, reason_of, shown, thought_of
 from actors.models.lam.calibration import Calibration, Curve
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import Decided, Decider, Part
 from actors.models.lam.network import Network
 from actors.models.lam.options import options_of
-from actors.models.lam.planning import Thinker, Thought, assemble, completed
+from actors.models.lam.planning import Outcome, Thinker, Thought, assemble, completed
 from actors.models.lam.plans import LamPlans
 from actors.models.lam.reader import read_situation
 from actors.models.lam.serving import Serving
@@ -222,6 +222,37 @@ def test_a_doubt_says_what_it_doubts() -> None:
     assert reason.endswith(
         "the action model is 71 % sure of order_id, and has to be 95 % sure: say it in other words"
     )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sure", "left", "asks", "reads"),
+    [
+        ("unsure", 0.71, "", 0.5, True),
+        ("unsure", 0.99, "not", 0.5, True),
+        ("unsure", 0.5, "", 0.5, False),
+        ("unsure", 1.0, "not", 1.0, False),
+        ("none", 0.99, "", 0.5, False),
+        ("ask", 0.99, "", 0.5, False),
+    ],
+)
+def test_a_refusal_carries_what_it_would_do_if_that_was_meant(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome,
+    sure: float,
+    left: str,
+    asks: float,
+    reads: bool,
+) -> None:
+    model = open_model(tmp_path / write_model(tmp_path, OPTIONS), OPTIONS, {}, asks)
+    steps = (step(1, "get_order", *(["order_id"] if outcome == "ask" else []), order_id="1001"),)
+    thought = Thought(outcome, steps, sure, 0.95, "order_id", left)
+    monkeypatch.setattr(Thinker, "think", lambda *_: thought)
+    found = answer(model, Goal("look 1001 up", {}, DAY), PLAYBOOKS)
+    assert found.HasField("no_plan")
+    assert found.no_plan.HasField("plan") is reads
+    assert [one.tool for one in found.no_plan.plan.steps] == (["get_order"] if reads else [])
+    assert found.thought.sure == sure
 
 
 class Scripted:

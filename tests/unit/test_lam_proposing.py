@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from actors.models.lam import shelf
 from actors.models.lam.answering import Model, open_model
 from actors.models.lam.inputs import text_of
 from actors.models.lam.options import options_of
-from actors.models.lam.planning import Thinker
+from actors.models.lam.planning import Outcome, Thinker
 from actors.models.lam.proposing import LamProposer, propose
 from actors.models.lam.serving import Serving
 from core import failures, told, values
@@ -112,7 +113,9 @@ def test_whatever_its_weights_and_inputs_are_it_stays_within_its_grants(
     }
 
 
-def says(monkeypatch: pytest.MonkeyPatch, **spans: str) -> None:
+def says(
+    monkeypatch: pytest.MonkeyPatch, outcome: Outcome = "plan", sure: float = 0.99, **spans: str
+) -> None:
     """Have every model point at these words, surely, for the first option that it was granted."""
     from actors.models.lam.planning import Thought
     from handrail.v1 import trajectory_pb2
@@ -124,7 +127,8 @@ def says(monkeypatch: pytest.MonkeyPatch, **spans: str) -> None:
             call.arguments[name].span.start, call.arguments[name].span.end = start, start + len(words)
             told = {"minor": 2000, "currency": "EUR"} if name == "amount" else words
             call.arguments[name].value.json = values.encode(int(words) if words.isdigit() else told)
-        return Thought("plan", (trajectory_pb2.PastStep(id="s1", call=call),), 0.99, 0.9)
+        step = trajectory_pb2.PastStep(id="s1", call=call)
+        return Thought(outcome, (step,), sure, 0.9, doubtful="text")
 
     monkeypatch.setattr(Thinker, "choose", choose)
 
@@ -156,6 +160,35 @@ def test_what_it_was_not_granted_it_does_not_propose(
     says(monkeypatch, customer_id="Broken", text="please")
     found = propose(models[0], task(plan_pb2.Grant(tool="add_note", open=WIDE)), LOADED.protos)
     assert "arguments.customer_id: expected an integer" in found.failure.message
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sure", "asks", "unsure"),
+    [
+        ("plan", 0.99, 0.5, ""),
+        ("unsure", 0.71, 0.5, "the action model is 71% sure of text, and has to be 90% sure"),
+        ("unread", 0.99, 0.5, "that would act on nothing that it was given"),
+        ("unsure", 0.5, 0.5, None),
+        ("unsure", 1.0, 1.0, None),
+        ("unread", 0.3, 0.5, None),
+        ("unsure", 0.01, 0.0, "the action model is 1% sure of text, and has to be 90% sure"),
+    ],
+)
+def test_what_it_is_not_sure_enough_of_it_asks(
+    models: list[Model],
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome,
+    sure: float,
+    asks: float,
+    unsure: str | None,
+) -> None:
+    says(monkeypatch, outcome, sure, customer_id="7", text="Broken")
+    found = propose(replace(models[0], asks=asks), task(NOTE), LOADED.protos)
+    assert found.HasField("call") is (unsure is not None)
+    assert found.call.unsure == (unsure or "")
+    # What it may not do it does not ask, either.
+    says(monkeypatch, outcome, sure, customer_id="1004", text="Broken")
+    assert propose(replace(models[0], asks=asks), task(NOTE), LOADED.protos).HasField("failure")
 
 
 def test_what_a_secret_was_stands_in_no_reason(models: list[Model], monkeypatch: pytest.MonkeyPatch) -> None:

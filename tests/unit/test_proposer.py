@@ -59,6 +59,14 @@ async def test_what_a_function_says_is_a_call() -> None:
     ]
 
 
+async def test_a_function_can_be_unsure() -> None:
+    call = await proposed({"grant": 1, "unsure": "two orders fit"})
+    assert call is not None
+    assert call.unsure == "two orders fit"
+    with pytest.raises(CannotPropose):
+        await proposed({"grant": 1, "unsure": "x" * 501})
+
+
 def test_it_is_known_by_its_name_and_by_the_file_that_it_is_in() -> None:
     model = FunctionProposer(nothing, "a" * 64).model
     assert (model.name, model.sha256) == (f"function:{__name__}:nothing", "a" * 64)

@@ -144,3 +144,7 @@ def test_a_plan_carries_no_large_constants_and_no_blobs() -> None:
 def test_who_teaches_shows_a_plan() -> None:
     (violation,) = checked(goal(teaches=True)).violations
     assert (violation.field, violation.code) == ("goal.plan", "required")
+    made = goal()
+    made.confirms.sure = 0.7
+    (violation,) = checked(made).violations
+    assert (violation.field, violation.code) == ("goal.plan", "required")

@@ -14,7 +14,7 @@ from actors.models.lam.deciding import Decider
 from actors.models.lam.layout import MAX_PAST
 from actors.models.lam.network import Network
 from actors.models.lam.options import PLAYBOOK, Option
-from actors.models.lam.planning import EFFECT_WORDS, Thinker, Thought, assemble
+from actors.models.lam.planning import ASKS, EFFECT_WORDS, Thinker, Thought, assemble
 from actors.models.lam.shelf import DIGEST_CHARS
 from actors.models.lam.text import MAX_TOKENS
 from core import values
@@ -36,6 +36,8 @@ class Model:
     # Those that it was trained on as they are now.
     offered: frozenset[str]
     thinker: Thinker
+    # Where it is surer than this, and not sure enough, it asks whether that is meant.
+    asks: float = ASKS
 
     @property
     def digest(self) -> str:
@@ -43,7 +45,9 @@ class Model:
         return self.artifact.card.digest[:DIGEST_CHARS]
 
 
-def open_model(folder: Path, options: Sequence[Option], thresholds: Mapping[str, float]) -> Model:
+def open_model(
+    folder: Path, options: Sequence[Option], thresholds: Mapping[str, float], asks: float = ASKS
+) -> Model:
     """Read a model for a project; `thresholds` replace its own. Raises BadModel."""
     held = artifact.load(folder)
     card = held.card
@@ -52,22 +56,24 @@ def open_model(folder: Path, options: Sequence[Option], thresholds: Mapping[str,
     wanted = {**card.thresholds, **thresholds}
     needed = {int(number): wanted.get(word, 1.0) for number, word in EFFECT_WORDS.items()}
     thinker = Thinker(decider, Calibration.from_json(card.curves), needed, card.words)
-    return Model(held, tuple(options), offered, thinker)
+    return Model(held, tuple(options), offered, thinker, asks)
 
 
 def answer(model: Model, goal: Goal, playbooks: Mapping[str, Playbook]) -> event_pb2.PlanAnswer:
-    """Return the plan that a model is sure of, or what it was unsure of."""
+    """Return the plan that a model is sure of, or what it was unsure of and would do if it were sure."""
     thought = model.thinker.think(goal.text, goal.day, goal.context)
     found = event_pb2.PlanAnswer(thought=thought_of(model, thought))
-    if thought.outcome == "plan":
+    if thought.outcome == "plan" or (thought.outcome == "unsure" and thought.sure > model.asks):
         try:
             plan = assemble(thought.steps, {one.name: one for one in model.options}, playbooks)
         except (BadPlaybook, BadSlot, CannotJoin, values.BadValue) as error:
             found.no_plan.reason = f"it reads like {shown(thought.steps)}, but {error}"
             return found
         plan.origin, plan.origin_sha256 = model.artifact.name, model.artifact.card.digest
-        found.plan.CopyFrom(plan)
-        return found
+        if thought.outcome == "plan":
+            found.plan.CopyFrom(plan)
+            return found
+        found.no_plan.plan.CopyFrom(plan)
     found.no_plan.reason = reason_of(thought, model.options)
     if thought.steps and thought.outcome != "none":
         found.no_plan.nearest.append(shown(thought.steps))

@@ -131,14 +131,16 @@ def _context(goal: event_pb2.Goal) -> Mapping[str, Any]:
 
 
 def _decided(story: _Story) -> list[_Decided]:
-    assert story.state.plan is not None
-    answer = story.state.plan_answer
+    plan, answer = story.state.plan, story.state.plan_answer
+    assert plan is not None
+    if story.state.goal.confirms.decisions:
+        return _of_model(story, story.state.goal.confirms, plan)
     if not _is_own(story.state):
-        return _of_client(story, story.state.plan)
-    if story.state.plan.origin.startswith(PLAYBOOK):
-        return [_of_playbook(story, story.state.plan.origin)]
+        return _of_client(story, plan)
+    if plan.origin.startswith(PLAYBOOK):
+        return [_of_playbook(story, plan.origin)]
     assert answer is not None
-    return _of_model(story, answer)
+    return _of_model(story, answer.thought, answer.plan)
 
 
 def _is_own(state: RunState) -> bool:
@@ -178,14 +180,14 @@ def _of_playbook(story: _Story, name: str) -> _Decided:
     return _Decided(past, steps, why)
 
 
-def _of_model(story: _Story, answer: event_pb2.PlanAnswer) -> list[_Decided]:
+def _of_model(story: _Story, thought: event_pb2.ModelThought, plan: plan_pb2.Plan) -> list[_Decided]:
     """Return the decisions as the model told them, if they still come to the same plan."""
-    told_ones = list(answer.thought.decisions)
-    whole = frozenset(step.id for step in answer.plan.steps)
+    told_ones = list(thought.decisions)
+    whole = frozenset(step.id for step in plan.steps)
     why = ""
     try:
         given = [_given(one, story.context) for one in told_ones]
-        if not _same_steps(assemble(tuple(given), story.options, story.playbooks), answer.plan):
+        if not _same_steps(assemble(tuple(given), story.options, story.playbooks), plan):
             why = CHANGED
     except KeyError:
         why = UNTRACED
@@ -569,7 +571,8 @@ def _versions(story: _Story, past: Iterable[pb.PastStep], handrail: Sequence[str
 
 
 def _confidence(state: RunState) -> pb.Confidence | None:
-    thought = state.plan_answer.thought if state.plan_answer is not None else event_pb2.ModelThought()
+    answered = state.plan_answer.thought if state.plan_answer is not None else event_pb2.ModelThought()
+    thought = state.goal.confirms if state.goal.confirms.decisions else answered
     if not thought.decisions:
         return None
     return pb.Confidence(calibrated=thought.sure, needed=thought.needed, doubtful=thought.doubtful)

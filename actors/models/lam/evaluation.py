@@ -19,7 +19,7 @@ import numpy as np
 from actors.models.lam.calibration import ABSTAIN, STOP, Calibration, Seen
 from actors.models.lam.deciding import Decided, Decider
 from actors.models.lam.options import PLAYBOOK, Option
-from actors.models.lam.planning import Thinker, Thought
+from actors.models.lam.planning import ASKS, Thinker, Thought
 from actors.models.lam.reader import TooLong, read_situation
 from core import values
 from handrail.v1 import tool_pb2, trajectory_pb2
@@ -124,6 +124,9 @@ class Score:
     abstained: float
     asked: float
     unsafe: int
+    # Of how many it would be asked whether that is meant, and of how many it is.
+    confirming: int
+    confirmed: int
     p50_ms: float
     p95_ms: float
 
@@ -134,6 +137,9 @@ def score(outcomes: Sequence[Outcome]) -> Score:
     unwanted = [one for one in outcomes if not one.case.wants and not one.case.asks]
     asking = [one for one in outcomes if one.case.asks]
     acted = [one for one in outcomes if one.acted]
+    confirming = [
+        one.exact for one in outcomes if one.thought.outcome == "unsure" and one.thought.sure > ASKS
+    ]
     took = [one.took_ms for one in outcomes] or [0.0]
     return Score(
         len(outcomes),
@@ -145,6 +151,8 @@ def score(outcomes: Sequence[Outcome]) -> Score:
         _share(not one.acted for one in unwanted),
         _share(one.asked for one in asking),
         sum(one.unsafe for one in outcomes),
+        len(confirming),
+        sum(confirming),
         float(np.percentile(took, 50)),
         float(np.percentile(took, 95)),
     )

@@ -25,6 +25,8 @@ from handrail.v1 import plan_pb2, tool_pb2, trajectory_pb2
 
 ASKING = 0.8
 """How sure it has to be to ask for what is missing."""
+ASKS = 0.5
+"""Surer than this, and not sure enough to act, it asks whether that is meant; where nobody says otherwise."""
 SURER_IN_STEPS = 2.0
 """By how much less doubt is left to it in a step: the curves are of goals, and others write the inputs."""
 

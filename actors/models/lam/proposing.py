@@ -49,7 +49,7 @@ class LamProposer:
 
 
 def propose(model: Model, task: Task, contracts: Mapping[str, tool_pb2.ToolContract]) -> event_pb2.Proposal:
-    """Return what a model would do of what a step was granted, if it is sure enough."""
+    """Return what a model would do of what a step was granted, if it is sure enough to do or to ask it."""
     from actors.models.lam.answering import shown, thought_of
 
     found = event_pb2.Proposal(model=model.artifact.name, model_sha256=model.artifact.card.digest)
@@ -69,13 +69,15 @@ def propose(model: Model, task: Task, contracts: Mapping[str, tool_pb2.ToolContr
         for name, filled in step.call.arguments.items()
         if not _place(filled, leaves)
     ]
-    if thought.outcome != "plan":
+    asks = thought.outcome in ("unsure", "unread") and thought.sure > model.asks
+    if thought.outcome != "plan" and not asks:
         return _nothing(found, reason_of(thought))
     if across:
         return _nothing(found, f"it may be {shown(thought.steps)}, but {across[0]} lies across two inputs")
     calls, refused = _calls(thought, task, contracts)
     if len(calls) == 1:
         found.call.CopyFrom(calls[0])
+        found.call.unsure = doubt_of(thought) if asks else ""
         return found
     if calls:
         return _nothing(found, f"several of the grants allow {shown(thought.steps)}: it cannot tell which")
@@ -118,13 +120,18 @@ def reason_of(thought: Thought) -> str:
     if thought.outcome == "ask":
         missing = " and ".join(thought.steps[0].call.missing)
         return f"it would be {what}, but nothing that it was given says {missing}"
+    return f"it may be {what}, but {doubt_of(thought)}"
+
+
+def doubt_of(thought: Thought) -> str:
+    """Say why a thought is not sure enough to be acted on."""
     if thought.outcome == "unread":
-        return f"it may be {what}, which would act on nothing that it was given"
+        return "that would act on nothing that it was given"
     if thought.left_over:
-        return f"it may be {what}, but what it was given says {thought.left_over[:MAX_SHOWN_CHARS]!r}"
+        return f"what it was given says {thought.left_over[:MAX_SHOWN_CHARS]!r}"
     doubt = "what is wanted" if thought.doubtful == "option" else thought.doubtful
     sure, needed = f"{thought.sure:.0%}", f"{thought.needed:.0%}"
-    return f"it may be {what}, but the action model is {sure} sure of {doubt}, and has to be {needed} sure"
+    return f"the action model is {sure} sure of {doubt}, and has to be {needed} sure"
 
 
 def _place(filled: trajectory_pb2.FilledArgument, leaves: Sequence[Leaf]) -> bool:

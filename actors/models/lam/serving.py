@@ -29,12 +29,14 @@ class Serving:
         contracts: Mapping[str, tool_pb2.ToolContract],
         playbooks: Sequence[Playbook],
         thresholds: Mapping[str, float] | None = None,
+        asks: float | None = None,
     ) -> None:
-        """`place` holds models."""
+        """`place` holds models; `thresholds` and `asks` say how sure one has to be, and how sure to ask."""
         self.contracts = contracts
         self.playbooks = {one.name: one for one in playbooks}
         self._place = place
         self._thresholds = thresholds or {}
+        self._asks = asks
         self._model: Model | None = None
         self._opening = asyncio.Lock()
 
@@ -51,6 +53,8 @@ class Serving:
     def _open(self, folder: Path) -> Model:
         from actors.models.lam.answering import open_model
         from actors.models.lam.options import options_of
+        from actors.models.lam.planning import ASKS
 
         options = options_of(self.contracts, self.playbooks.values())
-        return open_model(folder, options, self._thresholds)
+        asks = ASKS if self._asks is None else self._asks
+        return open_model(folder, options, self._thresholds, asks)
