@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,34 +53,39 @@ async def read_runs(
     client: Client, runs: Sequence[str], after_ns: int, playbooks: Sequence[Playbook]
 ) -> list[Collected]:
     """Read runs one after another, and return what each gives, in the order of their ids."""
-    from contextlib import aclosing
-
     from actors.models.lam.collecting import FORGOTTEN, UNREADABLE, Collected, collect
 
+    found: list[Collected] = []
+    async with aclosing(read_logs(client, runs, after_ns)) as logs:
+        async for name, records in logs:
+            if records is None:
+                found.append(Collected(name, left_out=FORGOTTEN))
+            elif records:
+                found.append(collect(records[0].address.key, records, playbooks))
+            else:
+                found.append(Collected(name, left_out=UNREADABLE))
+    return sorted(found, key=lambda one: one.run)
+
+
+async def read_logs(
+    client: Client, runs: Sequence[str], after_ns: int
+) -> AsyncGenerator[tuple[str, list[Record] | None], None]:
+    """Yield the logs of runs, of all since a time where none is named; None for one that was forgotten."""
     names = set(runs)
-    left: list[Collected] = []
     if not names:
         async with aclosing(client.list()) as listed:
             async for summary in listed:
                 if summary.submitted.ToNanoseconds() < after_ns:
                     continue
                 if summary.forgotten:
-                    left.append(Collected(summary.id, left_out=FORGOTTEN))
+                    yield summary.id, None
                 else:
                     names.add(summary.id)
-    found = left
     for name in sorted(names):
-        records = await _records(client, name)
-        if records:
-            found.append(collect(records[0].address.key, records, playbooks))
-        else:
-            found.append(Collected(name, left_out=UNREADABLE))
-    return sorted(found, key=lambda one: one.run)
+        yield name, await _records(client, name)
 
 
 async def _records(client: Client, run: str) -> list[Record]:
-    from contextlib import aclosing
-
     from handrail.cli.watching import record_of
 
     async with aclosing(client.watch(run, until_now=True)) as events:

@@ -1,4 +1,7 @@
-"""The commands about the action model: info, eval, compare, collect, train, promote, rollback."""
+"""The commands about the action model: info, eval, compare, collect, train, promote, rollback.
+
+`shadow` and `graduate` are in a file of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handrail.cli import options
+from handrail.cli import options, shadow
 from handrail.cli.exits import CommandError, ExitCode
-from handrail.cli.models import open_model, open_project, synthetic, told
+from handrail.cli.models import ModelId, open_model, open_project, synthetic, told
 
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
@@ -34,10 +37,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-ModelId = Annotated[
-    str | None, typer.Option("--model", metavar="DIGEST", help="Which model; else the one that serves.")
-]
 
 
 @app.command("info")
@@ -177,6 +176,10 @@ def collect(
     kept = [row for one in found for row in one.rows if row.trains or everything]
     collecting.write(path, kept, form, offered)
     collecting.tell(output, path, found, kept)
+
+
+app.command("shadow")(shadow.shadow)
+app.command("graduate")(shadow.graduate)
 
 
 @app.command("train")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from handrail.cli.exits import CommandError
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from handrail.project import Project
     from handrail.v1.trajectory_pb2 import TrajectoryRow
 
+ModelId = Annotated[
+    str | None, typer.Option("--model", metavar="DIGEST", help="Which model; else the one that serves.")
+]
 FIRST_DAY = datetime.date(2026, 1, 1)
 
 
@@ -44,7 +49,8 @@ def open_model(loaded: Project, offered: Sequence[Option], digest: str | None) -
             else f"No model serves this project: {place} has none.",
             next="`handrail lam train` makes one.",
         )
-    return answering.open_model(folder, offered, loaded.settings.lam.thresholds)
+    own = loaded.settings.lam
+    return answering.open_model(folder, offered, own.thresholds, own.asks)
 
 
 def synthetic(

@@ -17,6 +17,7 @@ from actors.agent import Agent
 from actors.executor import Executor
 from actors.models import Proposer
 from actors.models.function import FunctionProposer
+from actors.models.lam.graduation import GraduatedProposer
 from actors.models.lam.plans import LamPlans
 from actors.models.lam.proposing import LamProposer
 from actors.models.lam.serving import Serving
@@ -423,11 +424,13 @@ def mind(role: str, project: Project, checker: Checker, pool: str, instance: str
 
 
 def _proposer(project: Project, serving: Serving) -> Proposer | None:
-    """Return what proposes actions: the action model, or a function of the project's."""
+    """Return what proposes actions: the action model, or a function and the model for what has graduated."""
     if project.settings.minds.proposer == "lam":
         return LamProposer(serving)
-    function, digest = project.proposer, project.proposer_sha256
-    return FunctionProposer(function, digest) if function is not None else None
+    if project.proposer is None:
+        return None
+    place = project.directory / project.settings.lam.path
+    return GraduatedProposer(serving, place, FunctionProposer(project.proposer, project.proposer_sha256))
 
 
 def mind_specs(

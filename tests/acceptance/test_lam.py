@@ -275,6 +275,41 @@ def test_a_step_is_proposed_by_the_model_within_what_it_was_granted(own: Path) -
     assert query(own, "SELECT count(*) FROM notes") == [(before + 1,)]
 
 
+MIND = """
+def propose(inputs, grants):
+    return {"grant": 0, "arguments": {"text": inputs["mail"].removeprefix("add a note: ")}}
+"""
+
+
+def test_a_kind_of_step_graduates_by_what_the_shadow_shows(tmp_path: Path) -> None:
+    own = copy_sample(tmp_path / "backoffice")
+    toml = own / "handrail.toml"
+    (own / "minds.py").write_text(MIND)
+    (own / "settle.yaml").write_text(SETTLE)
+    toml.write_text(toml.read_text() + '\n[minds]\nproposer = "minds:propose"\n')
+    mail = "add a note: prefers calls in the morning"
+    assert settle(own, mail).returncode == 0
+    where = ("--project", str(own), "--json")
+    (seen,) = (json.loads(line) for line in handrail("lam", "shadow", *where).stdout.splitlines())
+    assert (seen["seen"], seen["acted"], seen["same"], seen["graduated"]) == (1, 1, 1, False)
+    short = handrail("lam", "graduate", seen["kind"], *where)
+    assert short.returncode == 1
+    assert "27.0% the same, and 95.0% is needed" in short.stderr
+    toml.write_text(toml.read_text() + "\n[lam]\ngraduates = 0.2\n")
+    assert handrail("lam", "graduate", seen["kind"], *where).returncode == 0
+    done = settle(own, mail)
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = json.loads(handrail("list", *where).stdout.splitlines()[0])["id"]
+    log = [json.loads(line) for line in handrail("log", listed, *where).stdout.splitlines()]
+    (model,) = (one["event"]["proposal"]["model"] for one in log if "proposal" in one["event"])
+    assert model.startswith("lam:")
+    # What it has decided itself proves nothing.
+    (after,) = (json.loads(line) for line in handrail("lam", "shadow", *where).stdout.splitlines())
+    assert (after["seen"], after["graduated"]) == (1, True)
+    assert handrail("lam", "graduate", seen["kind"], "--revoke", *where).returncode == 0
+    assert json.loads((own / "lam" / "graduated.json").read_text())["kinds"] == {}
+
+
 def test_it_is_measured_and_says_what_it_is_worth(tmp_path: Path) -> None:
     project = str(ROOT / "examples" / "backoffice")
     pictures = tmp_path / "drawn"

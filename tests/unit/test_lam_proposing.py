@@ -63,7 +63,7 @@ def test_what_a_step_was_given_is_read_as_one_text() -> None:
             "x": None,
         },
     )
-    assert text == "Settle it:\norder id: 7\norder paid: 12.50 EUR\norder late: false\ntags: a, b"
+    assert text == "Settle it:\norder id: 7\norder late: false\norder paid: 12.50 EUR\ntags: a, b"
     assert {one.path: text[one.start : one.end] for one in leaves} == {
         "": "Settle it",
         "order.id": "7",
@@ -72,6 +72,11 @@ def test_what_a_step_was_given_is_read_as_one_text() -> None:
         "tags": "a, b",
     }
     assert text_of("", {})[0] == "Decide what to do"
+
+
+def test_the_same_inputs_are_one_text_in_whatever_order_they_come() -> None:
+    other = {"order": 1004, "mail": {"body": "please refund 20 EUR", "subject": "Broken"}, "customer": 7}
+    assert text_of("Settle it", INPUTS) == text_of("Settle it", other)
 
 
 JSON = st.recursive(
@@ -154,7 +159,7 @@ def test_what_it_was_not_granted_it_does_not_propose(
     found = propose(models[0], task(NOTE), LOADED.protos)
     assert "which it was not granted: " in found.failure.message
     assert "it must hold that value == input.customer, and it is 1004" in found.failure.message
-    says(monkeypatch, customer_id="7", text="Broken\nmail body: please")
+    says(monkeypatch, customer_id="7", text="Broken\norder: 1004")
     found = propose(models[0], task(NOTE), LOADED.protos)
     assert "text lies across two inputs" in found.failure.message
     says(monkeypatch, customer_id="Broken", text="please")

@@ -55,7 +55,8 @@ def _leaves(path: str, value: Any, depth: int) -> Iterator[tuple[str, str, int |
     if is_money(value):
         yield path, write_money(value["minor"], value["currency"]), None
     elif isinstance(value, Mapping):
-        for name, inner in value.items():
+        # By their names: no two processes need have an ask's inputs in one order.
+        for name, inner in sorted(value.items()):
             plain = _PLAIN.fullmatch(name) is not None
             part = f".{name}" if plain and path else name if plain else f"[{json.dumps(name)}]"
             yield from _leaves(f"{path}{part}", inner, depth + 1)

@@ -1,0 +1,104 @@
+"""Graduation: which kinds of steps the action model is asked about first, where another mind decides.
+
+    lam/graduated.json      {"model": "0123456789ab", "kinds": {"89ab...": {"name": ..., "same": 60, ...}}}
+
+It is looked at for every step, and needs nothing that takes time to import.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.models import Proposer, Task
+from actors.models.lam.proposing import LamProposer
+from actors.models.lam.serving import Serving
+from actors.models.lam.shelf import BadModel
+from core import values
+from handrail.v1 import event_pb2, plan_pb2
+
+GRADUATED = "graduated.json"
+KIND_CHARS = 12
+_Z = 1.6449
+"""Of the normal distribution: 95 % lie below it."""
+
+
+def kind_of(title: str, inputs: Collection[str], grants: Sequence[plan_pb2.Grant]) -> str:
+    """Name a kind of step by all that its author has said of it; what is fixed of a grant may differ."""
+    granted = [[one.tool, sorted(one.arguments), dict(one.open)] for one in grants]
+    return values.digest(values.encode([title, sorted(inputs), granted]))[:KIND_CHARS]
+
+
+def bound(same: int, count: int) -> float:
+    """Return what share is at least the same, with 95 % confidence: the lower end of Wilson's interval."""
+    if not count:
+        return 0.0
+    share, spread = same / count, _Z * _Z / count
+    middle = share + spread / 2
+    wide = math.sqrt(spread * (share * (1 - share) + spread / 4))
+    return max(0.0, (middle - wide) / (1 + spread))
+
+
+def graduated(place: Path, digest: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the kinds that have graduated for a model, with what it showed; raises BadModel."""
+    path = place / GRADUATED
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        kinds = held["kinds"] if held["model"] == digest else {}
+        if not all(isinstance(one, dict) for one in kinds.values()):
+            raise TypeError("a kind is an object")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadModel(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+    return dict(kinds)
+
+
+def write(place: Path, digest: str, kinds: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say which kinds have graduated for a model; of others nothing is kept."""
+    place.mkdir(parents=True, exist_ok=True)
+    new = place / f".{GRADUATED}"
+    with new.open("w", encoding="utf-8") as file:
+        json.dump({"model": digest, "kinds": kinds}, file, indent=1, sort_keys=True, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(place / GRADUATED)
+
+
+class GraduatedProposer:
+    """Asks the action model about kinds that have graduated, and another mind where it is not sure."""
+
+    def __init__(self, serving: Serving, place: Path, otherwise: Proposer) -> None:
+        self._serving = serving
+        self._lam = LamProposer(serving)
+        self._place = place
+        self._otherwise = otherwise
+
+    async def propose(self, task: Task) -> event_pb2.Proposal:
+        """Return what the model is sure of, else what the other proposes; raises CannotPropose."""
+        thought: event_pb2.ModelThought | None = None
+        if await self._has_graduated(task):
+            found = await self._lam.propose(task)
+            if found.HasField("call") and not found.call.unsure:
+                return found
+            thought = found.thought if found.HasField("thought") else None
+        proposal = await self._otherwise.propose(task)
+        if thought is not None:
+            proposal.thought.CopyFrom(thought)
+        return proposal
+
+    async def _has_graduated(self, task: Task) -> bool:
+        if not (self._place / GRADUATED).exists():
+            return False
+        try:
+            model = await self._serving.current()
+            kinds = graduated(self._place, model.digest) if model is not None else {}
+        except BadModel:
+            # There is another mind, and it is asked as before; `handrail lam info` says what is wrong.
+            return False
+        return kind_of(task.title, task.inputs.keys(), task.grants) in kinds
