@@ -40,6 +40,8 @@ def view(state: RunState) -> run_service_pb2.Run:
     no_plan = state.plan_answer.no_plan if state.plan_answer is not None else event_pb2.NoPlan()
     if state.status == event_pb2.RUN_STATUS_REFUSED and no_plan.HasField("plan"):
         run.read_as.CopyFrom(no_plan.plan)
+    if state.status == event_pb2.RUN_STATUS_REFUSED:
+        run.missing.extend(no_plan.missing)
     run.gates.extend(show_gate(state, gate) for gate in state.gates.values())
     if state.plan is not None:
         run.plan.CopyFrom(state.plan)

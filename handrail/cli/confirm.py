@@ -1,4 +1,4 @@
-"""The command `confirm`, and the question that `run` asks on a terminal: is that what you want?
+"""The command `confirm`, and what `run` asks on a terminal: is that what you want? what is not said?
 
 A goal that the action model was not sure enough of is submitted again with the plan that it read; whoever
 confirms it answers for it, as for any plan of their own.
@@ -7,9 +7,11 @@ confirms it answers for it, as for any plan of their own.
 from __future__ import annotations
 
 import asyncio
+import json as json_text
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,6 +78,23 @@ async def is_meant(seen: run_service_pb2.Run, output: Output) -> bool:
     output.line(clean(seen.goal))
     output.lines(draw_plan(seen.read_as, Pen(output.width, output.glyphs, time.time_ns())))
     return (await on_terminal(output)(QUESTION) or "").strip().lower() in ("y", "yes")
+
+
+async def ask_for(missing: Sequence[str], output: Output) -> dict[str, Any]:
+    """Ask whoever is at the terminal for what a goal does not say; nothing unless all of it is said."""
+    from handrail.cli.terminal import on_terminal
+    from handrail.cli.text import clean
+
+    found: dict[str, Any] = {}
+    for name in missing:
+        typed = (await on_terminal(output)(f"{clean(name)}? ") or "").strip()
+        if not typed:
+            return {}
+        try:
+            found[name] = json_text.loads(typed)
+        except (ValueError, RecursionError):
+            found[name] = typed
+    return found
 
 
 async def carry_out(

@@ -91,9 +91,7 @@ def _carry_out(
     host: HostKind = HostKind.INLINE,
     approve: bool = False,
 ) -> None:
-    """Submit a goal and show it to its end; what was read and not dared is asked about on a terminal."""
-    from handrail.cli.terminal import can_ask
-
+    """Submit a goal and show it to its end; on a terminal, what it lacks or might mean is asked."""
     if approve:
         output.note(f"--approve: {given['submitter']} approves every gate of this run, unasked")
 
@@ -105,21 +103,33 @@ def _carry_out(
             with output.working(f"Starting a stack ({host.value})" if target.kind == "own" else "Connecting"):
                 connection = Connection(stack, target, host=host)
                 client = await connection.open(new=True)
-                submitted = await client.submit(goal, **given)
-            who = given["submitter"]
-            code = await see_through(
-                client, submitted.run, connection, output, goal=goal, name=who, approve=approve
-            )
-            if code is not ExitCode.REFUSED or given["dry_run"] or not can_ask(output):
-                return code
-            seen = await client.get(submitted.run)
-            if not seen.HasField("read_as") or not await confirm.is_meant(seen, output):
-                return code
-            return await confirm.carry_out(
-                client, submitted.run, connection, output, name=who, approve=approve
-            )
+            return await _submit_and_ask(client, goal, given, connection, output, approve=approve)
 
     finish(asyncio.run(work()))
+
+
+async def _submit_and_ask(
+    client: Client, goal: str, given: dict[str, Any], connection: Connection, output: Output, *, approve: bool
+) -> ExitCode:
+    """Submit a goal, again with what it lacks, or as it was read, if whoever is at the terminal says so."""
+    from handrail.cli.terminal import can_ask
+
+    who = given["submitter"]
+    while True:
+        submitted = await client.submit(goal, **given)
+        code = await see_through(
+            client, submitted.run, connection, output, goal=goal, name=who, approve=approve
+        )
+        if code is not ExitCode.REFUSED or not can_ask(output):
+            return code
+        seen = await client.get(submitted.run)
+        said = await confirm.ask_for(seen.missing, output)
+        if said:
+            given = {**given, "context": {**(given["context"] or {}), **said}, "request_id": None}
+            continue
+        if given["dry_run"] or not seen.HasField("read_as") or not await confirm.is_meant(seen, output):
+            return code
+        return await confirm.carry_out(client, submitted.run, connection, output, name=who, approve=approve)
 
 
 def submit(

@@ -2010,6 +2010,7 @@ class NoPlan(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     NEAREST_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     @_builtins.property
     def nearest(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -2019,16 +2020,21 @@ class NoPlan(_message.Message):
     def plan(self) -> _plan_pb2.Plan:
         """What it would do if it were sure; somebody may confirm that."""
 
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the goal does not say and has to: the names under which it can be given in the context."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         nearest: _abc.Iterable[_builtins.str] | None = ...,
         plan: _plan_pb2.Plan | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nearest", b"nearest", "plan", b"plan", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "nearest", b"nearest", "plan", b"plan", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -194,6 +194,7 @@ class Run(_message.Message):
     UNDO_OUTLOOK_FIELD_NUMBER: _builtins.int
     FORGOTTEN_FIELD_NUMBER: _builtins.int
     READ_AS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     goal: _builtins.str
     status: _event_pb2.RunStatus.ValueType
@@ -236,6 +237,10 @@ class Run(_message.Message):
         goal and context, it is done.
         """
 
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a run that was refused since its goal lacks something: what the context has to say, by name."""
+
     def __init__(
         self,
         *,
@@ -257,10 +262,11 @@ class Run(_message.Message):
         undo_outlook: Global___UndoState | None = ...,
         forgotten: _event_pb2.Forgotten | None = ...,
         read_as: _plan_pb2.Plan | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "plan", b"plan", "read_as", b"read_as", "submitted", b"submitted", "undo", b"undo", "undo_outlook", b"undo_outlook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "gates", b"gates", "goal", b"goal", "id", b"id", "plan", b"plan", "read_as", b"read_as", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure", "undo_outlook", b"undo_outlook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "deadline", b"deadline", "dry_run", b"dry_run", "ended", b"ended", "failure", b"failure", "forgotten", b"forgotten", "gates", b"gates", "goal", b"goal", "id", b"id", "missing", b"missing", "plan", b"plan", "read_as", b"read_as", "status", b"status", "steps", b"steps", "strays", b"strays", "submitted", b"submitted", "undo", b"undo", "undo_on_failure", b"undo_on_failure", "undo_outlook", b"undo_outlook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,6 +36,31 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_sample(tmp_path_factory.mktemp("lam") / "backoffice")
 
 
+def typing(arguments: list[str], question: str, typed: str) -> tuple[int, str]:
+    """Run a command on a terminal, answer its question, and return its status and what it showed."""
+    ours, theirs = pty.openpty()
+    environ = environment(*arguments)
+    process = subprocess.Popen(
+        [str(HANDRAIL), *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+    )
+    os.close(theirs)
+    shown, answered = "", False
+    try:
+        while select.select([ours], [], [], 60.0)[0]:
+            try:
+                shown += os.read(ours, 65_536).decode(errors="replace")
+            except OSError:  # how a terminal says that its other end is closed
+                break
+            if question in shown and not answered:
+                answered = True
+                os.write(ours, f"{typed}\n".encode())
+        return process.wait(60.0), shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
 def test_a_goal_in_own_words_is_carried_out_and_accounted_for(own: Path) -> None:
     done = handrail("run", OWN_WORDS, "--project", str(own), "--as", "ines", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,6 +90,9 @@ def test_what_is_missing_is_said_and_can_be_given(own: Path) -> None:
     given = handrail("run", goal, "--project", str(own), "--as", "ines", "--context", context)
     assert given.returncode == 0, given.stdout + given.stderr
     assert query(own, "SELECT count(*) FROM refunds WHERE order_id = 1007") == [(1,)]
+    code, shown = typing(["run", goal, "--project", str(own), "--as", "ines", "--approve"], "order? ", "1010")
+    assert code == 0, shown
+    assert query(own, "SELECT count(*) FROM refunds WHERE order_id = 1010") == [(1,)]
     wrong = handrail("run", goal, "--project", str(own), "--context", json.dumps({"order": ["x"]}))
     assert wrong.returncode == 4, wrong.stdout + wrong.stderr
 
@@ -190,31 +218,6 @@ def test_what_it_was_not_sure_of_is_done_once_somebody_has_confirmed_it(tmp_path
     assert collected["kept"] == {"runs": 1, "rows": 2, "training": 2}, collected
     unasked = handrail("confirm", run, *where)
     assert (unasked.returncode, "say --yes" in unasked.stderr) == (2, True)
-
-
-def typing(arguments: list[str], question: str, typed: str) -> tuple[int, str]:
-    """Run a command on a terminal, answer its question, and return its status and what it showed."""
-    ours, theirs = pty.openpty()
-    environ = environment(*arguments)
-    process = subprocess.Popen(
-        [str(HANDRAIL), *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environ
-    )
-    os.close(theirs)
-    shown, answered = "", False
-    try:
-        while select.select([ours], [], [], 60.0)[0]:
-            try:
-                shown += os.read(ours, 65_536).decode(errors="replace")
-            except OSError:  # how a terminal says that its other end is closed
-                break
-            if question in shown and not answered:
-                answered = True
-                os.write(ours, f"{typed}\n".encode())
-        return process.wait(60.0), shown
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
 
 
 @pytest.mark.parametrize(("typed", "refunds"), [("y", 1), ("n", 0)])

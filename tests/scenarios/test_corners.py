@@ -245,5 +245,7 @@ def test_what_was_read_is_shown_of_a_run_that_was_refused_for_it() -> None:
         .plan(no_plan=event_pb2.NoPlan(reason="no"))
         .view.HasField("read_as")
     )
+    lacking = Play(contract("look")).submit().plan(no_plan=event_pb2.NoPlan(missing=["order"]))
+    assert list(lacking.view.missing) == ["order"]
     cancelled = Play(contract("look")).submit().cancel()
     assert not cancelled.plan(no_plan=event_pb2.NoPlan(plan=read)).view.HasField("read_as")

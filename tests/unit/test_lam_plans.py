@@ -253,6 +253,7 @@ def test_a_refusal_carries_what_it_would_do_if_that_was_meant(
     assert found.no_plan.HasField("plan") is reads
     assert [one.tool for one in found.no_plan.plan.steps] == (["get_order"] if reads else [])
     assert found.thought.sure == sure
+    assert list(found.no_plan.missing) == (["order_id"] if outcome == "ask" else [])
 
 
 class Scripted:

@@ -75,6 +75,8 @@ def answer(model: Model, goal: Goal, playbooks: Mapping[str, Playbook]) -> event
             return found
         found.no_plan.plan.CopyFrom(plan)
     found.no_plan.reason = reason_of(thought, model.options)
+    if thought.outcome == "ask":
+        found.no_plan.missing.extend(thought.steps[-1].call.missing)
     if thought.steps and thought.outcome != "none":
         found.no_plan.nearest.append(shown(thought.steps))
     return found
