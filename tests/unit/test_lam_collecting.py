@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,9 @@ def test_what_was_shown_is_told_from_what_was_run_and_alone_trains() -> None:
     assert {(row.source, row.why_not) for row in run} == {(pb.TRAJECTORY_SOURCE_RUN, why.NOT_SHOWN)}
 
 
-def confirming(goal: str = GOAL, *, customer: int = 7) -> Play:
+def confirming(
+    goal: str = GOAL, *, customer: int = 7, lie: Callable[[pb.PastStep], None] = lambda said: None
+) -> Play:
     """Somebody has confirmed what a model read, and submits it as a plan that may be another."""
     text = "she is glad"
     said = pb.PastStep(id="s1", call=pb.OptionCall(option="add_note"))
@@ -162,9 +164,10 @@ def confirming(goal: str = GOAL, *, customer: int = 7) -> Play:
         filled = said.call.arguments[name]
         filled.span.start, filled.value.json = goal.index(words), held
         filled.span.end = filled.span.start + len(words)
-    thought = event_pb2.ModelThought(model="lam:0123456789ab", sure=0.7, needed=0.9, decisions=[said])
     options = {one.name: one for one in options_of(CONTRACTS, ())}
     read = assemble((said,), options, {})
+    lie(said)
+    thought = event_pb2.ModelThought(model="lam:0123456789ab", sure=0.7, needed=0.9, decisions=[said])
     play = Play(ORDER, NOTE)
     body = event_pb2.Submit(goal=event_pb2.Goal(text=goal, teaches=True, plan=read, confirms=thought))
     body.goal.plan.origin = "client"
@@ -185,6 +188,40 @@ def test_what_somebody_confirmed_is_told_as_the_model_had_read_it() -> None:
 def test_what_was_confirmed_has_to_come_to_what_was_done() -> None:
     rows = of(confirming("customer 7: she is glad", customer=8)).rows
     assert {row.why_not for row in rows} == {why.CHANGED}
+
+
+def _no_json(said: pb.PastStep) -> None:
+    said.call.arguments["text"].value.json = "she is"
+
+
+def _no_json_beside_a_field(said: pb.PastStep) -> None:
+    _no_json(said)
+    said.call.arguments["text"].field.path = "text"
+
+
+def _too_deep(said: pb.PastStep) -> None:
+    said.call.arguments["customer"].value.json = "[" * 5_000
+
+
+def _other_words(said: pb.PastStep) -> None:
+    said.call.arguments["text"].span.end -= len(" glad")
+
+
+def _no_words(said: pb.PastStep) -> None:
+    said.call.arguments["text"].span.end = 1_000_000
+
+
+def _no_source(said: pb.PastStep) -> None:
+    said.call.arguments["text"].ClearField("span")
+
+
+@pytest.mark.parametrize(
+    "lie", [_no_json, _no_json_beside_a_field, _too_deep, _other_words, _no_words, _no_source]
+)
+def test_who_lies_about_what_the_model_had_read_teaches_nothing(lie: Callable[[pb.PastStep], None]) -> None:
+    rows = of(confirming("customer 7: she is glad", lie=lie)).rows
+    fit, _ = admitted(rows, options_of(CONTRACTS, ()))
+    assert not [row for row in fit if row.decision.HasField("call")]
 
 
 def test_the_same_thing_twice_is_not_taught() -> None:

@@ -16,7 +16,9 @@ from actors.models.lam.serving import Serving
 from actors.models.lam.shadowing import Seen, shadow, tally
 from core import failures, values
 from core.conformance import Limits
+from core.policy import ALLOWED, Ruling
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+from tests.policies import LOST, FunctionPolicy
 from tests.scenarios.play import KEY, Play, contract, write
 from tests.unit.lam_weights import write_model
 
@@ -136,6 +138,45 @@ def test_where_the_other_mind_did_nothing_to_act_is_wrong(monkeypatch: pytest.Mo
     body = event_pb2.Proposal(attempt="settle-a1", failure=failure, model="function:m:f")
     play = asked().fact(("executor", "main", "proposal", "settle-a1"), "proposal", body)
     assert [(one.said, one.was) for one in of(play)] == [("other", "nothing")]
+
+
+def test_who_gives_up_a_doubt_says_nothing_of_what_was_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(monkeypatch)
+    doubtful = write("add_note", input_schema=NOTE_SCHEMA, doubt=True)
+    play = Play(doubtful, contract("list_orders"), limits=Limits(proposers=True))
+    play.submit(SETTLE, context=plan_pb2.Value(json=values.encode({"mail": MAIL})))
+    play.propose("settle-a1", 0, "add_note", text="I am away")
+    play.intent("settle-a2").orphan("settle-a2", seen_dead=True).decide("bo", deny=True)
+    assert (play.status, of(play)) == ("failed", [])
+
+
+def test_who_denies_a_stand_in_says_nothing_of_what_was_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(monkeypatch)
+    two = [
+        write(name, input_schema=NOTE_SCHEMA, capability="note", **KEYED) for name in ("add_note", "note_too")
+    ]
+    asks = FunctionPolicy(lambda r: Ruling("gate", (LOST,), 1) if r.contract.name == "note_too" else ALLOWED)
+    play = Play(*two, contract("list_orders"), limits=Limits(proposers=True), policy=asks)
+    other = {"id": "other", "tool": "note_too", "with": {"text": "x"}, "after": ["settle"]}
+    play.submit(SETTLE, other, context=plan_pb2.Value(json=values.encode({"mail": MAIL})))
+    play.propose("settle-a1", 0, "add_note", text="I am away").intent("settle-a2").failed("settle-a2")
+    assert (play.decide("bo", deny=True).status, of(play)) == ("failed", [])
+
+
+def test_an_executor_without_a_mind_says_nothing_of_what_was_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(monkeypatch)
+    failure = failures.permanent(failures.NO_PROPOSAL, "this executor has nothing that proposes")
+    body = event_pb2.Proposal(attempt="settle-a1", failure=failure)
+    assert of(asked().fact(("executor", "main", "proposal", "settle-a1"), "proposal", body)) == []
+
+
+def test_a_goal_whose_context_lies_elsewhere_is_not_compared() -> None:
+    play = Play(*CONTRACTS.values())
+    context = plan_pb2.Value(blob=plan_pb2.Blob(sha256="ab" * 32, size_bytes=70_000))
+    play.submit({"id": "look", "tool": "list_orders"}, context=context, teaches=True)
+    play.intent("look-a1").done("look-a1", {})
+    assert play.status == "done"
+    assert list(shadow(None, KEY, play.records, (), CONTRACTS)) == []  # type: ignore[arg-type]
 
 
 def test_the_same_words_count_once_by_the_worst_of_them() -> None:

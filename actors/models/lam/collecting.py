@@ -200,7 +200,8 @@ def _of_model(story: _Story, thought: event_pb2.ModelThought, plan: plan_pb2.Pla
         past.CopyFrom(one)
         for name, argument in past.call.arguments.items():
             _redact(story, name, argument)
-        found.append(_Decided(past, alone if len(told_ones) > 1 else whole, why))
+        lost = any(argument.HasField("untraced") for argument in past.call.arguments.values())
+        found.append(_Decided(past, alone if len(told_ones) > 1 else whole, why or UNTRACED * lost))
     return found
 
 
@@ -321,7 +322,12 @@ def _redact(story: _Story, name: str, argument: pb.FilledArgument) -> bool:
     """Take out what names itself a secret, and its place with it."""
     if not argument.value.HasField("json"):
         return False
-    held = values.load(argument.value, {})
+    try:
+        held = values.load(argument.value, {})
+    except values.BadValue:
+        # What somebody says that the model had read is whatever they have sent.
+        argument.CopyFrom(pb.FilledArgument(untraced=pb.Untraced()))
+        return False
     if not is_secret_name(name) and masked(held) == held:
         return False
     argument.CopyFrom(pb.FilledArgument(untraced=pb.Untraced()))

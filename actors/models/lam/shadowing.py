@@ -151,10 +151,15 @@ def _wanted(state: RunState, instance: Instance, asked: Sequence[Attempt]) -> _C
     """Return what was right to do, ("", {}) where that was nothing; None where nobody knows."""
     proposal = instance.proposal
     if proposal is None:
-        failure = asked[-1].proposal.failure if asked[-1].proposal is not None else event_pb2.Failure()
-        own = asked[-1].proposal is not None and asked[-1].proposal.model.startswith(_LAM)
-        return ("", {}) if failure.code == failures.NO_PROPOSAL and not own else None
+        last = asked[-1].proposal or event_pb2.Proposal()
+        others = last.model and not last.model.startswith(_LAM)
+        return ("", {}) if last.failure.code == failures.NO_PROPOSAL and others else None
+    if any(heal.tool for heal in instance.heals):
+        # Another tool stood in.
+        return None
     gates = [gate for gate in state.gates.values() if instance.id in {one.step for one in gate.opened.items}]
+    # Who gives up a doubt says nothing of whether it was right to act.
+    gates = [gate for gate in gates if gate.opened.kind == event_pb2.GATE_KIND_ACTION]
     closed = [gate.closed.outcome for gate in gates if gate.closed is not None]
     if event_pb2.GATE_OUTCOME_DENIED in closed:
         return "", {}
@@ -171,9 +176,6 @@ def _wanted(state: RunState, instance: Instance, asked: Sequence[Attempt]) -> _C
         tool, arguments = _arguments(proposal.call)
         amended = {name: values.load(one.value, {}) for name, one in instance.amended.items()}
     except (values.BadValue, values.NotLoaded):
-        return None
-    if any(heal.tool for heal in instance.heals):
-        # Another tool stood in.
         return None
     return tool, {**arguments, **amended}
 
@@ -201,7 +203,7 @@ def _of_goal(
     model: Model, state: RunState, key: RunKey, records: Sequence[Record], playbooks: Sequence[Playbook]
 ) -> Seen | None:
     assert state.plan is not None
-    if state.plan.origin.startswith(_LAM):
+    if state.plan.origin.startswith(_LAM) or state.goal.context.HasField("blob"):
         return None
     rows = collect(key, records, playbooks).rows
     if not rows or not all(row.trains for row in rows):
