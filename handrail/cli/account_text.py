@@ -258,7 +258,9 @@ def _proposal_ask(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
         yield "reason", (choice or call or {}).get("reason", "")
         yield "unsure", (call or {}).get("unsure", "")
         yield "failed", _failure(answer["failure"]) if "failure" in answer else ""
-        model = "" if "thought" in answer else answer.get("model", "")
+        # What an action model thought before another mind was asked is told of beside that one.
+        model = answer.get("model", "")
+        model = "" if answer.get("thought", {}).get("model") == model else model
         digest = page.short(answer.get("model_sha256", ""))
         yield "model", f"{model}, whose file was {digest}" if model and digest else model
         yield from _thought(answer.get("thought"), page)

@@ -99,11 +99,10 @@ def graduate(
     target = find(server, project, data)
     loaded, held = _opened(target, project, None)
     place = loaded.directory / loaded.settings.lam.path
-    done = _graduated(loaded, held)
     if revoke:
-        if kind not in done:
+        if kind not in _graduated(loaded, held):
             raise CommandError(f"{kind!r:.40} has not graduated for {held.artifact.name}.")
-        graduation.write(place, held.digest, {name: one for name, one in done.items() if name != kind})
+        graduation.change(place, held.digest, kind, None)
         output.json({"kind": kind, "graduated": False})
         output.line(f"{output.glyphs.done} {kind} is decided as before")
         return
@@ -123,7 +122,7 @@ def graduate(
             code=ExitCode.FAILED,
         )
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    graduation.write(place, held.digest, {**done, kind: _object(found) | {"on": now}})
+    graduation.change(place, held.digest, kind, _object(found) | {"on": now})
     output.json(_object(found) | {"graduated": True})
     output.line(f"{output.glyphs.done} {kind} has graduated: {held.artifact.name} is asked about it first")
 

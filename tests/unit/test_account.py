@@ -278,6 +278,13 @@ def test_what_made_a_plan_and_what_proposed_are_there_with_their_digests() -> No
     (asked, *_) = entries(of(play), "proposal_ask")
     assert (asked["proposal"]["model"], asked["proposal"]["model_sha256"]) == ("function:mind:say", "ef" * 32)
     assert any("function:mind:say, whose file was efefefefefef" in line for line in text(of(play)))
+    # Where the action model was asked first and was not sure enough, it is not what has proposed.
+    for record in play.records:
+        if record.event is not None and record.event.HasField("proposal"):
+            record.event.proposal.thought.model = "lam:abcdef012345"
+    said = text(of(play))
+    assert any("function:mind:say, whose file was efefefefefef" in line for line in said)
+    assert any("lam:abcdef012345" in line for line in said)
 
 
 def test_how_an_action_model_came_to_its_plan_is_there_with_the_source_of_each_argument() -> None:

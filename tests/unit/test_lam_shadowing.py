@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ async def test_the_model_is_asked_first_about_what_has_graduated_and_the_other_w
     found = event_pb2.Proposal(model="lam:x", call=event_pb2.Call(tool="add_note", unsure=unsure))
     found.thought.sure = 0.9
 
-    async def propose(self: Any, task: Task) -> event_pb2.Proposal:
+    async def propose(self: Any, task: Task, model: Any) -> event_pb2.Proposal:
         return found
 
     monkeypatch.setattr("actors.models.lam.proposing.LamProposer.propose", propose)
@@ -272,3 +273,55 @@ async def test_a_file_that_cannot_be_read_graduates_nothing(tmp_path: Path, text
     task = Task("Settle it", (plan_pb2.Grant(tool="list_orders"),), {}, DAY)
     await GraduatedProposer(Serving(tmp_path, CONTRACTS, ()), tmp_path, other).propose(task)
     assert other.asked == 1
+
+
+async def test_a_model_that_has_shown_nothing_is_not_asked_for_one_that_it_replaces_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_of(CONTRACTS, ())
+    digest, other = (write_model(tmp_path, options, seed=seed) for seed in (1, 2))
+    shelf.promote(tmp_path, digest)
+    task = Task("Settle it", (plan_pb2.Grant(tool="list_orders"),), {}, DAY)
+    kind = kind_of(task.title, task.inputs, task.grants)
+    graduation.change(tmp_path, digest, kind, {"same": 60})
+    asked: list[str] = []
+
+    def propose(model: Any, task: Task, contracts: Any) -> event_pb2.Proposal:
+        asked.append(model.digest)
+        return event_pb2.Proposal(model="lam:x", call=event_pb2.Call(tool="list_orders"))
+
+    def graduated_just_before(place: Path, held: str) -> Any:
+        found = graduated(place, held)
+        shelf.promote(tmp_path, other)
+        return found
+
+    monkeypatch.setattr("actors.models.lam.proposing.propose", propose)
+    monkeypatch.setattr(graduation, "graduated", graduated_just_before)
+    proposer = GraduatedProposer(Serving(tmp_path, CONTRACTS, ()), tmp_path, Other())
+    await proposer.propose(task)
+    assert asked == [digest]
+    assert (await proposer.propose(task)).model == "function:m:f"
+
+
+async def test_whatever_is_wrong_with_the_model_the_other_mind_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / graduation.GRADUATED).write_text("{}")
+
+    async def current(self: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Serving, "current", current)
+    other = Other()
+    task = Task("Settle it", (plan_pb2.Grant(tool="list_orders"),), {}, DAY)
+    await GraduatedProposer(Serving(tmp_path, CONTRACTS, ()), tmp_path, other).propose(task)
+    assert other.asked == 1
+
+
+def test_kinds_that_graduate_at_once_are_all_kept(tmp_path: Path) -> None:
+    digest = "0" * 12
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda kind: graduation.change(tmp_path, digest, f"{kind}", {}), range(40)))
+    assert graduated(tmp_path, digest).keys() == {f"{kind}" for kind in range(40)}
+    graduation.change(tmp_path, digest, "7", None)
+    assert len(graduated(tmp_path, digest)) == 39

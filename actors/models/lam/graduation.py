@@ -7,12 +7,13 @@ It is looked at for every step, and needs nothing that takes time to import.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.models import Proposer, Task
 from actors.models.lam.proposing import LamProposer
@@ -20,6 +21,9 @@ from actors.models.lam.serving import Serving
 from actors.models.lam.shelf import BadModel
 from core import values
 from handrail.v1 import event_pb2, plan_pb2
+
+if TYPE_CHECKING:
+    from actors.models.lam.answering import Model
 
 GRADUATED = "graduated.json"
 KIND_CHARS = 12
@@ -60,7 +64,6 @@ def graduated(place: Path, digest: str) -> Mapping[str, Mapping[str, Any]]:
 
 def write(place: Path, digest: str, kinds: Mapping[str, Mapping[str, Any]]) -> None:
     """Say which kinds have graduated for a model; of others nothing is kept."""
-    place.mkdir(parents=True, exist_ok=True)
     new = place / f".{GRADUATED}"
     with new.open("w", encoding="utf-8") as file:
         json.dump({"model": digest, "kinds": kinds}, file, indent=1, sort_keys=True, ensure_ascii=False)
@@ -68,6 +71,15 @@ def write(place: Path, digest: str, kinds: Mapping[str, Mapping[str, Any]]) -> N
         file.flush()
         os.fsync(file.fileno())
     new.replace(place / GRADUATED)
+
+
+def change(place: Path, digest: str, kind: str, shown: Mapping[str, Any] | None) -> None:
+    """Have a kind graduate by what a model showed, or no more; what others have changed meanwhile stays."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / f".{GRADUATED}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kinds = {name: one for name, one in graduated(place, digest).items() if name != kind}
+        write(place, digest, kinds if shown is None else {**kinds, kind: shown})
 
 
 class GraduatedProposer:
@@ -82,8 +94,8 @@ class GraduatedProposer:
     async def propose(self, task: Task) -> event_pb2.Proposal:
         """Return what the model is sure of, else what the other proposes; raises CannotPropose."""
         thought: event_pb2.ModelThought | None = None
-        if await self._has_graduated(task):
-            found = await self._lam.propose(task)
+        if (model := await self._graduated_for(task)) is not None:
+            found = await self._lam.propose(task, model)
             if found.HasField("call") and not found.call.unsure:
                 return found
             thought = found.thought if found.HasField("thought") else None
@@ -92,13 +104,14 @@ class GraduatedProposer:
             proposal.thought.CopyFrom(thought)
         return proposal
 
-    async def _has_graduated(self, task: Task) -> bool:
-        if not (self._place / GRADUATED).exists():
-            return False
+    async def _graduated_for(self, task: Task) -> Model | None:
+        """Return the model that a step's kind has graduated for: another may serve a moment later."""
         try:
+            if not (self._place / GRADUATED).exists():
+                return None
             model = await self._serving.current()
             kinds = graduated(self._place, model.digest) if model is not None else {}
-        except BadModel:
-            # There is another mind, and it is asked as before; `handrail lam info` says what is wrong.
-            return False
-        return kind_of(task.title, task.inputs.keys(), task.grants) in kinds
+        except Exception:  # noqa: BLE001
+            # There is another mind, and it is asked as before whatever is wrong with the model.
+            return None
+        return model if kind_of(task.title, task.inputs.keys(), task.grants) in kinds else None

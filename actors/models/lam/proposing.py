@@ -33,10 +33,10 @@ class LamProposer:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
-    async def propose(self, task: Task) -> event_pb2.Proposal:
-        """Return a call within a grant, or what it was unsure of."""
+    async def propose(self, task: Task, model: Model | None = None) -> event_pb2.Proposal:
+        """Return a call within a grant, or what it was unsure of; asks the model that serves if no other."""
         try:
-            model = await self._serving.current()
+            model = model or await self._serving.current()
             if model is None:
                 return _nothing(event_pb2.Proposal(), "this project has no action model that serves")
             return await asyncio.to_thread(propose, model, task, self._serving.contracts)
