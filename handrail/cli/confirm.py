@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from handrail.client import Client
     from handrail.v1 import run_service_pb2
 
+WHOLE = 1_000_000
+"""Cells of a line: of what somebody agrees to nothing is cut, and the terminal breaks what is longer."""
 QUESTION = "is that what you want? [y]es, [n]o: "
 
 
@@ -76,7 +78,7 @@ async def is_meant(seen: run_service_pb2.Run, output: Output) -> bool:
     from handrail.cli.tree import draw_plan
 
     output.line(clean(seen.goal))
-    output.lines(draw_plan(seen.read_as, Pen(output.width, output.glyphs, time.time_ns())))
+    output.lines(draw_plan(seen.read_as, Pen(WHOLE, output.glyphs, time.time_ns())))
     return (await on_terminal(output)(QUESTION) or "").strip().lower() in ("y", "yes")
 
 

@@ -23,6 +23,7 @@ def planned(step: plan_pb2.Step, pen: Pen) -> Iterator[Node]:
     said += [(clean(name), _argument(name, argument)) for name, argument in sorted(step.arguments.items())]
     for rule in step.rules:
         said.append((clean(rule.when) or "otherwise", f"{pen.glyphs.output} {clean(rule.tool)}"))
+        said += [(clean(name), _argument(name, held)) for name, held in sorted(rule.arguments.items())]
     for grant in step.grants:
         filled_in = ", ".join(sorted(grant.open)) or "nothing"
         said.append(("granted", clean(f"{grant.tool}, the executor fills in {filled_in}")))
