@@ -237,6 +237,10 @@ def check(
     elif goal.teaches or goal.HasField("confirms"):
         message = "a goal teaches, or confirms, with a plan that shows how it is carried out"
         found.append(Violation(field="goal.plan", code="required", message=message))
+    for name in ("sure", "needed"):
+        if not 0 <= getattr(goal.confirms, name) <= 1:
+            message = "how sure a model is of something is a share, from 0 to 1"
+            found.append(Violation(field=f"goal.confirms.{name}", code="bad_share", message=message))
     if goal.ByteSize() > MAX_GOAL_BYTES:
         message = f"the goal with its plan has {goal.ByteSize()} bytes, at most {MAX_GOAL_BYTES} are taken"
         found.append(Violation(field="goal", code="too_large", message=message))

@@ -148,3 +148,14 @@ def test_who_teaches_shows_a_plan() -> None:
     made.confirms.sure = 0.7
     (violation,) = checked(made).violations
     assert (violation.field, violation.code) == ("goal.plan", "required")
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.1, 1.1])
+def test_what_somebody_confirms_is_as_sure_as_something_can_be(share: float) -> None:
+    made = goal()
+    made.plan.CopyFrom(plan_from_form({"steps": [{"id": "s", "tool": "t"}]}))
+    fine = {v.field for v in checked(made).violations}
+    made.confirms.sure, made.confirms.needed = 0.7, share
+    assert {v.field for v in checked(made).violations} - fine == {"goal.confirms.needed"}
+    made.confirms.sure, made.confirms.needed = share, 1.0
+    assert {v.field for v in checked(made).violations} - fine == {"goal.confirms.sure"}
