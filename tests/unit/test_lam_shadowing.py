@@ -151,6 +151,20 @@ def test_who_gives_up_a_doubt_says_nothing_of_what_was_right(monkeypatch: pytest
     assert (play.status, of(play)) == ("failed", [])
 
 
+def test_who_denies_several_actions_at_once_says_of_none_that_it_was_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Says(monkeypatch)
+    play = Play(*CONTRACTS.values(), limits=Limits(proposers=True))
+    mails = plan_pb2.Value(json=values.encode({"mails": [MAIL, "please"]}))
+    play.submit({**SETTLE, "each": "$goal.mails", "with": {"mail": "$each"}}, context=mails).pause()
+    for attempt in ("settle-0-a1", "settle-1-a1"):
+        play.propose(attempt, 0, "add_note", unsure="it guesses", text="I am away")
+    play.resume()
+    assert [len(gate.opened.items) for gate in play.state.gates.values()] == [2]
+    assert (play.decide("bo", deny=True).status, of(play)) == ("failed", [])
+
+
 def test_who_denies_a_stand_in_says_nothing_of_what_was_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
     Says(monkeypatch)
     two = [

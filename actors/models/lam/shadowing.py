@@ -160,9 +160,10 @@ def _wanted(state: RunState, instance: Instance, asked: Sequence[Attempt]) -> _C
     gates = [gate for gate in state.gates.values() if instance.id in {one.step for one in gate.opened.items}]
     # Who gives up a doubt says nothing of whether it was right to act.
     gates = [gate for gate in gates if gate.opened.kind == event_pb2.GATE_KIND_ACTION]
-    closed = [gate.closed.outcome for gate in gates if gate.closed is not None]
-    if event_pb2.GATE_OUTCOME_DENIED in closed:
-        return "", {}
+    closed = {gate.closed.outcome: gate for gate in gates if gate.closed is not None}
+    if (denied := closed.get(event_pb2.GATE_OUTCOME_DENIED)) is not None:
+        # Of several actions nobody knows which was meant.
+        return ("", {}) if len(denied.opened.items) == 1 else None
     # Its own word about itself proves nothing, but that of whoever was asked does.
     if proposal.model.startswith(_LAM) and not (instance.unsure and closed):
         return None
