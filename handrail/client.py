@@ -175,13 +175,17 @@ class Client:
             raise errors.invalid("context", "too_large", message)
         goal.plan.CopyFrom(seen.read_as)
         goal.teaches = True
+        # It is to be done, and from now on: by the first deadline it may be too late.
+        goal.dry_run = False
+        goal.ClearField("deadline")
         goal.submitter = sendable("submitter", submitter)
         request = run_service_pb2.SubmitGoalRequest(goal=goal, request_id=f"confirm-{run}")
         patience = _Patience(self.timeout_s, None)
         try:
             response = await self._submit(request, patience, patience.left_s)
         except errors.AlreadyExists as error:
-            message = f"somebody else has confirmed {run}, as {error.metadata.get('run', 'another run')}"
+            other = error.metadata.get("run", "another run")
+            message = f"somebody else has confirmed {run}, or taken the request id for that: see {other}"
             raise errors.AlreadyExists(message, code=error.code, reason="CONFIRMED") from None
         return Submitted(response.run, response.existed)
 

@@ -102,12 +102,12 @@ def graduate(
     if revoke:
         if kind not in _graduated(loaded, held):
             raise CommandError(f"{kind!r:.40} has not graduated for {held.artifact.name}.")
-        graduation.change(place, held.digest, kind, None)
+        graduation.change(place, graduation.standing(held), kind, None)
         output.json({"kind": kind, "graduated": False})
         output.line(f"{output.glyphs.done} {kind} is decided as before")
         return
     tallies = tally(_seen(target, loaded, held, runs or (), since, output))
-    found = next((one for one in tallies if one.kind == kind), None)
+    found = next((one for one in tallies if one.kind == kind and kind), None)
     if found is None:
         raise CommandError(
             f"In these runs nothing was decided of the kind {kind!r:.40}.",
@@ -122,7 +122,7 @@ def graduate(
             code=ExitCode.FAILED,
         )
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    graduation.change(place, held.digest, kind, _object(found) | {"on": now})
+    graduation.change(place, graduation.standing(held), kind, _object(found) | {"on": now})
     output.json(_object(found) | {"graduated": True})
     output.line(f"{output.glyphs.done} {kind} has graduated: {held.artifact.name} is asked about it first")
 
@@ -133,9 +133,9 @@ def _opened(target: Target, project: Path | None, model: str | None) -> tuple[Pr
 
 
 def _graduated(loaded: Project, held: Model) -> dict[str, Any]:
-    from actors.models.lam.graduation import graduated
+    from actors.models.lam.graduation import graduated, standing
 
-    return dict(graduated(loaded.directory / loaded.settings.lam.path, held.digest))
+    return dict(graduated(loaded.directory / loaded.settings.lam.path, standing(held)))
 
 
 def _seen(

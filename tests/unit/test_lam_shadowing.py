@@ -11,7 +11,8 @@ import pytest
 
 from actors.models import Task
 from actors.models.lam import graduation, shadowing, shelf
-from actors.models.lam.graduation import GraduatedProposer, bound, graduated, kind_of
+from actors.models.lam.answering import open_model
+from actors.models.lam.graduation import GraduatedProposer, bound, graduated, kind_of, standing
 from actors.models.lam.options import options_of
 from actors.models.lam.serving import Serving
 from actors.models.lam.shadowing import Seen, shadow, tally
@@ -29,7 +30,11 @@ NOTE_SCHEMA = (
 )
 KEYED = {"idempotency": tool_pb2.IDEMPOTENCY_KEYED, "key_parameter": "key"}
 CONTRACTS = {
-    one.name: one for one in (write("add_note", input_schema=NOTE_SCHEMA, **KEYED), contract("list_orders"))
+    one.name: one
+    for one in (
+        write("add_note", input_schema=NOTE_SCHEMA, post="output.id > 0", **KEYED),
+        contract("list_orders"),
+    )
 }
 GRANTS = [{"tool": "add_note", "open": {"text": ""}}, {"tool": "list_orders"}]
 SETTLE = {"id": "settle", "title": "Settle it", "with": {"mail": "$goal.mail"}, "grants": GRANTS}
@@ -42,13 +47,15 @@ def asked(mail: str = MAIL) -> Play:
     return play.submit(SETTLE, context=plan_pb2.Value(json=values.encode({"mail": mail})))
 
 
-def done(play: Play, attempt: str = "settle-a2") -> Play:
-    play.intent(attempt).output(attempt, {})
+def done(play: Play, attempt: str = "settle-a2", *, seen: bool = True) -> Play:
+    play.intent(attempt).output(attempt, {"id": 1})
     body = event_pb2.Verdict(attempt=attempt, round=1, outcome=event_pb2.OUTCOME_CONFIRMED)
     fact = play._attempt(attempt)
     assert fact is not None
     assert fact.result is not None
     body.result_id = fact.result.event_id
+    if seen:
+        body.evidence.add(condition="output.id > 0", held=True)
     return play.fact(("verifier", "main", "verdict", attempt), "verdict", body)
 
 
@@ -108,6 +115,7 @@ def test_what_nobody_knows_to_be_right_does_not_count(monkeypatch: pytest.Monkey
     failed = asked().propose("settle-a1", 0, "add_note", text="I am away").intent("settle-a2")
     assert failed.failed("settle-a2").status == "failed"
     assert of(failed) == []
+    assert of(done(asked().propose("settle-a1", 0, "add_note", text="I am away"), seen=False)) == []
     own = asked()
     call = event_pb2.Call(tool="add_note", arguments={"text": values.inline("I am away")})
     body = event_pb2.Proposal(attempt="settle-a1", call=call, model="lam:0123456789ab")
@@ -258,10 +266,11 @@ async def test_the_model_is_asked_first_about_what_has_graduated_and_the_other_w
     task = Task("Settle it", (plan_pb2.Grant(tool="add_note", open={"text": ""}),), {"mail": MAIL}, DAY)
     name = kind_of(task.title, task.inputs, task.grants) if kind == "its own" else "0" * 12
     if kind is not None:
-        graduation.write(tmp_path, digest, {name: {"same": 60}})
-        assert graduated(tmp_path, digest).keys() == {name}
-        # For another model nothing has.
-        assert graduated(tmp_path, "f" * 12) == {}
+        held = standing(open_model(tmp_path / digest, options, {}))
+        graduation.write(tmp_path, held, {name: {"same": 60}})
+        assert graduated(tmp_path, held).keys() == {name}
+        # For a model that has to be less sure nothing has.
+        assert graduated(tmp_path, standing(open_model(tmp_path / digest, options, {"write": 0.123}))) == {}
     found = event_pb2.Proposal(model="lam:x", call=event_pb2.Call(tool="add_note", unsure=unsure))
     found.thought.sure = 0.9
 
@@ -282,7 +291,8 @@ async def test_the_model_is_asked_first_about_what_has_graduated_and_the_other_w
 async def test_a_file_that_cannot_be_read_graduates_nothing(tmp_path: Path, text: str) -> None:
     digest = write_model(tmp_path, options_of(CONTRACTS, ()))
     shelf.promote(tmp_path, digest)
-    (tmp_path / graduation.GRADUATED).write_text(text.replace("MODEL", digest), encoding="latin-1")
+    held = standing(open_model(tmp_path / digest, options_of(CONTRACTS, ()), {}))
+    (tmp_path / graduation.GRADUATED).write_text(text.replace("MODEL", held), encoding="latin-1")
     other = Other()
     task = Task("Settle it", (plan_pb2.Grant(tool="list_orders"),), {}, DAY)
     await GraduatedProposer(Serving(tmp_path, CONTRACTS, ()), tmp_path, other).propose(task)
@@ -297,7 +307,7 @@ async def test_a_model_that_has_shown_nothing_is_not_asked_for_one_that_it_repla
     shelf.promote(tmp_path, digest)
     task = Task("Settle it", (plan_pb2.Grant(tool="list_orders"),), {}, DAY)
     kind = kind_of(task.title, task.inputs, task.grants)
-    graduation.change(tmp_path, digest, kind, {"same": 60})
+    graduation.change(tmp_path, standing(open_model(tmp_path / digest, options, {})), kind, {"same": 60})
     asked: list[str] = []
 
     def propose(model: Any, task: Task, contracts: Any) -> event_pb2.Proposal:

@@ -396,16 +396,18 @@ def _why_not(state: RunState) -> str:
     taken = [one for one in state.instances.values() if one.count is None]
     if any(one.amended for one in taken):
         return AMENDED
-    for instance in taken:
-        verdict = _verdict(instance.current)
-        if instance.settled == "skipped":
-            continue
-        if instance.settled != "done" or verdict is None or verdict.outcome != event_pb2.OUTCOME_CONFIRMED:
-            return UNVERIFIED
-        acts = any(_effect(state, one) for one in instance.attempts)
-        if acts and not (_looked(state, instance, verdict) and all(one.held for one in verdict.evidence)):
-            return UNSEEN
-    return ""
+    found = (unverified(state, one) for one in taken if one.settled != "skipped")
+    return next(filter(None, found), "")
+
+
+def unverified(state: RunState, instance: Instance) -> str:
+    """Say why nobody knows that what was done was right; nothing where it was verified."""
+    verdict = _verdict(instance.current)
+    if instance.settled != "done" or verdict is None or verdict.outcome != event_pb2.OUTCOME_CONFIRMED:
+        return UNVERIFIED
+    acts = any(_effect(state, one) for one in instance.attempts)
+    seen = _looked(state, instance, verdict) and all(one.held for one in verdict.evidence)
+    return "" if seen or not acts else UNSEEN
 
 
 def _looked(state: RunState, instance: Instance, verdict: event_pb2.Verdict) -> bool:

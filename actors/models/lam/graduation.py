@@ -1,6 +1,7 @@
 """Graduation: which kinds of steps the action model is asked about first, where another mind decides.
 
-    lam/graduated.json      {"model": "0123456789ab", "kinds": {"89ab...": {"name": ..., "same": 60, ...}}}
+    lam/graduated.json      {"model": "0123456789ab, 0.92 0.92 0.93 0.97",
+                             "kinds": {"89ab...": {"name": ..., "same": 60, ...}}}
 
 It is looked at for every step, and needs nothing that takes time to import.
 """
@@ -47,12 +48,19 @@ def bound(same: int, count: int) -> float:
     return max(0.0, (middle - wide) / (1 + spread))
 
 
-def graduated(place: Path, digest: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the kinds that have graduated for a model, with what it showed; raises BadModel."""
+def standing(model: Model) -> str:
+    """Name what kinds graduate for: a model, and how sure it has to be, since with less it would do more."""
+    return (
+        f"{model.digest}, {' '.join(f'{share:g}' for _, share in sorted(model.thinker.thresholds.items()))}"
+    )
+
+
+def graduated(place: Path, model: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the kinds that have graduated for a model's standing, and what it showed; raises BadModel."""
     path = place / GRADUATED
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        kinds = held["kinds"] if held["model"] == digest else {}
+        kinds = held["kinds"] if held["model"] == model else {}
         if not all(isinstance(one, dict) for one in kinds.values()):
             raise TypeError("a kind is an object")
     except FileNotFoundError:
@@ -62,24 +70,24 @@ def graduated(place: Path, digest: str) -> Mapping[str, Mapping[str, Any]]:
     return dict(kinds)
 
 
-def write(place: Path, digest: str, kinds: Mapping[str, Mapping[str, Any]]) -> None:
+def write(place: Path, model: str, kinds: Mapping[str, Mapping[str, Any]]) -> None:
     """Say which kinds have graduated for a model; of others nothing is kept."""
     new = place / f".{GRADUATED}"
     with new.open("w", encoding="utf-8") as file:
-        json.dump({"model": digest, "kinds": kinds}, file, indent=1, sort_keys=True, ensure_ascii=False)
+        json.dump({"model": model, "kinds": kinds}, file, indent=1, sort_keys=True, ensure_ascii=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
     new.replace(place / GRADUATED)
 
 
-def change(place: Path, digest: str, kind: str, shown: Mapping[str, Any] | None) -> None:
+def change(place: Path, model: str, kind: str, shown: Mapping[str, Any] | None) -> None:
     """Have a kind graduate by what a model showed, or no more; what others have changed meanwhile stays."""
     place.mkdir(parents=True, exist_ok=True)
     with (place / f".{GRADUATED}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        kinds = {name: one for name, one in graduated(place, digest).items() if name != kind}
-        write(place, digest, kinds if shown is None else {**kinds, kind: shown})
+        kinds = {name: one for name, one in graduated(place, model).items() if name != kind}
+        write(place, model, kinds if shown is None else {**kinds, kind: shown})
 
 
 class GraduatedProposer:
@@ -110,7 +118,7 @@ class GraduatedProposer:
             if not (self._place / GRADUATED).exists():
                 return None
             model = await self._serving.current()
-            kinds = graduated(self._place, model.digest) if model is not None else {}
+            kinds = graduated(self._place, standing(model)) if model is not None else {}
         except Exception:  # noqa: BLE001
             # There is another mind, and it is asked as before whatever is wrong with the model.
             return None

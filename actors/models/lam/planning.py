@@ -64,8 +64,8 @@ class Thinker:
     ) -> None:
         """`thresholds` say how sure a plan has to be, by its gravest effect; `words` are those it knows."""
         self.decider = decider
+        self.thresholds = dict(thresholds)
         self._curves = curves
-        self._thresholds = thresholds
         self._words = frozenset(words)
 
     def think(self, goal: str, today: datetime.date, given: Mapping[str, Any] | None = None) -> Thought:
@@ -140,7 +140,7 @@ class Thinker:
         sure = self._curves.part(key, least)
         own = one.option.effect if one.option else tool_pb2.EFFECT_READ
         effect = max([own, *(self._effect(step) for step in thought.steps)])
-        needed = self._thresholds.get(effect, 1.0)
+        needed = self.thresholds.get(effect, 1.0)
         decided = (*thought.decided, one)
         if thought.decided and sure >= thought.sure:
             return replace(thought, needed=needed, decided=decided)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from actors.models import Task
 from actors.models.lam.answering import Model, shown
-from actors.models.lam.collecting import collect
+from actors.models.lam.collecting import collect, unverified
 from actors.models.lam.evaluation import plain_of
 from actors.models.lam.graduation import bound, kind_of
 from actors.models.lam.proposing import propose
@@ -167,11 +167,8 @@ def _wanted(state: RunState, instance: Instance, asked: Sequence[Attempt]) -> _C
     # Its own word about itself proves nothing, but that of whoever was asked does.
     if proposal.model.startswith(_LAM) and not (instance.unsure and closed):
         return None
-    current = instance.current
-    verdict = current.verdict.message.outcome if current is not None and current.verdict is not None else 0
     undo = state.undo.before if state.undo is not None and state.undo.is_dry else state.undo
-    done = instance.settled == "done" and state.status == event_pb2.RUN_STATUS_DONE and undo is None
-    if not done or verdict != event_pb2.OUTCOME_CONFIRMED:
+    if state.status != event_pb2.RUN_STATUS_DONE or undo is not None or unverified(state, instance):
         return None
     try:
         tool, arguments = _arguments(proposal.call)
