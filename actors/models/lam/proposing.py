@@ -15,7 +15,6 @@ from actors.models import Task
 from actors.models.lam import shelf
 from actors.models.lam.inputs import Leaf, TooMuch, text_of
 from actors.models.lam.serving import Serving
-from actors.models.lam.text import MAX_TOKENS
 from core import conformance, failures, grants, values
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2, trajectory_pb2
 
@@ -111,6 +110,7 @@ def _calls(
 def reason_of(thought: Thought) -> str:
     """Say why there is no proposal."""
     from actors.models.lam.answering import shown
+    from actors.models.lam.text import MAX_TOKENS
 
     if thought.outcome == "long":
         return f"it was given more than the {MAX_TOKENS} words that the action model reads"
