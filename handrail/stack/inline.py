@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ async def _start_parts(
     await stack.enter_async_context(
         background(_keep_serving(parts.decider(log, project, keys.signer, f"{directory.epoch}").serve))
     )
-    host = InProcessHost(parts.build_agent)
+    host = InProcessHost(partial(parts.agent_of, project))
     await host.ensure(parts.mind_specs(settings, project_dir, directory.path, ways, keys.checker))
     stack.push_async_callback(host.stop, DRAIN_S)
     for toolbox in settings.toolboxes:

@@ -474,6 +474,11 @@ async def build_agent(spec: AgentSpec) -> tuple[Agent, Log]:
         settings = load_settings(directory)
         set_environment(settings, settings.toolboxes)
         project = _projects[spec.project_dir] = load_project(directory, data=Path(spec.credentials["data"]))
+    return await agent_of(project, spec)
+
+
+async def agent_of(project: Project, spec: AgentSpec) -> tuple[Agent, Log]:
+    """Build the agent of a slot for a project that is loaded here already."""
     from handrail.keys import PublicKeys
 
     checker = PublicKeys.parse(spec.credentials["trusted"], f"what {spec.name} was given")
