@@ -102,7 +102,6 @@ app.add_typer(broker.app, name="broker")
 app.command("restore")(restore.restore)
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
-app.command("_child", hidden=True)(up.child)
 
 
 @app.command("version")

@@ -1,4 +1,4 @@
-"""The commands that keep a stack up: `up`, and the hidden `_child` that its processes run."""
+"""The command that keeps a stack up."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from handrail.cli import options
 from handrail.cli.options import HostKind
@@ -53,19 +51,6 @@ def up(
             asyncio.run(wait_for_owner(place))
         if not _joined(output, project, place):
             raise
-
-
-def child(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    project: Annotated[Path, typer.Option("--project")],
-    data: Annotated[Path, typer.Option("--data")],
-) -> None:
-    """Run one process of a stack."""
-    import uvloop
-
-    from handrail.stack.children import child as run_child
-
-    uvloop.run(run_child(name, project, data))
 
 
 def _joined(output: Output, project: Path | None, place: Path) -> bool:

@@ -144,8 +144,8 @@ def _children(
             "PYTHONPATH": path,
             "PYTHONUNBUFFERED": "1",
         }
-        command = [sys.executable, "-m", "handrail.cli.main", "_child", argument]
-        command += ["--project", str(project_dir), "--data", str(data)]
+        command = [sys.executable, "-m", "handrail.cli.child", "_child", argument]
+        command += [str(project_dir), str(data)]
         return ChildSpec(
             name=name,
             command=command,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,9 @@ def test_children_in_a_table() -> None:
     assert "log: /logs/worker-shed-0.log" in lines[1]
 
 
-def test_the_hidden_child_runs_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_runs_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     import handrail.stack.children
+    from handrail.cli import child
 
     ran: list[object] = []
 
@@ -147,6 +149,18 @@ def test_the_hidden_child_runs_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
         ran.append((name, project, data))
 
     monkeypatch.setattr(handrail.stack.children, "child", run_child)
-    result = CliRunner().invoke(app, ["_child", "worker:shed:0", "--project", "/shop", "--data", "/data"])
-    assert result.exit_code == 0, result.output
+    monkeypatch.setattr(sys, "argv", ["child.py", "_child", "worker:shed:0", "/shop", "/data"])
+    child.main()
     assert ran == [("worker:shed:0", Path("/shop"), Path("/data"))]
+
+
+def test_what_is_wrong_with_a_child_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from handrail.cli import child
+
+    monkeypatch.setattr(sys, "argv", ["child.py", "_child", "gardener", "/shop", "/data"])
+    with pytest.raises(SystemExit) as ended:
+        child.main()
+    assert ended.value.code == ExitCode.UNAVAILABLE
+    assert "there is no child 'gardener'" in capsys.readouterr().err
