@@ -59,16 +59,19 @@ class Project:
         return load_policy(self.directory, self.policy_files, self.protos.values())
 
 
-def load(directory: Path, *, rules: bool = False, data: Path | None = None) -> Project:
+def load(
+    directory: Path, *, rules: bool = False, playbooks: bool = True, data: Path | None = None
+) -> Project:
     """Load a project, with `rules` those of its policy too; raises ProjectError with everything wrong.
 
-    `data` is the data directory in use, which tools that are shut in must not see.
+    Who makes no plans needs no `playbooks`. `data` is the data directory in use, which tools that are shut in
+    must not see.
     """
     directory = directory.resolve()
     settings = load_settings(directory)
     problems: list[str] = []
     tools = _load_tools(directory, settings, data, problems)
-    playbooks = _load_playbooks(directory, settings, problems)
+    found = _load_playbooks(directory, settings, problems) if playbooks else []
     policy_files = read_policy(directory, problems)
     proposer = _load_proposer(directory, settings, problems)
     limits = limits_of(settings)
@@ -76,7 +79,7 @@ def load(directory: Path, *, rules: bool = False, data: Path | None = None) -> P
     protos: dict[str, ToolContract] = {}
     if not problems:
         protos = {tool.contract.name: contract_rules.to_proto(tool.contract) for tool in tools}
-        for file, playbook, _ in playbooks:
+        for file, playbook, _ in found:
             problems += [f"{file}: {v.field}: {v.message}" for v in check_playbook(playbook, protos, limits)]
     if problems:
         raise ProjectError(directory, problems)
@@ -87,8 +90,8 @@ def load(directory: Path, *, rules: bool = False, data: Path | None = None) -> P
         tools=by_name,
         contracts={name: tool.contract for name, tool in by_name.items()},
         protos=protos,
-        playbooks=tuple(playbook for _, playbook, _ in playbooks),
-        playbook_digests={playbook.name: digest for _, playbook, digest in playbooks},
+        playbooks=tuple(playbook for _, playbook, _ in found),
+        playbook_digests={playbook.name: digest for _, playbook, digest in found},
         policy_files=policy_files,
         proposer=proposer,
         proposer_sha256=source_digest(proposer) if proposer is not None else "",

@@ -1,4 +1,4 @@
-"""What each child process of a stack runs: `handrail _child NAME`."""
+"""What each child process of a stack runs (`handrail.cli.child`)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def addresses_in(data_dir: Path) -> tuple[str, str] | None:
 
 
 async def _gateway(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
-    project = load(project_dir, data=data_dir)
+    project = load(project_dir, playbooks=False, data=data_dir)
     log = await parts.ways()["gateway"].open()
     gateway = parts.gateway(log, project, project_dir, data_dir)
     address_file = data_dir / ADDRESS_FILE
@@ -99,7 +99,7 @@ async def _gateway(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> No
 async def _decider(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:
     # Before the tools are imported: nothing of theirs is to find the key.
     signer = parts.signer()
-    project = load(project_dir, data=data_dir)
+    project = load(project_dir, playbooks=False, data=data_dir)
     log = await parts.ways()["decider"].open()
     await _until(stop, parts.decider(log, project, signer, _instance()).serve())
     await log.close()
@@ -107,7 +107,7 @@ async def _decider(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> No
 
 async def _worker(stop: asyncio.Event, project_dir: Path, data_dir: Path, toolbox: str, slot: str) -> None:
     _guard(project_dir, toolbox)
-    project = load(project_dir, data=data_dir)
+    project = load(project_dir, playbooks=False, data=data_dir)
     log = await parts.ways()["worker"].open()
     epoch, generation = int(os.environ[EPOCH_ENV]), int(os.environ[GENERATION])
     instance = Instance(site_of(data_dir), epoch, f"{toolbox}_{slot}", generation)
