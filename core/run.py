@@ -29,16 +29,6 @@ VERSION = 5
 UNREADABLE = "unreadable"
 """Who claimed in words that this version cannot read."""
 
-ENDED: frozenset[int] = frozenset(
-    (
-        event_pb2.RUN_STATUS_DONE,
-        event_pb2.RUN_STATUS_FAILED,
-        event_pb2.RUN_STATUS_REFUSED,
-        event_pb2.RUN_STATUS_CANCELLED,
-        event_pb2.RUN_STATUS_UNDONE,
-    )
-)
-
 BUNDLED: frozenset[str] = frozenset(
     (
         "plan_accepted",

@@ -17,6 +17,16 @@ from handrail.v1 import event_pb2, plan_pb2, tool_pb2
 
 Settled = Literal["", "done", "skipped", "failed", "in_doubt"]
 
+ENDED: frozenset[int] = frozenset(
+    (
+        event_pb2.RUN_STATUS_DONE,
+        event_pb2.RUN_STATUS_FAILED,
+        event_pb2.RUN_STATUS_REFUSED,
+        event_pb2.RUN_STATUS_CANCELLED,
+        event_pb2.RUN_STATUS_UNDONE,
+    )
+)
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 """The one empty mapping: most have nothing, and a dictionary each would be most of a run."""
 

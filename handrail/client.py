@@ -25,7 +25,7 @@ from typing import Any, Self, TypeVar, Unpack, cast
 
 import grpc
 
-from core.run import ENDED
+from core.state import ENDED
 from core.ulids import Ulids
 from core.values import MAX_VALUE_BYTES
 from handrail import errors, goals

@@ -23,7 +23,8 @@ import structlog
 from core.errors import HandrailError
 from core.plan import is_compensation
 from core.ports import Log, LogError, Record, RunKey
-from core.run import ENDED, VERSION
+from core.run import VERSION
+from core.state import ENDED
 from handrail.v1 import event_pb2
 from orchestrator import inbox
 from orchestrator.inbox import Inbox

@@ -9,8 +9,8 @@ import grpc
 
 from bus import subjects
 from core.ports import Address, Log, Record, RunKey
-from core.run import ENDED, fold
-from core.state import RunState
+from core.run import fold
+from core.state import ENDED, RunState
 from handrail.v1 import event_pb2
 from handrail.v1.event_pb2 import RunStatus
 from orchestrator.callers import caller, written

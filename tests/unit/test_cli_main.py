@@ -41,10 +41,30 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_command_line_starts_without_anything_heavy() -> None:
+# What the parts of a stack need is imported by those that need it.
+NOT_FOR_ALL = (
+    "cedarpy",
+    "cel",
+    "cryptography",
+    "grpc",
+    "jsonschema",
+    "jwt",
+    "numpy",
+    "opentelemetry",
+    "ray",
+    "yaml",
+)
+NOT_TO_ASK = ("core.run", "core.conformance", "pydantic", "handrail.tool", "nats", "yaml")
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("handrail.cli.main", HEAVY), ("handrail.stack", NOT_FOR_ALL), ("handrail.client", NOT_TO_ASK)],
+)
+def test_it_starts_without_anything_heavy(module: str, heavy: tuple[str, ...]) -> None:
     code = (
-        "import sys, handrail.cli.main\n"
-        f"print([n for n in {HEAVY!r} if any(m == n or m.startswith(n + '.') for m in sys.modules)])"
+        f"import sys, {module}\n"
+        f"print([n for n in {heavy!r} if any(m == n or m.startswith(n + '.') for m in sys.modules)])"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
