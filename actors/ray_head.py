@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -151,7 +152,9 @@ def main() -> int:
     try:
         vital: set[int] = set()
         while head.poll() is None:
-            alive = {pid for pid, parent, name in _session() if parent == head.pid and name in _VITAL}
+            # Once all of them are there, these alone are looked at: there may be thousands of others.
+            among = vital if len(vital) == len(_VITAL) else None
+            alive = {pid for pid, parent, name in _session(among) if parent == head.pid and name in _VITAL}
             if vital - alive:
                 print("handrail: a vital process of the Ray head died, ending the head", flush=True)
                 return 1
@@ -172,10 +175,11 @@ def _die_with_parent(number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
-def _session() -> list[tuple[int, int, str]]:
-    """Return (pid, parent, name) of every living process of this session but this one."""
+def _session(among: Iterable[int] | None = None) -> list[tuple[int, int, str]]:
+    """Return (pid, parent, name) of every living process of this session but this one, or of those among."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
+    proc = Path("/proc")
+    for entry in proc.glob("[0-9]*/stat") if among is None else [proc / f"{pid}/stat" for pid in among]:
         try:
             head, _, tail = entry.read_text().rpartition(")")
         except OSError:
