@@ -180,9 +180,12 @@ def standing(host: str, place: Path) -> Iterator[Up]:
     wait_for("the end of every child", lambda: not running.children(), 15)
 
 
-@pytest.fixture(scope="session", params=["inline", "ray"])
+@pytest.fixture(scope="module", params=["inline", "ray"])
 def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One stack of each kind of host, for every test that leaves it as it was."""
+    """One stack of each kind of host, for every test of a file that leaves it as it was.
+
+    It ends with the file: idle until the last of all tests, it would cost more than a start.
+    """
     yield from standing(request.param, tmp_path_factory.mktemp("up"))
 
 
