@@ -17,6 +17,8 @@ GOAL ?= refund order 1001 and tell the customer
 # Trust what the machine trusts; older versions of uv know the first name only.
 export UV_NATIVE_TLS := 1
 export UV_SYSTEM_CERTS := 1
+# Without its bytecode every process of a stack would compile all that it imports, at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-training check simulate simulate-mutants fuzz eval hijack chaos chaos-short bench bench-peers profile fmt protos \
 	setup ci clean help
