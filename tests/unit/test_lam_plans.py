@@ -194,7 +194,7 @@ def test_what_was_given_stands_in_the_log_once() -> None:
 
     class Named:
         name = "lam:0"
-        card = type("Card", (), {"digest": "0"})
+        digest = "0"
 
     kept = thought_of(type("Model", (), {"artifact": Named})(), thought)  # type: ignore[arg-type]
     (decision,) = kept.decisions

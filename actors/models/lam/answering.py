@@ -42,7 +42,7 @@ class Model:
     @property
     def digest(self) -> str:
         """What its folder is named."""
-        return self.artifact.card.digest[:DIGEST_CHARS]
+        return self.artifact.digest[:DIGEST_CHARS]
 
 
 def open_model(
@@ -69,7 +69,7 @@ def answer(model: Model, goal: Goal, playbooks: Mapping[str, Playbook]) -> event
         except (BadPlaybook, BadSlot, CannotJoin, values.BadValue) as error:
             found.no_plan.reason = f"it reads like {shown(thought.steps)}, but {error}"
             return found
-        plan.origin, plan.origin_sha256 = model.artifact.name, model.artifact.card.digest
+        plan.origin, plan.origin_sha256 = model.artifact.name, model.artifact.digest
         if thought.outcome == "plan":
             found.plan.CopyFrom(plan)
             return found
@@ -86,7 +86,7 @@ def thought_of(model: Model, thought: Thought) -> event_pb2.ModelThought:
     """Return what the log keeps of a thought; what was given in the context stands there already."""
     told = event_pb2.ModelThought(
         model=model.artifact.name,
-        model_sha256=model.artifact.card.digest,
+        model_sha256=model.artifact.digest,
         decisions=thought.steps,
         sure=thought.sure,
         needed=thought.needed,

@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,10 +84,15 @@ class Artifact:
     card: Card
     weights: Mapping[str, Floats]
 
+    @cached_property
+    def digest(self) -> str:
+        """What names it, worked out once: a card holds every word that it knows."""
+        return self.card.digest
+
     @property
     def name(self) -> str:
         """How the log names it."""
-        return f"lam:{self.card.digest[:DIGEST_CHARS]}"
+        return f"lam:{self.digest[:DIGEST_CHARS]}"
 
 
 def pack(weights: Mapping[str, Floats]) -> bytes:

@@ -51,7 +51,7 @@ def propose(model: Model, task: Task, contracts: Mapping[str, tool_pb2.ToolContr
     """Return what a model would do of what a step was granted, if it is sure enough to do or to ask it."""
     from actors.models.lam.answering import shown, thought_of
 
-    found = event_pb2.Proposal(model=model.artifact.name, model_sha256=model.artifact.card.digest)
+    found = event_pb2.Proposal(model=model.artifact.name, model_sha256=model.artifact.digest)
     try:
         text, leaves = text_of(task.title, task.inputs)
     except TooMuch as error:
