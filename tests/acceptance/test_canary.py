@@ -75,14 +75,15 @@ class Stage:
         self.shown.append((" ".join(arguments), (done.stdout + done.stderr).encode()))
         return done.stdout
 
-    def carry_out(self, name: str) -> dict[str, Any]:
-        """Have a plan carried out, and say what became of it."""
-        plan = self.project / f"{name}.json"
-        plan.write_text(json.dumps({"steps": [{"id": id, **step} for id, step in PLANS[name].items()]}))
-        self.call("run", name, "--plan", str(plan), "--request-id", name)
-        (run,) = [run["id"] for run in self.runs() if run["goal"] == name]
-        found: dict[str, Any] = json.loads(self.call("show", run, "--json"))["run"]
-        return found
+    def carry_out(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Have plans carried out, one after another, and say what became of each."""
+        for name in names:
+            plan = self.project / f"{name}.json"
+            plan.write_text(json.dumps({"steps": [{"id": id, **step} for id, step in PLANS[name].items()]}))
+            self.call("run", name, "--plan", str(plan), "--request-id", name)
+        ids = [(run["goal"], run["id"]) for run in self.runs()]
+        assert sorted(goal for goal, _ in ids) == sorted(names)
+        return {name: json.loads(self.call("show", run, "--json"))["run"] for name, run in ids}
 
     def runs(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.call("list", "--json").splitlines()]
@@ -176,7 +177,7 @@ def test_the_search_finds_what_is_there() -> None:
 
 @pytest.mark.timeout(400)
 def test_nothing_holds_a_secret_where_everything_is_one_process(stage: Stage) -> None:
-    ends = {name: stage.carry_out(name) for name in ("healed", "refuted", "mistype")}
+    ends = stage.carry_out("healed", "refuted", "mistype")
     check_ends(ends)
     stage.call("undo", ends["healed"]["id"])
     stage.read(ends["healed"]["id"])
@@ -202,7 +203,7 @@ def test_nothing_holds_a_secret_where_everything_has_a_process(
         up = start(stage.project, "inline", **stage.mounted, SPILL_DESCRIPTORS="1")
         stage.server = ("--server", up.address)
         try:
-            ends = {name: stage.carry_out(name) for name in PLANS}
+            ends = stage.carry_out(*PLANS)
             check_ends(ends)
             (variables,) = [step for step in ends["healed"]["steps"] if step["id"] == "variables"]
             assert json.loads(variables["output"]["json"]) == []
@@ -253,7 +254,7 @@ def test_a_missing_secret_is_told_before_anything_is_done(
     monkeypatch.delenv("SAFE_PIN")
     looked = [json.loads(line) for line in stage.call("doctor", "--json").splitlines()]
     assert [line["status"] for line in looked if line["check"] == "secrets"] == ["fail", "ok"]
-    run = stage.carry_out("open_once")
+    (run,) = stage.carry_out("open_once").values()
     assert run["failure"]["code"] == "secret_missing"
     assert "toolbox safe: secret PIN (env:SAFE_PIN): SAFE_PIN is not set" in run["failure"]["message"]
     assert not (stage.project / "world").exists()
