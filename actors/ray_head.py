@@ -59,7 +59,8 @@ class RayHead:
         self.clear()
         self.directory.mkdir(mode=0o700)
         (self.directory / _TOKEN_FILE).write_text(secrets.token_hex(32))
-        return [sys.executable, "-m", "actors.ray_head", *ray_start_command(self.directory)]
+        # Nothing (-P) of what lies where it is started, which may be called as a package of ours is.
+        return [sys.executable, "-P", "-m", "actors.ray_head", *ray_start_command(self.directory)]
 
     def env(self) -> dict[str, str]:
         """Return what the head and every client of it need in their environment before ray is imported."""
@@ -107,6 +108,7 @@ def ray_start_command(directory: Path) -> list[str]:
     """Return the command that starts a head which stays in the foreground."""
     return [
         sys.executable,
+        "-P",
         "-m",
         "ray.scripts.scripts",
         "start",

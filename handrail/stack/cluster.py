@@ -136,7 +136,7 @@ def _children(
         env: Mapping[str, str] | None = None,
         without: frozenset[str] = secret,
     ) -> ChildSpec:
-        # The supervisor's own path first: the children must run the same code.
+        # The supervisor's own path, not what lies where it was started (-P): all of them run the same code.
         path = os.pathsep.join(entry for entry in sys.path if entry)
         common = {
             parts.CREDENTIALS_ENV: parts.dump_ways(ways),
@@ -144,7 +144,7 @@ def _children(
             "PYTHONPATH": path,
             "PYTHONUNBUFFERED": "1",
         }
-        command = [sys.executable, "-m", "handrail.cli.child", "_child", argument]
+        command = [sys.executable, "-P", "-m", "handrail.cli.child", "_child", argument]
         command += [str(project_dir), str(data)]
         return ChildSpec(
             name=name,

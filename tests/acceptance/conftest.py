@@ -148,7 +148,7 @@ class Up:
             self.process.stdout.close()
 
 
-def start(project: Path, host: str, **extra: str) -> Up:
+def start(project: Path, host: str, *, cwd: Path = ROOT, **extra: str) -> Up:
     """Start a stack, with more in its environment, and wait until it says that it is ready."""
     errors = (project / "up.stderr").open("a")
     process = subprocess.Popen(
@@ -157,7 +157,7 @@ def start(project: Path, host: str, **extra: str) -> Up:
         stderr=errors,
         text=True,
         env=environment(**extra),
-        cwd=ROOT,
+        cwd=cwd,
         start_new_session=True,
     )
     errors.close()

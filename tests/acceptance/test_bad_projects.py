@@ -200,3 +200,15 @@ def test_a_killed_embedded_run_leaves_nothing_and_the_next_resumes_it(project: P
     finally:
         up.stop()
     wait_for("the end of every child", lambda: not Up(up.process, project).children(), 15)
+
+
+def test_packages_beside_the_project_may_be_called_as_ours(project: Path) -> None:
+    for name in ("core", "handrail", "orchestrator"):
+        (project / name).mkdir()
+        (project / name / "__init__.py").write_text(f"raise RuntimeError('{name} is not for a stack')\n")
+    up = start(project, "inline", cwd=project)
+    try:
+        done = handrail("run", "triage ticket 503", "--project", str(project))
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        assert up.stop() == 0

@@ -193,7 +193,7 @@ class Stage:
                 found["broker"] = int(entry.name)
             elif command[0].endswith("gcs_server"):
                 found["head"] = int(entry.name)
-            elif command[1:3] == ["-m", "actors.ray_head"]:
+            elif "actors.ray_head" in command:
                 found["keeper"] = int(entry.name)
             elif command[0].endswith("raylet"):
                 found["raylet"] = int(entry.name)
