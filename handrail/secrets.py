@@ -92,6 +92,7 @@ class Secrets:
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """`directory` is the project's: paths are relative to it."""
+        # "" where they are not a toolbox's.
         self._toolbox = toolbox
         self._references = dict(references or {})
         self._directory = directory
@@ -138,7 +139,12 @@ class Secrets:
             yield Finding(name, reference, problem, path if path is not None and _is_exposed(path) else None)
 
     def _resolve(self, name: str, reference: str) -> str:
-        where = f"toolbox {self._toolbox}: secret {name} ({reference})"
+        # The key of a mind's belongs to no toolbox.
+        where = (
+            f"toolbox {self._toolbox}: secret {name} ({reference})"
+            if self._toolbox
+            else f"{name} ({reference})"
+        )
         path = self._path(reference)
         if path is None:
             variable = reference.partition(":")[2]

@@ -5,11 +5,13 @@ Reading them imports none of the project's own modules.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -40,6 +42,7 @@ _REFERENCE = re.compile(
     r"env:(?!HANDRAIL_)[A-Za-z_][A-Za-z0-9_]*|file:[^\0\n]+"
     r"|kubernetes:[a-z0-9][a-z0-9.-]{0,252}/(?!\.\.?$)[A-Za-z0-9._-]{1,253}"
 )
+_MODEL = re.compile(r"[!-~]{1,150}")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
 
@@ -78,6 +81,20 @@ def _reference(text: str) -> str:
     return text
 
 
+def _endpoint_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or not text.isascii() or not text.isprintable() or " " in text or len(text) > 1_000:
+        raise ValueError(f"{text!r:.100} is not an address like https://models.example.com/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        # It is not shown: what stands there may be a secret.
+        raise ValueError("an address has neither a user nor a query here; a key stands in openai.key")
+    return text.rstrip("/")
+
+
 _ToolboxName = Annotated[
     str,
     _matching(
@@ -96,6 +113,8 @@ _Path = Annotated[str, Field(min_length=1, max_length=1_000)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Tenant = Annotated[str, _matching(TENANT, "a tenant's name: letters, digits, '_' and '-'")]
 _Listen = Annotated[str, _matching(_ADDRESS, "an address to listen on, like 127.0.0.1:0")]
+_Model = Annotated[str, _matching(_MODEL, "a model's name: to 150 characters of ASCII, and no space")]
+_EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 
 
 class _Section(BaseModel):
@@ -164,13 +183,46 @@ class PoolsSettings(_Section):
 
 
 class MindsSettings(_Section):
-    """[minds]: `proposer` proposes actions: "lam", the action model, or a function of the project's,
-    "module:function".
+    """[minds]: `proposer` proposes actions: "lam", the action model, "openai", a model behind an endpoint, or
+    a function of the project's, "module:function". `planner` plans goals that no playbook has a phrase for:
+    the action model, unless it is "openai".
 
-    It gets what a step was given and granted, runs in the executors, and is believed nothing.
+    A proposer gets what a step was given and granted, runs in the executors, and is believed nothing.
     """
 
-    proposer: _FunctionName | Literal["", "lam"] = ""
+    planner: Literal["", "lam", "openai"] = ""
+    proposer: _FunctionName | Literal["", "lam", "openai"] = ""
+
+    @property
+    def asking(self) -> frozenset[str]:
+        """The roles that ask an endpoint."""
+        named = {"planner": self.planner, "executor": self.proposer}
+        return frozenset(role for role, mind in named.items() if mind == "openai")
+
+
+class OpenAISettings(_Section):
+    """[openai]: a model behind an endpoint that speaks OpenAI's protocol and answers with tool calls.
+
+    `key` says where its key is, never what it is; `timeout_s` is the time for one question.
+    """
+
+    url: _EndpointUrl | Literal[""] = ""
+    model: _Model | Literal[""] = ""
+    key: _Reference | Literal[""] = ""
+    timeout_s: Annotated[float, Field(ge=0.1, le=240)] = 30.0
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Where its key is, by the name that the key has here."""
+        return {"openai.key": self.key} if self.key else {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> OpenAISettings:
+        if bool(self.url) != bool(self.model) or (self.key and not self.url):
+            raise ValueError("url and model go together, and key with them")
+        if self.key and self.url.startswith("http:") and not _is_local(str(urlsplit(self.url).hostname)):
+            raise ValueError("a key goes to another machine by https only; correct url, or leave key out")
+        return self
 
 
 class LamSettings(_Section):
@@ -295,6 +347,7 @@ class Settings(_Section):
     pools: PoolsSettings = PoolsSettings()
     minds: MindsSettings = MindsSettings()
     lam: LamSettings = LamSettings()
+    openai: OpenAISettings = OpenAISettings()
     playbooks: PlaybooksSettings = PlaybooksSettings()
     limits: LimitsSettings = LimitsSettings()
     gates: GatesSettings = GatesSettings()
@@ -305,6 +358,12 @@ class Settings(_Section):
     auth: AuthSettings = AuthSettings()
     notary: NotarySettings = NotarySettings()
     sandbox: SandboxSettings = SandboxSettings()
+
+    @model_validator(mode="after")
+    def _named(self) -> Settings:
+        if self.minds.asking and not self.openai.url:
+            raise ValueError("minds: openai is named: [openai] has to say its url and model")
+        return self
 
 
 def load_settings(directory: Path) -> Settings:
@@ -323,6 +382,13 @@ def load_settings(directory: Path) -> Settings:
         raise ProjectError(directory, [f"{SETTINGS_FILE} is not TOML: {error}"]) from None
     except ValidationError as error:
         raise ProjectError(directory, [f"{SETTINGS_FILE}: {p}" for p in explain(error, Settings)]) from None
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_text(path: Path, max_bytes: int) -> str:

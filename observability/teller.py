@@ -19,6 +19,8 @@ from observability.span import Kind, Link, Span, SpanEvent, Value
 MAX_CONTENT_CHARS = 2_000
 Fate = Literal["", "lost", "open"]
 """Of what has no end of its own: nobody answered, or it goes on."""
+ENDPOINT = "openai"
+"""What the name of a model behind an endpoint begins with."""
 UNANSWERED = "unanswered"
 """The `error.type` of what nobody answered, where no claim was made either."""
 MAX_WORDS = 256
@@ -201,9 +203,18 @@ def _instance_of(record: Record | None) -> str:
     return record.event.writer.partition("/")[2]
 
 
-def model_of(body: event_pb2.PlanAnswer | event_pb2.Proposal) -> dict[str, str | float]:
-    """Which action model was asked, how sure it was, and how sure it had to be."""
+def model_of(body: event_pb2.PlanAnswer | event_pb2.Proposal) -> dict[str, str | float | None]:
+    """Which model was asked, how sure it was, and had to be, where it says that; and what it came to."""
     if not body.HasField("thought"):
         return {}
     told = body.thought
-    return {names.MODEL: told.model, names.MODEL_SURE: told.sure, names.MODEL_NEEDED: told.needed}
+    says = told.sure or told.needed
+    sure = {names.MODEL_SURE: told.sure, names.MODEL_NEEDED: told.needed} if says else {}
+    kind, _, name = told.model.partition(":")
+    return {
+        names.MODEL: told.model,
+        **sure,
+        names.GENAI_REQUEST_MODEL: name if kind == ENDPOINT else None,
+        names.GENAI_INPUT_TOKENS: told.input_tokens or None,
+        names.GENAI_OUTPUT_TOKENS: told.output_tokens or None,
+    }

@@ -220,9 +220,13 @@ def _thought(thought: Said | None, page: _Page) -> Iterator[Row]:
     """What an action model made of a goal or a step: which one, how sure, and where each argument is from."""
     if thought is None:
         return
-    sure = f"{thought.get('sure', 0.0):.0%} sure of {thought.get('doubtful') or 'it'}"
-    digest = page.short(thought.get("model_sha256", ""))
-    yield "model", f"{thought.get('model', '')}, {digest}: {sure}, had to be {thought.get('needed', 0.0):.0%}"
+    model = thought.get("model", "")
+    if "sure" in thought or "needed" in thought:
+        sure = f"{thought.get('sure', 0.0):.0%} sure of {thought.get('doubtful') or 'it'}"
+        digest = page.short(thought.get("model_sha256", ""))
+        yield "model", f"{model}, {digest}: {sure}, had to be {thought.get('needed', 0.0):.0%}"
+    else:
+        yield "model", f"{model}, which does not say how sure it is"
     for step in thought.get("decisions", ()):
         call = step.get("call", {})
         for name, filled in call.get("arguments", {}).items():
@@ -243,6 +247,8 @@ def _taken_from(filled: Said) -> str:
         return f"what {field.get('step', '')} returns as {field.get('path', '')}"
     if "context" in filled:
         return f"given in the context as {filled['context'].get('key', '')}"
+    if "untraced" in filled:
+        return f"{filled.get('value')!r:.80}, which nobody is known to have said"
     return f"{filled.get('value')!r:.80}, one of those listed"
 
 

@@ -34,6 +34,8 @@ MAX_CLOCK_SKEW_S = 5.0
 MIN_YEAR = 2025
 SUBPROCESS_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 3.0
+MAX_MODELS = 10
+"""Of an endpoint's, that are named where the right one is not among them."""
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -89,6 +91,7 @@ def findings(project: Path, place: Path, server: str | None, data: Path | None) 
     yield from check_keys(project, place)
     yield from check_sandbox(project)
     yield from check_secrets(project)
+    yield from check_endpoint(project)
     target = find(server, project, data)
     yield _checked("server", check_server, target)
     yield _checked("broker", check_broker, target)
@@ -290,6 +293,37 @@ def check_secrets(project: Path) -> Iterator[Finding]:
         else:
             found = f"toolbox {name}: {', '.join(settings.secrets)} can be had in this command's environment"
             yield Finding("secrets", "ok", found)
+
+
+def check_endpoint(project: Path) -> Iterator[Finding]:
+    """Whether the endpoint that minds ask answers, and has their model; nothing where none is named."""
+    from dataclasses import replace
+
+    from handrail.settings import ProjectError, load_settings
+
+    try:
+        settings = load_settings(project)
+    except ProjectError:
+        return
+    if not settings.openai.url:
+        return
+    from actors.models.openai.endpoint import EndpointError
+    from handrail.stack import parts
+
+    endpoint = replace(parts.endpoint_of(settings, project), timeout_s=CALL_TIMEOUT_S)
+    begun = time.monotonic()
+    try:
+        models = endpoint.models()
+    except EndpointError as error:
+        yield Finding("openai", "fail", str(error), "Start it, or correct [openai] in handrail.toml.")
+        return
+    took_ms = (time.monotonic() - begun) * 1_000
+    if endpoint.model in models:
+        yield Finding("openai", "ok", f"{endpoint.url} answers in {took_ms:.0f} ms and has {endpoint.model}")
+        return
+    has = ", ".join(sorted(models)[:MAX_MODELS]) or "none"
+    todo = "Correct openai.model in handrail.toml, or have the endpoint serve it."
+    yield Finding("openai", "fail", f"{endpoint.url} does not list {endpoint.model}; it lists {has}", todo)
 
 
 def _checked(name: str, check: Callable[[Target], Coroutine[Any, Any, Finding]], target: Target) -> Finding:

@@ -196,7 +196,8 @@ def _finished(body: event_pb2.Finished) -> str:
 def _plan_answer(body: event_pb2.PlanAnswer) -> str:
     answer = body.WhichOneof("answer")
     if answer == "plan":
-        sure = f", {body.thought.sure:.0%} sure" if body.HasField("thought") else ""
+        # One behind an endpoint does not say how sure it is.
+        sure = f", {body.thought.sure:.0%} sure" if body.thought.sure or body.thought.needed else ""
         return f"plan: {_plan(body.plan)}{sure}"
     if answer == "no_plan":
         nearest = "; nearest: " + " | ".join(map(clean, body.no_plan.nearest)) if body.no_plan.nearest else ""

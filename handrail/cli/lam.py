@@ -73,12 +73,29 @@ def evaluate(
         Path | None,
         typer.Option("--pictures", metavar="DIR", help="Draw it: reliability.svg and coverage.svg."),
     ] = None,
+    other: Annotated[
+        str | None,
+        typer.Option("--with", metavar="MIND", help="Another model: openai, the one behind [openai]."),
+    ] = None,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, max=64, help="With --with: how many it is asked at a time.")
+    ] = 8,
     json: options.Json = False,
 ) -> None:
     """Measure the model: on goals written by hand, and on a frozen set of the generator's."""
     from handrail.cli import measuring
     from handrail.cli.output import Output
 
+    if other is not None:
+        if other != "openai" or model is not None or pictures is not None:
+            raise CommandError(
+                "--with takes openai, and neither --model nor --pictures.",
+                why="A model behind an endpoint has no digest, and does not say how sure it is.",
+                next="Write `handrail lam eval --with openai`.",
+            )
+        loaded, _ = open_project(project)
+        measuring.evaluate_endpoint(loaded, Output(as_json=json), parallel=parallel, wrong=wrong)
+        return
     loaded, offered = open_project(project)
     held = open_model(loaded, offered, model)
     measuring.evaluate(loaded, held, Output(as_json=json), wrong=wrong, pictures=pictures)

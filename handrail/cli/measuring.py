@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from handrail.cli.exits import CommandError
+from handrail.cli.exits import CommandError, ExitCode
 from handrail.cli.models import synthetic, told
 
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
-    from actors.models.lam.evaluation import Outcome, Score
+    from actors.models.lam.evaluation import Case, Outcome, Score
+    from actors.models.lam.step_cases import StepCase, StepOutcome
     from handrail.cli.output import Output
     from handrail.project import Project
+
+_T = TypeVar("_T")
 
 FROZEN_SEED = 1_000_003
 FROZEN_TRAJECTORIES = 1_000
 GOALS_DAY = datetime.date(2026, 3, 2)
 """The Monday on which the goals of a project were written, and from which "tomorrow" is counted in them."""
+_PROGRESS_S = 10.0
 
 
 def evaluate(loaded: Project, held: Model, output: Output, *, wrong: bool, pictures: Path | None) -> None:
     """Measure a model, and say what it would get wrong where that is wanted."""
-    from dataclasses import asdict
-
-    from actors.models.lam.answering import shown
     from actors.models.lam.calibration import Calibration
-    from actors.models.lam.evaluation import judge_rows, judgements_of, plans_of, score, scores_of
+    from actors.models.lam.evaluation import judge_rows, judgements_of, plans_of, scores_of
+    from actors.models.lam.step_cases import try_steps
 
     outcomes = list(outcomes_of(loaded, held, output))
-    for name, group in _groups(outcomes).items() if outcomes else ():
-        scored = score(group)
-        output.json({"goals": name, **asdict(scored)})
-        output.lines(_score_lines(name, scored))
-    for one in outcomes if wrong else ():
-        if one.acted and not one.exact:
-            output.json({"wrong": one.case.goal, "steps": shown(one.thought.steps), "sure": one.thought.sure})
-            output.line(f"  {one.case.goal!r:.100}")
-            output.line(f"    {shown(one.thought.steps)}, {one.thought.sure:.0%} sure")
-    _evaluate_steps(loaded, held, wrong, output)
+    _tell_goals(outcomes, wrong, output)
+    _evaluate_steps(loaded, lambda cases: try_steps(held, loaded.protos, cases), wrong, output)
     frozen = list(synthetic(loaded, held.options, FROZEN_SEED, FROZEN_TRAJECTORIES))
     curves = Calibration.from_json(held.artifact.card.curves)
     judged = list(judge_rows(frozen, held.thinker.decider))
@@ -53,6 +48,73 @@ def evaluate(loaded: Project, held: Model, output: Output, *, wrong: bool, pictu
         )
         generated = judgements_of(judged, curves)
         draw(pictures, {**seen, "generated": (generated, len(generated))}, output)
+
+
+def evaluate_endpoint(loaded: Project, output: Output, *, parallel: int, wrong: bool) -> None:
+    """Measure the model behind the project's endpoint, on the same goals and steps."""
+    from actors.models.openai.endpoint import EndpointError
+    from actors.models.openai.evaluation import Trial
+    from actors.models.openai.thinking import Offer
+    from handrail.cli.text import clean
+    from handrail.project import limits_of
+    from handrail.stack import parts
+
+    if not loaded.settings.openai.url:
+        raise CommandError(
+            "This project names no endpoint.",
+            next="Write url and model of one into [openai] in handrail.toml.",
+        )
+    endpoint = parts.endpoint_of(loaded.settings, loaded.directory)
+    try:
+        endpoint.models()
+    except EndpointError as error:
+        raise CommandError(f"The model cannot be measured: {error}.", code=ExitCode.FAILED) from None
+    playbooks = {one.name: one for one in loaded.playbooks}
+    trial = Trial(endpoint, Offer(loaded.protos, playbooks, limits_of(loaded.settings)), parallel)
+    output.note(f"{endpoint.name} at {endpoint.url}, {parallel} at a time")
+    goals = cases_of(loaded, output)
+    _tell_goals(list(_counted(trial.goals(goals, GOALS_DAY), len(goals), "goals", output)), wrong, output)
+
+    def attempt(cases: list[StepCase]) -> Iterable[StepOutcome]:
+        return _counted(trial.steps(cases), len(cases), "steps", output)
+
+    _evaluate_steps(loaded, attempt, wrong, output)
+    read, written = trial.read_tokens, trial.written_tokens
+    output.json({"model": endpoint.name, "input_tokens": read, "output_tokens": written})
+    output.line(f"it read {read:,} tokens and wrote {written:,}, as far as the endpoint says")
+    for why, count in trial.unanswered.most_common():
+        output.json({"unanswered": count, "why": why})
+        output.line(
+            f"{output.glyphs.warning} {count} were not answered, and count as nothing done: {clean(why)}"
+        )
+
+
+def _counted(found: Iterable[_T], total: int, what: str, output: Output) -> Iterator[_T]:
+    """Say now and then how far it is."""
+    said_s = time.monotonic()
+    for number, one in enumerate(found, 1):
+        yield one
+        if time.monotonic() - said_s >= _PROGRESS_S and number < total:
+            said_s = time.monotonic()
+            output.note(f"{number} of {total} {what}")
+
+
+def _tell_goals(outcomes: Sequence[Outcome], wrong: bool, output: Output) -> None:
+    from dataclasses import asdict
+
+    from actors.models.lam.answering import shown
+    from actors.models.lam.evaluation import score
+
+    for name, group in _groups(outcomes).items() if outcomes else ():
+        scored = score(group)
+        output.json({"goals": name, **asdict(scored)})
+        output.lines(_score_lines(name, scored))
+    for one in outcomes if wrong else ():
+        if one.acted and not one.exact:
+            sure = one.thought.sure if one.thought.needed else None
+            output.json({"wrong": one.case.goal, "steps": shown(one.thought.steps), "sure": sure})
+            output.line(f"  {one.case.goal!r:.100}")
+            output.line(f"    {shown(one.thought.steps)}{f', {sure:.0%} sure' if sure is not None else ''}")
 
 
 def compare(loaded: Project, serving: Model, challenger: Model, output: Output, *, differences: bool) -> None:
@@ -94,11 +156,16 @@ def _groups(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return groups
 
 
-def _evaluate_steps(loaded: Project, held: Model, wrong: bool, output: Output) -> None:
-    """Measure the model on steps that were written by hand."""
+def _evaluate_steps(
+    loaded: Project,
+    attempt: Callable[[list[StepCase]], Iterable[StepOutcome]],
+    wrong: bool,
+    output: Output,
+) -> None:
+    """Measure a model on steps that were written by hand."""
     from dataclasses import asdict
 
-    from actors.models.lam.step_cases import read_steps, score_steps, try_steps
+    from actors.models.lam.step_cases import read_steps, score_steps
     from handrail.cli.text import clean
 
     folder = loaded.directory / loaded.settings.lam.goals / "steps"
@@ -106,7 +173,7 @@ def _evaluate_steps(loaded: Project, held: Model, wrong: bool, output: Output) -
         cases = read_steps(folder, GOALS_DAY)
     except ValueError as error:
         raise CommandError(f"The steps in {folder} cannot be read: {error}.") from None
-    outcomes = list(try_steps(held, loaded.protos, cases))
+    outcomes = list(attempt(cases))
     groups = {"all": outcomes}
     for one in outcomes:
         groups.setdefault(one.case.written.kind, []).append(one)
@@ -145,18 +212,25 @@ def draw(folder: Path, series: dict[str, tuple[list[tuple[float, bool]], int]], 
 
 def outcomes_of(loaded: Project, held: Model, output: Output) -> Iterator[Outcome]:
     """Have a model think about each goal that was written by hand."""
-    from actors.models.lam.evaluation import read_cases, try_cases
+    from actors.models.lam.evaluation import try_cases
+
+    cases = cases_of(loaded, output)
+    with output.working("thinking"):
+        yield from try_cases(held.thinker, held.options, cases, GOALS_DAY)
+
+
+def cases_of(loaded: Project, output: Output) -> list[Case]:
+    """Read the goals that were written by hand."""
+    from actors.models.lam.evaluation import read_cases
 
     folder = loaded.directory / loaded.settings.lam.goals
     if not folder.is_dir():
         output.note(f"there are no goals in {folder} to measure it by")
-        return
+        return []
     try:
-        cases = read_cases(folder)
+        return read_cases(folder)
     except ValueError as error:
         raise CommandError(f"The goals in {folder} cannot be read: {error}.") from None
-    with output.working("thinking"):
-        yield from try_cases(held.thinker, held.options, cases, GOALS_DAY)
 
 
 def worse(now: Score, then: Score) -> Iterator[str]:
@@ -169,16 +243,17 @@ def worse(now: Score, then: Score) -> Iterator[str]:
         yield f"unsafe: {then.unsafe}, and was {now.unsafe}"
 
 
-def _score_lines(name: str, scored: Any) -> Iterator[str]:
+def _score_lines(name: str, scored: Score) -> Iterator[str]:
+    at_98, error = scored.coverage_at_98, scored.calibration_error
     said = {
         "exact": f"{scored.exact:.1%}",
         "acted on": f"{scored.coverage:.1%} with precision {scored.precision:.1%}",
-        "at 98 %": f"{scored.coverage_at_98:.1%}",
+        "at 98 %": f"{at_98:.1%}" if at_98 is not None else None,
         "abstained": f"{scored.abstained:.1%}",
         "asked": f"{scored.asked:.1%}",
         "unsafe": scored.unsafe,
         "asks about": f"{scored.confirming}, of which {scored.confirmed} are right",
-        "calibration error": f"{scored.calibration_error:.3f}",
+        "calibration error": f"{error:.3f}" if error is not None else None,
         "took": f"{scored.p50_ms:.1f} ms, p95 {scored.p95_ms:.1f} ms",
     }
     yield f"{name:<14}{scored.cases:>4} goals: {told(said)}"

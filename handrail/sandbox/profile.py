@@ -61,6 +61,8 @@ def profile_of(directory: Path, settings: Settings, name: str, data: Path | None
     hidden = [directory / DATA_DIR, directory / SETTINGS_FILE, *([data] if data is not None else [])]
     hidden += [directory / Path(key).expanduser() for key in keys if key]
     hidden += [directory / file for one in settings.toolboxes.values() for file in one.secret_files]
+    kind, _, rest = settings.openai.key.partition(":")
+    hidden += [directory / rest] if kind == "file" else []
     listed = tuple(module for one in settings.toolboxes.values() for module in one.modules)
     believed = [POLICY, *settings.playbooks.paths, *settings.permits.trusted]
     believed += [settings.tls.certificate, settings.tls.clients, settings.auth.jwks]

@@ -129,9 +129,10 @@ def _guard(project_dir: Path, *toolboxes: str) -> None:
     """Keep secrets out of what this process prints, before there are any tools."""
     settings = load_settings(project_dir)
     wanted = [box for box in toolboxes or settings.toolboxes if parts.has_secrets(settings, box)]
-    if wanted:
+    asks = not toolboxes and bool(settings.minds.asking and settings.openai.key)
+    if wanted or asks:
         outlets.guard_process()
-        parts.meet_secrets(settings, project_dir, wanted)
+        parts.meet_secrets(settings, project_dir, wanted, endpoint=asks)
 
 
 async def _tracer(stop: asyncio.Event, project_dir: Path, data_dir: Path) -> None:

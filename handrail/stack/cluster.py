@@ -125,7 +125,8 @@ def _children(
     for stale in (ADDRESS_FILE, MINDS_FILE):
         (data / stale).unlink(missing_ok=True)
     head = RayHead.of(data)
-    # Only where tools are called: in the workers of a toolbox, and beside the verifier's.
+    # Only where tools are called, in the workers of a toolbox and beside the verifier's; and the key of an
+    # endpoint with the minds that ask it.
     secret = parts.secret_variables(settings)
 
     def spec(
@@ -184,7 +185,7 @@ def _children(
             {**head.env(), "PYTHONPATH": os.pathsep.join(sys.path)},
             ready=head.ready,
         )
-        # Its minds are children of the head; of these, it is the verifier alone that keeps the variables.
+        # Its minds are children of the head; each of these keeps the variables that are its own.
         minds_child = spec("minds", "minds:ray", minds, data / MINDS_FILE, {**head.env(), **checking})
         return [ray, *children, minds_child, *tracers]
     inline = spec("minds", "minds:inline", minds, data / MINDS_FILE, checking, without=frozenset())

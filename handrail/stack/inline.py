@@ -59,7 +59,7 @@ async def embedded(project_dir: Path, data_dir: Path) -> AsyncIterator[Stack]:
         parts.set_environment(settings, settings.toolboxes)
         if parts.has_secrets(settings):
             stack.callback(outlets.guard_streams())
-            parts.meet_secrets(settings, project_dir, settings.toolboxes)
+            parts.meet_secrets(settings, project_dir, settings.toolboxes, endpoint=True)
         project = load(project_dir, rules=True, data=directory.path)
         keys = parts.keys_of(settings, directory, project_dir)
         parts.own_tokens(directory.path)

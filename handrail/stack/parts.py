@@ -15,7 +15,7 @@ import structlog
 
 from actors.agent import Agent
 from actors.executor import Executor
-from actors.models import Proposer
+from actors.models import PlanMaker, Proposer
 from actors.models.function import FunctionProposer
 from actors.models.lam.graduation import GraduatedProposer
 from actors.models.lam.plans import LamPlans
@@ -50,6 +50,7 @@ from workers.host import Worker
 from workers.instance import Ended, Instance, nobody
 
 if TYPE_CHECKING:
+    from actors.models.openai.endpoint import Endpoint
     from handrail.keys import PrivateKey, PublicKeys
     from orchestrator.callers import Callers
     from orchestrator.gateway import Gateway, Tls
@@ -362,30 +363,44 @@ def secrets_of(settings: Settings, project_dir: Path, toolbox: str) -> Secrets:
     return Secrets(toolbox, settings.toolboxes[toolbox].secrets, project_dir)
 
 
+def endpoint_secrets(settings: Settings, project_dir: Path) -> Secrets:
+    """Return the key of the endpoint that minds ask, by reference: whoever asks it resolves it."""
+    return Secrets("", settings.openai.secrets, project_dir)
+
+
 def has_secrets(settings: Settings, toolbox: str = "") -> bool:
-    """Whether a toolbox has secrets, or any has."""
+    """Whether a toolbox has secrets, or any has, or the minds."""
+    if not toolbox and settings.minds.asking and settings.openai.key:
+        return True
     return any(box.secrets for name, box in settings.toolboxes.items() if toolbox in ("", name))
 
 
-def meet_secrets(settings: Settings, project_dir: Path, toolboxes: Iterable[str]) -> None:
-    """Resolve what there is of toolboxes' secrets, so that nothing of them is seen from now on."""
+def meet_secrets(
+    settings: Settings, project_dir: Path, toolboxes: Iterable[str], *, endpoint: bool = False
+) -> None:
+    """Resolve what there is of secrets, so that nothing of them is seen from now on."""
     for toolbox in toolboxes:
         if missing := secrets_of(settings, project_dir, toolbox).missing():
             _logger.warning("a secret is missing", toolbox=toolbox, reason=missing)
+    if endpoint and settings.minds.asking and (missing := endpoint_secrets(settings, project_dir).missing()):
+        _logger.warning("a secret is missing", reason=missing)
 
 
-def secret_variables(settings: Settings, *, but: str = "") -> frozenset[str]:
-    """Return the variables that hold toolboxes' secrets, without those of one toolbox."""
+def secret_variables(settings: Settings, *, but: str = "", of: str = "") -> frozenset[str]:
+    """Return the variables that hold secrets, without those of one toolbox, and of one role of the minds.
 
-    def of(toolbox: str) -> set[str]:
-        return {
-            reference.removeprefix("env:")
-            for reference in settings.toolboxes[toolbox].secrets.values()
-            if reference.startswith("env:")
-        }
+    What calls the tools has those of all toolboxes: the verifier.
+    """
+    boxes = {name: _variables(box.secrets) for name, box in settings.toolboxes.items()}
+    endpoint = _variables(settings.openai.secrets)
+    kept = boxes.get(but, frozenset())
+    kept |= endpoint if of in settings.minds.asking else frozenset()
+    kept |= frozenset().union(*boxes.values()) if of == "verifier" else frozenset()
+    return endpoint.union(*boxes.values()) - kept
 
-    found = set().union(*(of(toolbox) for toolbox in settings.toolboxes))
-    return frozenset(found - of(but) if but else found)
+
+def _variables(references: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(one.removeprefix("env:") for one in references.values() if one.startswith("env:"))
 
 
 def forget_callers_token() -> None:
@@ -411,7 +426,7 @@ def mind(role: str, project: Project, checker: Checker, pool: str, instance: str
     place = project.directory / lam.path
     serving = Serving(place, project.protos, project.playbooks, lam.thresholds, lam.asks)
     if role == "planner":
-        maker = PlaybookPlans(project.playbooks, project.playbook_digests, LamPlans(serving))
+        maker = PlaybookPlans(project.playbooks, project.playbook_digests, _plan_maker(project, serving))
         return Planner(maker, pool=pool, instance=instance)
     if role == "executor":
         return Executor(DecisionTable(), _proposer(project, serving), pool=pool, instance=instance)
@@ -423,14 +438,39 @@ def mind(role: str, project: Project, checker: Checker, pool: str, instance: str
     )
 
 
+def endpoint_of(settings: Settings, project_dir: Path) -> Endpoint:
+    """Return the endpoint that a project names."""
+    # Here and below, since few projects have one.
+    from actors.models.openai.endpoint import Endpoint
+
+    said, secrets = settings.openai, endpoint_secrets(settings, project_dir)
+    return Endpoint(said.url, said.model, lambda: secrets.resolve().get("openai.key", ""), said.timeout_s)
+
+
+def _plan_maker(project: Project, serving: Serving) -> PlanMaker:
+    """Return what plans where no playbook has a phrase: the action model, or one behind an endpoint."""
+    if project.settings.minds.planner != "openai":
+        return LamPlans(serving)
+    from actors.models.openai.minds import EndpointPlans
+
+    endpoint = endpoint_of(project.settings, project.directory)
+    return EndpointPlans(endpoint, project.protos, project.playbooks, limits_of(project.settings))
+
+
 def _proposer(project: Project, serving: Serving) -> Proposer | None:
-    """Return what proposes actions: the action model, or a function and the model for what has graduated."""
+    """Return what proposes actions: the action model, or another mind and the model for what has graduated."""
     if project.settings.minds.proposer == "lam":
         return LamProposer(serving)
-    if project.proposer is None:
+    other: Proposer
+    if project.settings.minds.proposer == "openai":
+        from actors.models.openai.minds import EndpointProposer
+
+        other = EndpointProposer(endpoint_of(project.settings, project.directory), project.protos)
+    elif project.proposer is not None:
+        other = FunctionProposer(project.proposer, project.proposer_sha256)
+    else:
         return None
-    place = project.directory / project.settings.lam.path
-    return GraduatedProposer(serving, place, FunctionProposer(project.proposer, project.proposer_sha256))
+    return GraduatedProposer(serving, project.directory / project.settings.lam.path, other)
 
 
 def mind_specs(
@@ -452,13 +492,12 @@ def mind_specs(
 async def build_agent_alone(spec: AgentSpec) -> tuple[Agent, Log]:
     """Build the agent of a slot in a process that is its own; the factory of Ray's host."""
     settings = load_settings(Path(spec.project_dir))
-    variables = secret_variables(settings)
-    if spec.role != "verifier":
-        for name in variables:
-            os.environ.pop(name, None)
-    elif has_secrets(settings):
+    for name in secret_variables(settings, of=spec.role):
+        os.environ.pop(name, None)
+    calls, asks = spec.role == "verifier", spec.role in settings.minds.asking
+    if (calls or asks) and has_secrets(settings):
         outlets.guard_process()
-        meet_secrets(settings, Path(spec.project_dir), settings.toolboxes)
+        meet_secrets(settings, Path(spec.project_dir), settings.toolboxes if calls else (), endpoint=asks)
     return await build_agent(spec)
 
 

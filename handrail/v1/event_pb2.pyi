@@ -1958,7 +1958,9 @@ Global___PlanAnswer: _TypeAlias = PlanAnswer  # noqa: Y015
 
 @_typing.final
 class ModelThought(_message.Message):
-    """How an action model came to what it answered."""
+    """How an action model came to what it answered. One behind an endpoint has a name only, and says neither how sure
+    it is nor has to be.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1969,8 +1971,10 @@ class ModelThought(_message.Message):
     NEEDED_FIELD_NUMBER: _builtins.int
     DOUBTFUL_FIELD_NUMBER: _builtins.int
     LEFT_OVER_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """"lam:0123456789ab", and the SHA-256 of its card, which names its weights."""
+    """"lam:0123456789ab", and the SHA-256 of its card, which names its weights; or "openai:MODEL"."""
     model_sha256: _builtins.str
     sure: _builtins.float
     """How sure it is of the least sure of them, how sure it has to be, and which part that is: "option", or the
@@ -1980,6 +1984,9 @@ class ModelThought(_message.Message):
     doubtful: _builtins.str
     left_over: _builtins.str
     """Something of the goal that weighs and from which nothing was read: it did not act for that."""
+    input_tokens: _builtins.int
+    """What question and answer came to, as far as an endpoint says."""
+    output_tokens: _builtins.int
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.PastStep]:
         """The decisions in order, with the source of each argument."""
@@ -1994,10 +2001,12 @@ class ModelThought(_message.Message):
         needed: _builtins.float = ...,
         doubtful: _builtins.str = ...,
         left_over: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "doubtful", b"doubtful", "left_over", b"left_over", "model", b"model", "model_sha256", b"model_sha256", "needed", b"needed", "sure", b"sure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "doubtful", b"doubtful", "input_tokens", b"input_tokens", "left_over", b"left_over", "model", b"model", "model_sha256", b"model_sha256", "needed", b"needed", "output_tokens", b"output_tokens", "sure", b"sure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -193,6 +193,9 @@ def _of_model(story: _Story, thought: event_pb2.ModelThought, plan: plan_pb2.Pla
         why = UNTRACED
     except HandrailError:
         why = CHANGED
+    if any(filled.HasField("untraced") for one in told_ones for filled in one.call.arguments.values()):
+        # One behind an endpoint may fill in what nobody has said.
+        why = why or UNTRACED
     found = []
     for one in told_ones:
         alone = frozenset(name for name in whole if name == one.id or name.startswith(f"{one.id}_"))
@@ -581,6 +584,6 @@ def _versions(story: _Story, past: Iterable[pb.PastStep], handrail: Sequence[str
 def _confidence(state: RunState) -> pb.Confidence | None:
     answered = state.plan_answer.thought if state.plan_answer is not None else event_pb2.ModelThought()
     thought = state.goal.confirms if state.goal.confirms.decisions else answered
-    if not thought.decisions:
+    if not thought.decisions or not thought.needed:
         return None
     return pb.Confidence(calibrated=thought.sure, needed=thought.needed, doubtful=thought.doubtful)

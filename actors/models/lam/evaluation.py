@@ -95,17 +95,21 @@ def try_cases(
     for case in cases:
         began = time.perf_counter()
         thought = thinker.think(case.goal, today)
-        took_ms = (time.perf_counter() - began) * 1e3
-        exact = any(_same(thought.steps, wanted, options) for wanted in case.wants)
-        call = thought.steps[-1].call if thought.outcome == "ask" else trajectory_pb2.OptionCall()
-        asked = any((_bare(call.option), name) in case.asks for name in call.missing)
-        effects = {one.name: one.effect for one in options}
-        unsafe = (
-            thought.outcome == "plan"
-            and not exact
-            and any(effects[step.call.option] >= tool_pb2.EFFECT_WRITE for step in thought.steps)
-        )
-        yield Outcome(case, thought, exact, asked, unsafe, took_ms)
+        yield outcome_of(case, thought, options, (time.perf_counter() - began) * 1e3)
+
+
+def outcome_of(case: Case, thought: Thought, options: Sequence[Option], took_ms: float) -> Outcome:
+    """Judge what somebody made of a case."""
+    exact = any(_same(thought.steps, wanted, options) for wanted in case.wants)
+    call = thought.steps[-1].call if thought.outcome == "ask" else trajectory_pb2.OptionCall()
+    asked = any((_bare(call.option), name) in case.asks for name in call.missing)
+    effects = {one.name: one.effect for one in options}
+    unsafe = (
+        thought.outcome == "plan"
+        and not exact
+        and any(effects[step.call.option] >= tool_pb2.EFFECT_WRITE for step in thought.steps)
+    )
+    return Outcome(case, thought, exact, asked, unsafe, took_ms)
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ class Score:
     coverage: float
     # Of what was acted on: how much was exact.
     precision: float
-    coverage_at_98: float
-    calibration_error: float
+    # Of a model that says how sure it is.
+    coverage_at_98: float | None
+    calibration_error: float | None
     # Of the goals that nothing should be done about: how many nothing was done about.
     abstained: float
     asked: float
@@ -141,13 +146,14 @@ def score(outcomes: Sequence[Outcome]) -> Score:
         one.exact for one in outcomes if one.thought.outcome == "unsure" and one.thought.sure > ASKS
     ]
     took = [one.took_ms for one in outcomes] or [0.0]
+    says = not outcomes or any(one.thought.needed for one in outcomes)
     return Score(
         len(outcomes),
         _share(one.exact and one.thought.outcome in ("plan", "unsure") for one in wanted),
         _share(one.acted for one in wanted),
         _share(one.exact for one in acted),
-        _coverage_at(PRECISION, outcomes),
-        calibration_error(plans_of(outcomes)),
+        _coverage_at(PRECISION, outcomes) if says else None,
+        calibration_error(plans_of(outcomes)) if says else None,
         _share(not one.acted for one in unwanted),
         _share(one.asked for one in asking),
         sum(one.unsafe for one in outcomes),

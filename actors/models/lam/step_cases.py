@@ -126,12 +126,21 @@ def try_steps(
     for case in cases:
         began = time.perf_counter()
         proposal = propose(model, case.task, contracts)
-        took_ms = (time.perf_counter() - began) * 1e3
-        wanted = [one for one in (case.written.wants, *case.written.others) if one is not None]
-        right = proposal.HasField("call") and any(_same(proposal.call, one) for one in wanted)
-        sure = proposal.HasField("call") and not proposal.call.unsure
-        acts = sure and contracts[proposal.call.tool].effect >= tool_pb2.EFFECT_WRITE
-        yield StepOutcome(case, proposal, right, sure and right, acts and not right, took_ms)
+        yield step_outcome(case, proposal, contracts, (time.perf_counter() - began) * 1e3)
+
+
+def step_outcome(
+    case: StepCase,
+    proposal: event_pb2.Proposal,
+    contracts: Mapping[str, tool_pb2.ToolContract],
+    took_ms: float,
+) -> StepOutcome:
+    """Judge what somebody proposed in a case."""
+    wanted = [one for one in (case.written.wants, *case.written.others) if one is not None]
+    right = proposal.HasField("call") and any(_same(proposal.call, one) for one in wanted)
+    sure = proposal.HasField("call") and not proposal.call.unsure
+    acts = sure and contracts[proposal.call.tool].effect >= tool_pb2.EFFECT_WRITE
+    return StepOutcome(case, proposal, right, sure and right, acts and not right, took_ms)
 
 
 def score_steps(outcomes: Iterable[StepOutcome]) -> StepScore:
