@@ -9,10 +9,10 @@ import sys
 
 import structlog
 
-from tests.fuzz import files, gateway, logs, surfaces
+from tests.fuzz import files, gateway, logs, models, surfaces
 from tests.fuzz.campaign import run
 
-CAMPAIGNS = (*files.CAMPAIGNS, *logs.CAMPAIGNS, *surfaces.CAMPAIGNS, *gateway.CAMPAIGNS)
+CAMPAIGNS = (*files.CAMPAIGNS, *logs.CAMPAIGNS, *surfaces.CAMPAIGNS, *models.CAMPAIGNS, *gateway.CAMPAIGNS)
 
 MAX_SEED = 1_000_000
 

@@ -47,7 +47,8 @@ ORDER = contract(
     "get_order",
     input_schema='{"type":"object","properties":{"order":{"type":"integer"},'
     '"detail":{"type":"string","default":"all"}},"required":["order"]}',
-    output_schema='{"type":"object","properties":{"id":{"type":"integer"},"customer":{"type":"integer"}}}',
+    output_schema='{"type":"object","properties":{"id":{"type":"integer"},"customer":{"type":"integer"},'
+    '"others":{"type":"array","items":{"type":"integer"}}}}',
 )
 NOTE = write(
     "add_note",
@@ -909,7 +910,8 @@ def thought_through(goal: str, *steps: pb.PastStep, context: Mapping[str, Any] |
     while play.state.in_flight:
         action = play.state.in_flight[0].action
         assert action is not None
-        confirmed(play, action.attempt, {"id": 1001, "customer": 7} if action.tool == "get_order" else {})
+        order = {"id": 1001, "customer": 7, "others": [8]}
+        confirmed(play, action.attempt, order if action.tool == "get_order" else {})
     assert play.status == "done", play.lines
     return play
 
@@ -950,6 +952,34 @@ def test_decisions_that_do_not_come_to_the_plan_are_not_taught() -> None:
             if event.HasField("plan_answer"):
                 event.plan_answer.thought.decisions[0].call.arguments["order"].value.json = "1002"
     assert {row.why_not for row in of(play).rows} == {why.CHANGED}
+
+
+def test_what_a_bigger_model_says_beyond_it_is_not_taught() -> None:
+    invented = pb.FilledArgument(value=GLAD.value, untraced=pb.Untraced())
+    first = step_of("s1", "get_order", order=FOUND)
+    found = of(
+        thought_through(
+            "order 1001: is glad", first, step_of("s2", "add_note", customer=OF_IT, text=invented)
+        )
+    )
+    assert {row.why_not for row in found.rows} == {why.UNTRACED}
+    unknown = pb.FilledArgument(field=pb.FieldOf(step="s1", path="others[0]"))
+    found = of(
+        thought_through("order 1001: is glad", first, step_of("s2", "add_note", customer=unknown, text=GLAD))
+    )
+    assert {row.why_not for row in found.rows} == {why.NO_FIELD}
+
+
+def test_a_model_that_does_not_say_how_sure_it_is_has_no_confidence() -> None:
+    play = thought_through("order 1001: is glad", step_of("s1", "get_order", order=FOUND))
+    for record in play.records:
+        assert record.event is not None
+        for event in (*record.event.before, record.event):
+            if event.HasField("plan_answer"):
+                for name in ("sure", "needed", "doubtful"):
+                    event.plan_answer.thought.ClearField(name)
+    found = of(play)
+    assert all(row.trains and not row.HasField("confidence") for row in found.rows)
 
 
 def test_a_parquet_file_holds_the_same_rows(tmp_path: Path) -> None:

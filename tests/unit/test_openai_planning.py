@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from actors.models import Goal
+from actors.models.lam.options import options_of
 from actors.models.openai.endpoint import Endpoint
 from actors.models.openai.minds import EndpointPlans
+from actors.models.openai.questions import plan_question
 from actors.models.playbooks import PlaybookPlans
 from core import values
 from core.spelling import hint
 from handrail.project import limits_of, load
-from handrail.v1 import event_pb2
+from handrail.v1 import event_pb2, tool_pb2
 from tests.acceptance.conftest import ROOT
 from tests.openai_endpoint import MODEL, Reply, calls, endpoint, fails, message, says, tools_of
 
@@ -225,6 +227,21 @@ async def test_what_it_is_asked_is_the_closed_set_in_strict_form() -> None:
     }
     assert keyed
     assert not any(key in tools[name]["parameters"]["properties"] for name, key in keyed.items())
+
+
+def test_two_things_never_have_one_name() -> None:
+    contracts = {}
+    for name in ("nothing", "playbook_refund"):
+        contracts[name] = tool_pb2.ToolContract()
+        contracts[name].CopyFrom(LOADED.protos["get_order"])
+        contracts[name].name = name
+    books = {one.name: one for one in LOADED.playbooks if one.name == "refund"}
+    question = plan_question(Goal("x", {}, DAY), options_of(contracts, books.values()), contracts, books)
+    assert question.meant == {
+        "nothing_2": "nothing",
+        "playbook_refund": "playbook_refund",
+        "playbook_refund_2": "playbook:refund",
+    }
 
 
 async def test_playbooks_are_matched_first_and_told_where_nothing_came_of_it() -> None:

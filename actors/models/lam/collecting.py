@@ -193,9 +193,7 @@ def _of_model(story: _Story, thought: event_pb2.ModelThought, plan: plan_pb2.Pla
         why = UNTRACED
     except HandrailError:
         why = CHANGED
-    if any(filled.HasField("untraced") for one in told_ones for filled in one.call.arguments.values()):
-        # One behind an endpoint may fill in what nobody has said.
-        why = why or UNTRACED
+    why = why or _beyond(story, told_ones)
     found = []
     for one in told_ones:
         alone = frozenset(name for name in whole if name == one.id or name.startswith(f"{one.id}_"))
@@ -206,6 +204,19 @@ def _of_model(story: _Story, thought: event_pb2.ModelThought, plan: plan_pb2.Pla
         lost = any(argument.HasField("untraced") for argument in past.call.arguments.values())
         found.append(_Decided(past, alone if len(told_ones) > 1 else whole, why or UNTRACED * lost))
     return found
+
+
+def _beyond(story: _Story, told_ones: Sequence[pb.PastStep]) -> str:
+    """Say what the action model could not have said: one behind an endpoint says more."""
+    tools = {one.id: story.options.get(one.call.option) for one in told_ones}
+    for filled in (filled for one in told_ones for filled in one.call.arguments.values()):
+        if filled.HasField("untraced"):
+            return UNTRACED
+        if filled.HasField("field"):
+            option = tools.get(filled.field.step)
+            if option is None or filled.field.path not in {one.path for one in option.fields}:
+                return NO_FIELD
+    return ""
 
 
 def _given(step: pb.PastStep, context: Mapping[str, Any]) -> pb.PastStep:
