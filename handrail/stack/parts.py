@@ -458,7 +458,7 @@ def _plan_maker(project: Project, serving: Serving) -> PlanMaker:
 
 
 def _proposer(project: Project, serving: Serving) -> Proposer | None:
-    """Return what proposes actions: the action model, or another mind and the model for what has graduated."""
+    """Return what proposes: the action model, or another mind and the model for what has graduated."""
     if project.settings.minds.proposer == "lam":
         return LamProposer(serving)
     other: Proposer

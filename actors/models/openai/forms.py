@@ -42,15 +42,13 @@ class Form:
         form = self._form(part, whole, 0)
         note = "; ".join(text for text in (form.pop("description", ""), note) if text)
         may_refer = refers and (form.get("type") != "string" or "enum" in form or "format" in form)
-        if not form:
-            form = {}
-        elif may_refer or "enum" in form or "anyOf" in form or not isinstance(form.get("type"), str):
-            others = [dict(REFERENCE)] if may_refer else []
-            own = form.get("anyOf", [form])
+        plain = isinstance(form.get("type"), str) and "enum" not in form and "anyOf" not in form
+        if form and plain and not may_refer:
+            form["type"] = [form["type"], "null"] if form["type"] != "null" else "null"
+        elif form:
             null = {"type": "null"}
-            form = {"anyOf": [*(one for one in own if one != null), *others, null]}
-        elif form["type"] != "null":
-            form["type"] = [form["type"], "null"]
+            own = [one for one in form.get("anyOf", [form]) if one != null]
+            form = {"anyOf": [*own, *([dict(REFERENCE)] if may_refer else []), null]}
         self.properties[name] = {**form, "description": note} if note else form
 
     def tool(self, name: str, description: str) -> dict[str, Any]:
