@@ -185,19 +185,19 @@ class PoolsSettings(_Section):
 class MindsSettings(_Section):
     """[minds]: `proposer` proposes actions: "lam", the action model, "openai", a model behind an endpoint, or
     a function of the project's, "module:function". `planner` plans goals that no playbook has a phrase for:
-    the action model, unless it is "openai".
+    the action model, unless it is "openai", or "lam, openai", one where the other is not sure enough.
 
     A proposer gets what a step was given and granted, runs in the executors, and is believed nothing.
     """
 
-    planner: Literal["", "lam", "openai"] = ""
+    planner: Literal["", "lam", "openai", "lam, openai"] = ""
     proposer: _FunctionName | Literal["", "lam", "openai"] = ""
 
     @property
     def asking(self) -> frozenset[str]:
         """The roles that ask an endpoint."""
         named = {"planner": self.planner, "executor": self.proposer}
-        return frozenset(role for role, mind in named.items() if mind == "openai")
+        return frozenset(role for role, mind in named.items() if mind.split(", ")[-1] == "openai")
 
 
 class OpenAISettings(_Section):

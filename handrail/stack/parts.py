@@ -448,13 +448,14 @@ def endpoint_of(settings: Settings, project_dir: Path) -> Endpoint:
 
 
 def _plan_maker(project: Project, serving: Serving) -> PlanMaker:
-    """Return what plans where no playbook has a phrase: the action model, or one behind an endpoint."""
-    if project.settings.minds.planner != "openai":
+    """Return what plans where no playbook has a phrase: the action model, one behind an endpoint, or both."""
+    if "planner" not in project.settings.minds.asking:
         return LamPlans(serving)
     from actors.models.openai.minds import EndpointPlans
 
     endpoint = endpoint_of(project.settings, project.directory)
-    return EndpointPlans(endpoint, project.protos, project.playbooks, limits_of(project.settings))
+    bigger = EndpointPlans(endpoint, project.protos, project.playbooks, limits_of(project.settings))
+    return bigger if project.settings.minds.planner == "openai" else LamPlans(serving, bigger)
 
 
 def _proposer(project: Project, serving: Serving) -> Proposer | None:

@@ -30,7 +30,7 @@ from actors.models.lam.shelf import BadModel
 from actors.models.playbooks import PlaybookPlans
 from core import conformance, told
 from handrail import project
-from handrail.v1 import event_pb2, trajectory_pb2
+from handrail.v1 import event_pb2, plan_pb2, trajectory_pb2
 from tests.unit.lam_weights import MEASURES, weights_of, write_model
 
 LOADED = project.load(Path(__file__).parents[2] / "examples" / "backoffice")
@@ -325,6 +325,27 @@ def test_a_goal_may_ask_for_more_than_one_thing() -> None:
     ]
     assert thinks(says("playbook:apologise_late"), says("playbook:apologise_late")).outcome == "none"
     assert thinks(*both[:2], says("stop", sure=0.2)).outcome == "unsure"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "origin"), [("plan", "lam:"), ("unsure", "openai:m"), ("ask", "openai:m")]
+)
+async def test_where_it_is_not_sure_a_bigger_model_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, origin: str
+) -> None:
+    shelf.promote(tmp_path, write_model(tmp_path, OPTIONS))
+    steps = (step(1, "get_order", *(["order_id"] if outcome == "ask" else []), order_id="1001"),)
+    monkeypatch.setattr(Thinker, "think", lambda *_: Thought(outcome, steps, 0.71, 0.95, "order_id"))
+
+    class Bigger:
+        async def make(self, goal: Goal) -> event_pb2.PlanAnswer:
+            return event_pb2.PlanAnswer(plan=plan_pb2.Plan(origin="openai:m"))
+
+    serving = Serving(tmp_path, LOADED.protos, LOADED.playbooks)
+    found = await LamPlans(serving, Bigger()).make(Goal("look 1001 up", {}, DAY))
+    assert found.plan.origin.startswith(origin)
+    alone = await LamPlans(serving).make(Goal("look 1001 up", {}, DAY))
+    assert alone.HasField("plan") is (outcome == "plan")
 
 
 def test_a_title_is_short_and_shows_all_that_it_holds() -> None:

@@ -11,6 +11,7 @@ from handrail.sandbox.profile import profile_of
 from handrail.settings import ProjectError, Settings, load_settings
 from handrail.stack import parts
 
+FIRST = '[minds]\nplanner = "lam, openai"\nproposer = "tools:openai"\n'
 BOTH = '[minds]\nplanner = "openai"\nproposer = "openai"\n'
 ENDPOINT = '[openai]\nurl = "http://127.0.0.1:8000/v1/"\nmodel = "Salesforce/xLAM-2-8b-fc-r"\n'
 
@@ -27,6 +28,8 @@ def test_an_endpoint_is_named_and_asked_by_those_who_say_so(tmp_path: Path) -> N
     endpoint = parts.endpoint_of(said, tmp_path)
     assert (endpoint.url, endpoint.name) == ("http://127.0.0.1:8000/v1", "openai:Salesforce/xLAM-2-8b-fc-r")
     assert endpoint.timeout_s == 5
+    # A function of the project's may be called so.
+    assert settings(tmp_path, f"{FIRST}{ENDPOINT}").minds.asking == {"planner"}
     # One may be measured before anybody asks it.
     assert settings(tmp_path, ENDPOINT).minds.asking == frozenset()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.models import Goal
+from actors.models import Goal, PlanMaker
 from actors.models.lam import shelf
 from actors.models.lam.serving import Serving
 from handrail.v1 import event_pb2
@@ -15,11 +15,19 @@ MAX_REASON_CHARS = 500
 class LamPlans:
     """Makes plans of goals that no playbook has a phrase for; without a model it has nothing to say."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, otherwise: PlanMaker | None = None) -> None:
+        """`otherwise` is asked where the model is not sure enough."""
         self._serving = serving
+        self._otherwise = otherwise
 
     async def make(self, goal: Goal) -> event_pb2.PlanAnswer:
         """Return the plan that it is sure of, or what it was unsure of."""
+        found = await self._made(goal)
+        if found.HasField("plan") or self._otherwise is None:
+            return found
+        return await self._otherwise.make(goal)
+
+    async def _made(self, goal: Goal) -> event_pb2.PlanAnswer:
         try:
             model = await self._serving.current()
             if model is None:
