@@ -213,6 +213,9 @@ def train(
         float, typer.Option("--minutes", min=0.1, metavar="M", help="How long it trains at most.")
     ] = 45.0,
     passes: Annotated[float, typer.Option("--passes", min=0.01, help="How often it sees each row.")] = 6.0,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Rows in a step: fewer where it sees few rows in all.")
+    ] = 128,
     seed: Annotated[int, typer.Option("--seed", help="The same seed generates the same rows.")] = 1,
     begin_with: Annotated[
         str | None,
@@ -254,7 +257,7 @@ def train(
         times = repeats(learnt, len(rows.train) - learnt)
         output.note(f"{learnt} real rows, each {times} times")
     output.note(f"training on {len(rows.train)} rows, for {minutes:g} minutes at most")
-    course = Course(epochs=passes, seed=seed, limit_s=minutes * 60)
+    course = Course(epochs=passes, batch=batch, seed=seed, limit_s=minutes * 60)
     if begin_with is not None:
         course = replace(course, rate=course.rate * GOING_ON)
     begun = open_model(loaded, offered, begin_with) if begin_with is not None else None
@@ -262,7 +265,7 @@ def train(
         offered,
         rows,
         course,
-        begin_with=begun.artifact.weights if begun is not None else None,
+        begin_with=begun.artifact if begun is not None else None,
         handrail=release(),
         made_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         told={"sources": counts, "licence": _licences(real), "began_with": begin_with},

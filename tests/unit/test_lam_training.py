@@ -97,6 +97,53 @@ def test_time_that_is_over_ends_it() -> None:
     assert told[-1].step < told[-1].steps
 
 
+@needs_torch
+def test_a_course_of_a_few_steps_has_learnt_something_too() -> None:
+    from actors.models.lam.training import Course, Progress, train
+
+    told: list[Progress] = []
+    lessons = list(lessons_of(generated(3, 100), CLOSED))
+    begun = weights_of(1, MEASURES)
+    # It could have gone on for long, and was ended by the time.
+    course = Course(epochs=1e6, batch=16, rate=4e-3, limit_s=2.0)
+    weights = train(CLOSED, lessons, course, measures=MEASURES, begin_with=begun, on_progress=told.append)
+    assert told[-1].step < 300
+    moved = [abs(weights[name] - begun[name]).max() for name in begun]
+    assert max(moved) > 0
+
+
+@needs_torch
+@pytest.mark.timeout(300)
+def test_what_goes_on_from_a_model_knows_its_words_and_is_calibrated_by_what_people_said(
+    tmp_path: Path,
+) -> None:
+    from actors.models.lam import making, splitting
+    from actors.models.lam.training import Course
+
+    def made(rows: splitting.Split, begun: artifact.Artifact | None) -> making.Made:
+        course = Course(epochs=0.2, batch=16)
+        return making.make(
+            OPTIONS, rows, course, handrail="t", made_on="2026-11-22", told={}, measures=MEASURES,
+            begin_with=begun,
+        )  # fmt: skip
+
+    first = made(splitting.split(generated(1, 400)), None)
+    assert first.card.words
+    digest = artifact.save(tmp_path, first.card, first.packed)
+    real = generated(2, 40)
+    for row in real:
+        row.source, row.pattern = trajectory_pb2.TRAJECTORY_SOURCE_RUN, ""
+        row.split = trajectory_pb2.TRAJECTORY_SPLIT_HELD if row.trajectory.endswith("7") else 1
+    rows = splitting.split(real)
+    held = len(rows.trajectories)
+    assert held
+    rows.train += generated(3, 20)
+    rows.wordings += [row for row in generated(4, 20) if row.pattern]
+    second = made(rows, artifact.load(tmp_path / digest))
+    assert set(first.card.words) <= set(second.card.words)
+    assert second.card.scores["held_wordings"]["rows"] == held + len(rows.wordings)
+
+
 def test_what_a_row_shows_is_what_is_taught() -> None:
     for row in generated(4, 300):
         lesson = lesson_of(row, CLOSED)

@@ -19,11 +19,12 @@ from actors.models.lam.deciding import Decider
 from actors.models.lam.evaluation import judge_rows, judgements_of, scores_of
 from actors.models.lam.layout import Measures, shapes_of
 from actors.models.lam.leftovers import words_of
-from actors.models.lam.network import Floats, Network
+from actors.models.lam.network import Network
 from actors.models.lam.options import Option
 from actors.models.lam.splitting import Split, with_real
 from actors.models.lam.training import Course, Progress, train
 from actors.models.lam.training_rows import lessons_of
+from handrail.v1 import trajectory_pb2
 
 THRESHOLDS = {"read": 0.92, "draft": 0.92, "write": 0.93, "irreversible": 0.97}
 """How sure a new model has to be, until somebody says otherwise."""
@@ -48,7 +49,7 @@ def make(
     made_on: str,
     told: Mapping[str, Any],
     measures: Measures | None = None,
-    begin_with: Mapping[str, Floats] | None = None,
+    begin_with: artifact.Artifact | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Made:
     """Train a model and say what it is worth; `told` is what its card says of where the rows are from."""
@@ -56,13 +57,15 @@ def make(
     closed = ClosedSet(options)
     lessons = list(lessons_of(with_real(rows.train), closed))
     began = time.monotonic()
-    begun = dict(begin_with) if begin_with is not None else None
+    begun = dict(begin_with.weights) if begin_with is not None else None
     weights = train(closed, lessons, course, measures=measures, begin_with=begun, on_progress=on_progress)
     took_s = time.monotonic() - began
     packed = artifact.pack(weights)
     # Judged as it will be read: with the weights as they are kept.
     decider = Decider(Network(artifact.unpack(packed, shapes_of(measures)), measures), closed)
-    calibrating = rows.wordings or rows.trajectories
+    # What people said counts too, if in wordings that others have used before them.
+    said = [one for one in rows.trajectories if one.source != trajectory_pb2.TRAJECTORY_SOURCE_SYNTHETIC]
+    calibrating = [*rows.wordings, *said] or rows.trajectories
     judged = list(judge_rows(calibrating, decider))
     curves = calibration.fit(part for _, _, parts in judged for part in parts)
     known = list(judge_rows(rows.trajectories, decider))
@@ -72,7 +75,8 @@ def make(
         weights_sha256=hashlib.sha256(packed).hexdigest(),
         **asdict(measures),
         fingerprints={one.name: one.fingerprint for one in options},
-        words=words_of(rows.train),
+        # What the model that it goes on from has met, it has met too.
+        words=sorted({*words_of(rows.train), *(begin_with.card.words if begin_with is not None else ())}),
         curves=curves.to_json(),
         thresholds=THRESHOLDS,
         training={

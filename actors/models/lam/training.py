@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from actors.models.lam.closed_set import ABSTAIN, OTHERS, ClosedSet
 from actors.models.lam.layout import FIELD, LISTED, SPAN, Measures
@@ -30,6 +30,8 @@ NARROWED_SHARE = 0.5
 TAKEN_AWAY_SHARE = 0.06
 MISSPELT_SHARE = 0.08
 WARM_UP_STEPS = 300
+WARM_UP_SHARE = 0.1
+"""It warms up for so many steps, or for this share of a course that is short."""
 KEPT_AVERAGE = 0.998
 MAX_NORM = 1.0
 TOLD_STEPS = 50
@@ -78,7 +80,7 @@ def train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=course.rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(KEPT_AVERAGE))
+    average = AveragedModel(network, multi_avg_fn=_average)
     per_epoch = math.ceil(len(lessons) / course.batch)
     steps = max(1, round(per_epoch * course.epochs))
     began, step, seen = time.monotonic(), 0, 0.0
@@ -96,8 +98,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_NORM)
         optimizer.step()
         step += 1
-        if step >= min(WARM_UP_STEPS, steps // 2):
-            average.update_parameters(network)
+        average.update_parameters(network)
         seen = loss.item() if step == 1 else 0.98 * seen + 0.02 * loss.item()
         if step % TOLD_STEPS == 0:
             on_progress(Progress(step, steps, seen, time.monotonic() - began))
@@ -113,7 +114,14 @@ def _lessons(lessons: Sequence[Lesson], size: int, rng: random.Random) -> Iterat
 
 def _pace(step: int, done: float) -> float:
     """Slowly at first, then less and less."""
-    return min(1.0, (step + 1) / WARM_UP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    warmed = max((step + 1) / WARM_UP_STEPS, done / WARM_UP_SHARE)
+    return min(1.0, warmed) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _average(kept: Sequence[Tensor], now: Sequence[Tensor], steps: Tensor) -> None:
+    """Follow the weights: closely at first, so that a course of a few steps has learnt something too."""
+    seen = int(steps)
+    torch._foreach_lerp_(kept, now, 1 - min(KEPT_AVERAGE, (1 + seen) / (10 + seen)))
 
 
 def _loss(
