@@ -4,11 +4,13 @@ python -m bench [--quick] [--peers] [--only PARTS] [--json] [--write docs/perfor
 python -m bench profile [--quick] [--case read|effect]
 python -m bench report FILE [--write docs/performance.md]      the tables of a results file again
 python -m bench counts                                         what a plan stores, on the log in memory
+python -m bench learning [--quick] [--write docs/learning.svg] what verified runs teach the action model
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -22,7 +24,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import counts, crash, faults, gated, machine, parked, profiling, report, startup, throughput
+from bench import (
+    counts,
+    crash,
+    faults,
+    gated,
+    learning,
+    machine,
+    parked,
+    profiling,
+    report,
+    startup,
+    teaching,
+    throughput,
+)
 from bench.drivers import DriverFailed
 from bench.stack import StackFailed
 from bench.throughput import Effort
@@ -56,6 +71,8 @@ def main() -> int:
     if arguments.command == "counts":
         counts.main()
         return 0
+    if arguments.command == "learning":
+        return _learning(arguments)
     return _run(arguments)
 
 
@@ -80,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("file", type=Path)
     _add_shown(shown)
     commands.add_parser("counts", help="count what a plan stores")
+    curve = commands.add_parser("learning", help="teach the action model, and measure it")
+    curve.add_argument("--quick", action="store_true", help="a few runs and steps, to see that it works")
+    curve.add_argument("--minutes", type=float, help=f"of each training at most ({learning.FULL.minutes:g})")
+    curve.add_argument("--json", action="store_true", help="print the results as JSON, and no table")
+    curve.add_argument("--write", type=Path, metavar="FILE.svg", help="where the figure is drawn")
     return parser
 
 
@@ -178,6 +200,33 @@ def _profile(arguments: argparse.Namespace) -> int:
     file.write_text(text)
     print(text)
     print(file)
+    return 0
+
+
+def _learning(arguments: argparse.Namespace) -> int:
+    if importlib.util.find_spec("torch") is None:
+        print("training needs torch: `uv sync --extra train`", file=sys.stderr)
+        return 2
+    course = learning.QUICK if arguments.quick else learning.FULL
+    course = replace(course, minutes=arguments.minutes or course.minutes)
+    say, ticks = _progress(), machine.ticks()
+    with _place("learning") as place:
+        result: dict[str, Any] = {"machine": machine.describe(place)}
+        try:
+            result["learning"] = learning.measure(place, course, say)
+        except (*_Failure, learning.TrainingFailed, teaching.TeachingFailed) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return 1
+        result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
+        result["machine"]["load_average_after"] = machine.load_average()
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"learning-{time.strftime('%Y%m%d-%H%M')}-{result['machine']['commit']}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    say(f"results are in {file}")
+    print(json.dumps(result, indent=1) if arguments.json else report.terminal(result))
+    if arguments.write is not None:
+        arguments.write.write_text(learning.picture(result["learning"]), encoding="utf-8")
+        say(f"the figure is in {arguments.write}")
     return 0
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import plot, speeds, tables
+from bench import learning, plot, speeds, tables
 from bench.tables import Table
 
 TITLES = {
@@ -26,6 +26,7 @@ TITLES = {
     "faults": "W4: one call in ten fails for the moment",
     "gated": "W5: waiting at gates",
     "startup": "Start and memory",
+    "learning": "After so many verified runs",
     "failed": "Not measured",
 }
 NOT_MEASURED = "*Not measured in this run.*"
@@ -35,7 +36,7 @@ Result = dict[str, Any]
 
 def sections(result: Result) -> dict[str, str]:
     """Return every part of the report, as Markdown, by name."""
-    found = {"machine": _machine(result)}
+    found = {"machine": _machine(result)} if "effort" in result else {}
     if "throughput" in result:
         found |= speeds.sections(result["throughput"])
     for name, make in _OTHERS.items():
@@ -141,5 +142,6 @@ _OTHERS = {
     "faults": _faults,
     "gated": _measures,
     "startup": _measures,
+    "learning": learning.table,
     "failed": _failed,
 }
