@@ -13,7 +13,7 @@ from google.protobuf import json_format
 
 from actors.models.lam import recipes
 from actors.models.lam.generate import FOR_EACH, IN_A_ROW, SHARES, STEPS, rows
-from actors.models.lam.generic import BEHIND, spoken
+from actors.models.lam.generic import BEHIND, beside, spoken
 from actors.models.lam.grammar import BadGrammar, Grammar, load_grammar, read_grammar
 from actors.models.lam.options import Option, OutputField, Parameter, options_of
 from actors.models.lam.reading import read
@@ -227,6 +227,25 @@ def test_every_option_that_people_ask_for_is_asked_for() -> None:
     assert not [name for name in wanted if not taken[name]]
     playbooks = sum(count for name, count in taken.items() if name.startswith("playbook:"))
     assert playbooks / sum(taken.values()) > 0.2
+
+
+def test_where_nobody_has_said_what_lies_near_it_is_made_of_words_that_no_option_has() -> None:
+    few = [one for one in options() if one.name in ("get_order", "add_note")]
+    templates = beside(few)
+    assert templates
+    # What one of them does, or is about, is not said to be what none does.
+    listed = {
+        word for text in templates for part in text.split("(") for word in part.split(")")[0].split("|")
+    }
+    assert "contract" in listed
+    assert not listed & {"note"}
+    made = make(trajectories=1_000, among=few, said=load_grammar())
+    near = [row for row in made if row.pattern in templates]
+    assert 20 < len(near) < 120
+    assert all(row.decision.HasField("abstain") for row in near)
+    # Somebody has.
+    said = read_grammar("options: {get_order: {do: 'see order {order_id}'}}").over(load_grammar())
+    assert not [row for row in make(trajectories=300, among=few, said=said) if row.pattern in templates]
 
 
 def test_playbooks_are_asked_for_in_many_ways() -> None:

@@ -1,12 +1,14 @@
-"""What is said for an option of which nobody has written: its phrases, its name, what it says of itself.
+"""What is said for options of which nobody has written: their phrases, names, what they say of themselves.
 
 A playbook is asked for in its own phrases; a tool by its name and by the first words of its description, with
-its parameters named after them. What only puts back or reads back is hardly asked for by anybody.
+its parameters named after them. What only puts back or reads back is hardly asked for by anybody. And what is
+said of the same things, and none of them does, is said with words that none of them has.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from actors.models.lam.grammar import Said
 from actors.models.lam.options import Option, Parameter
@@ -20,6 +22,32 @@ _BLANK = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NOT_ASKED = re.compile(r"(?:\{|(?:the|a|an|what|where|who|how|when|is|are|we|i|somebody)\b)", re.IGNORECASE)
 """How a phrase begins that cannot follow "could you"."""
 _SPECIAL = re.compile(r"[(|){}<>\\~]")
+_WORD = re.compile(r"[a-z]+")
+_STEM = 4
+"""By so many letters words are the same: order, orders, ordered."""
+_FOREIGN_ACTS = (
+    "print", "export", "extend", "split", "merge", "copy", "archive", "lock", "rename", "translate",
+    "sign", "approve", "upgrade", "rate", "share", "weigh", "clean", "wash", "paint", "sell", "buy",
+    "deliver", "pick up", "refund", "pay", "photograph", "count", "call", "phone", "text", "thank",
+    "block", "register", "assign", "insure", "lend", "swap", "exchange", "inspect", "measure", "remind",
+    "apologise to", "write to", "congratulate", "unlock", "restore", "undo", "pack", "unpack", "label",
+    "stamp", "test", "compare",
+)  # fmt: skip
+_FOREIGN_THINGS = (
+    "contract", "deposit", "discount", "photo", "insurance", "price", "manual", "licence", "battery",
+    "colour", "weight", "colleague", "driver", "key", "gate code", "address", "phone number", "payment",
+    "reminder", "quote", "warranty", "delivery", "receipt", "tax", "signature", "password", "rating",
+    "guarantee", "size", "invitation", "parking space", "certificate", "inspection", "note", "label",
+    "refund", "offer",
+)  # fmt: skip
+_FOREIGN_STARTS = (
+    "(what is|what's|where is|who has) the",
+    "(change|update|correct|set|enter|remove) the",
+    "(send|give|get|show|print|find) me the",
+    "(is|was) (there a|the)",
+    "(we need|they want|he wants|somebody asks for) (a|the|another)",
+    "(how much|how high) is the",
+)
 _VERBS = {
     "get": "(show me|get|look up|pull up|fetch|open)",
     "list": "(list|show me|give me)",
@@ -57,6 +85,41 @@ def spoken(option: Option) -> Said:
         do=tuple(f"{start}{with_all}" for start in starts),
         ask=tuple(starts) if required else (),
     )
+
+
+def beside(options: Sequence[Option]) -> list[str]:
+    """Return templates for what is asked about the things of these options, and none of them does."""
+    own = {word[:_STEM] for one in options for word in _told(one) if len(word) >= _STEM}
+    acts, things = (
+        "|".join(text for text in texts if not any(word[:_STEM] in own for word in _WORD.findall(text)))
+        for texts in (_FOREIGN_ACTS, _FOREIGN_THINGS)
+    )
+    named = {_decoy(parameter) for one in options for parameter in one.parameters}
+    forms = (
+        [f"({acts}) ~(| (please|again|today|at once))", f"({acts}) the ({things}) (of|for) ~"] if acts else []
+    )
+    if things:
+        forms += [f"{start} ({things}) (of|for|on) ~(|?)" for start in _FOREIGN_STARTS]
+        forms += [f"~(:|,| has| needs) (a|another|no|the) (new |wrong |)({things})"]
+    return [form.replace("~", name) for form in forms for name in sorted(named - {""})]
+
+
+def _told(option: Option) -> Iterable[str]:
+    parts = (option.words, option.text, *(text for p in option.parameters for text in (p.name, p.text)))
+    return _WORD.findall(" ".join(parts).casefold().replace("_", " "))
+
+
+def _decoy(parameter: Parameter) -> str:
+    """Return what stands for such a thing in a goal and is filled into nothing; "" where there is none."""
+    name = parameter.name.removesuffix("_id").replace("_", " ")
+    match parameter.kind:
+        case "integer":
+            return f"(|(|the ){_escape(name)} (|#|no. |number )){{~integer}}"
+        case "email":
+            return "(|the customer |(mr|ms) <last>, ){~email}"
+        case "text" | "word" if parameter.required:
+            return f"(|(|the ){_escape(name)} ){{~code}}"
+    return ""
 
 
 def _playbook(option: Option) -> Said:

@@ -10,13 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.models.lam.generic import spoken
+from actors.models.lam.generic import beside, spoken
 from actors.models.lam.grammar import BadGrammar, Grammar, Said
 from actors.models.lam.options import Option, Parameter
 from actors.models.lam.templates import BadTemplate, Blank, Draw, Emit, Fill, Templates
 from core import spelling
 
 PLAYBOOK_WEIGHT = 4.0
+BESIDE = 5.0
+"""The weight of what lies near the options of a project without a grammar, where each other group has 1."""
 QUOTED_GOALS = 0.08
 """Of the texts that goals carry, how many read like a goal themselves."""
 _QUOTES = re.compile(r"[\"“”„‘’«»]|(?<!\w)'|'(?!\w)")
@@ -140,9 +142,13 @@ class Recipes:
         def decoy(blank: Blank) -> Emit:
             return self.pool(blank.pool)
 
+        groups: list[tuple[float, Sequence[str]]] = [(1.0, texts) for texts in self._grammar.outside.values()]
+        if not self._grammar.options:
+            # Nobody has said what lies near.
+            groups.append((BESIDE, beside(list(self._options.values()))))
         return [
-            (1.0, [Recipe(text, self._templates.compile(text, decoy), False) for text in texts])
-            for texts in self._grammar.outside.values()
+            (weight, [Recipe(text, self._templates.compile(text, decoy), False) for text in texts])
+            for weight, texts in groups
             if texts
         ]
 
