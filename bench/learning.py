@@ -46,7 +46,7 @@ class Course:
     points: tuple[int, ...] = (50, 200, 1_000)
     # Goals that are made of what the contracts say.
     trajectories: int = 8_000
-    passes: float = 0.9
+    passes: float = 1.0
     batch: int = 32
     minutes: float = 30.0
 
