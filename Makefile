@@ -44,8 +44,8 @@ run: $(STAMP)  ## run the main job on the embedded default
 test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
 	$(PYTEST) -n 3 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
 
-test-training: $(STAMP)  ## the tests that need torch, which is an extra (a minute)
-	$(PYTEST) tests/unit/test_lam_network.py tests/unit/test_lam_training.py
+test-training: $(STAMP)  ## the tests that need torch, which is an extra (two minutes)
+	$(PYTEST) tests/unit/test_lam_network.py tests/unit/test_lam_training.py tests/unit/test_bench_learning.py
 
 check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
 	$(VENV)/bin/ruff format --check .

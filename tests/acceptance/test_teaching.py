@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from bench import teaching
+from handrail.cli.collect import read_rows
 from handrail.cli.models import open_project
 from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_TEACH
 
@@ -38,4 +39,4 @@ def test_what_is_shown_is_done_verified_and_collected(tmp_path: Path) -> None:
     assert done & seen.keys()
     file = tmp_path / "some.jsonl"
     teaching.write_rows(file, taught[:3])
-    assert {row.trajectory for row in teaching.read_rows(file)} == {held[0].trajectory for held in taught[:3]}
+    assert {row.trajectory for row in read_rows(file)} == {held[0].trajectory for held in taught[:3]}

@@ -133,7 +133,10 @@ def test_what_goes_on_from_a_model_knows_its_words_and_is_calibrated_by_what_peo
     real = generated(2, 40)
     for row in real:
         row.source, row.pattern = trajectory_pb2.TRAJECTORY_SOURCE_RUN, ""
-        row.split = trajectory_pb2.TRAJECTORY_SPLIT_HELD if row.trajectory.endswith("7") else 1
+        held_back = row.trajectory.endswith("7")
+        row.split = (
+            trajectory_pb2.TRAJECTORY_SPLIT_HELD if held_back else trajectory_pb2.TRAJECTORY_SPLIT_TRAIN
+        )
     rows = splitting.split(real)
     held = len(rows.trajectories)
     assert held
