@@ -20,7 +20,7 @@ export UV_SYSTEM_CERTS := 1
 # Without its bytecode every process of a stack would compile all that it imports, at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-training check simulate simulate-mutants fuzz eval hijack chaos chaos-short bench bench-peers profile learning fmt protos \
+.PHONY: run test test-training check simulate simulate-mutants fuzz eval hijack chaos chaos-short bench bench-peers profile learning routes fmt protos \
 	setup ci clean help
 
 help:  ## show the targets
@@ -85,6 +85,9 @@ bench-peers: $(STAMP)  ## the same beside LangGraph, DBOS, Restate, AutoGen, and
 profile: $(STAMP)  ## say where the time of a plan of reads and of one of effects goes (a minute)
 	$(PY) -m bench profile --case read $(if $(QUICK),--quick) $(ARGS)
 	$(PY) -m bench profile --case effect $(if $(QUICK),--quick) $(ARGS)
+
+routes: $(STAMP)  ## the same goals by a plan, by the action model, and by a bigger model that is scripted (two minutes)
+	$(PY) -m bench routes $(if $(QUICK),--quick) $(ARGS)
 
 learning: $(STAMP)  ## teach the action model six tools that it has never seen, and measure it (half an hour; needs torch)
 	$(PY) -m bench learning $(if $(QUICK),--quick) $(ARGS)

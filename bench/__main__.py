@@ -4,6 +4,7 @@ python -m bench [--quick] [--peers] [--only PARTS] [--json] [--write docs/perfor
 python -m bench profile [--quick] [--case read|effect]
 python -m bench report FILE [--write docs/performance.md]      the tables of a results file again
 python -m bench counts                                         what a plan stores, on the log in memory
+python -m bench routes [--quick] [--json]                       a plan, the action model, a bigger one
 python -m bench learning [--quick] [--write docs/learning.svg] what verified runs teach the action model
 """
 
@@ -34,6 +35,7 @@ from bench import (
     parked,
     profiling,
     report,
+    routes,
     startup,
     teaching,
     throughput,
@@ -73,6 +75,8 @@ def main() -> int:
         return 0
     if arguments.command == "learning":
         return _learning(arguments)
+    if arguments.command == "routes":
+        return _routes(arguments)
     return _run(arguments)
 
 
@@ -97,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("file", type=Path)
     _add_shown(shown)
     commands.add_parser("counts", help="count what a plan stores")
+    beside = commands.add_parser("routes", help="the same goals by a plan, the action model, a bigger model")
+    beside.add_argument("--quick", action="store_true", help="a few goals, to see that it works")
+    beside.add_argument("--json", action="store_true", help="print the results as JSON, and no table")
     curve = commands.add_parser("learning", help="teach the action model, and measure it")
     curve.add_argument("--quick", action="store_true", help="a few runs and steps, to see that it works")
     curve.add_argument("--minutes", type=float, help=f"of each training at most ({learning.FULL.minutes:g})")
@@ -219,15 +226,37 @@ def _learning(arguments: argparse.Namespace) -> int:
             return 1
         result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
         result["machine"]["load_average_after"] = machine.load_average()
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"learning-{time.strftime('%Y%m%d-%H%M')}-{result['machine']['commit']}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    say(f"results are in {file}")
-    print(json.dumps(result, indent=1) if arguments.json else report.terminal(result))
+    _keep("learning", result, arguments, say)
     if arguments.write is not None:
         arguments.write.write_text(learning.picture(result["learning"]), encoding="utf-8")
         say(f"the figure is in {arguments.write}")
     return 0
+
+
+def _routes(arguments: argparse.Namespace) -> int:
+    say, ticks = _progress(), machine.ticks()
+    with _place("routes") as place:
+        result: dict[str, Any] = {"machine": machine.describe(place)}
+        try:
+            result["routes"] = routes.measure(place, quick=arguments.quick, say=say)
+        except _Failure as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return 1
+        result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
+        result["machine"]["load_average_after"] = machine.load_average()
+    _keep("routes", result, arguments, say)
+    return 0
+
+
+def _keep(
+    name: str, result: dict[str, Any], arguments: argparse.Namespace, say: Callable[[str], None]
+) -> None:
+    """Write what was measured into a file, and show it."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M')}-{result['machine']['commit']}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    say(f"results are in {file}")
+    print(json.dumps(result, indent=1) if arguments.json else report.terminal(result))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import learning, plot, speeds, tables
+from bench import learning, plot, routes, speeds, tables
 from bench.tables import Table
 
 TITLES = {
@@ -27,6 +27,7 @@ TITLES = {
     "gated": "W5: waiting at gates",
     "startup": "Start and memory",
     "learning": "After so many verified runs",
+    "routes": "The same goals by three routes",
     "failed": "Not measured",
 }
 NOT_MEASURED = "*Not measured in this run.*"
@@ -143,5 +144,6 @@ _OTHERS = {
     "gated": _measures,
     "startup": _measures,
     "learning": learning.table,
+    "routes": routes.table,
     "failed": _failed,
 }

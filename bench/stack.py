@@ -41,6 +41,15 @@ def copy_project(target: Path, durability: Durability) -> Path:
     return target
 
 
+def copy_sample(source: Path, target: Path, settings: str = "") -> Path:
+    """Copy a project as it comes, without what it has done; `settings` are added to its own."""
+    ignore = shutil.ignore_patterns(".handrail", "__pycache__", "out", "*.db", "*.db-*")
+    shutil.copytree(source, target, ignore=ignore)
+    with (target / "handrail.toml").open("a", encoding="utf-8") as file:
+        file.write(settings)
+    return target
+
+
 class Stack:
     """A running `handrail up`."""
 
