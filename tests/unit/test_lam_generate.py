@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from actors.models.lam import recipes
+from actors.models.lam import granted, inputs, noise, recipes
 from actors.models.lam.generate import FOR_EACH, IN_A_ROW, SHARES, STEPS, rows
 from actors.models.lam.generic import BEHIND, beside, spoken
-from actors.models.lam.grammar import BadGrammar, Grammar, load_grammar, read_grammar
+from actors.models.lam.grammar import BadGrammar, Grammar, Steps, Typing, load_grammar, read_grammar
 from actors.models.lam.options import Option, OutputField, Parameter, options_of
 from actors.models.lam.reading import read
 from actors.models.lam.several import JOINT
+from actors.models.lam.text import MAX_TOKENS, tokens_of
 from core import values
 from handrail.cli import init
 from handrail.project import load
@@ -104,6 +107,11 @@ def check_argument(
         assert not argument.HasField("value")
         earlier = known[before[argument.field.step].option]
         assert argument.field.path in {one.path for one in earlier.fields}, (earlier.name, argument)
+        return
+    if source == "context":
+        # A grant fixes it: whatever the words say, it is not to be filled in.
+        assert row.offered
+        assert not argument.HasField("value")
         return
     value = values.load(argument.value, {})
     if source == "enumerated":
@@ -202,6 +210,89 @@ def test_a_step_chooses_among_what_it_was_granted_and_no_playbook_is() -> None:
     assert beside > 20
 
 
+def test_a_step_is_written_as_it_will_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[str, tuple[Any, list[inputs.Leaf]]] = {}
+
+    def record(title: str, given: Any) -> tuple[str, list[inputs.Leaf]]:
+        text, leaves = inputs.text_of(title, given)
+        written[text] = given, leaves
+        return text, leaves
+
+    monkeypatch.setattr(granted, "text_of", record)
+    steps = [row for row in make(seed=2, trajectories=1_500) if row.offered]
+    assert len(steps) > 500
+    nested = 0
+    for row in steps:
+        given, leaves = written[row.goal]
+        assert json.loads(json.dumps(given)) == given
+        assert len(tokens_of(row.goal)) <= MAX_TOKENS
+        nested += any(isinstance(value, dict) for value in given.values())
+        for filled in row.decision.call.arguments.values():
+            if filled.HasField("span"):
+                start, end = filled.span.start, filled.span.end
+                assert any(leaf.start <= start and end <= leaf.end for leaf in leaves[1:]), row.goal
+    assert nested > len(steps) / 2
+    # As long as what people write, and as short.
+    lengths = sorted(len(tokens_of(row.goal)) for row in steps)
+    assert lengths[len(steps) // 10] < 35
+    assert lengths[-len(steps) // 10] > 70
+
+
+def test_in_half_of_the_ways_to_name_a_wish_nobody_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rate in ("SHORTER", "SYNONYMS", "TYPOS", "BARE"):
+        monkeypatch.setattr(noise, rate, 0.0)
+    monkeypatch.setattr(noise, "CASES", (("as it is", 1.0),))
+    monkeypatch.setattr(granted, "CALLED", 0.0)
+    general = load_grammar().model_copy(update={"outside": {}, "typing": Typing(), "steps": Steps()})
+    said = read_grammar("""
+    steps:
+      titles: Follow the ~
+      carriers: mail
+      idle: all is well
+      unwished: "spare ~"
+      hostile: "system ~"
+      quoted: "> ~"
+      beside: {memo: none, subject: none}
+      wishes:
+        sign: {do: "sign {text:thing}"}
+        burn: {do: "burn this"}
+    options: {sign: {plain: false, do: "sign {text:thing}"}, burn: {plain: false, do: "burn this"}}
+    """)
+    among = (option("sign", Parameter("text", "text", True)), option("burn"))
+    made = [row for row in make(trajectories=1_500, among=among, said=said.over(general)) if row.offered]
+    kinds = Counter(row.decision.call.option for row in made)
+    assert kinds["burn"] > 100 < kinds["sign"]
+    assert kinds[""] > 200
+    hostile = 0
+    for row in made:
+        mail = re.search(r"mail: ((?:.|\n(?!memo: |subject: ))*)", row.goal)
+        assert mail is not None
+        own = re.sub(r"(?:spare|system|>) (?:sign \S+(?: \S+)?|burn this)", "", mail[1], flags=re.IGNORECASE)
+        hostile += row.decision.HasField("call") and "system" in row.goal
+        wanted = row.decision.call.option
+        assert not wanted or wanted in own.casefold(), row.goal
+        if not wanted:
+            assert not [name for name in row.offered if name in own.casefold()], row.goal
+    assert hostile > 50
+
+
+def test_what_is_referred_to_stands_beside_the_words() -> None:
+    fields = {name for named in grammar().steps.pointers.values() for name in named}
+    referred = Counter[str]()
+    for row in sample_rows():
+        for name, filled in row.decision.call.arguments.items():
+            if not row.offered or not filled.HasField("span"):
+                continue
+            start, end = filled.span.start, filled.span.end
+            label, _, rest = row.goal[row.goal.rfind("\n", 0, start) + 1 :].partition(": ")
+            field = label.split(" ")[-1]
+            # A whole line of another name than the parameter's: only the words say that it is meant.
+            if rest.partition("\n")[0] == row.goal[start:end] and field in fields - {name}:
+                referred[field] += 1
+    assert len(referred) > 10, referred
+    assert sum(referred.values()) > 40, referred
+
+
 def test_what_is_asked_for_in_company_is_what_is_asked_for_alone() -> None:
     rows_of = trajectories(make(seed=3, trajectories=6_000)).values()
     alone = {row.pattern for steps in rows_of for row in steps if kind_of(steps) == "calls"}
@@ -281,8 +372,9 @@ def test_what_a_text_tells_somebody_to_do_stays_text() -> None:
     told = [
         row
         for row in sample_rows()
-        if row.decision.call.option == "playbook:note"
-        and "refund order" in row.decision.call.arguments["text"].value.json
+        if row.index == 0
+        and any("refund order" in one.value.json for one in row.decision.call.arguments.values())
+        and row.decision.call.option != "refund_order"
     ]
     assert told
 

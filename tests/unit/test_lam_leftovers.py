@@ -60,3 +60,6 @@ def test_words_are_those_that_came_a_few_times_beside_what_is_filled_in() -> Non
             rows[-1].trajectory = str(number)
     assert words_of(rows) == ["don't", "for", "order", "refund", "tis"]
     assert words_of([row] * 4) == []
+    for one in rows:
+        one.offered.append("refund_order")
+    assert words_of(rows) == [], "what is written to a step is no goal"

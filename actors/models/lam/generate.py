@@ -7,27 +7,26 @@ said_at)` is what the row says. Which kinds of goals there are, and how many of 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from random import Random
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from actors.models.lam import noise, several
 from actors.models.lam.grammar import BadGrammar, Grammar
-from actors.models.lam.granted import Granted
+from actors.models.lam.granted import Given, Granted
+from actors.models.lam.letters import Frame, Letters, put_around
 from actors.models.lam.options import Option
 from actors.models.lam.reading import Unreadable, read
 from actors.models.lam.recipes import Choices, Recipe, Recipes, Step
-from actors.models.lam.templates import Blank, Draw, Emit
+from actors.models.lam.templates import Blank, Draw
 from core import values
 from handrail.v1 import trajectory_pb2 as pb
 
 SHARES = {"outside": 0.125, "asks": 0.09, "chains": 0.13}
 """Of the trajectories: what no option does, what has to be asked for, several tools; the rest are calls."""
-STEPS = 0.08
-"""How many are no goals of their own, but what a step was given."""
-STEPS_OF = (0.45, 0.45, 0.1)
-"""Of these, how many say everything, how many do not, and how many nothing that any tool does."""
+STEPS = 0.5
+"""How many are no goals of their own, but what a step was given; it has one decision, a goal mostly two."""
 MAX_DRAWS = 20
 IN_A_ROW = 0.12
 FOR_EACH = 0.05
@@ -57,15 +56,12 @@ class _Generator:
         self._shorter = noise.Words(grammar.typing.shorter)
         self._asking = recipes.framed(grammar.typing.asking)
         self._around = recipes.framed(grammar.typing.around)
-        self._given = recipes.framed(grammar.typing.given)
-        self._granted = Granted(options, grammar.means, recipes.pool_of, recipes.pool)
+        letters = Letters(grammar.steps, recipes, self._open_end, self._asking)
+        self._granted = Granted(options, grammar, recipes, letters, self._typed)
         groups = {"outside": recipes.outside, "asks": recipes.asks, "chains": recipes.chains}
         groups = {name: group for name, group in groups.items() if group}
         self._kinds = [(SHARES[name], _Draws(group)) for name, group in groups.items()]
         self._calls = _Draws(recipes.calls) if recipes.calls else None
-        self._said = [
-            _Draws(group) if group else None for group in (recipes.calls, recipes.asks, recipes.outside)
-        ]
         self._pool = recipes.pool
         if self._calls:
             rest = 1.0 - sum(share for share, _ in self._kinds)
@@ -75,11 +71,13 @@ class _Generator:
 
     def rows(self, trajectories: int) -> Iterator[pb.TrajectoryRow]:
         for number in range(trajectories):
-            step = self._step() if self._rng.random() < STEPS else None
-            recipe = step or self._draw()
+            name = f"synthetic-{self._seed}-{number}"
             said_on = self._today + datetime.timedelta(days=int(self._rng.random() * DAYS))
-            offered = self._granted.offered(step, self._rng) if step else []
-            yield from self._trajectory(f"synthetic-{self._seed}-{number}", recipe, said_on, offered)
+            given = self._granted.step(self._rng, said_on) if self._rng.random() < STEPS else None
+            if given is None:
+                yield from self._trajectory(name, self._draw(), said_on)
+            else:
+                yield self._step(name, given, said_on)
 
     def _draw(self) -> Recipe:
         drawn = self._rng.random()
@@ -90,16 +88,22 @@ class _Generator:
         recipe = self._kinds[-1][1].one(self._rng)
         return self._in_company(recipe) if self._calls else recipe
 
-    def _step(self) -> Recipe | None:
-        """Return what is said to a step, if there is anything that could be."""
-        for _ in range(MAX_DRAWS):
-            drawn = self._rng.random()
-            at = next((at for at, share in enumerate(STEPS_OF) if (drawn := drawn - share) < 0), 0)
-            draws = self._said[at]
-            recipe = draws.one(self._rng) if draws else None
-            if recipe and self._granted.takes(recipe):
-                return self._granted.of(recipe, self._rng)
-        return None
+    def _step(self, name: str, given: Given, said_on: datetime.date) -> pb.TrajectoryRow:
+        """Return what is decided in a step: one thing."""
+        filled = _Filled(given.text, given.spans, given.listed, said_on)
+        decision = pb.Decision(abstain=pb.Abstain())
+        if given.step is not None:
+            decision = filled.call(given.step, asks=None, fixed=given.fixed)
+        return pb.TrajectoryRow(
+            trajectory=name,
+            source=pb.TRAJECTORY_SOURCE_SYNTHETIC,
+            goal=given.text,
+            said_at=_said_at(said_on),
+            decision=decision,
+            entities=filled.entities,
+            pattern=given.pattern,
+            offered=given.offered,
+        )
 
     def _in_company(self, recipe: Recipe) -> Recipe:
         """Return a call, or now and then something that asks for more than it."""
@@ -117,23 +121,16 @@ class _Generator:
             return several.for_each(recipe, several.how_many(self._rng), self._pool)
         return recipe
 
-    def _trajectory(
-        self, name: str, recipe: Recipe, said_on: datetime.date, offered: Sequence[str]
-    ) -> Iterator[pb.TrajectoryRow]:
+    def _trajectory(self, name: str, recipe: Recipe, said_on: datetime.date) -> Iterator[pb.TrajectoryRow]:
         draw = Draw(self._rng, said_on)
         recipe.emit(draw)
-        if offered and self._given:
-            self._put_around(draw, self._given)
-        goal, spans = self._typed(draw if offered else self._framed(draw, recipe))
+        goal, spans = self._typed(self._framed(draw, recipe))
         filled = _Filled(goal, spans, draw.listed, said_on)
-        # What is missing of a step may be fixed by its grant.
-        decisions = [filled.call(step, asks=None if offered else recipe.asks) for step in recipe.steps]
+        decisions = [filled.call(step, asks=recipe.asks) for step in recipe.steps]
         if not decisions:
             decisions = [pb.Decision(abstain=pb.Abstain())]
-        elif not recipe.asks and not offered:
+        elif not recipe.asks:
             decisions.append(pb.Decision(stop=pb.Stop()))
-        said_at = Timestamp()
-        said_at.FromDatetime(datetime.datetime.combine(said_on, datetime.time(HOUR)))
         past = [
             pb.PastStep(id=f"s{number}", call=decision.call)
             for number, decision in enumerate(decisions, start=1)
@@ -144,30 +141,23 @@ class _Generator:
                 index=index,
                 source=pb.TRAJECTORY_SOURCE_SYNTHETIC,
                 goal=goal,
-                said_at=said_at,
+                said_at=_said_at(said_on),
                 past=past[:index],
                 decision=decision,
                 entities=filled.entities,
                 pattern=recipe.pattern,
-                offered=offered,
             )
 
     def _framed(self, draw: Draw, recipe: Recipe) -> Draw:
         """Put what people say around a goal around it."""
         if recipe.asking and self._asking and self._rng.random() < ASKING:
-            self._put_around(draw, self._asking)
+            put_around(draw, self._one_of(self._asking), self._open_end(draw.pieces))
         if self._around and self._rng.random() < AROUND:
-            self._put_around(draw, self._around)
+            put_around(draw, self._one_of(self._around), self._open_end(draw.pieces))
         return draw
 
-    def _put_around(self, draw: Draw, frames: list[tuple[Emit, Emit]]) -> None:
-        before, after = frames[int(self._rng.random() * len(frames))]
-        open_end = self._open_end(draw.pieces)
-        own, draw.pieces = draw.pieces, []
-        before(draw)
-        draw.pieces += own
-        if not open_end:
-            after(draw)
+    def _one_of(self, frames: Sequence[Frame]) -> Frame:
+        return frames[int(self._rng.random() * len(frames))]
 
     def _open_end(self, pieces: Sequence[noise.Piece]) -> bool:
         """Whether what follows the goal would be taken for a part of the text that it ends with."""
@@ -210,8 +200,11 @@ class _Filled:
             for start, end, blank in spans.values()
         ]
 
-    def call(self, step: Step, *, asks: bool | None) -> pb.Decision:
+    def call(self, step: Step, *, asks: bool | None, fixed: Collection[str] = ()) -> pb.Decision:
+        """Return the decision; `asks` says whether something is missing of it, `fixed` what is not for it."""
         call = pb.OptionCall(option=step.option.name)
+        for name in fixed:
+            call.arguments[name].context.key = name
         for name, source in step.arguments.items():
             if source.startswith("$"):
                 at, _, path = source[1:].partition(".")
@@ -242,6 +235,12 @@ class _Filled:
         argument = call.arguments[name]
         argument.value.CopyFrom(values.inline(value))
         argument.span.CopyFrom(pb.GoalSpan(start=start, end=end))
+
+
+def _said_at(day: datetime.date) -> Timestamp:
+    found = Timestamp()
+    found.FromDatetime(datetime.datetime.combine(day, datetime.time(HOUR)))
+    return found
 
 
 class _Draws:

@@ -66,8 +66,57 @@ class Typing(_Model):
     # Around what can follow "could you"; around anything.
     asking: Texts = ()
     around: Texts = ()
-    # Around what is given to a step.
-    given: Texts = ()
+
+
+class Record(_Model):
+    """What steps are about: how inputs call it, from which pool its number is, and what else it has."""
+
+    called: Annotated[Texts, Field(min_length=1)]
+    number: str
+    fields: dict[str, Texts] = {}
+
+
+class Steps(_Model):
+    """What steps are given: records, and texts in which somebody wants something, or nothing."""
+
+    # What a step is for: `~` is the name of the text, `@` that of the record.
+    titles: Texts = ()
+    # Names of the text; of the part that has the words, where it is one of several.
+    carriers: Texts = ()
+    parts: Texts = ()
+    # Around the words of a text, which are `~`.
+    around: Texts = ()
+    # Sentences in which nothing is wanted.
+    idle: Texts = ()
+    # Around a wish: it is not wanted; it is nobody's; it is quoted by somebody who does not want it.
+    unwished: Texts = ()
+    hostile: Texts = ()
+    quoted: Texts = ()
+    # What may stand beside the text.
+    beside: dict[str, Texts] = {}
+    # By a parameter's name or kind: the fields that may have its value, and how a text refers to each.
+    pointers: dict[str, dict[str, Texts]] = {}
+    # By the name of the parameter that has its number, without "_id".
+    records: dict[str, Record] = {}
+    # What people want of a tool who know what it is about; `ask` lacks something that is required.
+    wishes: dict[str, Said] = {}
+
+    def over(self, general: Steps) -> Steps:
+        """Return these with what more general ones add."""
+        return Steps(
+            titles=(*general.titles, *self.titles),
+            carriers=(*general.carriers, *self.carriers),
+            parts=(*general.parts, *self.parts),
+            around=(*general.around, *self.around),
+            idle=(*general.idle, *self.idle),
+            unwished=(*general.unwished, *self.unwished),
+            hostile=(*general.hostile, *self.hostile),
+            quoted=(*general.quoted, *self.quoted),
+            beside={**general.beside, **self.beside},
+            pointers={**general.pointers, **self.pointers},
+            records={**general.records, **self.records},
+            wishes={**general.wishes, **self.wishes},
+        )
 
 
 class Grammar(_Model):
@@ -90,6 +139,7 @@ class Grammar(_Model):
     # What no option does, in groups of equal weight.
     outside: dict[str, Texts] = {}
     typing: Typing = Typing()
+    steps: Steps = Steps()
 
     def over(self, general: Grammar) -> Grammar:
         """Return this grammar with what a more general one adds; of one name, this one's holds."""
@@ -109,8 +159,8 @@ class Grammar(_Model):
                 shorter={**general.typing.shorter, **self.typing.shorter},
                 asking=(*general.typing.asking, *self.typing.asking),
                 around=(*general.typing.around, *self.typing.around),
-                given=(*general.typing.given, *self.typing.given),
             ),
+            steps=self.steps.over(general.steps),
         )
 
 

@@ -78,11 +78,16 @@ def denied(text: str, steps: Sequence[trajectory_pb2.PastStep], told: Sequence[t
 
 
 def words_of(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> list[str]:
-    """Return the words that goals are made of beside what is filled in, if they came a few times."""
+    """Return the words that goals are made of beside what is filled in, if they came a few times.
+
+    What people write to a step is no goal: most of its words are there to be passed over.
+    """
     seen: Counter[str] = Counter()
     # What later decisions read is no more a part of what stands around than what the first one reads.
     for _, trajectory in groupby(rows, key=lambda row: row.trajectory):
         held = list(trajectory)
+        if held[0].offered:
+            continue
         spans = [span for row in held for span in _spans(row.decision.call)]
         seen.update({_word(token) for token in outside(tokens_of(held[0].goal), spans)})
     return sorted(word for word, count in seen.items() if count >= MIN_SEEN and word[0].isalpha())

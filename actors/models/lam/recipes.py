@@ -62,6 +62,7 @@ class Recipes:
         self._grammar = grammar
         self._templates = Templates(grammar.pieces)
         self._pools: dict[str, Emit] = {}
+        self._texts: dict[tuple[str, ...], list[Emit]] = {}
         said = {one.name: grammar.options.get(one.name, Said()) for one in options}
         plain = {one.name: spoken(one) if said[one.name].plain else Said() for one in options}
         for name in grammar.options:
@@ -81,6 +82,26 @@ class Recipes:
         """Return what is put before and after a goal."""
         halves = [text.partition("~") for text in texts]
         return [(self._templates.compile(left), self._templates.compile(right)) for left, _, right in halves]
+
+    def texts(self, texts: Sequence[str]) -> list[Emit]:
+        """Return what draws each of these, which have no blanks."""
+        found = self._texts.get(tuple(texts))
+        if found is None:
+            try:
+                found = [self._templates.compile(text) for text in texts]
+            except BadTemplate as error:
+                raise BadGrammar(str(error)) from None
+            self._texts[tuple(texts)] = found
+        return found
+
+    def wishes(self, name: str, said: Said) -> tuple[list[Recipe], list[Recipe]]:
+        """Return what is said for a tool to a step, with all that is needed and without."""
+        option = self._option(name, "steps")
+        try:
+            calls = self._said(option, said.do, True) + self._said(option, said.say, False)
+            return calls, self._said(option, said.ask, False, asks=True)
+        except BadTemplate as error:
+            raise BadGrammar(str(error)) from None
 
     def _option(self, name: str, where: str) -> Option:
         if name not in self._options:
