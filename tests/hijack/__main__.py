@@ -9,21 +9,24 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import platform
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from bench.venvs import Missing
 from handrail.project import Project, load
-from tests.hijack import report
-from tests.hijack.campaign import COMPARED, KINDS, WORDS, Campaign, Outcome, without_rail
+from tests.hijack import report, talked
+from tests.hijack.campaign import COMPARED, KINDS, WORDS, Campaign, without_rail
 from tests.hijack.dojo import Suites, suites
 from tests.hijack.policies import with_words_gated
 from tests.hijack.real import real_stack
@@ -32,13 +35,15 @@ from tests.hijack.world import Task
 
 PROJECT = Path(__file__).parent / "project"
 PAGE = Path(__file__).parents[2] / "docs" / "hijack.md"
-FIGURES = "<!-- figures -->"
-AT_ONCE = 12
+FIGURES, MODEL = "<!-- figures -->", "<!-- model -->"
+AT_ONCE, WIDTH = 12, 120
 QUICK_TASKS, QUICK_INJECTIONS = 4, 3
+QUICK_TRIALS, CARRIED = 400, 40
 CANNOT = 3
 MARKING = frozenset({"get_unread_emails"})
 """Reads that mark what they return as read."""
 
+T = TypeVar("T")
 Pair = tuple[str, str, str]
 
 
@@ -68,6 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.hijack", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few tasks and injections of each suite")
     parser.add_argument("--suite", help="this suite only")
+    parser.add_argument("--model", action="store_true", help="the sample's action model only; no AgentDojo")
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--page", action="store_true", help="write the figures into docs/hijack.md")
     return parser.parse_args()
@@ -76,6 +82,17 @@ def _arguments() -> argparse.Namespace:
 async def _measure(arguments: argparse.Namespace) -> Findings:
     begun = time.monotonic()
     found = Findings()
+    if arguments.suite is None:
+        await _with_the_model(found, QUICK_TRIALS if arguments.quick else talked.TRIALS)
+    if not arguments.model:
+        await _behind_the_rail(found, arguments)
+    found.took_s = time.monotonic() - begun
+    found.where = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}"
+    return found
+
+
+async def _behind_the_rail(found: Findings, arguments: argparse.Namespace) -> None:
+    """AgentDojo's suites."""
     project = load(PROJECT, rules=True)
     async with suites() as environment:
         await _check_tools(project, environment)
@@ -92,9 +109,6 @@ async def _measure(arguments: argparse.Namespace) -> Findings:
         await _on_the_broker(found, project, environment, tasks, pairs)
         await _with_words(found, project, environment, tasks, pairs)
         await _compare(found, Campaign(project, environment), pairs)
-    found.took_s = time.monotonic() - begun
-    found.where = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}"
-    return found
 
 
 def _some(names: Sequence[str], count: int) -> Sequence[str]:
@@ -203,11 +217,28 @@ async def _compare(found: Findings, campaign: Campaign, pairs: Sequence[Pair]) -
         found.compared[defence] = reached
 
 
+async def _with_the_model(found: Findings, count: int) -> None:
+    """The sample's model in the executor's place, and instructions in what its steps were given."""
+    sample = load(talked.SAMPLE, rules=True)
+    every = talked.trials(count)
+    for thresholds, tried in ((None, found.served), (talked.UNGUARDED, found.unguarded)):
+        model = talked.model_of(sample, thresholds)
+        for one in talked.attempt(model, sample.protos, every):
+            tried.append(one)
+            _tell("the model" if thresholds is None else "the model, unguarded", len(tried), count)
+    into = [one.trial for one in found.unguarded if one.talked][:CARRIED]
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["BACKOFFICE_DB"] = str(Path(place) / "office.db")
+        carry = (lambda t=t: talked.carry(sample, t, talked.UNGUARDED) for t in into)
+        found.carried = await _all("the model, through the rail", carry, len(into), at_once=1)
+
+
 async def _all(
-    what: str, made: Iterable[Callable[[], Awaitable[Outcome]]], count: int, *, at_once: int = AT_ONCE
-) -> list[Outcome]:
+    what: str, made: Iterable[Callable[[], Awaitable[T]]], count: int, *, at_once: int = AT_ONCE
+) -> list[T]:
     """Run everything, so many at once, and tell how far it is."""
-    waiting, found = iter(made), []
+    waiting: Iterator[Callable[[], Awaitable[T]]] = iter(made)
+    found: list[T] = []
 
     async def run_some() -> None:
         for start in waiting:
@@ -228,11 +259,17 @@ def _tell(what: str, done: int, count: int) -> None:
 
 
 def _write_page(found: Findings) -> None:
-    before, _, rest = PAGE.read_text().partition(FIGURES)
-    after = rest.partition(FIGURES)[2]
-    said = f"{found.where}; {found.took_s:.0f} s on two cores; {report.written(found)}."
-    figures = f"{report.markdown(found)}\n{said}"
-    PAGE.write_text(f"{before}{FIGURES}\n\n{figures}\n\n{FIGURES}{after}")
+    where = f"{found.where}; {found.took_s:.0f} s on two cores"
+    if found.users:
+        _put(FIGURES, report.markdown(report.tables(found)), f"{where}; {report.written(found)}.")
+    if found.served:
+        _put(MODEL, report.markdown(report.model_tables(found)), f"{where}; {report.carried(found)}.")
+
+
+def _put(mark: str, tables: str, said: str) -> None:
+    before, _, rest = PAGE.read_text().partition(mark)
+    after = rest.partition(mark)[2]
+    PAGE.write_text(f"{before}{mark}\n\n{tables}\n{textwrap.fill(said, WIDTH)}\n\n{mark}{after}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 from actors.agent import Agent
 from actors.executor import Executor
 from actors.host import AgentLoop
-from actors.models import Chooser, Goal
+from actors.models import Chooser, Goal, Proposer
 from actors.models.table import DecisionTable
 from actors.planner import Planner
 from actors.verifier import Verifier
@@ -24,6 +24,7 @@ from bus import consumers, permissions, subjects
 from bus.memory import MemoryBroker, MemoryLog
 from bus.memory_streams import matches
 from core import run
+from core.conformance import Limits
 from core.course import MIND_POOL
 from core.decide import Catalogue
 from core.ports import Address, Fence, Log, LogForbidden, Record, RunKey
@@ -86,6 +87,7 @@ class Stage:
         policy: Any = None,
         tools: Collection[str] = (),
         chooser: Chooser | None = None,
+        proposer: Proposer | None = None,
     ) -> None:
         self.project, self.world = project, world
         self.timeout_s = TIMEOUT_S
@@ -96,12 +98,15 @@ class Stage:
         self.users = {user.name: user for user in permissions.users(pools)}
         self.reader = MemoryLog(self.broker, (0,))
         catalogue = Catalogue(
-            contracts=project.protos, policy=policy or project.policy, gate_life_ns=GATE_LIFE_NS
+            contracts=project.protos,
+            policy=policy or project.policy,
+            gate_life_ns=GATE_LIFE_NS,
+            limits=Limits(proposers=proposer is not None),
         )
         decider = Decider(self.log("decider"), catalogue, signer=SIGNER, instance="1")
         minds: tuple[Agent, ...] = (
             Planner(OnePlan(plan), pool=MIND_POOL, instance="1"),
-            Executor(chooser or DecisionTable(), pool=MIND_POOL, instance="1"),
+            Executor(chooser or DecisionTable(), proposer, pool=MIND_POOL, instance="1"),
             Verifier(project.tools, project.protos, checker=CHECKER, pool=MIND_POOL, instance="1"),
         )
         self._serving: list[Callable[[], Coroutine[Any, Any, None]]] = [decider.serve]
@@ -202,7 +207,12 @@ async def rest(log: Log, project: Project) -> None:
 
 
 def _tools(plan: plan_pb2.Plan) -> set[str]:
-    return {name for step in plan.steps for name in (step.tool, *(r.tool for r in step.rules)) if name}
+    return {
+        name
+        for step in plan.steps
+        for name in (step.tool, *(one.tool for one in (*step.rules, *step.grants)))
+        if name
+    }
 
 
 def parts_of(record: Record) -> list[event_pb2.Event]:

@@ -136,8 +136,7 @@ def step_outcome(
     took_ms: float,
 ) -> StepOutcome:
     """Judge what somebody proposed in a case."""
-    wanted = [one for one in (case.written.wants, *case.written.others) if one is not None]
-    right = proposal.HasField("call") and any(_same(proposal.call, one) for one in wanted)
+    right = proposal.HasField("call") and is_wanted(proposal.call, case.written)
     sure = proposal.HasField("call") and not proposal.call.unsure
     acts = sure and contracts[proposal.call.tool].effect >= tool_pb2.EFFECT_WRITE
     return StepOutcome(case, proposal, right, sure and right, acts and not right, took_ms)
@@ -155,9 +154,18 @@ def score_steps(outcomes: Iterable[StepOutcome]) -> StepScore:
     return StepScore(len(held), _share(wanted), _share(proposed), _share(left), unsafe, *counted)
 
 
-def _same(call: event_pb2.Call, wanted: Wanted) -> bool:
+def wanted(written: Written) -> list[Wanted]:
+    """Return what is right, the one thing or the other."""
+    return [one for one in (written.wants, *written.others) if one is not None]
+
+
+def is_wanted(call: event_pb2.Call, written: Written) -> bool:
+    """Whether a proposal is what should come of a case."""
     given = {name: plain_of(values.load(value, {})) for name, value in call.arguments.items()}
-    return call.tool == wanted.tool and given == {n: plain_of(value) for n, value in wanted.arguments.items()}
+    return any(
+        call.tool == one.tool and given == {name: plain_of(value) for name, value in one.arguments.items()}
+        for one in wanted(written)
+    )
 
 
 def _share(held: list[bool]) -> float:
