@@ -39,9 +39,10 @@ def evaluate(loaded: Project, held: Model, output: Output, *, wrong: bool, pictu
     frozen = list(synthetic(loaded, held.options, FROZEN_SEED, FROZEN_TRAJECTORIES))
     curves = Calibration.from_json(held.artifact.card.curves)
     judged = list(judge_rows(frozen, held.thinker.decider))
-    scores = scores_of(judged, curves)
-    output.json({"goals": "generated", **scores})
-    output.line(f"generated    {told(scores)}")
+    for name, steps in (("generated", False), ("generated steps", True)):
+        scores = scores_of([one for one in judged if bool(one[0].offered) == steps], curves)
+        output.json({"goals": name, **scores})
+        output.line(f"{name:<15} {told(scores)}")
     if pictures is not None:
         seen = (
             {"goals": (plans_of(outcomes), sum(bool(one.case.wants) for one in outcomes))} if outcomes else {}

@@ -328,6 +328,7 @@ def test_it_is_measured_and_says_what_it_is_worth(tmp_path: Path) -> None:
         row["cases"] for name, row in found.items() if name != "all" and "cases" in row
     )
     assert found["generated"]["exact"] > 0.9
+    assert found["generated steps"]["rows"] > 300
 
 
 def test_without_a_model_it_says_what_makes_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.models.lam.calibration import MIN_SEEN, Calibration, Seen, fit
+from actors.models.lam.calibration import MIN_SEEN, STEP, Calibration, Seen, fit
 from actors.models.lam.deciding import Part
 
 
@@ -35,6 +35,16 @@ def test_a_tool_that_was_seen_often_has_a_curve_of_its_own() -> None:
     assert curves.part("bad", part) < 0.05
     assert curves.part("good1", part) > 0.9
     assert curves.part("never seen", part) == curves.part("good1", part)
+
+
+def test_steps_have_curves_of_their_own_where_any_were_seen() -> None:
+    goals = [seen(0.9, True) for _ in range(2_000)]
+    part = Part("option", "option", 0.9)
+    alone = fit(goals)
+    assert alone.part(f"{STEP}refund", part) == alone.part("refund", part) > 0.9
+    both = fit([*goals, *(seen(0.9, n % 2 == 0, f"{STEP}other") for n in range(200))])
+    assert both.part("refund", part) == alone.part("refund", part)
+    assert abs(both.part(f"{STEP}refund", part) - 0.5) < 0.05
 
 
 def test_a_decision_is_as_sure_as_its_least_sure_part() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.models.lam.closed_set import ClosedSet
-from actors.models.lam.deciding import FITTING, Decider, _Filling
+from actors.models.lam.deciding import FITTING, Decider, Place, _Filling
 from actors.models.lam.layout import MAX_PAST, SOURCES, SPAN
 from actors.models.lam.network import Known, Network
 from actors.models.lam.options import OutputField, options_of
@@ -160,6 +161,26 @@ def test_an_option_says_what_the_model_reads_of_it() -> None:
     ],
 )
 def test_a_text_in_quotes_is_taken_whole(goal: str, customer: str, pointed: str, text: str) -> None:
+    call = filled(goal, customer, pointed)
+    found = call.arguments["text"]
+    assert json.loads(found.value.json) == text
+    assert goal[found.span.start : found.span.end] == text
+    assert json.loads(call.arguments["customer_id"].value.json) == 7
+
+
+def test_what_is_read_stands_in_one_place() -> None:
+    goal = 'customer: 7\nmail: likes "tea\nsubject: so" she says'
+    places = [(10, 11), (18, 28), (38, len(goal))]
+    assert [goal[a:b] for a, b in places] == ["7", 'likes "tea', 'so" she says']
+    across = filled(goal, "7", 'tea\nsubject: so" she').arguments["text"]
+    assert "\n" in json.loads(across.value.json)
+    for text in ('tea\nsubject: so" she', "likes", "she says"):
+        found = filled(goal, "7", text, places).arguments["text"].span
+        assert any(a <= found.start and found.end <= b for a, b in places)
+    assert json.loads(filled(goal, "7", "she says", places).arguments["text"].value.json) == "she says"
+
+
+def filled(goal: str, customer: str, pointed: str, within: Sequence[Place] = ()) -> trajectory_pb2.OptionCall:
     situation = read_situation(goal, (), CLOSED)
     option = CLOSED.options[CLOSED.index["add_note"]]
     first, last = np.full((2, len(option.parameters), len(situation.tokens) + 1), -9.0, np.float32)
@@ -171,12 +192,9 @@ def test_a_text_in_quotes_is_taken_whole(goal: str, customer: str, pointed: str,
     sources = np.full((len(option.parameters), len(SOURCES)), -9.0, np.float32)
     sources[:, SPAN] = 9.0
     known = Known(np.zeros((len(option.parameters), 8), np.float32), sources, first, last)
-    filling = _Filling(DECIDERS[0], goal, situation, known, TODAY)
+    filling = _Filling(DECIDERS[0], goal, situation, known, TODAY, within)
     call = trajectory_pb2.OptionCall(option=option.name)
     for row, parameter in enumerate(option.parameters):
         filling.fill(row, option, parameter, call)
     filling.settle(call)
-    found = call.arguments["text"]
-    assert json.loads(found.value.json) == text
-    assert goal[found.span.start : found.span.end] == text
-    assert json.loads(call.arguments["customer_id"].value.json) == 7
+    return call

@@ -15,6 +15,8 @@ from actors.models.lam.deciding import Part
 MIN_SEEN = 60
 ALL = "*"
 STOP, ABSTAIN = "(stop)", "(abstain)"
+STEP = "(step) "
+"""Before the name of what is chosen in a step: what people write to one is not what they write as goals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ class Calibration:
         """Return how sure a part of a decision is."""
         if not 0.0 < part.raw <= 1.0:
             return 0.0
-        for key in _keys(option, part):
+        # A model that was not calibrated on steps is as sure of them as it is of goals.
+        named = option if f"{part.source}:{STEP}{ALL}" in self.curves else option.removeprefix(STEP)
+        for key in _keys(named, part):
             known = self.curves[key](part.raw) if key in self.curves else None
             if known is not None:
                 return known
@@ -86,7 +90,8 @@ def fit(seen: Iterable[Seen]) -> Calibration:
 
 def _keys(option: str, part: Part) -> tuple[str, str]:
     """The curve of its own, and the one of all: a value is as sure as its source is, whatever the option."""
-    return f"{part.source}:{option}", f"{part.source}:{ALL}"
+    where = STEP if option.startswith(STEP) else ""
+    return f"{part.source}:{option}", f"{part.source}:{where}{ALL}"
 
 
 def _isotonic(points: Sequence[tuple[float, bool]]) -> Curve:

@@ -84,16 +84,18 @@ class Decider:
         situations: Sequence[tuple[str, Situation]],
         today: datetime.date,
         among: Mapping[str, Collection[str]] | None = None,
+        within: Sequence[Place] = (),
     ) -> list[Decided]:
         """Decide in each situation, goal and what is read of it; they are encoded together.
 
         `among` are all options that there are here, and of each the parameters that are to be filled in.
+        What is read stands in one of the places of `within`, if there are any, and never across two.
         """
         # Products as small as these take longer on several threads, much longer where the cores are busy.
         with _pools().limit(limits=1, user_api="blas"):
             states = self._network.encode([situation for _, situation in situations])
             return [
-                self._decide(goal, situation, state, today, among)
+                self._decide(goal, situation, state, today, among, within)
                 for (goal, situation), state in zip(situations, states, strict=True)
             ]
 
@@ -104,6 +106,7 @@ class Decider:
         states: Floats,
         today: datetime.date,
         among: Mapping[str, Collection[str]] | None,
+        within: Sequence[Place],
     ) -> Decided:
         scores = self._network.score_options(states, self._encoded)
         if among is not None:
@@ -130,7 +133,7 @@ class Decider:
             at = self.closed.parameter_at[option.name, option.parameters[0].name]
             parameters = self._encoded.parameters[at : at + len(option.parameters)]
             known = self._network.fill(states, self._encoded.options[best], parameters)
-            filling = _Filling(self, goal, situation, known, today)
+            filling = _Filling(self, goal, situation, known, today, within)
             parts += (
                 filling.fill(row, option, one, call)
                 for row, one in enumerate(option.parameters)
@@ -159,13 +162,20 @@ class _Filling:
     """The parameters of one option in one situation."""
 
     def __init__(
-        self, decider: Decider, goal: str, situation: Situation, known: Known, today: datetime.date
+        self,
+        decider: Decider,
+        goal: str,
+        situation: Situation,
+        known: Known,
+        today: datetime.date,
+        within: Sequence[Place] = (),
     ) -> None:
         self._decider = decider
         self._goal = goal
         self._situation = situation
         self._known = known
         self._today = today
+        self._within = within
         # Texts that stand for a whole quotation: where the words are that were pointed at.
         self._widened: dict[str, tuple[int, int]] = {}
 
@@ -236,10 +246,17 @@ class _Filling:
         first, last = (softmax(s[row, 1 : count + 1]) for s in (self._known.first, self._known.last))
         near = np.tri(count, count, MAX_SPAN_TOKENS - 1, dtype=np.float32)
         both = np.triu(np.outer(first, last)) * near
+        if self._within:
+            place = np.array([self._place(one.start, one.end) for one in tokens])
+            both *= (place[:, None] == place) & (place >= 0)
         for at in np.argsort(-both, axis=None)[:TRIED_SPANS]:
             begin, end = divmod(int(at), count)
-            if begin <= end:
+            if begin <= end and both[begin, end] > 0:
                 yield tokens[begin].start, tokens[end].end, float(both[begin, end])
+
+    def _place(self, start: int, stop: int) -> int:
+        """Return in which of the places something stands; -1 where in none."""
+        return next((at for at, (a, b) in enumerate(self._within) if a <= start and stop <= b), -1)
 
     def _alone(self, row: int) -> Iterator[tuple[Place, Place, float]]:
         yield from (((start, stop), (start, stop), sure) for start, stop, sure in self._spans(row))
@@ -248,7 +265,7 @@ class _Filling:
         """Yield the likeliest spans, what was pointed at first of each; a quotation stands for its words."""
         found: dict[Place, float] = {}
         first: dict[Place, Place] = {}
-        quotations = quoted(self._goal)
+        quotations = [one for one in quoted(self._goal) if not self._within or self._place(*one) >= 0]
         for start, stop, sure in self._spans(row):
             around = [(a, b) for a, b in quotations if a <= start and stop <= b]
             key = min(around, key=lambda one: one[1] - one[0]) if around else (start, stop)

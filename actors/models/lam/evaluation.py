@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.models.lam.calibration import ABSTAIN, STOP, Calibration, Seen
+from actors.models.lam.calibration import ABSTAIN, STEP, STOP, Calibration, Seen
 from actors.models.lam.deciding import Decided, Decider
 from actors.models.lam.options import PLAYBOOK, Option
 from actors.models.lam.planning import ASKS, Thinker, Thought
@@ -233,7 +233,7 @@ def _judge(
             continue
         today = row.said_at.ToDatetime().date()
         (decided,) = decider.decide([(row.goal, situation)], today, _among(row, decider))
-        yield row, decided, list(_seen(row.decision, decided))
+        yield row, decided, list(_seen(row, decided))
 
 
 def _among(row: trajectory_pb2.TrajectoryRow, decider: Decider) -> dict[str, set[str]] | None:
@@ -243,9 +243,11 @@ def _among(row: trajectory_pb2.TrajectoryRow, decider: Decider) -> dict[str, set
     return {one.name: {p.name for p in one.parameters} for one in options} if options else None
 
 
-def _seen(wanted: trajectory_pb2.Decision, decided: Decided) -> Iterator[Seen]:
+def _seen(row: trajectory_pb2.TrajectoryRow, decided: Decided) -> Iterator[Seen]:
+    wanted = row.decision
     kind = decided.decision.WhichOneof("kind")
     option = decided.option.name if decided.option else STOP if kind == "stop" else ABSTAIN
+    option = f"{STEP}{option}" if row.offered else option
     right = kind == wanted.WhichOneof("kind") and decided.decision.call.option == wanted.call.option
     yield Seen(option, decided.parts[0], right)
     if not right:

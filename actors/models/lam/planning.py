@@ -108,8 +108,9 @@ class Thinker:
             situation = read_situation(text, (), self.decider.closed)
         except TooLong:
             return replace(thought, outcome="long")
-        (one,) = self.decider.decide([(text, situation)], today, among)
-        thought = self._weighed(thought, one)
+        title = [(0, min(start for start, _ in told))] if told else []
+        (one,) = self.decider.decide([(text, situation)], today, among, [*title, *told])
+        thought = self._weighed(thought, one, calibration.STEP)
         thought = replace(thought, needed=1 - (1 - thought.needed) / SURER_IN_STEPS)
         if one.option is None:
             return thought
@@ -132,10 +133,11 @@ class Thinker:
         ended = _ended(thought, "plan")
         return replace(ended, outcome="unsure", left_over=left) if left else ended
 
-    def _weighed(self, thought: Thought, one: Decided) -> Thought:
+    def _weighed(self, thought: Thought, one: Decided, where: str = "") -> Thought:
         """Return a thought that is as sure as its least sure decision, and has to be for all it would do."""
         kind = one.decision.WhichOneof("kind")
         key = one.option.name if one.option else calibration.STOP if kind == "stop" else calibration.ABSTAIN
+        key = f"{where}{key}"
         least = min(one.parts, key=lambda part: self._curves.part(key, part))
         sure = self._curves.part(key, least)
         own = one.option.effect if one.option else tool_pb2.EFFECT_READ

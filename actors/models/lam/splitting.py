@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ class Split:
 def split(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> Split:
     """Split rows: as they say, else by pattern and by trajectory, whatever made them."""
     found = Split([], [], [])
+    counted: Counter[tuple[int, bool]] = Counter()
     for row in rows:
         said = row.split
         if any(_draw(part) < HELD_PATTERNS for part in row.pattern.split(JOINT) if part):
@@ -49,7 +51,10 @@ def split(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> Split:
         else:
             found.train.append(row)
             continue
-        if len(held) < MAX_HELD_ROWS:
+        # Goals and steps have curves of their own.
+        kind = id(held), bool(row.offered)
+        counted[kind] += 1
+        if counted[kind] <= MAX_HELD_ROWS:
             held.append(row)
     return found
 
