@@ -256,9 +256,15 @@ def settle(own: Path, mail: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_step_is_proposed_by_the_model_within_what_it_was_granted(own: Path) -> None:
+# Whatever it would have to be by its card: these are about what comes of it.
+SURE_ENOUGH = "\n[lam]\nread = 0.3\nwrite = 0.3\n"
+
+
+def test_a_step_is_proposed_by_the_model_within_what_it_was_granted(tmp_path: Path) -> None:
+    own = copy_sample(tmp_path / "backoffice")
     toml = own / "handrail.toml"
-    toml.write_text(toml.read_text() + '\n[minds]\nproposer = "lam"\n')
+    as_it_was = toml.read_text() + '\n[minds]\nproposer = "lam"\n'
+    toml.write_text(as_it_was + SURE_ENOUGH)
     (own / "settle.yaml").write_text(SETTLE)
     ((before,),) = query(own, "SELECT count(*) FROM notes")
     done = settle(own, "add a note: prefers calls in the morning")
@@ -276,6 +282,15 @@ def test_a_step_is_proposed_by_the_model_within_what_it_was_granted(own: Path) -
     assert done.returncode == 1, done.stdout + done.stderr
     assert "no_proposal" in done.stdout
     assert query(own, "SELECT count(*) FROM notes") == [(before + 1,)]
+    # Where it is not sure enough it asks, and what nobody approves is not done.
+    toml.write_text(as_it_was + "\n[lam]\nwrite = 1.0\n")
+    asked = settle(own, "add a note: prefers calls in the morning")
+    assert asked.returncode == 3, asked.stdout + asked.stderr
+    assert "the action model is" in asked.stdout
+    assert query(own, "SELECT count(*) FROM notes") == [(before + 1,)]
+    (gate,) = set(re.findall(r"handrail approve (r\S+-g1)", asked.stdout))
+    assert handrail("approve", gate, "--project", str(own), "--as", "maren").returncode == 0
+    assert query(own, "SELECT count(*) FROM notes") == [(before + 2,)]
 
 
 MIND = """
@@ -289,7 +304,7 @@ def test_a_kind_of_step_graduates_by_what_the_shadow_shows(tmp_path: Path) -> No
     toml = own / "handrail.toml"
     (own / "minds.py").write_text(MIND)
     (own / "settle.yaml").write_text(SETTLE)
-    toml.write_text(toml.read_text() + '\n[minds]\nproposer = "minds:propose"\n')
+    toml.write_text(toml.read_text() + '\n[minds]\nproposer = "minds:propose"\n' + SURE_ENOUGH)
     mail = "add a note: prefers calls in the morning"
     assert settle(own, mail).returncode == 0
     where = ("--project", str(own), "--json")
@@ -298,7 +313,7 @@ def test_a_kind_of_step_graduates_by_what_the_shadow_shows(tmp_path: Path) -> No
     short = handrail("lam", "graduate", seen["kind"], *where)
     assert short.returncode == 1
     assert "27.0% the same, and 95.0% is needed" in short.stderr
-    toml.write_text(toml.read_text() + "\n[lam]\ngraduates = 0.2\n")
+    toml.write_text(toml.read_text() + "graduates = 0.2\n")
     assert handrail("lam", "graduate", seen["kind"], *where).returncode == 0
     done = settle(own, mail)
     assert done.returncode == 0, done.stdout + done.stderr
