@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ GOALS, QUICK_GOALS = 50, 4
 WHO = "ines"
 SETTINGS = '\n[minds]\nplanner = "openai"\n[openai]\nurl = "{url}"\nmodel = "{model}"\n'
 RUN_TIMEOUT_S = 120.0
+WAITING_S = 2.0
+"""At a gate; what waits longer, somebody else has to decide, and the goal is left out."""
 AT_ONCE = 8
 CHARS_A_TOKEN = 4
 
@@ -235,11 +238,15 @@ async def _carried_out(client: Client, goal: Bounded, plan: plan_pb2.Plan | None
 
 
 async def _settled(client: Client, run: str) -> run_service_pb2.Run:
-    """Wait until a run has ended; at its gates somebody approves meanwhile."""
+    """Wait until a run has ended; at its gates somebody approves meanwhile, where that one may."""
+    until = time.monotonic() + WAITING_S
     while True:
         seen = await client.wait(run, timeout_s=RUN_TIMEOUT_S)
         if seen.status != event_pb2.RUN_STATUS_WAITING:
             return seen
+        if time.monotonic() > until:
+            await client.cancel(run, reason="nobody here may approve it")
+            until = math.inf
         await asyncio.sleep(0.005)
 
 
