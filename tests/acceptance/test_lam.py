@@ -10,6 +10,8 @@ import select
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,16 @@ def typing(arguments: list[str], question: str, typed: str) -> tuple[int, str]:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+@contextmanager
+def standing(own: Path) -> Iterator[None]:
+    """A stack for several commands, each of which would start one of its own."""
+    up = start(own, "inline")
+    try:
+        yield
+    finally:
+        up.stop()
 
 
 def test_a_goal_in_own_words_is_carried_out_and_accounted_for(own: Path) -> None:
@@ -201,23 +213,24 @@ def test_what_it_was_not_sure_of_is_done_once_somebody_has_confirmed_it(tmp_path
     toml = own / "handrail.toml"
     toml.write_text(toml.read_text() + "\n[lam]\nwrite = 1.0\nirreversible = 1.0\n")
     where = ("--project", str(own), "--as", "ines")
-    refused = handrail("run", OWN_WORDS, *where)
-    assert refused.returncode == 4, refused.stdout + refused.stderr
-    (run,) = set(re.findall(r"handrail confirm (r\S+)", refused.stdout))
-    assert query(own, "SELECT count(*) FROM refunds") == [(0,)]
-    done = handrail("confirm", run, "--yes", "--approve", *where)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # Confirmed twice it is done once, and nobody else confirms it.
-    again = handrail("confirm", run, "--yes", *where)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "it was confirmed before" in again.stderr
-    other = handrail("confirm", run, "--yes", "--project", str(own), "--as", "maren")
-    assert f"somebody else has confirmed {run}" in other.stderr
-    assert query(own, "SELECT order_id FROM refunds") == [(1001,)]
-    collected = last(handrail("lam", "collect", "--project", str(own), "--json"))
-    assert collected["kept"] == {"runs": 1, "rows": 2, "training": 2}, collected
-    unasked = handrail("confirm", run, *where)
-    assert (unasked.returncode, "say --yes" in unasked.stderr) == (2, True)
+    with standing(own):
+        refused = handrail("run", OWN_WORDS, *where)
+        assert refused.returncode == 4, refused.stdout + refused.stderr
+        (run,) = set(re.findall(r"handrail confirm (r\S+)", refused.stdout))
+        assert query(own, "SELECT count(*) FROM refunds") == [(0,)]
+        done = handrail("confirm", run, "--yes", "--approve", *where)
+        assert done.returncode == 0, done.stdout + done.stderr
+        # Confirmed twice it is done once, and nobody else confirms it.
+        again = handrail("confirm", run, "--yes", *where)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "it was confirmed before" in again.stderr
+        other = handrail("confirm", run, "--yes", "--project", str(own), "--as", "maren")
+        assert f"somebody else has confirmed {run}" in other.stderr
+        assert query(own, "SELECT order_id FROM refunds") == [(1001,)]
+        collected = last(handrail("lam", "collect", "--project", str(own), "--json"))
+        assert collected["kept"] == {"runs": 1, "rows": 2, "training": 2}, collected
+        unasked = handrail("confirm", run, *where)
+        assert (unasked.returncode, "say --yes" in unasked.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(("typed", "refunds"), [("y", 1), ("n", 0)])
@@ -306,26 +319,27 @@ def test_a_kind_of_step_graduates_by_what_the_shadow_shows(tmp_path: Path) -> No
     (own / "settle.yaml").write_text(SETTLE)
     toml.write_text(toml.read_text() + '\n[minds]\nproposer = "minds:propose"\n' + SURE_ENOUGH)
     mail = "add a note: prefers calls in the morning"
-    assert settle(own, mail).returncode == 0
-    where = ("--project", str(own), "--json")
-    (seen,) = (json.loads(line) for line in handrail("lam", "shadow", *where).stdout.splitlines())
-    assert (seen["seen"], seen["acted"], seen["same"], seen["graduated"]) == (1, 1, 1, False)
-    short = handrail("lam", "graduate", seen["kind"], *where)
-    assert short.returncode == 1
-    assert "27.0% the same, and 95.0% is needed" in short.stderr
-    toml.write_text(toml.read_text() + "graduates = 0.2\n")
-    assert handrail("lam", "graduate", seen["kind"], *where).returncode == 0
-    done = settle(own, mail)
-    assert done.returncode == 0, done.stdout + done.stderr
-    listed = json.loads(handrail("list", *where).stdout.splitlines()[0])["id"]
-    log = [json.loads(line) for line in handrail("log", listed, *where).stdout.splitlines()]
-    (model,) = (one["event"]["proposal"]["model"] for one in log if "proposal" in one["event"])
-    assert model.startswith("lam:")
-    # What it has decided itself proves nothing.
-    (after,) = (json.loads(line) for line in handrail("lam", "shadow", *where).stdout.splitlines())
-    assert (after["seen"], after["graduated"]) == (1, True)
-    assert handrail("lam", "graduate", seen["kind"], "--revoke", *where).returncode == 0
-    assert json.loads((own / "lam" / "graduated.json").read_text())["kinds"] == {}
+    with standing(own):
+        assert settle(own, mail).returncode == 0
+        where = ("--project", str(own), "--json")
+        (seen,) = (json.loads(line) for line in handrail("lam", "shadow", *where).stdout.splitlines())
+        assert (seen["seen"], seen["acted"], seen["same"], seen["graduated"]) == (1, 1, 1, False)
+        short = handrail("lam", "graduate", seen["kind"], *where)
+        assert short.returncode == 1
+        assert "27.0% the same, and 95.0% is needed" in short.stderr
+        toml.write_text(toml.read_text() + "graduates = 0.2\n")
+        assert handrail("lam", "graduate", seen["kind"], *where).returncode == 0
+        done = settle(own, mail)
+        assert done.returncode == 0, done.stdout + done.stderr
+        listed = json.loads(handrail("list", *where).stdout.splitlines()[0])["id"]
+        log = [json.loads(line) for line in handrail("log", listed, *where).stdout.splitlines()]
+        (model,) = (one["event"]["proposal"]["model"] for one in log if "proposal" in one["event"])
+        assert model.startswith("lam:")
+        # What it has decided itself proves nothing.
+        (after,) = (json.loads(line) for line in handrail("lam", "shadow", *where).stdout.splitlines())
+        assert (after["seen"], after["graduated"]) == (1, True)
+        assert handrail("lam", "graduate", seen["kind"], "--revoke", *where).returncode == 0
+        assert json.loads((own / "lam" / "graduated.json").read_text())["kinds"] == {}
 
 
 def test_it_is_measured_and_says_what_it_is_worth(tmp_path: Path) -> None:
