@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.models.lam.evaluation import plain_of
 from actors.models.lam.options import PLAYBOOK, Option, options_of
 from actors.models.lam.planning import assemble
 from bench import stack, tables
@@ -286,8 +287,7 @@ def _told(step: plan_pb2.Step) -> tuple[str, Any]:
 def _plain(argument: plan_pb2.Argument) -> Any:
     if argument.WhichOneof("form") == "reference":
         return ("$", argument.reference)
-    value = decode(argument.constant.json)
-    return value.strip(" .,;:!?\"'").casefold() if isinstance(value, str) else value
+    return plain_of(decode(argument.constant.json))
 
 
 # --- the scripted endpoint ---------------------------------------------------------------------------

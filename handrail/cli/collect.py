@@ -29,10 +29,12 @@ MAX_RECORDS_BYTES = 1 << 30
 _PARQUET_COLUMNS = ("trajectory", "index", "source", "goal", "option", "trains", "why_not", "split", "row")
 
 
-def since_ns(text: str | None) -> int:
+def since_ns(text: str | None, runs: Sequence[str] | None = None) -> int:
     """Read from when on: a span before now, or a day or a time; 0 where nothing is said."""
     if text is None:
         return 0
+    if runs:
+        raise CommandError("--since is for all runs.", next="Name runs, or leave them out.")
     span_s = read_span(text)
     days = text.strip().removesuffix("d")
     if text.strip().endswith("d") and days.isdigit() and len(days) < 6:

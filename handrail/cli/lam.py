@@ -122,12 +122,8 @@ def compare(
 
 @app.command("collect")
 def collect(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="These runs; else all.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only runs since then: 12h, 7d, 2030-01-31.")
-    ] = None,
+    runs: options.RunIds = None,
+    since: options.Since = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="A .jsonl or .parquet file, written whole.")
     ] = None,
@@ -159,10 +155,8 @@ def collect(
             "--from FILE takes records instead of runs, and --licence under which they may be used.",
             next="Write `--from FILE --licence NAME`, or name runs.",
         )
-    if runs and since:
-        raise CommandError("--since is for all runs.", next="Name runs, or leave them out.")
     output = Output(as_json=json)
-    after_ns = collecting.since_ns(since)
+    after_ns = collecting.since_ns(since, runs)
     target = None if records is not None else find(server, project, data)
     loaded, offered = open_project(project or (target.project if target is not None else None))
     default = collecting.COLLECTED if records is None else collecting.IMPORTED

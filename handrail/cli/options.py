@@ -31,6 +31,10 @@ class HostKind(StrEnum):
 
 Goal = Annotated[str, typer.Argument(metavar="GOAL", help="What you want, in your words.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; `handrail list` shows them.")]
+RunIds = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="These runs; else all.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="TIME", help="Only runs since then: 12h, 7d, 2030-01-31.")
+]
 Server = Annotated[
     str | None,
     typer.Option("--server", envvar="HANDRAIL_SERVER", metavar="HOST:PORT", help="A server's gRPC address."),

@@ -24,15 +24,11 @@ if TYPE_CHECKING:
 
 MAX_NAME_CHARS = 40
 MAX_SHOWN_CHARS = 160
-Runs = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="These runs; else all.")]
-Since = Annotated[
-    str | None, typer.Option("--since", metavar="TIME", help="Only runs since then: 12h, 7d, 2030-01-31.")
-]
 
 
 def shadow(
-    runs: Runs = None,
-    since: Since = None,
+    runs: options.RunIds = None,
+    since: options.Since = None,
     model: ModelId = None,
     differences: Annotated[
         bool, typer.Option("--differences", help="Show each decision that it would have made otherwise.")
@@ -79,8 +75,8 @@ def shadow(
 
 def graduate(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="A kind of step, as `shadow` names it.")],
-    runs: Runs = None,
-    since: Since = None,
+    runs: options.RunIds = None,
+    since: options.Since = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="Ask the other mind about it again.")] = False,
     project: options.Project = None,
     server: options.Server = None,
@@ -145,9 +141,7 @@ def _seen(
     from actors.models.lam import shadowing
     from handrail.cli.collect import read_logs, since_ns
 
-    if runs and since:
-        raise CommandError("--since is for all runs.", next="Name runs, or leave them out.")
-    after_ns = since_ns(since)
+    after_ns = since_ns(since, runs)
 
     async def work(client: Client) -> list[Seen]:
         found: list[Seen] = []

@@ -71,6 +71,22 @@ permit (principal, action, resource);
 """
 
 
+SETTLE = """
+title: Settle what a customer wrote
+steps:
+  - id: settle
+    title: Do what the customer asks
+    with: {mail: $goal.mail, customer: $goal.customer}
+    grants:
+      - tool: add_note
+        with: {customer_id: $input.customer}
+        open: {text: "size(value) < 60"}
+      - tool: list_orders
+        with: {customer_id: $input.customer}
+"""
+"""A plan of one step with grants, for whoever proposes in a test."""
+
+
 def copy_sample(target: Path, *, gates: bool = False) -> Path:
     """A fresh copy of the sample project; without its policy, unless a test is about that."""
     ignore = shutil.ignore_patterns("*.db*", "out", ".handrail", "__pycache__")

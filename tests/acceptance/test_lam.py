@@ -22,7 +22,17 @@ from handrail.cli.confirm import QUESTION
 from handrail.cli.output import Output
 from handrail.v1 import event_pb2
 from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_RUN, TRAJECTORY_SOURCE_TEACH
-from tests.acceptance.conftest import HANDRAIL, ROOT, Up, copy_sample, environment, handrail, query, start
+from tests.acceptance.conftest import (
+    HANDRAIL,
+    ROOT,
+    SETTLE,
+    Up,
+    copy_sample,
+    environment,
+    handrail,
+    query,
+    start,
+)
 
 OWN_WORDS = "could you please give the customer of order 1001 all of the money back"
 SHELF = ROOT / "examples" / "backoffice" / "lam"
@@ -244,21 +254,6 @@ def test_on_a_terminal_it_asks_whether_that_is_meant(tmp_path: Path, typed: str,
     assert code == (0 if refunds else 4), shown
     assert "refund_order" in shown
     assert query(own, "SELECT count(*) FROM refunds") == [(refunds,)]
-
-
-SETTLE = """
-title: Settle what a customer wrote
-steps:
-  - id: settle
-    title: Do what the customer asks
-    with: {mail: $goal.mail, customer: $goal.customer}
-    grants:
-      - tool: add_note
-        with: {customer_id: $input.customer}
-        open: {text: "size(value) < 60"}
-      - tool: list_orders
-        with: {customer_id: $input.customer}
-"""
 
 
 def settle(own: Path, mail: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import copy_sample, handrail, query
+from tests.acceptance.conftest import SETTLE, copy_sample, handrail, query
 from tests.openai_endpoint import MODEL, Endpoint, Reply, calls, fails, says, tools_of
 
 KEY = "sk-canary-7d20e4c1"
@@ -24,19 +24,6 @@ url = "{url}"
 model = "{model}"
 key = "env:MODEL_KEY"
 timeout_s = 10
-"""
-SETTLE = """
-title: Settle what a customer wrote
-steps:
-  - id: settle
-    title: Do what the customer asks
-    with: {mail: $goal.mail, customer: $goal.customer}
-    grants:
-      - tool: add_note
-        with: {customer_id: $input.customer}
-        open: {text: "size(value) < 60"}
-      - tool: list_orders
-        with: {customer_id: $input.customer}
 """
 NOTE = "prefers calls in the morning"
 WHO = "look order 1004 up and note with its customer: 'she called'"

@@ -16,6 +16,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from actors.models import Proposer, Task
 from actors.models.lam.proposing import LamProposer
 from actors.models.lam.serving import Serving
@@ -26,6 +28,7 @@ from handrail.v1 import event_pb2, plan_pb2
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
 
+_log = structlog.get_logger(__name__)
 GRADUATED = "graduated.json"
 KIND_CHARS = 12
 _Z = 1.6449
@@ -119,7 +122,8 @@ class GraduatedProposer:
                 return None
             model = await self._serving.current()
             kinds = graduated(self._place, standing(model)) if model is not None else {}
-        except Exception:  # noqa: BLE001
-            # There is another mind, and it is asked as before whatever is wrong with the model.
+        except Exception as error:  # noqa: BLE001
+            # The supervision point for what has graduated: there is another mind, and it is asked as before.
+            _log.warning("what has graduated cannot be read", error=f"{type(error).__name__}: {error}")
             return None
         return model if kind_of(task.title, task.inputs.keys(), task.grants) in kinds else None
