@@ -99,8 +99,9 @@ async def test_a_killed_child_comes_back_as_the_next_generation(start, tmp_path)
     os.kill(pid, signal.SIGKILL)
 
     async def back() -> bool:
+        # Said by the child itself: that it starts is written there before it is anything but its launcher.
         text = (tmp_path / "logs" / "child.log").read_text()
-        return "generation 2" in text.split("--- ")[-1] and only(supervisor).state == "running"
+        return "\ngeneration 2\n" in text and only(supervisor).state == "running"
 
     await eventually(back)
     child = only(supervisor)
