@@ -17,10 +17,10 @@ from actors.models.lam.generate import rows
 from actors.models.lam.grammar import load_grammar
 from actors.models.lam.layout import Measures
 from actors.models.lam.network import Network
-from actors.models.lam.options import options_of
+from actors.models.lam.options import Option, Parameter, options_of
 from actors.models.lam.training_rows import BadRow, lesson_of, lessons_of
 from handrail import project
-from handrail.v1 import trajectory_pb2
+from handrail.v1 import tool_pb2, trajectory_pb2
 from tests.unit.lam_weights import weights_of
 
 LOADED = project.load(Path(__file__).parents[2] / "examples" / "backoffice")
@@ -85,6 +85,19 @@ def test_the_same_seed_makes_the_same_weights() -> None:
         torch.set_num_threads(threads)
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert not all(np.array_equal(first[name], other[name]) for name in first)
+
+
+@needs_torch
+def test_tools_of_which_none_lists_or_returns_anything_can_be_learnt() -> None:
+    from actors.models.lam.training import Course, Progress, train
+
+    number = Parameter("order", "integer", True)
+    options = (Option("sign", "Sign an order.", tool_pb2.EFFECT_WRITE, (number,), (), "0" * 64),)
+    closed = ClosedSet(options)
+    made = rows(options, load_grammar(), seed=1, trajectories=100, today=DAY)
+    told: list[Progress] = []
+    train(closed, list(lessons_of(made, closed)), Course(), measures=MEASURES, on_progress=told.append)
+    assert told[-1].step > 0
 
 
 @needs_torch

@@ -160,19 +160,19 @@ def _loss(
         loss = loss + 0.5 * _pointed(
             scored.masked_fill(~own_mask, -1e4), tensor(getattr(batch, label)[kept]), source == SPAN
         )
-    choices = network.score_choices(
-        known, encoded["choice"][tensor(batch.choices[kept])], tensor(batch.said[kept])
-    )
-    choices = choices.masked_fill(~tensor(batch.choice_mask[kept]), -1e4)
-    loss = loss + _pointed(choices, tensor(batch.listed[kept]), source == LISTED)
-    fields = network.score_fields(
-        known,
-        encoded["field"][tensor(batch.fields[kept])],
-        tensor(batch.steps[kept]),
-        tensor(batch.matches[kept]),
-    )
-    fields = fields.masked_fill(~tensor(batch.field_mask[kept]), -1e4)
-    return loss + _pointed(fields, tensor(batch.field[kept]), source == FIELD)
+    # Where nothing is listed, and no tool returns anything, there is nothing to index.
+    if LISTED in batch.source[kept]:
+        listed = encoded["choice"][tensor(batch.choices[kept])]
+        choices = network.score_choices(known, listed, tensor(batch.said[kept]))
+        choices = choices.masked_fill(~tensor(batch.choice_mask[kept]), -1e4)
+        loss = loss + _pointed(choices, tensor(batch.listed[kept]), source == LISTED)
+    if FIELD in batch.source[kept]:
+        returned = encoded["field"][tensor(batch.fields[kept])]
+        steps, matches = tensor(batch.steps[kept]), tensor(batch.matches[kept])
+        fields = network.score_fields(known, returned, steps, matches)
+        fields = fields.masked_fill(~tensor(batch.field_mask[kept]), -1e4)
+        loss = loss + _pointed(fields, tensor(batch.field[kept]), source == FIELD)
+    return loss
 
 
 def _pointed(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
