@@ -100,6 +100,16 @@ def copy_sample(target: Path, *, gates: bool = False) -> Path:
     return target
 
 
+def another_model(shelf: Path, digest: str, **changed: Any) -> str:
+    """Put a model beside another one that differs in its thresholds, and so in its digest."""
+    from actors.models.lam import artifact
+
+    held = artifact.load(shelf / digest)
+    thresholds = {**held.card.thresholds, "read": held.card.thresholds["read"] - 0.01}
+    card = held.card.model_copy(update={"thresholds": thresholds, **changed})
+    return artifact.save(shelf, card, (shelf / digest / artifact.WEIGHTS).read_bytes())
+
+
 def query(project: Path, sql: str, *values: Any) -> list[Any]:
     """Look into the sample's database."""
     with sqlite3.connect(project / "backoffice.db", timeout=10) as db:

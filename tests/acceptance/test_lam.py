@@ -9,7 +9,6 @@ import re
 import select
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +19,12 @@ import pytest
 from handrail.cli import collect, lam
 from handrail.cli.confirm import QUESTION
 from handrail.cli.output import Output
-from handrail.v1 import event_pb2
 from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_RUN, TRAJECTORY_SOURCE_TEACH
 from tests.acceptance.conftest import (
     HANDRAIL,
     ROOT,
     SETTLE,
-    Up,
+    another_model,
     copy_sample,
     environment,
     handrail,
@@ -140,50 +138,6 @@ def test_what_changed_since_the_training_is_out_of_reach(tmp_path: Path) -> None
     assert done.returncode == 4, done.stdout + done.stderr
 
 
-def test_another_model_is_exchanged_while_goals_come_in(tmp_path: Path) -> None:
-    project = copy_sample(tmp_path / "backoffice")
-    first = (project / "lam" / "champions").read_text().split()[-1]
-    second = another(project / "lam", first)
-    up: Up = start(project, "inline")
-    try:
-        seen: list[tuple[str, str]] = []
-        stop = threading.Event()
-
-        def ask() -> None:
-            number = 0
-            with up.client() as client:
-                while not stop.is_set() or number < 12:
-                    number += 1
-                    run = client.run(f"could you look up order {1001 + number % 20} for me", dry_run=True)
-                    seen.append((event_pb2.RunStatus.Name(run.status), run.plan.origin))
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        for digest in (second, first, second):
-            promoted = handrail("lam", "promote", digest, "--force", "--project", str(project), "--json")
-            assert promoted.returncode == 0, promoted.stdout + promoted.stderr
-        stop.set()
-        asking.join()
-        back = handrail("lam", "rollback", "--project", str(project), "--json")
-        assert last(back) == {"model": first}
-        # No goal was lost, and each says which model it was.
-        assert {status for status, _ in seen} == {"RUN_STATUS_DONE"}
-        assert {origin for _, origin in seen} <= {f"lam:{first}", f"lam:{second}"}
-        assert f"lam:{second}" in {origin for _, origin in seen}
-    finally:
-        assert up.stop() == 0
-
-
-def another(shelf: Path, digest: str, **changed: Any) -> str:
-    """Put a model beside another one that differs in its thresholds, and so in its digest."""
-    from actors.models.lam import artifact
-
-    held = artifact.load(shelf / digest)
-    thresholds = {**held.card.thresholds, "read": held.card.thresholds["read"] - 0.01}
-    card = held.card.model_copy(update={"thresholds": thresholds, **changed})
-    return artifact.save(shelf, card, (shelf / digest / artifact.WEIGHTS).read_bytes())
-
-
 def test_two_models_are_held_against_each_other_goal_by_goal(tmp_path: Path) -> None:
     project = copy_sample(tmp_path / "backoffice")
     first = (project / "lam" / "champions").read_text().split()[-1]
@@ -196,7 +150,7 @@ def test_two_models_are_held_against_each_other_goal_by_goal(tmp_path: Path) -> 
     ]
     (goals / "few.jsonl").write_text("\n".join(map(json.dumps, cases)))
     # What knows no words does not act on any.
-    shy = another(project / "lam", first, words=[])
+    shy = another_model(project / "lam", first, words=[])
     done = handrail("lam", "compare", shy, "--project", str(project), "--json", "--differences")
     assert done.returncode == 0, done.stdout + done.stderr
     assert last(done) == {"goals": 2, "both": 1, "only": {first: 1, shy: 0}}

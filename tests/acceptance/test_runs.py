@@ -11,7 +11,7 @@ import pytest
 
 from handrail import errors
 from handrail.v1 import event_pb2, run_service_pb2
-from tests.acceptance.conftest import Up, handrail, query, status_name, wait_for
+from tests.acceptance.conftest import Up, another_model, handrail, query, status_name, wait_for
 
 SLOW = {"id": "note", "tool": "add_note", "with": {"customer_id": 5, "text": "slow"}}
 READ = {"id": "order", "tool": "get_order", "with": {"order_id": 1001}}
@@ -214,3 +214,38 @@ def test_any_grpc_client_finds_health_and_reflection(up: Up) -> None:
         )
         names = {service.name for service in next(answers).list_services_response.service}
     assert {"handrail.v1.RunService", "handrail.v1.ToolService"} <= names
+
+
+def test_another_model_is_exchanged_while_goals_come_in(up: Up) -> None:
+    shelf = up.project / "lam"
+    first = (shelf / "champions").read_text().split()[-1]
+    second = another_model(shelf, first)
+    seen: list[tuple[str, str, str]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        number = 0
+        with up.client() as client:
+            while not stop.is_set() or number < 12:
+                number += 1
+                run = client.run(f"could you look up order {1001 + number % 20} for me", dry_run=True)
+                (thought,) = (
+                    one.event.plan_answer.thought
+                    for one in client.watch(run.id)
+                    if one.event.HasField("plan_answer")
+                )
+                seen.append((status_name(run.status), run.plan.origin, thought.model))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for digest in (second, first, second):
+        promoted = handrail("lam", "promote", digest, "--force", "--project", str(up.project), "--json")
+        assert promoted.returncode == 0, promoted.stdout + promoted.stderr
+    stop.set()
+    asking.join()
+    back = handrail("lam", "rollback", "--project", str(up.project), "--json")
+    assert json.loads(back.stdout.splitlines()[-1]) == {"model": first}
+    # No goal was lost, and each says which model it was.
+    assert {status for status, _, _ in seen} == {"done"}
+    assert all(origin == model for _, origin, model in seen)
+    assert f"lam:{second}" in {origin for _, origin, _ in seen} <= {f"lam:{first}", f"lam:{second}"}
