@@ -11,6 +11,7 @@ FIRST ?= 0
 KILLS ?= 200
 SECONDS ?= 300
 QUICK ?=
+SET ?=
 ARGS ?=
 GOAL ?= refund order 1001 and tell the customer
 
@@ -20,7 +21,7 @@ export UV_SYSTEM_CERTS := 1
 # Without its bytecode every process of a stack would compile all that it imports, at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-training check simulate simulate-mutants fuzz eval hijack chaos chaos-short bench bench-peers profile learning routes fmt protos \
+.PHONY: run test test-training check types units simulate simulate-mutants fuzz eval hijack chaos chaos-short bench bench-peers profile learning routes public fmt protos \
 	setup ci clean help
 
 help:  ## show the targets
@@ -42,17 +43,22 @@ run: $(STAMP)  ## run the main job on the embedded default
 
 # More than there are cores, as they wait for processes that start. The longest files first.
 test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
-	$(PYTEST) -n 3 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
+	$(PYTEST) -n 4 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
 
 test-training: $(STAMP)  ## the tests that need torch, which is an extra (two minutes)
-	$(PYTEST) tests/unit/test_lam_network.py tests/unit/test_lam_training.py tests/unit/test_bench_learning.py
+	$(PYTEST) tests/unit/test_lam_network.py tests/unit/test_lam_training.py tests/unit/test_bench_learning.py tests/unit/test_bench_public.py
 
 check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) protos/generate.py --check
+	@$(MAKE) --no-print-directory -j 2 types units
+
+types: $(STAMP)
+	$(VENV)/bin/mypy
+
+units: $(STAMP)
 	$(PYTEST) -n 2 tests/unit tests/scenarios
 
 simulate: $(STAMP)  ## live through SEEDS seeds of faults on the in-memory log, and check every promise
@@ -91,6 +97,9 @@ routes: $(STAMP)  ## the same goals by a plan, by the action model, and by a big
 
 learning: $(STAMP)  ## teach the action model six tools that it has never seen, and measure it (half an hour; needs torch)
 	$(PY) -m bench learning $(if $(QUICK),--quick) $(ARGS)
+
+public: $(STAMP)  ## train the action model's network on the schema-guided dialogues at SET=DIR, and measure it (forty minutes; needs torch)
+	$(PY) -m bench public --path "$(SET)" $(if $(QUICK),--quick) $(ARGS)
 
 fmt: $(STAMP)  ## format and fix what can be fixed
 	$(VENV)/bin/ruff format .

@@ -6,6 +6,7 @@ python -m bench report FILE [--write docs/performance.md]      the tables of a r
 python -m bench counts                                         what a plan stores, on the log in memory
 python -m bench routes [--quick] [--json]                       a plan, the action model, a bigger one
 python -m bench learning [--quick] [--write docs/learning.svg] what verified runs teach the action model
+python -m bench public --path DIR [--quick] [--json]           a network of its kind on a public set
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from typing import Any
 from bench import (
     counts,
     crash,
+    dialogues,
     faults,
     gated,
     learning,
     machine,
     parked,
     profiling,
+    public,
     report,
     routes,
     startup,
@@ -55,6 +58,7 @@ KILLS, QUICK_KILLS = 5, 1
 PROFILE_S, QUICK_PROFILE_S = 10.0, 3.0
 TRACING = "our stacks write their traces to a file, as they do by default"
 
+_NO_TORCH = "training needs torch: `uv sync --extra train`"
 # What may go wrong in one part without taking the others' results along.
 _Failure = (HandrailError, DriverFailed, StackFailed, AssertionError, OSError)
 
@@ -75,6 +79,8 @@ def main() -> int:
         return 0
     if arguments.command == "learning":
         return _learning(arguments)
+    if arguments.command == "public":
+        return _public(arguments)
     if arguments.command == "routes":
         return _routes(arguments)
     return _run(arguments)
@@ -104,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     beside = commands.add_parser("routes", help="the same goals by a plan, the action model, a bigger model")
     beside.add_argument("--quick", action="store_true", help="a few goals, to see that it works")
     beside.add_argument("--json", action="store_true", help="print the results as JSON, and no table")
+    others = commands.add_parser(
+        "public", help="train and measure the action model's network on a public set"
+    )
+    others.add_argument("--path", type=Path, required=True, help="where train/, dev/ and test/ of it are")
+    others.add_argument("--quick", action="store_true", help="a few steps, to see that it works")
+    others.add_argument("--minutes", type=float, help=f"of training at most ({public.FULL.minutes:g})")
+    others.add_argument("--json", action="store_true", help="print the results as JSON, and no table")
     curve = commands.add_parser("learning", help="teach the action model, and measure it")
     curve.add_argument("--quick", action="store_true", help="a few runs and steps, to see that it works")
     curve.add_argument("--minutes", type=float, help=f"of each training at most ({learning.FULL.minutes:g})")
@@ -212,7 +225,7 @@ def _profile(arguments: argparse.Namespace) -> int:
 
 def _learning(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("torch") is None:
-        print("training needs torch: `uv sync --extra train`", file=sys.stderr)
+        print(_NO_TORCH, file=sys.stderr)
         return 2
     course = learning.QUICK if arguments.quick else learning.FULL
     course = replace(course, minutes=arguments.minutes or course.minutes)
@@ -230,6 +243,26 @@ def _learning(arguments: argparse.Namespace) -> int:
     if arguments.write is not None:
         arguments.write.write_text(learning.picture(result["learning"]), encoding="utf-8")
         say(f"the figure is in {arguments.write}")
+    return 0
+
+
+def _public(arguments: argparse.Namespace) -> int:
+    if importlib.util.find_spec("torch") is None:
+        print(_NO_TORCH, file=sys.stderr)
+        return 2
+    effort = public.QUICK if arguments.quick else public.FULL
+    effort = replace(effort, minutes=arguments.minutes or effort.minutes)
+    say, ticks = _progress(), machine.ticks()
+    with _place("public") as place:
+        result: dict[str, Any] = {"machine": machine.describe(place)}
+    try:
+        result["public"] = public.measure(arguments.path, effort, say)
+    except dialogues.NotDialogues as error:
+        print(f"{error}; README.md of the set says where it can be had", file=sys.stderr)
+        return 1
+    result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
+    result["machine"]["load_average_after"] = machine.load_average()
+    _keep("public", result, arguments, say)
     return 0
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import learning, plot, routes, speeds, tables
+from bench import learning, plot, public, routes, speeds, tables
 from bench.tables import Table
 
 TITLES = {
@@ -27,6 +27,7 @@ TITLES = {
     "gated": "W5: waiting at gates",
     "startup": "Start and memory",
     "learning": "After so many verified runs",
+    "public": "Calls of a public set",
     "routes": "The same goals by three routes",
     "failed": "Not measured",
 }
@@ -144,6 +145,7 @@ _OTHERS = {
     "gated": _measures,
     "startup": _measures,
     "learning": learning.table,
+    "public": public.table,
     "routes": routes.table,
     "failed": _failed,
 }

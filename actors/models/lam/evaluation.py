@@ -152,7 +152,7 @@ def score(outcomes: Sequence[Outcome]) -> Score:
         _share(one.exact and one.thought.outcome in ("plan", "unsure") for one in wanted),
         _share(one.acted for one in wanted),
         _share(one.exact for one in acted),
-        _coverage_at(PRECISION, outcomes) if says else None,
+        coverage_at(PRECISION, plans_of(outcomes), len(wanted)) if says else None,
         calibration_error(plans_of(outcomes)) if says else None,
         _share(not one.acted for one in unwanted),
         _share(one.asked for one in asking),
@@ -171,6 +171,18 @@ def calibration_error(seen: Sequence[tuple[float, bool]]) -> float:
         bins[min(BINS - 1, int(sure * BINS))].append((sure, right))
     gaps = (abs(sum(s for s, _ in held) - sum(r for _, r in held)) for held in bins)
     return sum(gaps) / len(seen) if seen else 0.0
+
+
+def coverage_at(precision: float, seen: Iterable[tuple[float, bool]], of: int) -> float:
+    """Return of how many it could do what is right, were the threshold where so much of what it does is."""
+    ranked = sorted(seen, key=lambda one: -one[0])
+    best, right = 0, 0
+    for count, (sure, is_right) in enumerate(ranked, 1):
+        right += is_right
+        last = count == len(ranked) or ranked[count][0] < sure
+        if last and right / count >= precision:
+            best = right
+    return best / of if of else 0.0
 
 
 def judge_rows(
@@ -307,17 +319,3 @@ def _bare(option: str) -> str:
 def _share(held: Iterable[bool]) -> float:
     listed = list(held)
     return sum(listed) / len(listed) if listed else 0.0
-
-
-def _coverage_at(precision: float, outcomes: Sequence[Outcome]) -> float:
-    """Return how many goals could be acted on, were the threshold put where so much of it is exact."""
-    wanted = sum(bool(one.case.wants) for one in outcomes)
-    planned = [one for one in outcomes if one.planned]
-    planned.sort(key=lambda one: -one.thought.sure)
-    best, right = 0, 0
-    for count, one in enumerate(planned, 1):
-        right += one.exact
-        last = count == len(planned) or planned[count].thought.sure < one.thought.sure
-        if last and right / count >= precision:
-            best = right
-    return best / wanted if wanted else 0.0
