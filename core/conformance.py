@@ -14,7 +14,7 @@ no_grants, too_many_grants, bad_grant, bad_timeout, bad_attempts, over_budget, m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -48,13 +48,13 @@ def check_plan(
 
 
 def check_arguments(
-    contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    contract: tool_pb2.ToolContract, arguments: Mapping[str, Any], missing: Collection[str] = ()
 ) -> list[plan_pb2.Violation]:
-    """Return in what way resolved arguments do not fit the tool."""
+    """Return in what way resolved arguments do not fit the tool; of `missing` somebody says them later."""
     found = Found()
     schema = schemas.compile_schema(contract.input_schema)
     with suppress(Enough):
-        check_names(found, schema, contract.name, arguments, "arguments")
+        check_names(found, schema, contract.name, arguments, "arguments", missing)
         for name, value in arguments.items():
             if name in schema.properties or not schema.closed:
                 check_value(found, schema, name, value, f"arguments.{plain(name)}")

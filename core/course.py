@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from core import conditions, conformance, failures, values
+from core import conditions, conformance, failures, grants, values
 from core.action import action_key, authorise
 from core.chain import MAX_CHAIN, next_link, pending
 from core.choice import check_choice
 from core.failures import permanent
 from core.gates import Gated, approvals, denial
-from core.grants import check_call, left_out
 from core.healing import ALTERNATIVE, LEASE_GRACE_NS, READ_BACK, REREAD, RETRY, Healer
 from core.moves import Arm, Decide, DecisionBody, Move, Revoke, ask, note
 from core.permits import Grounds
@@ -25,6 +24,7 @@ from core.plan import (
     is_compensation,
     references,
 )
+from core.policy import Reason, Ruling
 from core.rules import Rules, why
 from core.scope import Scope
 from core.shape import shape_of
@@ -313,14 +313,15 @@ class Course:
             return choice.tool, self.scope.arguments(step.rules[choice.rule].arguments, instance, inputs)
         call = proposal.call
         filled_in = self.scope.loaded(call.arguments)
-        violations = check_call(call, step.grants, filled_in, inputs, self.state.contracts)
+        violations = grants.check_call(call, step.grants, filled_in, inputs, self.state.contracts)
         if violations:
             return violations
         grant, contract = step.grants[call.grant], self.state.contracts[call.tool]
         fixed = self.scope.arguments(grant.arguments, instance, inputs)
         # What is left out was chosen too: whoever approves it sees what the tool would act with.
-        arguments = {**left_out(grant, contract, filled_in), **filled_in, **fixed}
-        violations = conformance.check_arguments(contract, arguments)
+        arguments = {**grants.left_out(grant, contract, filled_in), **filled_in, **fixed}
+        missing = grants.missing(call, step.grants, contract, arguments)
+        violations = conformance.check_arguments(contract, arguments, missing)
         return violations or (call.tool, arguments)
 
     def _propose(self, instance: Instance, step: plan_pb2.Step, inputs: Mapping[str, Any]) -> list[Move]:
@@ -350,7 +351,9 @@ class Course:
         contract = self.state.contracts[tool]
         if kind == event_pb2.ACTION_KIND_ACT and instance.amended:
             arguments = {**arguments, **self.scope.written(instance)}
-        found = conformance.check_arguments(contract, arguments) if kind == event_pb2.ACTION_KIND_ACT else []
+        missing = self._missing(instance, contract, arguments)
+        act = kind == event_pb2.ACTION_KIND_ACT
+        found = conformance.check_arguments(contract, arguments, missing) if act else []
         if found:
             text = "; ".join(f"{v.field}: {v.message}" for v in found)
             return self._fail(instance, failures.BAD_ARGUMENTS, f"{tool}: {text}")
@@ -361,7 +364,7 @@ class Course:
             over = "" if is_compensation(instance.id) else self.rules.excess(instance, contract, arguments)
             if over:
                 return self._fail(instance, failures.BUDGET, f"{tool} is not done: with it {over}")
-            ruled = self._ask_policy(instance, contract, arguments)
+            ruled = self._ask_policy(instance, contract, arguments, missing)
             if not isinstance(ruled, Grounds):
                 return ruled
             grounds = ruled
@@ -381,18 +384,36 @@ class Course:
         )
         return [ask("worker", contract.toolbox, "action", body)]
 
-    def _ask_policy(
+    def _missing(
         self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+    ) -> frozenset[str]:
+        """Return what somebody has to say before an action can be done."""
+        if instance.proposal is None:
+            return frozenset()
+        return grants.missing(instance.proposal.call, self.steps[instance.step].grants, contract, arguments)
+
+    def _ask_policy(
+        self,
+        instance: Instance,
+        contract: tool_pb2.ToolContract,
+        arguments: Mapping[str, Any],
+        missing: frozenset[str] = frozenset(),
     ) -> Grounds | list[Move]:
-        """Return why an action may be done now, or what the policy makes of one that must not be."""
+        """Return why an action may be done now, or what the policy makes of one that must not be.
+
+        Without what is `missing` none may be, whatever the policy says; it is asked again when that is known.
+        """
         if instance.denied:
             return [self._healer(instance).fail(denial(self.state.gates[instance.denied]))]
-        ruling, version = self.rules.rule(instance, contract, arguments), self.rules.policy.version
+        ruling = self.rules.rule(instance, contract, arguments, missing)
+        version = self.rules.policy.version
+        if missing and ruling.outcome == "refuse" and ruling.open:
+            ruling = Ruling("gate", (Reason("", instance.unsure),), quorum=1)
         if ruling.outcome == "refuse":
             return self._fail(instance, failures.FORBIDDEN, f"{contract.name} is not allowed: {why(ruling)}")
         if ruling.outcome == "allow":
             return Grounds(version, rules=ruling.rules)
-        gated = self.rules.gated(instance, contract, arguments, ruling)
+        gated = self.rules.gated(instance, contract, arguments, ruling, missing)
         binding = gated.item.binding
         gate = instance.approved.get(binding, "")
         # After what the run has done since, the rules may ask for more than approved it then.

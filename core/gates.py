@@ -72,6 +72,7 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
         "untrusted": sorted(request.untrusted),
         # Left out where there are none, so that a binding of before there were any holds.
         **({"leaks": sorted(request.leaks)} if request.leaks else {}),
+        **({"missing": sorted(request.unknown)} if request.unknown else {}),
         "policy": version,
     }
     found = event_pb2.GateItem(
@@ -80,6 +81,7 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
         binding=values.digest(values.encode(made_of)),
         untrusted=sorted(request.untrusted),
         leaks=sorted(request.leaks),
+        missing=sorted(request.unknown),
     )
     for name, value in request.arguments.items():
         found.arguments[name].CopyFrom(values.inline(value))
@@ -123,7 +125,9 @@ def _bounded(wanted: Sequence[Gated]) -> list[list[Gated]]:
     size = 0
     for one in wanted:
         size += one.item.ByteSize()
-        if not parts or len(parts[-1]) >= MAX_ITEMS or size > MAX_GATE_BYTES:
+        # What something is missing of can only be amended by itself.
+        alone = bool(one.item.missing) or (parts and bool(parts[-1][-1].item.missing))
+        if not parts or alone or len(parts[-1]) >= MAX_ITEMS or size > MAX_GATE_BYTES:
             parts.append([])
             size = one.item.ByteSize()
         parts[-1].append(one)
@@ -221,6 +225,8 @@ def _judge(state: RunState, gate: Gate, bench: Bench, now_ns: int, contents: Map
             if said.choice == event_pb2.GATE_CHOICE_REPEAT and _is_judged(state, gate):
                 return []
             return [_settle(gate, said)]
+        if missing(opened):
+            continue
         approvers.append(said.approver)
         if len(approvers) >= opened.quorum:
             return [close(gate, event_pb2.GATE_OUTCOME_APPROVED, approvers)]
@@ -293,6 +299,11 @@ def denial(gate: Gate) -> event_pb2.Failure:
     why = f": {closed.reason}" if closed.reason else ""
     who = ", ".join(closed.approvers)
     return failures.permanent(failures.DENIED, f"{who} denied it at gate {gate.opened.gate}{why}")
+
+
+def missing(opened: event_pb2.GateOpened) -> list[str]:
+    """Return what has to be said before what waits can be approved."""
+    return sorted({name for item in opened.items for name in item.missing})
 
 
 def arguments_of(item: event_pb2.GateItem, contents: Mapping[str, str]) -> dict[str, Any]:

@@ -55,6 +55,19 @@ def left_out(
     return {name: default for name, default in found.items() if default is not None}
 
 
+def missing(
+    call: event_pb2.Call,
+    grants: Sequence[plan_pb2.Grant],
+    contract: tool_pb2.ToolContract,
+    arguments: Mapping[str, Any],
+) -> frozenset[str]:
+    """Return what the tool needs and an unsure mind has left open: whoever approves it has to say it."""
+    if not call.unsure or call.tool != contract.name or call.grant >= len(grants):
+        return frozenset()
+    required = frozenset(schemas.compile_schema(contract.input_schema).required)
+    return required & grants[call.grant].open.keys() - arguments.keys()
+
+
 def _outside(name: str, condition: str, value: Any, inputs: Mapping[str, Any]) -> tuple[str, str] | None:
     if not condition:
         return None

@@ -67,12 +67,13 @@ def _waiting(rules: Rules, part: Record, opened: event_pb2.GateOpened) -> list[A
         Asked(
             part.sequence,
             item.step,
-            _request(rules, item.step, item.tool, *_known(item.arguments)),
+            _request(rules, item.step, item.tool, known, unknown.union(item.missing)),
             "gate",
             opened.gate,
             unsure=rules.state.instances[item.step].unsure,
         )
         for item in opened.items
+        for known, unknown in (_known(item.arguments),)
     ]
 
 

@@ -252,14 +252,19 @@ class Rules:
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
         ruling: Ruling,
+        missing: frozenset[str] = frozenset(),
     ) -> gates.Gated:
-        """Return what must be approved before an action is done."""
-        return gates.Gated(self._item(instance, contract, arguments), ruling)
+        """Return what must be approved before an action is done, and first of all be said."""
+        return gates.Gated(self._item(instance, contract, arguments, missing), ruling)
 
     def _item(
-        self, instance: Instance, contract: tool_pb2.ToolContract, arguments: Mapping[str, Any]
+        self,
+        instance: Instance,
+        contract: tool_pb2.ToolContract,
+        arguments: Mapping[str, Any],
+        missing: frozenset[str] = frozenset(),
     ) -> event_pb2.GateItem:
-        labels, request = self.labels(instance.step), self.request(instance, contract, arguments)
+        labels, request = self.labels(instance.step), self.request(instance, contract, arguments, missing)
         found = gates.item(self.state, instance.id, request, self.policy.version)
         for name in sorted({*found.untrusted, *found.leaks}):
             found.provenance.add(argument=name, steps=sorted(labels[name].steps))
@@ -295,7 +300,8 @@ class Rules:
         for item in gate.opened.items:
             contract, arguments = self.state.contracts[item.tool], gates.arguments_of(item, contents)
             untrusted, leaks = frozenset(item.untrusted), frozenset(item.leaks)
-            request = self._request(item.step, contract, arguments, frozenset(), untrusted, leaks)
+            unknown = frozenset(item.missing)
+            request = self._request(item.step, contract, arguments, unknown, untrusted, leaks)
             ruling = self.policy.may_decide(approver, request)
             if ruling.outcome != "allow":
                 return ruling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from core import schemas, spelling
@@ -47,11 +47,16 @@ def check_text(found: Found, where: str, text: str, max_chars: int) -> None:
 
 
 def check_names(
-    found: Found, schema: schemas.Schema, tool: str, arguments: Mapping[str, Any], where: str
+    found: Found,
+    schema: schemas.Schema,
+    tool: str,
+    arguments: Mapping[str, Any],
+    where: str,
+    missing: Collection[str] = (),
 ) -> None:
-    """Note arguments that are missing, and those that the tool does not have."""
+    """Note arguments that are not there and may not be missing, and those that the tool does not have."""
     for name in schema.required:
-        if name not in arguments:
+        if name not in arguments and name not in missing:
             found.add(f"{where}.{name}", "missing_argument", f"{tool} needs the argument '{name}'")
     for name in sorted(arguments):
         if schema.closed and name not in schema.properties:

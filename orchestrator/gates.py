@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from core.failures import FORBIDDEN
-from core.gates import CHOICES, CannotAmend, deputies, requester
+from core.gates import CHOICES, CannotAmend, deputies, missing, requester
 from core.policy import Policy
 from core.ports import LogError, LogForbidden, LogUnavailable
 from core.rules import Rules
@@ -263,6 +263,9 @@ def _check_choice(state: RunState, gate: Gate, request: gate_service_pb2.DecideG
     if request.choice not in possible:
         words = ", ".join(event_pb2.GateChoice.Name(choice) for choice in sorted(possible))  # type: ignore[arg-type]
         raise invalid_field("BAD_CHOICE", "choice", "not_asked", f"at this gate one can say: {words}")
+    if request.choice == event_pb2.GATE_CHOICE_APPROVE and (lacking := missing(gate.opened)):
+        message = f"nothing is said of {' and '.join(lacking)}: amend it with that, which approves it"
+        raise invalid_field("GATE_LACKS", "choice", "missing_argument", message)
     if request.choice == event_pb2.GATE_CHOICE_AMEND or request.arguments:
         _check_arguments(request)
     if request.choice == event_pb2.GATE_CHOICE_DELEGATE or request.delegate:

@@ -345,7 +345,7 @@ def _gate(entry: Said, page: _Page) -> tuple[str, Iterator[Row]]:
     def rows() -> Iterator[Row]:
         for item in entry.get("items", ()):
             yield "action", f"{item['step']}: {item['tool']}({_values(item.get('arguments', {}))})"
-            for mark in ("untrusted", "leaks"):
+            for mark in ("missing", "untrusted", "leaks"):
                 yield mark, ", ".join(item.get(mark, ()))
         yield "because", _reasons(entry)
         yield "rules", page.short(entry.get("policy", ""))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from json import loads
@@ -97,7 +97,7 @@ def amend(
 
     Where more than one must approve, a new gate opens for the action as it is then.
     """
-    said = Said("amend", reason, arguments=read_changes(changes))
+    said = Said("amend", reason, arguments=options.read_changes(changes))
     _decide(find(server, project, data), gate, name, said, binding, json)
 
 
@@ -155,25 +155,6 @@ _VERBS = {
 }
 
 
-def read_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """Read what arguments are to be: NAME=JSON, or NAME=TEXT where that is no JSON."""
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, sign, held = text.partition("=")
-        if not (sign and name.strip()):
-            raise CommandError(
-                f"--set {text!r:.80} says nothing of an argument.",
-                next='Write NAME=JSON, as in --set \'amount={"minor": 1250, "currency": "EUR"}\'.',
-            )
-        if name.strip() in found:
-            raise CommandError(f"--set names {name.strip()!r:.80} twice.", next="Write it once.")
-        try:
-            found[name.strip()] = loads(held)
-        except (ValueError, RecursionError):
-            found[name.strip()] = held
-    return found
-
-
 def _read_json(text: str) -> Any:
     try:
         return None if not text else loads(text)
@@ -228,7 +209,7 @@ def _check(gate: run_service_pb2.Gate, said: Said, name: str, binding: str, targ
     again = state_of(gate) == said.state and name in gate.closed.approvers
     if gate.HasField("closed") and not again:
         raise CommandError(f"Gate {gate.id} is closed: {outcome(gate)}.", code=ExitCode.FAILED)
-    _check_is_asked(gate, said)
+    _check_is_asked(gate, said, target)
     if said.word == "amend":
         _check_can_amend(gate, said)
     if not binding:
@@ -247,15 +228,23 @@ def _check(gate: run_service_pb2.Gate, said: Said, name: str, binding: str, targ
         )
 
 
-def _check_is_asked(gate: run_service_pb2.Gate, said: Said) -> None:
+def _check_is_asked(gate: run_service_pb2.Gate, said: Said, target: Target) -> None:
     """Refuse what is no answer to what a gate asks."""
-    from handrail.cli.gate_text import is_doubt
+    from handrail.cli.gate_text import is_doubt, missing
 
     if is_doubt(gate) and said.word in ("approve", "amend"):
         raise CommandError(
             f"Gate {gate.id} asks what became of an action, and not whether it may be done.",
             next="Approve it with --happened, or with --repeat to have it done again; "
             "`handrail deny` gives it up.",
+        )
+    if said.word == "approve" and (lacking := missing(gate)):
+        told = " ".join(f"--set {name}=..." for name in lacking)
+        raise CommandError(
+            f"Gate {gate.id} lacks {' and '.join(lacking)}.",
+            why=f"{gate.what.items[0].tool} needs that, and nobody has said it.",
+            next=f"Say it, which approves it: `{target.command('amend', gate.id)} {told}`; or deny it.",
+            code=ExitCode.FAILED,
         )
     if not is_doubt(gate) and said.word in ("happened", "repeat"):
         raise CommandError(

@@ -32,6 +32,7 @@ BINDING_CHARS = 12
 UNTRUSTED = "untrusted"
 LEAKS = "leaks"
 STYLE = "magenta"
+MISSING = "nobody has said it: whoever approves it has to"
 
 _LABEL_CELLS = 9
 _CONTROLS: Mapping[str, str] = {
@@ -103,6 +104,11 @@ def asked_for(opened: event_pb2.GateOpened, closed: event_pb2.GateClosed) -> str
     return f", asked for: {', '.join(was)}" if was else ""
 
 
+def missing(gate: run_service_pb2.Gate) -> list[str]:
+    """Return what has to be said before what waits can be approved."""
+    return sorted({name for item in gate.what.items for name in item.missing})
+
+
 def is_one_action(gate: run_service_pb2.Gate) -> bool:
     """Whether a gate is for one action that may be done or not: only then can it be amended."""
     return not is_doubt(gate) and len(gate.what.items) == 1
@@ -127,6 +133,7 @@ def call(gate: run_service_pb2.Gate) -> str:
     values = ", ".join(
         f"{_word(name)}={_value(value, MAX_BRIEF_CHARS)}" for name, value in sorted(first.arguments.items())
     )
+    values = ", ".join(filter(None, (values, *(f"{_word(name)}=?" for name in first.missing))))
     more = f" and {len(items) - 1:,} more" if len(items) > 1 else ""
     return cut(f"{_word(first.tool)}({values})", MAX_CALL_CHARS) + more
 
@@ -236,6 +243,9 @@ def commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]:
             "repeat": target.command("approve", name, "--repeat", *bound),
             "leave it" if undoes(gate) else "give up": deny,
         }
+    if lacking := missing(gate):
+        told = [part for one in lacking for part in ("--set", f"{one}=JSON")]
+        return {"say it": target.command("amend", name, *told, *bound), "deny": deny}
     return {"approve": target.command("approve", name, *bound), "deny": deny}
 
 
@@ -243,7 +253,7 @@ def other_commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]
     """Return the command lines of what else can be said at a gate, by what they say."""
     name, bound = clean(gate.id), ("--binding", clean(gate.what.binding[:BINDING_CHARS]))
     amend = target.command("amend", name, "--set", "NAME=JSON", *bound)
-    found = {"amend": amend} if is_one_action(gate) else {}
+    found = {"amend": amend} if is_one_action(gate) and not missing(gate) else {}
     large = next(
         ((i, n) for i in gate.what.items for n, held in i.arguments.items() if held.HasField("blob")), None
     )
@@ -305,6 +315,8 @@ def _approvals(gate: run_service_pb2.Gate) -> str:
     if is_doubt(gate):
         return "somebody's word: it happened, do it again, or give it up"
     needed = plural(max(1, gate.what.quorum), "approval")
+    if lacking := missing(gate):
+        return f"somebody to say {' and '.join(map(_word, lacking))}; {needed}"
     by = ", ".join(map(_word, gate.approved_by))
     if by:
         return f"{needed}; so far by {by}"
@@ -324,7 +336,7 @@ class _Page:
 
     def items(self, items: Sequence[event_pb2.GateItem]) -> Iterator[Text]:
         """Show every action; what is the same in all of them is shown once."""
-        names = sorted({name for item in items for name in item.arguments})
+        names = sorted({name for item in items for name in (*item.arguments, *item.missing)})
         shared = [name for name in names if len(items) > 1 and _is_shared(name, items)]
         width = max((cell_len(exact(name)) for name in names), default=0)
         width = min(width, MAX_NAME_CELLS, self.width // 4)
@@ -338,6 +350,11 @@ class _Page:
             yield from self._hung("  ", "", title, "bold")
             own = [name for name in sorted(item.arguments) if name not in shared]
             yield from self._arguments(item, own, width, marked)
+            for name in item.missing:
+                label = pad(cut(exact(name), width, self.pen.glyphs), width)
+                yield from self._hung(
+                    f"    {label}  ", pad("", marked + 2) if marked else "", MISSING, "yellow"
+                )
         for mark, meaning in _MARKS.items():
             if any(_marked(item, mark) for item in items):
                 yield from self.field(mark, meaning)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from handrail.cli.gate_text import gate_lines, is_doubt, undoes
+from handrail.cli.gate_text import gate_lines, is_doubt, missing, undoes
+from handrail.cli.options import read_changes
 from handrail.cli.output import Output
 from handrail.cli.pen import Pen
 from handrail.cli.server import Target
@@ -30,6 +31,7 @@ QUESTION = "approve? [y]es, [n]o, [l]ater: "
 DOUBT = "did it happen? [y]es, [r]epeat it, [g]ive it up, [l]ater: "
 UNDO_DOUBT = "is it undone? [y]es, [r]epeat it, [g]ive it up, [l]ater: "
 WHY = "why not? (may be empty): "
+MISSING = "{}? (empty: later): "
 MAX_TRIES = 5
 """After so many answers that are none, later."""
 GATHER_S = 0.2
@@ -43,10 +45,12 @@ _DOUBT_ANSWERS = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody said at a gate: approve, deny, and of a doubt happened, repeat or deny."""
+    """What somebody said at a gate: approve, deny, amend, and of a doubt happened, repeat or deny."""
 
     word: str
     reason: str = ""
+    # What was missing.
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Gatekeeper:
@@ -72,12 +76,19 @@ class Gatekeeper:
         """Show a gate and return what is said at it; None to leave it open."""
         pen = Pen(self._output.width, self._output.glyphs, time.time_ns())
         self._output.lines(["", *gate_lines(gate, self._target(), pen), ""])
-        doubt = is_doubt(gate)
+        doubt, lacking = is_doubt(gate), missing(gate)
+        if self._approve and lacking:
+            self._output.note(
+                f"--approve: {gate.id} lacks {' and '.join(lacking)}, which somebody has to say"
+            )
+            return None
         if self._approve and not doubt:
             self._output.note(f"--approve: approving {gate.id} as {self.name}")
             return Answer("approve")
         if self._ask is None:
             return None
+        if lacking:
+            return await self._say(lacking, self._ask)
         answers, question = (_DOUBT_ANSWERS, DOUBT) if doubt else (_ANSWERS, QUESTION)
         question = UNDO_DOUBT if undoes(gate) else question
         for _ in range(MAX_TRIES):
@@ -91,6 +102,16 @@ class Gatekeeper:
                 return Answer(said) if said else None
         return None
 
+    async def _say(self, lacking: Sequence[str], ask: Ask) -> Answer | None:
+        """Ask for what is missing; whoever says it approves what waits."""
+        typed: list[str] = []
+        for name in lacking:
+            said = clean(await ask(MISSING.format(clean(name))) or "").strip()
+            if not said:
+                return None
+            typed.append(f"{name}={said}")
+        return Answer("amend", arguments=read_changes(typed))
+
     async def decide(self, client: Client, gate: run_service_pb2.Gate, answer: Answer) -> None:
         """Send what was said of the gate as it was shown; what hinders it is told, and changes nothing."""
         from handrail.errors import ClientError
@@ -99,6 +120,8 @@ class Gatekeeper:
         try:
             if answer.word in ("happened", "repeat"):
                 await client.settle(gate.id, happened=answer.word == "happened", **named)
+            elif answer.word == "amend":
+                await client.amend(gate.id, arguments=answer.arguments, **named)
             else:
                 await client.decide(gate.id, approve=answer.word == "approve", **named)
         except ClientError as error:

@@ -245,3 +245,22 @@ def read_file(path: Path, option: str) -> str:
         raise CommandError(f"{option}: {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise CommandError(f"{option}: {path} is not UTF-8 text.") from None
+
+
+def read_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Read what arguments are to be: NAME=JSON, or NAME=TEXT where that is no JSON."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, held = text.partition("=")
+        if not (sign and name.strip()):
+            raise CommandError(
+                f"--set {text!r:.80} says nothing of an argument.",
+                next='Write NAME=JSON, as in --set \'amount={"minor": 1250, "currency": "EUR"}\'.',
+            )
+        if name.strip() in found:
+            raise CommandError(f"--set names {name.strip()!r:.80} twice.", next="Write it once.")
+        try:
+            found[name.strip()] = json.loads(held)
+        except (ValueError, RecursionError):
+            found[name.strip()] = held
+    return found

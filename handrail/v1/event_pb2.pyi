@@ -1449,6 +1449,7 @@ class GateItem(_message.Message):
     UNTRUSTED_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     LEAKS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step's instance."""
     tool: _builtins.str
@@ -1470,6 +1471,10 @@ class GateItem(_message.Message):
     def leaks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The arguments that would be shown to somebody who may not read what they rest on."""
 
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the tool needs and nobody has said: it is not approved without, and whoever amends it says it."""
+
     def __init__(
         self,
         *,
@@ -1480,10 +1485,11 @@ class GateItem(_message.Message):
         untrusted: _abc.Iterable[_builtins.str] | None = ...,
         provenance: _abc.Iterable[Global___Provenance] | None = ...,
         leaks: _abc.Iterable[_builtins.str] | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "leaks", b"leaks", "provenance", b"provenance", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "binding", b"binding", "leaks", b"leaks", "missing", b"missing", "provenance", b"provenance", "step", b"step", "tool", b"tool", "untrusted", b"untrusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2164,7 +2170,9 @@ class Call(_message.Message):
     tool: _builtins.str
     reason: _builtins.str
     unsure: _builtins.str
-    """Why it is not sure of it; then somebody has to approve it. Empty where it is sure."""
+    """Why it is not sure of it; then somebody has to approve it, and may say what is open and left out. Empty
+    where it is sure.
+    """
     @_builtins.property
     def arguments(self) -> _containers.MessageMap[_builtins.str, _plan_pb2.Value]:
         """Those that are open to it, and no others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def answers(question: dict[str, Any]) -> Reply:
         if "SYSTEM" in wanted:
             # It was talked into what it was not granted.
             return calls(("refund_order", {"amount": {"minor": 9_900, "currency": "EUR"}}))
-        return calls(("add_note", {"text": NOTE}))
+        return calls(("add_note", {"text": NOTE if NOTE in wanted else None}))
     if wanted == WHO:
         return calls(
             ("get_order", {"order_id": 1004}),
@@ -126,6 +127,24 @@ def test_a_step_is_proposed_within_what_it_was_granted(own: Path, fake: Endpoint
     assert done.returncode == 1, done.stdout + done.stderr
     assert "it calls 'refund_order', which there is not" in done.stdout
     assert query(own, "SELECT count(*) FROM ledger") == before
+
+
+def test_what_a_step_lacks_somebody_says(own: Path, fake: Endpoint) -> None:
+    asked = settle(own, "please add a note to my account")
+    assert asked.returncode == 3, asked.stdout + asked.stderr
+    assert "nothing that it was given says text" in asked.stdout
+    (gate,) = set(re.findall(r"handrail amend (r\S+-g1) --set text=JSON", asked.stdout))
+    at = ("--project", str(own), "--as", "maren")
+    short = handrail("approve", gate, *at, MODEL_KEY=KEY)
+    assert (short.returncode, f"Gate {gate} lacks text" in short.stderr) == (1, True)
+    before = query(own, "SELECT count(*) FROM notes")
+    said = handrail("amend", gate, "--set", "text=moved to Cork", *at, MODEL_KEY=KEY)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert query(own, "SELECT text FROM notes ORDER BY id DESC LIMIT 1") == [("moved to Cork",)]
+    assert query(own, "SELECT count(*) FROM notes") == [(before[0][0] + 1,)]
+    told = " ".join(handrail("audit", "show", last_run(own), "--project", str(own)).stdout.split())
+    assert "missing text" in told
+    assert "amends it" in told
 
 
 def test_the_key_stays_where_it_is_used(own: Path, fake: Endpoint) -> None:

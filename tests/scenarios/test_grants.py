@@ -299,3 +299,108 @@ def test_what_is_left_out_is_the_same_by_whichever_tool(default: int | None, sta
     play.propose("settle-a1", 0, "refund").intent("settle-a2").failed("settle-a2")
     with_five = {"amount": "5"}
     assert asked(play) == [("refund", with_five), ("refund_backup", with_five)][: 1 + stands_in]
+
+
+def lacking(policy: FunctionPolicy | None = None, **arguments: Any) -> Play:
+    """A refund that is proposed without its amount, by a mind that says so."""
+    said = "nothing that it was given says amount"
+    return settling(policy).propose("settle-a1", 0, "refund", unsure=said, **arguments)
+
+
+def say(play: Play, who: str = "bo", gate: str = "g1", **said: Any) -> Play:
+    amend = event_pb2.GATE_CHOICE_AMEND
+    arguments = {name: values.inline(value) for name, value in said.items()}
+    return play.decide(who, gate=gate, choice=amend, arguments=arguments)
+
+
+def test_what_a_proposal_lacks_somebody_says_at_a_gate() -> None:
+    play = lacking(note="broken")
+    assert play.status == "waiting"
+    (item,) = play.state.gates["g1"].opened.items
+    assert list(item.missing) == ["amount"]
+    assert sorted(item.arguments) == ["note", "order"]
+    assert play.state.gates["g1"].opened.reasons[0].text == "nothing that it was given says amount"
+    say(play, amount=30)
+    assert asked(play) == [("refund", {"order": "7", "amount": "30", "note": '"broken"'})]
+    play.intent("settle-a2").done("settle-a2").check("granted_missing")
+    assert play.status == "done"
+
+
+def test_it_is_not_approved_without() -> None:
+    play = lacking().decide("bo").decide("ann")
+    assert (play.status, asked(play)) == ("waiting", [])
+    # Nor with something else only.
+    say(play, "cy", note="broken")
+    assert (play.status, asked(play)) == ("waiting", [])
+    say(play, "di", amount="much")
+    assert (play.status, asked(play)) == ("waiting", [])
+    play.decide("fay", deny=True)
+    assert (play.status, asked(play)) == ("failed", [])
+
+
+def test_the_policy_is_asked_again_with_what_was_said() -> None:
+    seen: list[tuple[frozenset[str], Any]] = []
+
+    def rule(request: Request) -> Ruling:
+        if request.contract.name != "refund":
+            return ALLOWED
+        seen.append((request.unknown, request.arguments.get("amount")))
+        if "amount" in request.unknown:
+            return Ruling("refuse", (LOST,), open=True)
+        return ALLOWED if request.arguments["amount"] <= 40 else Ruling("refuse", (LOST,))
+
+    play = lacking(FunctionPolicy(rule))
+    assert seen[-1] == (frozenset({"amount"}), None)
+    assert play.status == "waiting"
+    say(play, "bo", amount=45)
+    assert (play.status, asked(play)) == ("waiting", [])
+    say(play, "ann", amount=40)
+    assert seen[-1] == (frozenset(), 40)
+    assert asked(play) == [("refund", {"order": "7", "amount": "40"})]
+
+
+def test_what_the_policy_refuses_whatever_would_be_said_is_not_asked_about() -> None:
+    now = [ALLOWED]
+    play = settling(FunctionPolicy(lambda one: now[0]))
+    now[0] = Ruling("refuse", (LOST,))
+    play.propose("settle-a1", 0, "refund", unsure="nothing that it was given says amount")
+    assert (play.status, dict(play.state.gates)) == ("failed", {})
+
+
+def test_where_two_must_approve_it_is_said_once() -> None:
+    two = Ruling("gate", (LOST,), 2)
+    play = lacking(FunctionPolicy(lambda one: two if one.contract.name == "refund" else ALLOWED))
+    say(play, amount=30)
+    (item,) = play.state.gates["g2"].opened.items
+    assert (list(item.missing), item.arguments["amount"].json) == ([], "30")
+    assert asked(play.decide("bo", gate="g2")) == []
+    assert asked(play.decide("ann", gate="g2")) == [("refund", {"order": "7", "amount": "30"})]
+
+
+def test_what_is_fixed_by_the_plan_is_not_asked_for_and_no_other_tool_is_done_without() -> None:
+    play = settling().propose("settle-a1", 0, "wipe", unsure="whatever")
+    assert play.state.instances["settle"].attempts[0].refused
+    play = settling().propose("settle-a1", 0, "refund", unsure="whatever", amount="much")
+    assert play.state.instances["settle"].attempts[0].refused
+
+
+def test_each_of_a_fan_out_is_asked_for_by_itself() -> None:
+    step = {**SETTLE, "each": "$look.items", "with": {"order": "$each"}}
+    play = Play(
+        contract("look", endorses=["items"]),
+        write("refund", input_schema=SCHEMA, critical=["amount", "order"], **KEYED),
+        write("reply", **KEYED),
+        limits=Limits(proposers=True),
+    )
+    play.submit(LOOK, step).done("look-a1", {"items": [{"id": 7, "total": 50}, {"id": 8, "total": 60}]})
+    for number in (0, 1):
+        play.propose(f"settle-{number}-a1", 0, "refund", unsure="nothing says it")
+    gates = {gate.opened.items[0].step: name for name, gate in play.state.gates.items()}
+    assert [len(gate.opened.items) for gate in play.state.gates.values()] == [1, 1]
+    say(play, gate=gates["settle-1"], amount=60)
+    say(play, gate=gates["settle-0"], amount=50)
+    done = [a.action for one in play.state.instances.values() for a in one.attempts if a.action is not None]
+    refunds = {
+        one.arguments["order"].json: one.arguments["amount"].json for one in done if one.tool == "refund"
+    }
+    assert refunds == {"7": "50", "8": "60"}

@@ -27,11 +27,14 @@ def item(
     tool: str = "send_email",
     untrusted: Sequence[str] = (),
     leaks: Sequence[str] = (),
+    missing: Sequence[str] = (),
     **arguments: Any,
 ) -> Any:
     """An action that waits."""
     values = {name: plan_pb2.Value(json=json.dumps(v, ensure_ascii=False)) for name, v in arguments.items()}
-    return E.GateItem(step=step, tool=tool, arguments=values, untrusted=untrusted, leaks=leaks)
+    return E.GateItem(
+        step=step, tool=tool, arguments=values, untrusted=untrusted, leaks=leaks, missing=missing
+    )
 
 
 MAIL = item(to="ada@example.com", subject="Your refund")

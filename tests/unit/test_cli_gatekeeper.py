@@ -8,7 +8,7 @@ import pty
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class GatedRun(FakeClient):
         super().__init__(*(events or (SUBMIT, ACCEPTED, OPENED)), endless=True)
         self.counts = counts
         self.decided: list[tuple[str, bool, str, str, str]] = []
+        self.amended: list[tuple[str, dict[str, Any], str]] = []
 
     async def decide(
         self, gate: str, *, approve: bool, approver: str, binding: str = "", reason: str = ""
@@ -66,6 +67,15 @@ class GatedRun(FakeClient):
         if self.counts:
             self.more.put_nowait(closed(5, outcome, approver))
             self.more.put_nowait(DONE if approve else FAILED)
+        return False
+
+    async def amend(
+        self, gate: str, *, arguments: Mapping[str, Any], approver: str, binding: str = "", reason: str = ""
+    ) -> bool:
+        self.amended.append((gate, dict(arguments), approver))
+        self.more.put_nowait(decided(4, E.GATE_CHOICE_AMEND, approver))
+        self.more.put_nowait(closed(5, E.GATE_OUTCOME_AMENDED, approver))
+        self.more.put_nowait(DONE)
         return False
 
 
@@ -228,6 +238,39 @@ async def test_several_gates_are_asked_about_one_after_the_other() -> None:
     seen = await follow(watch(client, typist.ask))
     assert [each.id for each in seen.gates] == [f"{RUN}-g1", f"{RUN}-g2"]
     assert typist.questions == [QUESTION, QUESTION]
+
+
+LACKING = event(
+    3, "dec.note.gate_opened", gate_opened=opened(item(to="ada@example.com", missing=["body", "subject"]))
+)
+
+
+async def test_what_is_missing_is_asked_for_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    client, typist = GatedRun(SUBMIT, ACCEPTED, LACKING), Typist('"7"', "Your\x1b[2J refund")
+    seen = await follow(watch(client, typist.ask))
+    assert seen.status == E.RUN_STATUS_DONE
+    assert client.amended == [(f"{RUN}-g1", {"body": "7", "subject": "Your refund"}, "ada")]
+    assert client.decided == []
+    assert typist.questions == ["body? (empty: later): ", "subject? (empty: later): "]
+    out = capsys.readouterr().out
+    assert "subject  nobody has said it" in out
+    assert f"handrail amend {RUN}-g1 --set body=JSON --set subject=JSON --binding" in out
+    assert "handrail approve" not in out
+
+
+@pytest.mark.parametrize("typed", [[""], [None], ["a subject", " "]])
+async def test_what_nobody_says_is_left_for_later(typed: list[str | None]) -> None:
+    client, typist = GatedRun(SUBMIT, ACCEPTED, LACKING), Typist(*typed)
+    seen = await follow(watch(client, typist.ask))
+    assert (client.decided, client.amended) == ([], [])
+    assert seen.status == E.RUN_STATUS_WAITING
+
+
+async def test_approve_cannot_say_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    client, typist = GatedRun(SUBMIT, ACCEPTED, LACKING), Typist()
+    seen = await follow(watch(client, typist.ask, approve=True))
+    assert (client.decided, client.amended, seen.status) == ([], [], E.RUN_STATUS_WAITING)
+    assert f"{RUN}-g1 lacks body and subject, which somebody has to say" in capsys.readouterr().err
 
 
 async def test_with_approve_nobody_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -453,6 +453,25 @@ def refund(**more: Any) -> run_service_pb2.Gate:
     return gate(item("pay", "refund", amount=amount, to="ada@example.com"), **more)
 
 
+def test_what_is_missing_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(monkeypatch, gate(item(to="ada@example.com", missing=["subject"])))
+    result = call("approve", GATE)
+    assert result.exit_code == ExitCode.FAILED
+    assert f"Gate {GATE} lacks subject." in result.stderr
+    assert "send_email needs that, and nobody has said it" in result.stderr
+    assert f"handrail amend {GATE} --server 127.0.0.1:1 --set subject=..." in " ".join(result.stderr.split())
+    assert fake.decided == []
+    result = call("amend", GATE, "--set", "subject=Hello")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        'amending: send_email(to="ada@example.com", subject=?)',
+        "  subject  was not given",
+        '           now "Hello"',
+        f'{GATE} amended by ada to subject="Hello"',
+    ]
+    assert [one["amend"] for one in fake.decided] == [{"subject": "Hello"}]
+
+
 def test_amending_says_what_it_was_and_what_it_is_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = serve(monkeypatch, refund())
     lower = '{"minor": 1250, "currency": "EUR"}'
@@ -491,7 +510,7 @@ def test_amending_says_what_it_was_and_what_it_is_to_be(monkeypatch: pytest.Monk
     ],
 )
 def test_what_is_no_json_is_text(held: str, meant: Any) -> None:
-    assert deciding.read_changes([f"to={held}"]) == {"to": meant}
+    assert options.read_changes([f"to={held}"]) == {"to": meant}
 
 
 @pytest.mark.parametrize(

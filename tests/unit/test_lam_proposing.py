@@ -119,14 +119,18 @@ def test_whatever_its_weights_and_inputs_are_it_stays_within_its_grants(
 
 
 def says(
-    monkeypatch: pytest.MonkeyPatch, outcome: Outcome = "plan", sure: float = 0.99, **spans: str
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome = "plan",
+    sure: float = 0.99,
+    missing: tuple[str, ...] = (),
+    **spans: str,
 ) -> None:
     """Have every model point at these words, surely, for the first option that it was granted."""
     from actors.models.lam.planning import Thought
     from handrail.v1 import trajectory_pb2
 
     def choose(self: Thinker, text: str, today: datetime.date, among: Any, told: Any) -> Thought:
-        call = trajectory_pb2.OptionCall(option=next(iter(among)))
+        call = trajectory_pb2.OptionCall(option=next(iter(among)), missing=missing)
         for name, words in spans.items():
             start = text.index(words)
             call.arguments[name].span.start, call.arguments[name].span.end = start, start + len(words)
@@ -136,6 +140,20 @@ def says(
         return Thought(outcome, (step,), sure, 0.9, doubtful="text")
 
     monkeypatch.setattr(Thinker, "choose", choose)
+
+
+@pytest.mark.parametrize(("sure", "asks"), [(0.6, True), (0.4, False)])
+def test_what_a_step_lacks_is_asked_for_where_it_is_sure_enough_to_ask(
+    models: list[Model], monkeypatch: pytest.MonkeyPatch, sure: float, asks: bool
+) -> None:
+    says(monkeypatch, "ask", sure, missing=("text",))
+    found = propose(models[0], task(NOTE), LOADED.protos)
+    why = "nothing that it was given says text"
+    assert found.HasField("call") == asks
+    if asks:
+        assert (found.call.tool, dict(found.call.arguments), found.call.unsure) == ("add_note", {}, why)
+    else:
+        assert why in found.failure.message
 
 
 def test_a_call_says_of_which_input_its_words_are(
@@ -266,7 +284,8 @@ def test_what_the_author_of_a_step_calls_it_denies_nothing(models: list[Model]) 
 
 def test_before_it_acts_it_heeds_a_denial_in_what_it_was_given(models: list[Model]) -> None:
     told = [propose(one, task(REPLY, mail="We do not want a refund"), LOADED.protos) for one in models]
-    assert all(one.HasField("failure") for one in told)
+    for one in told:
+        assert one.HasField("failure") or one.call.unsure == "what it was given says 'not'"
 
 
 async def test_a_project_without_a_model_proposes_nothing(tmp_path: Path) -> None:

@@ -116,15 +116,17 @@ class Thinker:
             return thought
         step = trajectory_pb2.PastStep(id="s1", call=one.decision.call)
         thought = replace(thought, steps=(step,))
+        acts = one.option.effect >= tool_pb2.EFFECT_WRITE
+        # What was given to a step is no goal: most of it is there to be passed over, but not a denial.
+        left = denied(text, thought.steps, told) if acts else ""
+        if left:
+            return replace(thought, outcome="unsure", left_over=left)
         if one.decision.call.missing:
             return replace(thought, outcome="ask")
-        acts = one.option.effect >= tool_pb2.EFFECT_WRITE
         if acts and not any(filled.HasField("span") for filled in one.decision.call.arguments.values()):
             # Nothing ties it to what was said.
             return replace(thought, outcome="unread")
-        # What was given to a step is no goal: most of it is there to be passed over, but not a denial.
-        left = denied(text, thought.steps, told) if acts else ""
-        return replace(thought, outcome="unsure", left_over=left) if left else _ended(thought, "plan")
+        return _ended(thought, "plan")
 
     def _planned(self, goal: str, thought: Thought) -> Thought:
         """Return a thought that is done, if it is sure enough and leaves nothing of the goal unread."""

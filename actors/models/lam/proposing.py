@@ -68,7 +68,7 @@ def propose(model: Model, task: Task, contracts: Mapping[str, tool_pb2.ToolContr
         for name, filled in step.call.arguments.items()
         if not _place(filled, leaves)
     ]
-    asks = thought.outcome in ("unsure", "unread") and thought.sure > model.asks
+    asks = thought.outcome in ("unsure", "unread", "ask") and thought.sure > model.asks
     if thought.outcome != "plan" and not asks:
         return _nothing(found, reason_of(thought))
     if across:
@@ -118,13 +118,14 @@ def reason_of(thought: Thought) -> str:
         return "nothing that it was granted does what the step is for"
     what = shown(thought.steps)
     if thought.outcome == "ask":
-        missing = " and ".join(thought.steps[0].call.missing)
-        return f"it would be {what}, but nothing that it was given says {missing}"
+        return f"it would be {what}, but {doubt_of(thought)}"
     return f"it may be {what}, but {doubt_of(thought)}"
 
 
 def doubt_of(thought: Thought) -> str:
     """Say why a thought is not sure enough to be acted on."""
+    if thought.outcome == "ask":
+        return f"nothing that it was given says {' and '.join(thought.steps[0].call.missing)}"
     if thought.outcome == "unread":
         return "that would act on nothing that it was given"
     if thought.left_over:

@@ -70,11 +70,10 @@ def _call(answer: Any, question: Question, task: Task, contracts: Contracts) -> 
         f"{grant.tool}({', '.join(f'{name}={schemas.show(value)}' for name, value in sorted(given.items()))})"
     )
     schema = schemas.compile_schema(contracts[grant.tool].input_schema)
-    if missing := [name for name in sorted(grant.open) if name in schema.required and name not in given]:
-        raise BadAnswer(
-            plain(f"it would be {shown}, but nothing that it was given says {' and '.join(missing)}")
-        )
     call = event_pb2.Call(grant=at, tool=grant.tool)
+    if missing := [name for name in sorted(grant.open) if name in schema.required and name not in given]:
+        # Somebody is asked for it, at a gate.
+        call.unsure = plain(f"nothing that it was given says {' and '.join(missing)}")
     try:
         for name, value in given.items():
             call.arguments[name].CopyFrom(values.inline(value))
