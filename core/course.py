@@ -405,7 +405,7 @@ class Course:
         """
         if instance.denied:
             return [self._healer(instance).fail(denial(self.state.gates[instance.denied]))]
-        ruling = self.rules.rule(instance, contract, arguments, missing)
+        ruling = self.rules.rule(instance, contract, arguments, missing=missing)
         version = self.rules.policy.version
         if missing and ruling.outcome == "refuse" and ruling.open:
             ruling = Ruling("gate", (Reason("", instance.unsure),), quorum=1)

@@ -7,7 +7,7 @@ an approval is worth nothing for an action that has changed since.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,8 +61,10 @@ class Gated:
     ruling: Ruling
 
 
-def item(state: RunState, step: str, request: Request, version: str) -> event_pb2.GateItem:
-    """Return an action as a gate has it, bound to all that it is made of."""
+def item(
+    state: RunState, step: str, request: Request, version: str, missing: Collection[str] = ()
+) -> event_pb2.GateItem:
+    """Return an action as a gate has it, bound to all that it is made of, and to what it is `missing`."""
     assert state.plan is not None
     made_of = {
         "plan": shape_of(state.plan).digest,
@@ -72,7 +74,7 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
         "untrusted": sorted(request.untrusted),
         # Left out where there are none, so that a binding of before there were any holds.
         **({"leaks": sorted(request.leaks)} if request.leaks else {}),
-        **({"missing": sorted(request.unknown)} if request.unknown else {}),
+        **({"missing": sorted(missing)} if missing else {}),
         "policy": version,
     }
     found = event_pb2.GateItem(
@@ -81,7 +83,7 @@ def item(state: RunState, step: str, request: Request, version: str) -> event_pb
         binding=values.digest(values.encode(made_of)),
         untrusted=sorted(request.untrusted),
         leaks=sorted(request.leaks),
-        missing=sorted(request.unknown),
+        missing=sorted(missing),
     )
     for name, value in request.arguments.items():
         found.arguments[name].CopyFrom(values.inline(value))

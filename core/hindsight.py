@@ -67,7 +67,7 @@ def _waiting(rules: Rules, part: Record, opened: event_pb2.GateOpened) -> list[A
         Asked(
             part.sequence,
             item.step,
-            _request(rules, item.step, item.tool, known, unknown.union(item.missing)),
+            _request(rules, item.step, item.tool, known, unknown, frozenset(item.missing)),
             "gate",
             opened.gate,
             unsure=rules.state.instances[item.step].unsure,
@@ -78,9 +78,14 @@ def _waiting(rules: Rules, part: Record, opened: event_pb2.GateOpened) -> list[A
 
 
 def _request(
-    rules: Rules, step: str, tool: str, known: Mapping[str, Any], unknown: frozenset[str]
+    rules: Rules,
+    step: str,
+    tool: str,
+    known: Mapping[str, Any],
+    unknown: frozenset[str],
+    missing: frozenset[str] = frozenset(),
 ) -> Request:
-    return rules.request(rules.state.instances[step], rules.state.contracts[tool], known, unknown)
+    return rules.request(rules.state.instances[step], rules.state.contracts[tool], known, unknown, missing)
 
 
 def _known(arguments: Mapping[str, plan_pb2.Value]) -> tuple[dict[str, Any], frozenset[str]]:

@@ -211,12 +211,13 @@ class Rules:
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
         unknown: frozenset[str] = frozenset(),
+        missing: frozenset[str] = frozenset(),
     ) -> Ruling:
-        """Ask about an action, of which some arguments may not be known yet.
+        """Ask about an action, of which some arguments may not be known yet, or have to be said by somebody.
 
         What its own mind is unsure of is done after an approval only, whatever the policy allows.
         """
-        ruling = self.policy.rule(self.request(instance, contract, arguments, unknown))
+        ruling = self.policy.rule(self.request(instance, contract, arguments, unknown, missing))
         return with_doubt(ruling, instance.unsure)
 
     def request(
@@ -225,10 +226,14 @@ class Rules:
         contract: tool_pb2.ToolContract,
         arguments: Mapping[str, Any],
         unknown: frozenset[str] = frozenset(),
+        missing: frozenset[str] = frozenset(),
     ) -> Request:
-        """Return what the policy is asked about an action."""
-        untrusted, leaks = self.marks(instance, contract)
-        return self._request(instance.id, contract, arguments, unknown, untrusted, leaks)
+        """Return what the policy is asked about an action.
+
+        What is missing somebody will say who may: it is neither untrusted then, nor does it leak.
+        """
+        untrusted, leaks = (found.difference(missing) for found in self.marks(instance, contract))
+        return self._request(instance.id, contract, arguments, unknown | missing, untrusted, leaks)
 
     def marks(
         self, instance: Instance, contract: tool_pb2.ToolContract
@@ -264,8 +269,9 @@ class Rules:
         arguments: Mapping[str, Any],
         missing: frozenset[str] = frozenset(),
     ) -> event_pb2.GateItem:
-        labels, request = self.labels(instance.step), self.request(instance, contract, arguments, missing)
-        found = gates.item(self.state, instance.id, request, self.policy.version)
+        labels = self.labels(instance.step)
+        request = self.request(instance, contract, arguments, missing=missing)
+        found = gates.item(self.state, instance.id, request, self.policy.version, missing)
         for name in sorted({*found.untrusted, *found.leaks}):
             found.provenance.add(argument=name, steps=sorted(labels[name].steps))
         return found

@@ -228,7 +228,8 @@ class Instance:
     @property
     def unsure(self) -> str:
         """Why the mind that proposed what is done is not sure of it; "" where it is, or nobody proposed."""
-        return self.proposal.call.unsure[:MAX_UNSURE_CHARS] if self.proposal is not None else ""
+        said = self.proposal.call.unsure[:MAX_UNSURE_CHARS] if self.proposal is not None else ""
+        return f"{said}, before somebody amended it" if said and self.amended else said
 
     @property
     def doubtful(self) -> Attempt | None:

@@ -13,14 +13,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from handrail.cli.gate_text import gate_lines, is_doubt, missing, undoes
+from core.values import BadValue, encode
+from handrail.cli.gate_text import changes, gate_lines, is_doubt, missing, undoes
 from handrail.cli.options import read_changes
 from handrail.cli.output import Output
 from handrail.cli.pen import Pen
 from handrail.cli.server import Target
 from handrail.cli.terminal import Ask
 from handrail.cli.text import clean
-from handrail.v1 import event_pb2, run_service_pb2
+from handrail.v1 import event_pb2, plan_pb2, run_service_pb2
 
 if TYPE_CHECKING:
     from core.state import Gate
@@ -49,8 +50,8 @@ class Answer:
 
     word: str
     reason: str = ""
-    # What was missing.
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    # What was missing, as it was typed.
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 class Gatekeeper:
@@ -87,30 +88,37 @@ class Gatekeeper:
             return Answer("approve")
         if self._ask is None:
             return None
-        if lacking:
-            return await self._say(lacking, self._ask)
+        said = await self._say(gate, lacking, self._ask) if lacking else {}
+        if said is None:
+            return None
         answers, question = (_DOUBT_ANSWERS, DOUBT) if doubt else (_ANSWERS, QUESTION)
         question = UNDO_DOUBT if undoes(gate) else question
         for _ in range(MAX_TRIES):
             typed = await self._ask(question)
             if typed is None:
                 return None
-            said = answers.get(typed.strip().lower())
-            if said == "deny":
+            word = answers.get(typed.strip().lower())
+            if word == "deny":
                 return Answer("deny", clean(await self._ask(WHY) or ""))
-            if said is not None:
-                return Answer(said) if said else None
+            if word == "approve" and said:
+                return Answer("amend", arguments=said)
+            if word is not None:
+                return Answer(word) if word else None
         return None
 
-    async def _say(self, lacking: Sequence[str], ask: Ask) -> Answer | None:
-        """Ask for what is missing; whoever says it approves what waits."""
-        typed: list[str] = []
+    async def _say(
+        self, gate: run_service_pb2.Gate, lacking: Sequence[str], ask: Ask
+    ) -> dict[str, str] | None:
+        """Ask for what is missing, and show what was understood; None for later."""
+        said: dict[str, str] = {}
         for name in lacking:
-            said = clean(await ask(MISSING.format(clean(name))) or "").strip()
-            if not said:
+            typed = (await ask(MISSING.format(clean(name))) or "").strip()
+            if not typed:
                 return None
-            typed.append(f"{name}={said}")
-        return Answer("amend", arguments=read_changes(typed))
+            said[name] = typed
+        meant = _meant(said).items()
+        self._output.lines(changes(gate, {name: plan_pb2.Value(json=encode(held)) for name, held in meant}))
+        return said
 
     async def decide(self, client: Client, gate: run_service_pb2.Gate, answer: Answer) -> None:
         """Send what was said of the gate as it was shown; what hinders it is told, and changes nothing."""
@@ -121,11 +129,36 @@ class Gatekeeper:
             if answer.word in ("happened", "repeat"):
                 await client.settle(gate.id, happened=answer.word == "happened", **named)
             elif answer.word == "amend":
-                await client.amend(gate.id, arguments=answer.arguments, **named)
+                await self._amend(client, gate, answer, named)
             else:
                 await client.decide(gate.id, approve=answer.word == "approve", **named)
         except ClientError as error:
             self._output.note(f"nothing was decided at {gate.id}: {error}")
+
+    async def _amend(
+        self, client: Client, gate: run_service_pb2.Gate, answer: Answer, named: Mapping[str, str]
+    ) -> None:
+        """Say what was missing; where it looks like JSON and must not be any, as the text that it is."""
+        from handrail.errors import InvalidArgument
+
+        meant = _meant(answer.arguments)
+        try:
+            await client.amend(gate.id, arguments=meant, **named)
+        except InvalidArgument:
+            if meant == answer.arguments:
+                raise
+            await client.amend(gate.id, arguments=answer.arguments, **named)
+
+
+def _meant(typed: Mapping[str, str]) -> dict[str, Any]:
+    """Return what was typed as JSON, where it is some."""
+    found = read_changes(f"{name}={text}" for name, text in typed.items())
+    for name, held in found.items():
+        try:
+            encode(held)
+        except BadValue:
+            found[name] = typed[name]
+    return found
 
 
 class Meetings:
@@ -228,4 +261,7 @@ def is_decided(gate: Gate) -> bool:
         return any(choice != event_pb2.GATE_CHOICE_DELEGATE for choice in choices)
     if event_pb2.GATE_CHOICE_DENY in choices or event_pb2.GATE_CHOICE_AMEND in choices:
         return True
+    if any(one.missing for one in gate.opened.items):
+        # It is not approved without what is missing.
+        return False
     return choices.count(event_pb2.GATE_CHOICE_APPROVE) >= max(1, gate.opened.quorum)

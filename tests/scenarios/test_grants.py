@@ -404,3 +404,30 @@ def test_each_of_a_fan_out_is_asked_for_by_itself() -> None:
         one.arguments["order"].json: one.arguments["amount"].json for one in done if one.tool == "refund"
     }
     assert refunds == {"7": "50", "8": "60"}
+
+
+def test_what_nobody_has_said_is_nobodys_to_distrust() -> None:
+    seen: list[Request] = []
+
+    def rule(request: Request) -> Ruling:
+        if request.contract.name == "refund":
+            seen.append(request)
+        return Ruling("refuse", (LOST,)) if "amount" in request.untrusted and seen[-1].arguments else ALLOWED
+
+    now = [FunctionPolicy(lambda request: ALLOWED)]
+    play = settling(FunctionPolicy(lambda request: now[0].rule(request)))
+    now[0] = FunctionPolicy(rule)
+    play.propose("settle-a1", 0, "refund", unsure="nothing says amount")
+    assert play.status == "waiting"
+    assert "amount" not in play.state.gates["g1"].opened.items[0].untrusted
+    assert seen[-1].unknown == {"amount"}
+    assert asked(say(play, amount=30)) == [("refund", {"order": "7", "amount": "30"})]
+
+
+def test_what_was_said_is_no_longer_said_to_be_missing() -> None:
+    two = Ruling("gate", (LOST,), 2)
+    play = say(
+        lacking(FunctionPolicy(lambda one: two if one.contract.name == "refund" else ALLOWED)), amount=30
+    )
+    told = [reason.text for reason in play.state.gates["g2"].opened.reasons]
+    assert "nothing that it was given says amount, before somebody amended it" in told

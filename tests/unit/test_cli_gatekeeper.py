@@ -22,7 +22,7 @@ from handrail.cli.gatekeeper import QUESTION, UNDO_DOUBT, WHY, Answer, Gatekeepe
 from handrail.cli.output import Output
 from handrail.cli.terminal import Ask, can_ask, on_terminal
 from handrail.cli.watching import Watch
-from handrail.errors import FailedPrecondition
+from handrail.errors import FailedPrecondition, InvalidArgument
 from handrail.v1 import plan_pb2, run_service_pb2
 from tests.unit.gate_samples import RUN, TARGET, E, gate, item, opened
 from tests.unit.test_cli_watching import FakeClient, event, until
@@ -56,6 +56,7 @@ class GatedRun(FakeClient):
         self.counts = counts
         self.decided: list[tuple[str, bool, str, str, str]] = []
         self.amended: list[tuple[str, dict[str, Any], str]] = []
+        self.wants: type = object
 
     async def decide(
         self, gate: str, *, approve: bool, approver: str, binding: str = "", reason: str = ""
@@ -73,6 +74,8 @@ class GatedRun(FakeClient):
         self, gate: str, *, arguments: Mapping[str, Any], approver: str, binding: str = "", reason: str = ""
     ) -> bool:
         self.amended.append((gate, dict(arguments), approver))
+        if not all(isinstance(held, self.wants) for held in arguments.values()):
+            raise InvalidArgument("no", code=grpc.StatusCode.INVALID_ARGUMENT)
         self.more.put_nowait(decided(4, E.GATE_CHOICE_AMEND, approver))
         self.more.put_nowait(closed(5, E.GATE_OUTCOME_AMENDED, approver))
         self.more.put_nowait(DONE)
@@ -245,25 +248,44 @@ LACKING = event(
 )
 
 
-async def test_what_is_missing_is_asked_for_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    client, typist = GatedRun(SUBMIT, ACCEPTED, LACKING), Typist('"7"', "Your\x1b[2J refund")
+async def test_what_is_missing_is_asked_for_shown_and_approved(capsys: pytest.CaptureFixture[str]) -> None:
+    client, typist = GatedRun(SUBMIT, ACCEPTED, LACKING), Typist(" two  spaces ", '"7"', "y")
     seen = await follow(watch(client, typist.ask))
     assert seen.status == E.RUN_STATUS_DONE
-    assert client.amended == [(f"{RUN}-g1", {"body": "7", "subject": "Your refund"}, "ada")]
+    assert client.amended == [(f"{RUN}-g1", {"body": "two  spaces", "subject": "7"}, "ada")]
     assert client.decided == []
-    assert typist.questions == ["body? (empty: later): ", "subject? (empty: later): "]
+    assert typist.questions == ["body? (empty: later): ", "subject? (empty: later): ", QUESTION]
     out = capsys.readouterr().out
     assert "subject  nobody has said it" in out
+    assert '  body  was not given\n        now "two  spaces"' in out
     assert f"handrail amend {RUN}-g1 --set body=JSON --set subject=JSON --binding" in out
     assert "handrail approve" not in out
 
 
-@pytest.mark.parametrize("typed", [[""], [None], ["a subject", " "]])
+@pytest.mark.parametrize("typed", [[""], [None], ["a subject", " "], ["no", "n", "l"], ["a", "b", None]])
 async def test_what_nobody_says_is_left_for_later(typed: list[str | None]) -> None:
     client, typist = GatedRun(SUBMIT, ACCEPTED, LACKING), Typist(*typed)
     seen = await follow(watch(client, typist.ask))
     assert (client.decided, client.amended) == ([], [])
     assert seen.status == E.RUN_STATUS_WAITING
+
+
+async def test_what_lacks_something_can_be_denied_on_a_terminal() -> None:
+    client, typist = GatedRun(SUBMIT, ACCEPTED, LACKING), Typist("a", "b", "n", "not now")
+    seen = await follow(watch(client, typist.ask))
+    assert seen.status == E.RUN_STATUS_FAILED
+    assert client.amended == []
+    assert client.decided == [(f"{RUN}-g1", False, "ada", opened().binding, "not now")]
+
+
+async def test_a_text_that_looks_like_json_is_said_as_a_text_where_it_must_be_one() -> None:
+    client, typist = GatedRun(SUBMIT, ACCEPTED, LACKING), Typist("4711", "NaN", "y")
+    client.wants = str
+    await follow(watch(client, typist.ask))
+    assert [said for _, said, _ in client.amended] == [
+        {"body": 4711, "subject": "NaN"},
+        {"body": "4711", "subject": "NaN"},
+    ]
 
 
 async def test_approve_cannot_say_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

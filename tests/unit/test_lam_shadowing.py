@@ -141,6 +141,22 @@ def test_what_somebody_approved_or_amended_or_denied_counts(monkeypatch: pytest.
     assert [one.said for one in of(unsure().decide("bo", deny=True))] == ["nothing"]
 
 
+def test_what_somebody_had_to_say_nobody_could_have_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Says(monkeypatch)
+    model.arguments, model.unsure = {}, "nothing says text"
+
+    def lacking() -> Play:
+        return asked().propose("settle-a1", 0, "add_note", unsure="nothing says text")
+
+    amend = event_pb2.GATE_CHOICE_AMEND
+    said = lacking().decide("bo", choice=amend, arguments={"text": values.inline("gone")})
+    assert done(said).status == "done"
+    assert of(said) == []
+    assert [(one.said, one.was) for one in of(lacking().decide("bo", deny=True))] == [
+        ("asks other", "nothing")
+    ]
+
+
 def test_where_the_other_mind_did_nothing_to_act_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     Says(monkeypatch)
     failure = failures.permanent(failures.NO_PROPOSAL, "nothing fits")

@@ -164,6 +164,9 @@ def _wanted(state: RunState, instance: Instance, asked: Sequence[Attempt]) -> _C
     if (denied := closed.get(event_pb2.GATE_OUTCOME_DENIED)) is not None:
         # Of several actions nobody knows which was meant.
         return ("", {}) if len(denied.opened.items) == 1 else None
+    if any(one.missing for gate in gates for one in gate.opened.items if one.step == instance.id):
+        # Nobody could have read what somebody said.
+        return None
     # Its own word about itself proves nothing, but that of whoever was asked does.
     if proposal.model.startswith(_LAM) and not (instance.unsure and closed):
         return None
