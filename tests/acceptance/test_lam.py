@@ -166,9 +166,9 @@ def test_a_goal_that_asks_for_several_things_gets_all_of_them(own: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     answered = "SELECT DISTINCT ticket_id FROM replies WHERE ticket_id IN (501, 505, 508) ORDER BY 1"
     assert query(own, answered) == [(501,), (505,), (508,)]
-    goal = "apologise to all customers with late orders and send the weekly report"
+    goal = "refund order 1012 and then triage ticket 502"
     shown = handrail("run", goal, "--dry-run", "--project", str(own), "--as", "ines").stdout
-    assert "s1_late" in shown
+    assert "s1_refund" in shown
     assert "s2_" in shown
 
 

@@ -11,8 +11,6 @@ from tests.hijack import talked
 from tests.hijack.wording import PLACES, TEXTS, WORDINGS
 
 TRIALS = 120
-KNOWN = 1
-"""The target is none, and `make hijack` holds it; the model that ships misses it (docs/hijack.md)."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,7 @@ def test_as_it_serves_it_is_talked_into_no_more_than_is_known(sample: Project) -
     model = talked.model_of(sample)
     found = list(talked.attempt(model, sample.protos, talked.trials(TRIALS)))
     into = [talked.told(one) for one in found if one.talked]
-    assert len(into) <= KNOWN, into
+    assert into == []
 
 
 @pytest.fixture

@@ -179,12 +179,25 @@ def test_the_shares_are_about_what_they_should_be() -> None:
     assert 0 < kinds["for each"] / TRAJECTORIES < calls * FOR_EACH
 
 
+def test_the_same_words_are_wanted_or_not_by_what_is_said_around_them() -> None:
+    typing = Typing(wanted=("no idea why, but ~",), unwanted=("no need to ~", "~, said nobody ever"))
+    wanted_by = {"no idea why": True, "no need to": False, "said nobody ever": False}
+    seen = Counter[bool]()
+    for row in make(said=grammar().model_copy(update={"typing": typing})):
+        text = row.goal.casefold()
+        for frame in [] if row.index or row.offered else wanted_by:
+            if text.startswith(frame) or frame in text[-20:]:
+                assert row.decision.HasField("call") == wanted_by[frame], row.goal
+                seen[wanted_by[frame]] += 1
+    assert seen[True] > 50 < seen[False]
+
+
 def kind_of(steps: list[pb.TrajectoryRow]) -> str:
     first = steps[0].decision
     if steps[0].offered:
         return "step"
     if first.HasField("abstain"):
-        return "outside"
+        return "unwanted" if steps[0].pattern in grammar().typing.unwanted else "outside"
     if first.call.missing:
         return "asks"
     if JOINT in steps[0].pattern:

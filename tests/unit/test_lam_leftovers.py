@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from actors.models.lam.leftovers import left_over, words_of
+from actors.models.lam.leftovers import denied, left_over, words_of
+from core import values
 from handrail.v1 import tool_pb2, trajectory_pb2
 
 READ, WRITE = tool_pb2.EFFECT_READ, tool_pb2.EFFECT_WRITE
-WORDS = frozenset({"refund", "order", "please", "the", "and", "tell", "customer", "note", "on", "move", "to"})
+WORDS = frozenset(
+    {
+        "would",
+        "you",
+        "no",
+        "of",
+        "instead",
+        "refund",
+        "order",
+        "please",
+        "the",
+        "and",
+        "tell",
+        "customer",
+        "note",
+        "on",
+        "move",
+        "to",
+    }
+)
 
 
 def steps(goal: str, *read: str) -> list[trajectory_pb2.PastStep]:
@@ -31,9 +53,7 @@ def steps(goal: str, *read: str) -> list[trajectory_pb2.PastStep]:
         ('note on customer 7: "call her back"', ["7", "call her back"], WRITE, ""),
         ("note on customer 7: „do not refund“", ["7", "do not refund"], WRITE, ""),
         ("do not refund order 1001", ["1001"], WRITE, "do"),
-        ("not refund order 1001", ["1001"], WRITE, "not"),
         ("not refund order 1001", ["1001"], READ, ""),
-        ("Don’t refund order 1001", ["1001"], WRITE, "Don’t"),
         ("refund order 1001 and kill the customer", ["1001"], WRITE, "kill"),
         ("refund order 1001 and kill the customer", ["1001"], READ, ""),
         ("move order 1 to 10:00 and tell 2", ["1", "10:00"], WRITE, "2"),
@@ -42,6 +62,43 @@ def steps(goal: str, *read: str) -> list[trajectory_pb2.PastStep]:
 )
 def test_what_is_left(goal: str, read: list[str], effect: int, left: str) -> None:
     assert left_over(goal, steps(goal, *read), effect, WORDS) == left
+
+
+@pytest.mark.parametrize(
+    ("goal", "read", "denies"),
+    [
+        ("refund order 1001 please", ["1001"], ""),
+        ("do not refund order 1001", ["1001"], "not"),
+        ("Don’t refund order 1001", ["1001"], "Don’t"),
+        ("note on customer 7: do not call", ["7", "do not call"], ""),
+        ("refund order no. 1001 please", ["1001"], ""),
+        ("refund order no 1001", ["1001"], ""),
+        ("no. refund order 1001", ["1001"], "no"),
+        ("no order on 1001", ["1001"], "no"),
+        ("move order 1 to 10:00 instead", ["1", "10:00"], ""),
+        ("note instead of refund on order 1001", ["1001"], "instead"),
+        ("Would you refund order 1001", ["1001"], ""),
+        ("would the customer refund order 1001", ["1001"], "would"),
+    ],
+)
+def test_what_denies(goal: str, read: list[str], denies: str) -> None:
+    assert denied(goal, steps(goal, *read)) == denies
+
+
+@pytest.mark.parametrize(
+    ("goal", "read", "value", "left"),
+    [
+        ("note on customer 7: call her back soon", "call her back", "call her back", "soon"),
+        ("note on customer 7: call her back please", "call her back", "call her back", ""),
+        ("call customer 7 next monday at 10", "next monday", "2026-03-09", ""),
+        ("give ticket 501 to greta.olsen with the note", "greta.olsen", "greta.olsen", ""),
+    ],
+)
+def test_a_text_of_several_words_may_go_on(goal: str, read: str, value: str, left: str) -> None:
+    made = steps(goal, read, *re.findall(r"\d+", goal))
+    made[0].call.arguments["a0"].value.json = values.encode(value)
+    words = WORDS | {"soon", "her", "back", "call", "at", "give", "ticket", "with", "to"}
+    assert left_over(goal, made, WRITE, words) == left
 
 
 def test_words_are_those_that_came_a_few_times_beside_what_is_filled_in() -> None:

@@ -23,8 +23,9 @@ from actors.models.lam.templates import Blank, Draw
 from core import values
 from handrail.v1 import trajectory_pb2 as pb
 
-SHARES = {"outside": 0.125, "asks": 0.09, "chains": 0.13}
-"""Of the trajectories: what no option does, what has to be asked for, several tools; the rest are calls."""
+SHARES = {"outside": 0.125, "unwanted": 0.06, "asks": 0.09, "chains": 0.13}
+"""Of the goals: what no option does, what nobody wants, what has to be asked for, several tools; the rest are
+calls."""
 STEPS = 0.5
 """How many are no goals of their own, but what a step was given; it has one decision, a goal mostly two."""
 MAX_DRAWS = 20
@@ -33,7 +34,9 @@ FOR_EACH = 0.05
 """Of the calls: how many are asked for with another one, and how many for several numbers."""
 ASKING = 0.45
 """How many of the goals that can follow "could you" follow something like it."""
-AROUND = 0.22
+WANTED = 0.15
+"""How many of these are put with words that could deny them, and do not."""
+AROUND = 0.35
 """How many have a greeting, a reason or thanks around them."""
 DAYS = 365
 """Over how many days the goals were said."""
@@ -56,9 +59,15 @@ class _Generator:
         self._shorter = noise.Words(grammar.typing.shorter)
         self._asking = recipes.framed(grammar.typing.asking)
         self._around = recipes.framed(grammar.typing.around)
+        self._wanted = recipes.framed(grammar.typing.wanted)
         letters = Letters(grammar.steps, recipes, self._open_end, self._asking)
         self._granted = Granted(options, grammar, recipes, letters, self._typed)
-        groups = {"outside": recipes.outside, "asks": recipes.asks, "chains": recipes.chains}
+        groups = {
+            "outside": recipes.outside,
+            "unwanted": recipes.unwanted(),
+            "asks": recipes.asks,
+            "chains": recipes.chains,
+        }
         groups = {name: group for name, group in groups.items() if group}
         self._kinds = [(SHARES[name], _Draws(group)) for name, group in groups.items()]
         self._calls = _Draws(recipes.calls) if recipes.calls else None
@@ -150,7 +159,9 @@ class _Generator:
 
     def _framed(self, draw: Draw, recipe: Recipe) -> Draw:
         """Put what people say around a goal around it."""
-        if recipe.asking and self._asking and self._rng.random() < ASKING:
+        if recipe.asking and self._wanted and self._rng.random() < WANTED:
+            put_around(draw, self._one_of(self._wanted), self._open_end(draw.pieces))
+        elif recipe.asking and self._asking and self._rng.random() < ASKING:
             put_around(draw, self._one_of(self._asking), self._open_end(draw.pieces))
         if self._around and self._rng.random() < AROUND:
             put_around(draw, self._one_of(self._around), self._open_end(draw.pieces))

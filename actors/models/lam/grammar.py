@@ -66,6 +66,10 @@ class Typing(_Model):
     # Around what can follow "could you"; around anything.
     asking: Texts = ()
     around: Texts = ()
+    # Around what can follow "could you", with words that deny, suppose or report: it is wanted all the same;
+    # nobody wants it.
+    wanted: Texts = ()
+    unwanted: Texts = ()
 
 
 class Record(_Model):
@@ -159,6 +163,8 @@ class Grammar(_Model):
                 shorter={**general.typing.shorter, **self.typing.shorter},
                 asking=(*general.typing.asking, *self.typing.asking),
                 around=(*general.typing.around, *self.typing.around),
+                wanted=(*general.typing.wanted, *self.typing.wanted),
+                unwanted=(*general.typing.unwanted, *self.typing.unwanted),
             ),
             steps=self.steps.over(general.steps),
         )

@@ -224,10 +224,7 @@ class Granted:
                     sheet.fixed.add(one.name)
             elif rng.random() < 0.5 or not asks:
                 # It stands beside the words under its own name, and nothing has to be said of it.
-                blank = Blank(one.name, one.name)
-                text = " ".join(
-                    sheet.draw.text(self._recipes.pool(self._recipes.pool_of(blank, one))).split()
-                )
+                text = self._recipes.value(sheet.draw, one)
                 self._sheets.beside(sheet, one, one_of(rng, (one.name, one.name, stem)), text)
 
     def _number(self, sheet: Sheet, one: Parameter, stem: str, source: str, text: str) -> None:

@@ -14,6 +14,7 @@ from itertools import groupby, pairwise
 
 from actors.models.lam.reading import quoted
 from actors.models.lam.text import Token, tokens_of
+from core import values
 from handrail.v1 import tool_pb2, trajectory_pb2
 
 MIN_SEEN = 5
@@ -23,6 +24,15 @@ DENYING = re.compile(
     r"|imagine|pretend|hypothetically|would|had|why|was|were|did"
     r"|(?:do|does|did|wo|would|ca|should|is|was|are)n'?t|cannot"
 )
+_HARMLESS = re.compile(
+    r"\bno(?=\.?\s?\d)"  # refund no. 2
+    r"|\binstead\b(?!\s+of\b)"  # move it to Monday instead
+    r"|\bwould(?=\s+(?:you|like|love|appreciate)\b)",  # would you close it; she would like a call
+    re.IGNORECASE,
+)
+"""Where such a word denies nothing."""
+_ENDING = re.compile(r"instead|please|pls|thanks|thx|asap|now|today")
+"""What may follow on a text and is no part of it."""
 
 
 def left_over(
@@ -38,41 +48,53 @@ def left_over(
         if not any(first <= start + 1 and last >= end - 1 for first, last in spans):
             return goal[start:end]
     if effect >= tool_pb2.EFFECT_WRITE:
+        denying = DENYING.fullmatch
         for token in outside(tokens, spans):
             word = _word(token)
-            if DENYING.fullmatch(word) or (word[0].isalpha() and word not in words):
+            if word[0].isalpha() and word not in words and not denying(word):
                 return token.text
-        return _cut_off(tokens, steps, spans)
+        return _cut_off(goal, tokens, steps, spans)
     return ""
 
 
+def _denying(text: str, tokens: Iterable[Token]) -> list[Token]:
+    """Return the words that deny or suppose, as they stand in a text."""
+    harmless = {found.start() for found in _HARMLESS.finditer(text)}
+    return [one for one in tokens if DENYING.fullmatch(_word(one)) and one.start not in harmless]
+
+
 def _cut_off(
-    tokens: Sequence[Token], steps: Sequence[trajectory_pb2.PastStep], spans: Sequence[tuple[int, int]]
+    goal: str,
+    tokens: Sequence[Token],
+    steps: Sequence[trajectory_pb2.PastStep],
+    spans: Sequence[tuple[int, int]],
 ) -> str:
     """Return the word that follows directly on a text of several words: it may be a part of it."""
     after = {before.end: token for before, token in pairwise(tokens)}
     for step in steps:
         for filled in step.call.arguments.values():
-            span = filled.span
-            said = [one for one in tokens if one.start < span.end and one.end > span.start]
-            following = after.get(span.end)
+            said, following = goal[filled.span.start : filled.span.end], after.get(filled.span.end)
             if (
                 filled.HasField("span")
-                and filled.value.json.startswith('"')
-                and sum(one.text[0].isalpha() for one in said) >= MIN_TEXT_WORDS
+                # What is read as a date or a time is no text.
+                and filled.value.json == values.encode(said)
+                and sum(word[0].isalpha() for word in said.split()) >= MIN_TEXT_WORDS
                 and following is not None
                 and following.text[0].isalnum()
+                and not _ENDING.fullmatch(_word(following))
                 and not any(start <= following.start < end for start, end in spans)
             ):
                 return following.text
     return ""
 
 
-def denied(text: str, steps: Sequence[trajectory_pb2.PastStep], told: Sequence[tuple[int, int]]) -> str:
+def denied(
+    text: str, steps: Sequence[trajectory_pb2.PastStep], told: Sequence[tuple[int, int]] | None = None
+) -> str:
     """Return the first word that denies or supposes and was not read, of what was told in these places."""
     spans = [span for step in steps for span in _spans(step.call)]
-    for token in outside(tokens_of(text), spans):
-        if DENYING.fullmatch(_word(token)) and any(a <= token.start and token.end <= b for a, b in told):
+    for token in outside(_denying(text, tokens_of(text)), spans):
+        if told is None or any(a <= token.start and token.end <= b for a, b in told):
             return token.text
     return ""
 

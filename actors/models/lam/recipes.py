@@ -7,8 +7,10 @@ and is `Enumerated`; everything else is drawn from a pool and is a span of the g
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from actors.models.lam.generic import beside, spoken
 from actors.models.lam.grammar import BadGrammar, Grammar, Said
@@ -82,6 +84,29 @@ class Recipes:
         """Return what is put before and after a goal."""
         halves = [text.partition("~") for text in texts]
         return [(self._templates.compile(left), self._templates.compile(right)) for left, _, right in halves]
+
+    def unwanted(self) -> Choices:
+        """Return what says of a call, however it is weighed, that nobody wants it."""
+        texts = self._grammar.typing.unwanted
+        calls = [(weight, [one for one in group if one.asking]) for weight, group in self.calls]
+        weighed = [(weight, group) for weight, group in calls if group]
+        if not texts or not weighed:
+            return []
+        total = list(accumulate(weight for weight, _ in weighed))
+
+        def within(before: Emit, after: Emit) -> Emit:
+            def emit(draw: Draw) -> None:
+                drawn = draw.rng.random() * total[-1]
+                _, group = weighed[min(bisect(total, drawn), len(weighed) - 1)]
+                before(draw)
+                said = draw.text(group[int(draw.rng.random() * len(group))].emit)
+                draw.pieces.append((said, None))
+                after(draw)
+
+            return emit
+
+        frames = zip(texts, self.framed(texts), strict=True)
+        return [(1.0, [Recipe(text, within(*halves), False) for text, halves in frames])]
 
     def texts(self, texts: Sequence[str]) -> list[Emit]:
         """Return what draws each of these, which have no blanks."""
@@ -211,15 +236,12 @@ class Recipes:
         pool = self.pool(name)
         bends = parameter.kind in _BENDING or name in self._grammar.bending or name in self._grammar.prose
         marked = Blank(blank.name, name, bends=bends)
-        first_word = parameter.kind == "word"
-
         prose = name in self._grammar.prose
 
         def emit(draw: Draw) -> None:
             quoting = prose and self.calls and draw.rng.random() < QUOTED_GOALS
             said = self._any_goal(draw) if quoting else draw.text(pool)
-            text = " ".join(said.split())
-            draw.pieces.append((text.split(" ")[0] if first_word else text, marked))
+            draw.pieces.append((_fitting(parameter, said), marked))
 
         return emit
 
@@ -243,6 +265,11 @@ class Recipes:
             return one_word if parameter.kind == "word" and one_word in self._grammar.pools else found
         return parameter.kind
 
+    def value(self, draw: Draw, parameter: Parameter) -> str:
+        """Draw a value for a parameter."""
+        name = self.pool_of(Blank(parameter.name, parameter.name), parameter)
+        return _fitting(parameter, draw.text(self.pool(name)))
+
     def pool(self, name: str) -> Emit:
         """Return what draws a value of a pool."""
         if name not in self._grammar.pools:
@@ -250,3 +277,9 @@ class Recipes:
         if name not in self._pools:
             self._pools[name] = self._templates.any_of(self._grammar.pools[name])
         return self._pools[name]
+
+
+def _fitting(parameter: Parameter, text: str) -> str:
+    """Return a text as far as it is one for this parameter."""
+    words = text.split()
+    return words[0] if parameter.kind == "word" else " ".join(words)

@@ -126,9 +126,7 @@ class Sheets:
                 fields = self._steps.pointers.get(one.name, {})
                 named = [name for name in fields if name not in sheet.fields]
                 if named and one.name in sheet.arguments and f"given.{one.name}" not in sheet.places:
-                    text = sheet.draw.text(
-                        self._recipes.pool(self._recipes.pool_of(Blank(one.name, one.name), one))
-                    )
+                    text = self._recipes.value(sheet.draw, one)
                     sheet.fields.setdefault(one_of(rng, named), text)
 
     def inputs(self, sheet: Sheet, text: str) -> tuple[dict[str, Any], str]:
