@@ -120,6 +120,9 @@ class _Mention:
 
 def _rows(dialogue: Mapping[str, Any], options: Mapping[str, Option]) -> Iterator[pb.TrajectoryRow]:
     offered = [name for name in options if service_of(name) in {s.lower() for s in dialogue["services"]}]
+    if len(offered) < 2:
+        # There is nothing to choose among.
+        return
     turns = dialogue["turns"]
     for at, turn in enumerate(turns):
         for frame in turn["frames"]:

@@ -147,7 +147,7 @@ def table(measured: Result) -> str:
             "services",
             "calls",
             "right intent",
-            "exact",
+            "exact, as said",
             "at 98 %",
             "calibration error",
             "abstained",

@@ -12,13 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.models.lam.calibration import Calibration
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import FITTING, Decider, Place, _Filling
 from actors.models.lam.layout import MAX_PAST, SOURCES, SPAN
 from actors.models.lam.network import Known, Network
 from actors.models.lam.options import OutputField, options_of
-from actors.models.lam.planning import Thinker, Thought
 from actors.models.lam.reader import TooLong, read_situation
 from actors.models.lam.reading import read
 from core import values
@@ -200,24 +198,3 @@ def filled(goal: str, customer: str, pointed: str, within: Sequence[Place] = ())
         filling.fill(row, option, parameter, call)
     filling.settle(call)
     return call
-
-
-@pytest.mark.parametrize(
-    ("option", "sure", "outcome", "left"),
-    [
-        ("approve_invoice", 0.96, "plan", ""),
-        ("approve_invoice", 0.94, "unsure", "don't"),
-        ("approve_invoice", 0.89, "unsure", "don't"),
-        ("get_invoice", 0.94, "plan", ""),
-    ],
-)
-def test_where_a_word_that_denies_is_passed_over_it_has_to_be_the_surer(
-    option: str, sure: float, outcome: str, left: str
-) -> None:
-    goal = "i don't mind: 9001"
-    call = trajectory_pb2.OptionCall(option=option)
-    call.arguments["invoice_id"].span.start, call.arguments["invoice_id"].span.end = 14, 18
-    steps = (trajectory_pb2.PastStep(id="s1", call=call),)
-    thinker = Thinker(DECIDERS[0], Calibration({}), {}, ["i", "don't", "mind"])
-    thought = thinker._planned(goal, Thought("none", steps, sure, needed=0.9))
-    assert (thought.outcome, thought.left_over) == (outcome, left)

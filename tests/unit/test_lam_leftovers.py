@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from actors.models.lam.leftovers import denied, left_over, words_of
+from actors.models.lam.leftovers import left_over, words_of
 from core import values
 from handrail.v1 import tool_pb2, trajectory_pb2
 
@@ -68,21 +68,37 @@ def test_what_is_left(goal: str, read: list[str], effect: int, left: str) -> Non
     ("goal", "read", "denies"),
     [
         ("refund order 1001 please", ["1001"], ""),
-        ("do not refund order 1001", ["1001"], "not"),
         ("Don’t refund order 1001", ["1001"], "Don’t"),
         ("note on customer 7: do not call", ["7", "do not call"], ""),
         ("refund order no. 1001 please", ["1001"], ""),
         ("refund order no 1001", ["1001"], ""),
         ("no. refund order 1001", ["1001"], "no"),
         ("no order on 1001", ["1001"], "no"),
+        ("give no 1001 back", ["1001"], "no"),
+        ("refund? no 1001 stays", ["1001"], "no"),
         ("move order 1 to 10:00 instead", ["1", "10:00"], ""),
         ("note instead of refund on order 1001", ["1001"], "instead"),
         ("Would you refund order 1001", ["1001"], ""),
+        ("hello. would you refund order 1001", ["1001"], ""),
+        ("would you ever refund order 1001", ["1001"], "would"),
+        ("what would you say: refund order 1001", ["1001"], "would"),
+        ("nobody would like you to refund order 1001", ["1001"], "nobody"),
+        ("customer 7 would like a note", ["7"], ""),
         ("would the customer refund order 1001", ["1001"], "would"),
+        ("refund order 1001, nope", ["1001"], "nope"),
+        ("i refuse: refund order 1001", ["1001"], "refuse"),
+        ("refund order 1001 is forbidden", ["1001"], "forbidden"),
+        ("refund order 1001, perhaps", ["1001"], "perhaps"),
+        ("refund order 1001, stop", ["1001"], "stop"),
+        ("refund order 1001 only once ada agrees", ["1001"], "once"),
+        ("you needn't refund order 1001", ["1001"], "needn't"),
+        ("havent refund order 1001", ["1001"], "havent"),
     ],
 )
-def test_what_denies(goal: str, read: list[str], denies: str) -> None:
-    assert denied(goal, steps(goal, *read)) == denies
+def test_what_denies_is_no_word_to_pass_over(goal: str, read: list[str], denies: str) -> None:
+    words = {one.casefold().strip(",.:?") for one in goal.split()}
+    assert left_over(goal, steps(goal, *read), WRITE, words) == denies
+    assert left_over(goal, steps(goal, *read), READ, words) == ""
 
 
 @pytest.mark.parametrize(
@@ -90,6 +106,9 @@ def test_what_denies(goal: str, read: list[str], denies: str) -> None:
     [
         ("note on customer 7: call her back soon", "call her back", "call her back", "soon"),
         ("note on customer 7: call her back please", "call her back", "call her back", ""),
+        ("note on customer 7: call her back, please, thanks!", "call her back", "call her back", ""),
+        ("note on customer 7: call her back please call", "call her back", "call her back", "please"),
+        ("note on customer 7: call her back now", "call her back", "call her back", "now"),
         ("call customer 7 next monday at 10", "next monday", "2026-03-09", ""),
         ("give ticket 501 to greta.olsen with the note", "greta.olsen", "greta.olsen", ""),
     ],
@@ -97,7 +116,20 @@ def test_what_denies(goal: str, read: list[str], denies: str) -> None:
 def test_a_text_of_several_words_may_go_on(goal: str, read: str, value: str, left: str) -> None:
     made = steps(goal, read, *re.findall(r"\d+", goal))
     made[0].call.arguments["a0"].value.json = values.encode(value)
-    words = WORDS | {"soon", "her", "back", "call", "at", "give", "ticket", "with", "to"}
+    words = WORDS | {
+        "soon",
+        "her",
+        "back",
+        "call",
+        "at",
+        "give",
+        "ticket",
+        "with",
+        "to",
+        "please",
+        "thanks",
+        "now",
+    }
     assert left_over(goal, made, WRITE, words) == left
 
 
@@ -118,5 +150,9 @@ def test_words_are_those_that_came_a_few_times_beside_what_is_filled_in() -> Non
     assert words_of(rows) == ["don't", "for", "order", "refund", "tis"]
     assert words_of([row] * 4) == []
     for one in rows:
+        one.decision.abstain.SetInParent()
+    assert words_of(rows) == [], "what nobody wants may be why"
+    for one in rows:
+        one.decision.call.option = "refund_order"
         one.offered.append("refund_order")
     assert words_of(rows) == [], "what is written to a step is no goal"

@@ -164,7 +164,9 @@ class _Generator:
         elif recipe.asking and self._asking and self._rng.random() < ASKING:
             put_around(draw, self._one_of(self._asking), self._open_end(draw.pieces))
         if self._around and self._rng.random() < AROUND:
-            put_around(draw, self._one_of(self._around), self._open_end(draw.pieces))
+            # What follows what lacks something may say just that.
+            open_end = recipe.asks or self._open_end(draw.pieces)
+            put_around(draw, self._one_of(self._around), open_end)
         return draw
 
     def _one_of(self, frames: Sequence[Frame]) -> Frame:

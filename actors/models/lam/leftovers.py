@@ -20,19 +20,27 @@ from handrail.v1 import tool_pb2, trajectory_pb2
 MIN_SEEN = 5
 MIN_TEXT_WORDS = 2
 DENYING = re.compile(
-    r"not?|never|neither|nor|none|nothing|without|except|unless|instead|rather|if|whether|suppose|supposing"
-    r"|imagine|pretend|hypothetically|would|had|why|was|were|did"
-    r"|(?:do|does|did|wo|would|ca|should|is|was|are)n'?t|cannot"
+    r"not?|never|neither|nor|none|nothing|nobody|noone|without|except|unless|instead|rather|if|whether|suppose"
+    r"|supposing|supposedly|imagine|pretend|hypothetically|theoretically|would|had|why|was|were|did|cannot|until"
+    r"|once|perhaps|maybe|possibly|assuming|provided|hardly|rarely|allegedly|refuse[ds]?|forb[aio]d(?:den|s)?|stop"
+    r"|wait|kidding|joking|jk|nah|nope|nvm|scratch"
+    r"|(?:do|does|did|wo|would|ca|could|should|is|ai|was|are|were|have|has|had|need|must|might)n['’]?t"
+)
+_NUMBERED = (
+    r"(?:order|ticket|case|customer|client|account|invoice|bill|meeting|slot|booking|reservation|employee|refund"
+    r"|request|note|task|draft|number)"
 )
 _HARMLESS = re.compile(
-    r"\bno(?=\.?\s?\d)"  # refund no. 2
-    r"|\binstead\b(?!\s+of\b)"  # move it to Monday instead
-    r"|\bwould(?=\s+(?:you|like|love|appreciate)\b)",  # would you close it; she would like a call
+    # Refund no. 2; move it to Monday instead; would you close it; she would like a call.
+    rf"\b{_NUMBERED}\s+(?P<no>no)\.?\s?\d"
+    r"|\b(?P<instead>instead)\b(?!\s+of\b)"
+    r"|(?:^|[.!?;:,\n])\s*(?P<you>would)\s+you\b(?!\s+(?:ever|say|recommend|rather|have)\b)"
+    r"|\b(?:i|we|she|he|they|customer|client|\d+)\s+(?P<like>would)\s+(?:like|love|appreciate)\b",
     re.IGNORECASE,
 )
 """Where such a word denies nothing."""
-_ENDING = re.compile(r"instead|please|pls|thanks|thx|asap|now|today")
-"""What may follow on a text and is no part of it."""
+_ENDING = re.compile(r"\s+(?:(?:instead|please|pls|thanks|thx|asap)\b[\s,]*)+(?:$|[.!?])", re.IGNORECASE)
+"""What may follow on a text to the end, and is no part of it."""
 
 
 def left_over(
@@ -48,10 +56,10 @@ def left_over(
         if not any(first <= start + 1 and last >= end - 1 for first, last in spans):
             return goal[start:end]
     if effect >= tool_pb2.EFFECT_WRITE:
-        denying = DENYING.fullmatch
+        denying = _denying(goal, tokens)
         for token in outside(tokens, spans):
             word = _word(token)
-            if word[0].isalpha() and word not in words and not denying(word):
+            if token in denying or (word[0].isalpha() and word not in words):
                 return token.text
         return _cut_off(goal, tokens, steps, spans)
     return ""
@@ -59,7 +67,7 @@ def left_over(
 
 def _denying(text: str, tokens: Iterable[Token]) -> list[Token]:
     """Return the words that deny or suppose, as they stand in a text."""
-    harmless = {found.start() for found in _HARMLESS.finditer(text)}
+    harmless = {found.start(found.lastgroup or 0) for found in _HARMLESS.finditer(text)}
     return [one for one in tokens if DENYING.fullmatch(_word(one)) and one.start not in harmless]
 
 
@@ -73,28 +81,29 @@ def _cut_off(
     after = {before.end: token for before, token in pairwise(tokens)}
     for step in steps:
         for filled in step.call.arguments.values():
-            said, following = goal[filled.span.start : filled.span.end], after.get(filled.span.end)
+            span, following = filled.span, after.get(filled.span.end)
+            said = goal[span.start : span.end]
+            words = [one for one in tokens if one.start < span.end and one.end > span.start]
             if (
                 filled.HasField("span")
                 # What is read as a date or a time is no text.
                 and filled.value.json == values.encode(said)
-                and sum(word[0].isalpha() for word in said.split()) >= MIN_TEXT_WORDS
+                and len(said.split()) > 1
+                and sum(one.text[0].isalpha() for one in words) >= MIN_TEXT_WORDS
                 and following is not None
                 and following.text[0].isalnum()
-                and not _ENDING.fullmatch(_word(following))
+                and not _ENDING.match(goal, span.end)
                 and not any(start <= following.start < end for start, end in spans)
             ):
                 return following.text
     return ""
 
 
-def denied(
-    text: str, steps: Sequence[trajectory_pb2.PastStep], told: Sequence[tuple[int, int]] | None = None
-) -> str:
+def denied(text: str, steps: Sequence[trajectory_pb2.PastStep], told: Sequence[tuple[int, int]]) -> str:
     """Return the first word that denies or supposes and was not read, of what was told in these places."""
     spans = [span for step in steps for span in _spans(step.call)]
     for token in outside(_denying(text, tokens_of(text)), spans):
-        if told is None or any(a <= token.start and token.end <= b for a, b in told):
+        if any(a <= token.start and token.end <= b for a, b in told):
             return token.text
     return ""
 
@@ -102,13 +111,14 @@ def denied(
 def words_of(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> list[str]:
     """Return the words that goals are made of beside what is filled in, if they came a few times.
 
-    What people write to a step is no goal: most of its words are there to be passed over.
+    What people write to a step is no goal: most of its words are there to be passed over. And what is said
+    where nothing is done may be why.
     """
     seen: Counter[str] = Counter()
     # What later decisions read is no more a part of what stands around than what the first one reads.
     for _, trajectory in groupby(rows, key=lambda row: row.trajectory):
         held = list(trajectory)
-        if held[0].offered:
+        if held[0].offered or not held[0].decision.HasField("call"):
             continue
         spans = [span for row in held for span in _spans(row.decision.call)]
         seen.update({_word(token) for token in outside(tokens_of(held[0].goal), spans)})

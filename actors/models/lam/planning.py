@@ -27,9 +27,8 @@ ASKING = 0.6
 """How sure it has to be to ask for what is missing."""
 ASKS = 0.5
 """Surer than this, and not sure enough to act, it asks whether that is meant; where nobody says otherwise."""
-SURER = 2.0
-"""By how much less doubt is left to it in a step, where others write the inputs; and where words that deny or
-suppose were passed over."""
+SURER_IN_STEPS = 2.0
+"""By how much less doubt is left to it in a step: the curves are of goals, and others write the inputs."""
 
 Outcome = Literal["plan", "ask", "unsure", "unread", "none", "long"]
 
@@ -112,7 +111,7 @@ class Thinker:
         title = [(0, min(start for start, _ in told))] if told else []
         (one,) = self.decider.decide([(text, situation)], today, among, [*title, *told])
         thought = self._weighed(thought, one, calibration.STEP)
-        thought = replace(thought, needed=_surer(thought.needed))
+        thought = replace(thought, needed=1 - (1 - thought.needed) / SURER_IN_STEPS)
         if one.option is None:
             return thought
         step = trajectory_pb2.PastStep(id="s1", call=one.decision.call)
@@ -133,14 +132,8 @@ class Thinker:
         """Return a thought that is done, if it is sure enough and leaves nothing of the goal unread."""
         effect = max(self._effect(step) for step in thought.steps)
         left = left_over(goal, thought.steps, effect, self._words)
-        if left:
-            return replace(thought, outcome="unsure", left_over=left)
-        denying = denied(goal, thought.steps) if effect >= tool_pb2.EFFECT_WRITE else ""
-        if not denying:
-            return _ended(thought, "plan")
-        # The network has learnt what denies; it has to be the surer of it.
-        ended = _ended(replace(thought, needed=_surer(thought.needed)), "plan")
-        return ended if ended.outcome == "plan" else replace(ended, left_over=denying)
+        ended = _ended(thought, "plan")
+        return replace(ended, outcome="unsure", left_over=left) if left else ended
 
     def _weighed(self, thought: Thought, one: Decided, where: str = "") -> Thought:
         """Return a thought that is as sure as its least sure decision, and has to be for all it would do."""
@@ -175,10 +168,6 @@ def completed(
             if name in found.missing:
                 found.missing.remove(name)
     return found
-
-
-def _surer(needed: float) -> float:
-    return 1 - (1 - needed) / SURER
 
 
 def _ended(thought: Thought, outcome: Outcome) -> Thought:

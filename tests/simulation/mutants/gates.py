@@ -211,11 +211,11 @@ def _bound_without(field: str) -> Patch:
     """Bind what is gated to all but one thing."""
     item = gates.item
 
-    def loose(state: Any, step: str, request: Any, version: str) -> event_pb2.GateItem:
-        found = item(state, step, request, version)
+    def loose(state: Any, step: str, request: Any, version: str, *rest: Any) -> event_pb2.GateItem:
+        found = item(state, step, request, version, *rest)
         parts = {"step": step, "version": version, "request": request}
         parts[field] = replace(request, arguments={}) if field == "request" else ""
-        found.binding = item(state, parts["step"], parts["request"], parts["version"]).binding
+        found.binding = item(state, parts["step"], parts["request"], parts["version"], *rest).binding
         return found
 
     return patch.object(gates, "item", loose)
@@ -280,8 +280,8 @@ def refusals_are_ignored() -> Patch:
     """What the policy refuses is done, if nobody has to approve it."""
     rule = Rules.rule
 
-    def deaf(self: Any, *rest: Any) -> Any:
-        ruling = rule(self, *rest)
+    def deaf(self: Any, *rest: Any, **named: Any) -> Any:
+        ruling = rule(self, *rest, **named)
         return ALLOWED if ruling.outcome == "refuse" else ruling
 
     return patch.object(Rules, "rule", deaf)
@@ -292,8 +292,8 @@ def chains_run_ahead_of_policies() -> Patch:
     """A read is asked for with its chain though the policy cannot say yet what it says of it."""
     rule = Rules.rule
 
-    def hasty(self: Any, *rest: Any) -> Any:
-        return replace(rule(self, *rest), open=False)
+    def hasty(self: Any, *rest: Any, **named: Any) -> Any:
+        return replace(rule(self, *rest, **named), open=False)
 
     return patch.object(Rules, "rule", hasty)
 
