@@ -105,6 +105,7 @@ def test_what_denies_is_no_word_to_pass_over(goal: str, read: list[str], denies:
     ("goal", "read", "value", "left"),
     [
         ("note on customer 7: call her back soon", "call her back", "call her back", "soon"),
+        ("note on customer 7: call her  back soon", "call her  back", "call her back", "soon"),
         ("note on customer 7: call her back please", "call her back", "call her back", ""),
         ("note on customer 7: call her back, please, thanks!", "call her back", "call her back", ""),
         ("note on customer 7: call her back please call", "call her back", "call her back", "please"),

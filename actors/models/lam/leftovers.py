@@ -87,7 +87,7 @@ def _cut_off(
             if (
                 filled.HasField("span")
                 # What is read as a date or a time is no text.
-                and filled.value.json == values.encode(said)
+                and filled.value.json in (values.encode(said), values.encode(" ".join(said.split())))
                 and len(said.split()) > 1
                 and sum(one.text[0].isalpha() for one in words) >= MIN_TEXT_WORDS
                 and following is not None
