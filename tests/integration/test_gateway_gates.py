@@ -17,11 +17,16 @@ from bus.memory import MemoryLog
 from core import failures
 from core.decide import Catalogue
 from core.policy import ALLOWED, Reason, Request, Ruling
+from core.ports import RunKey
+from core.run import initial
+from core.state import Gate
 from handrail import errors
 from handrail.cli.main import app
 from handrail.client import Client
 from handrail.v1 import event_pb2, gate_service_pb2, gate_service_pb2_grpc, run_service_pb2
 from orchestrator.decider import Decider
+from orchestrator.gates import _check_choice
+from orchestrator.rpc_errors import Refusal
 from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged, until
 from tests.keys import SIGNER
 from tests.policies import LOST, FunctionPolicy, asking
@@ -615,3 +620,17 @@ async def test_what_is_no_answer_to_a_doubt_is_refused(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.DecideGate(request)
         assert details(refused.value)[0].reason == reason
+
+
+@pytest.mark.parametrize(("missing", "refused"), [(["amount", "note"], True), ([], False)])
+def test_what_lacks_something_is_not_approved(missing: list[str], refused: bool) -> None:
+    item = event_pb2.GateItem(step="pay", tool="refund_order", missing=missing)
+    opened = event_pb2.GateOpened(gate="g1", kind=event_pb2.GATE_KIND_ACTION, items=[item])
+    request = gate_service_pb2.DecideGateRequest(choice=event_pb2.GATE_CHOICE_APPROVE)
+    state = initial(RunKey(0, "default", "r0-01k9x3abcd"))
+    if not refused:
+        _check_choice(state, Gate(1, 1, opened), request)
+        return
+    with pytest.raises(Refusal, match="nothing is said of amount and note") as told:
+        _check_choice(state, Gate(1, 1, opened), request)
+    assert (told.value.code, told.value.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "GATE_LACKS")
