@@ -21,6 +21,7 @@ from tests.acceptance.conftest import (
     wait_for,
 )
 from tests.acceptance.test_restore import edit
+from tests.processes import states
 
 GOAL = "refund order 1004 and tell the customer"
 HANG_S = 6.0
@@ -61,12 +62,6 @@ def run_in(project: Path) -> str:
     data = found.read_bytes()
     at = data.index(b".default.") + len(b".default.")
     return data[at : data.index(b".", at)].decode()
-
-
-def states(pid: int) -> set[str]:
-    """Return the states of a process's threads."""
-    threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return {thread.read_text().rpartition(")")[2].split()[0] for thread in threads}
 
 
 def swap_under(owner: Up) -> tuple[str, int]:

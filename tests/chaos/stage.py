@@ -30,6 +30,7 @@ from tests.chaos.history import Stroke, Tap
 from tests.chaos.plan import MINDS, HostKind
 from tests.chaos.proxy import EVERYBODY, Proxy
 from tests.chaos.world import World
+from tests.processes import alive
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -202,18 +203,18 @@ class Stage:
     def pids(self, target: str) -> set[int]:
         """Return the processes that a target is at the moment: one, or none while it is away."""
         if target in MINDS:
-            return {pid for pid in self.proxy.pids(target) if _alive(pid)}
+            return {pid for pid in self.proxy.pids(target) if alive(pid)}
         name, _, slot = target.partition(":")
         wanted = {
             "worker": f"worker:errands:{slot or '0'}",
             "minds": f"minds:{self.host}",
         }.get(name, name)
         pid = self.children().get(wanted)
-        return set() if pid is None or not _alive(pid) else {pid}
+        return set() if pid is None or not alive(pid) else {pid}
 
     def minds(self) -> set[int]:
         """Return the processes in which minds are connected."""
-        return {pid for role in MINDS for pid in self.proxy.pids(role) if _alive(pid)}
+        return {pid for role in MINDS for pid in self.proxy.pids(role) if alive(pid)}
 
     async def until(self, what: str, condition: Callable[[], Any], timeout_s: float) -> Any:
         """Wait until a condition holds, looking often."""
@@ -289,11 +290,3 @@ class Stage:
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"

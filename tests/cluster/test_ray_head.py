@@ -15,6 +15,7 @@ from actors.ray_head import HeadError, RayHead
 from orchestrator.supervisor import ChildSpec, Supervisor
 from tests.cluster import echo
 from tests.cluster.stage import LOST, RayProcess, eventually, ray_head, session
+from tests.processes import command
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ async def test_a_head_is_private_and_its_loss_is_noticed(supervisor, head, tmp_p
 
 async def test_a_head_that_has_lost_a_part_ends_whole(tmp_path) -> None:
     with ray_head(tmp_path) as (_, process):
-        (part,) = (pid for pid in session(process.pid) if "/raylet" in _command(pid))
+        (part,) = (pid for pid in session(process.pid) if "/raylet" in command(pid).partition(" ")[0])
         # Ray takes this for an orderly end, and would leave the rest as it is.
         os.kill(part, signal.SIGTERM)
 
@@ -109,7 +110,3 @@ def test_ray_gets_a_short_directory(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / ("x" * 60)))
     assert len(str(RayHead.of(tmp_path).directory)) <= 40
     assert RayHead.of(tmp_path) != RayHead.of(tmp_path / "other")
-
-
-def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()

@@ -36,6 +36,7 @@ from bus.probe import (
     check_foreign,
     read_info,
 )
+from tests.processes import alive
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 15.0
@@ -52,13 +53,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not condition():
             await asyncio.sleep(0.005)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture
@@ -340,14 +334,14 @@ async def test_it_dies_with_its_supervisor(tmp_path: Path) -> None:
     )
     assert supervisor.stdout is not None
     pid = int(await supervisor.stdout.readline())
-    assert is_running(pid)
+    assert alive(pid)
     # Ctrl-C in the supervisor's terminal is not for the broker.
     assert os.getsid(pid) != os.getsid(supervisor.pid)
     # A broker that hangs dies too.
     os.kill(pid, signal.SIGSTOP)
     supervisor.kill()
     await supervisor.wait()
-    await until(lambda: not is_running(pid))
+    await until(lambda: not alive(pid))
     assert wait_until_free(tmp_path, WAIT_S)
     with DataDirectory.acquire(tmp_path) as owned:
         embedded = EmbeddedBroker(owned, POOLS)

@@ -19,6 +19,7 @@ from bus.log import NatsLog
 from core.ports import Consumer, LogError, LogFull, LogUnavailable, Record, RunKey
 from tests.contract.bench import Collector, ask, event, ids, note, until
 from tests.contract.nats_process import NatsProcess
+from tests.processes import states
 
 SHARDS = (0, 1)
 HAND = Consumer("hand", ("ev.{shard}.>",))
@@ -127,19 +128,13 @@ async def test_a_pinned_consumer_goes_on_over_a_restart(broker: NatsProcess) -> 
         await hand.close()
 
 
-def _state(task: Path) -> str:
-    """Return a thread's state, as the kernel abbreviates it."""
-    return (task / "stat").read_text().rpartition(")")[2].split()[0]
-
-
 async def test_a_broker_that_hangs_is_noticed(broker: NatsProcess) -> None:
     key = RunKey(0, "t", "r0-hanging")
     async with connect(broker, timeout_s=1.0) as log:
         await log.append(note(key), event())
         os.kill(broker.pid, signal.SIGSTOP)
         # A thread on the other core goes on for a moment, and could still answer.
-        tasks = Path(f"/proc/{broker.pid}/task")
-        await until(lambda: {_state(task) for task in tasks.iterdir()} == {"T"}, 5)
+        await until(lambda: states(broker.pid) == {"T"}, 5)
         begun = time.monotonic()
         try:
             with pytest.raises(LogUnavailable):

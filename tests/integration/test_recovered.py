@@ -35,23 +35,17 @@ from orchestrator.key_copy import KeyCopy
 from orchestrator.notary import LogAltered, last_in
 from tests.contract.nats_process import NatsProcess
 from tests.integration import damage as damages
+from tests.processes import alive
 
 EVENTS = 60
 WAIT_S = 30.0
 SUBJECT = "ev.0.acme.r0-{:08d}.dec.note.x"
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def strike(pid: int, damage: Callable[[], object]) -> None:
     """Kill a broker and be at its files before this process's event loop can start it again."""
     os.kill(pid, signal.SIGKILL)
-    while is_running(pid):
+    while alive(pid):
         time.sleep(0.001)
     damage()
 

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from orchestrator import supervisor as supervision
 from orchestrator.supervisor import ChildNotReady, ChildSpec, ChildStatus, Supervisor, last_ended
+from tests.processes import alive
 
 WAIT_S = 15.0
 POLL_S = 0.01
@@ -42,12 +42,6 @@ async def eventually(probe: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not await probe():
             await asyncio.sleep(POLL_S)
-
-
-def alive(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False
 
 
 @pytest.fixture
