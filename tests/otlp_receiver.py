@@ -6,6 +6,7 @@ contents.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +48,11 @@ class Receiver:
     """Listens from `start` to `stop`; starting again is on the same port."""
 
     def __init__(self) -> None:
-        self.port = 0
+        # Taken for good, so that nobody else gets it while the receiver is away; it does not listen itself.
+        self._taken = socket.socket()
+        self._taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._taken.bind(("127.0.0.1", 0))
+        self.port = self._taken.getsockname()[1]
         self.refusing = False
         self.hanging = threading.Event()
         self.release = threading.Event()
@@ -64,10 +69,10 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> Receiver:
-        server = grpc.server(ThreadPoolExecutor(THREADS), options=(("grpc.so_reuseport", 0),))
+        server = grpc.server(ThreadPoolExecutor(THREADS), options=(("grpc.so_reuseport", 1),))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), server)
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        assert server.add_insecure_port(f"127.0.0.1:{self.port}") == self.port
         server.start()
         self._server = server
         return self

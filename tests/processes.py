@@ -9,10 +9,11 @@ from pathlib import Path
 def states(pid: int) -> set[str]:
     """Return the states of a process's threads, as the kernel abbreviates them; none when it is gone."""
     found = set()
-    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
-        # A thread that has been listed may be gone when it is read.
-        with suppress(OSError):
-            found.add(_state(thread))
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            # A thread that has been listed may be gone when it is read.
+            with suppress(OSError):
+                found.add(_state(thread / "stat"))
     return found
 
 

@@ -64,6 +64,23 @@ def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 30.0) -
     raise AssertionError(f"{what} did not come true within {timeout_s:g} s")
 
 
+def files_with(data: Path, *needles: bytes) -> list[str]:
+    """Return which files below a directory have which of these; the directory may be in use."""
+    while True:
+        try:
+            return [
+                f"{path.relative_to(data)}: {needle!r}"
+                for path in sorted(data.rglob("*"))
+                if path.is_file() and not path.is_symlink()
+                for text in [path.read_bytes()]
+                for needle in needles
+                if needle in text
+            ]
+        except FileNotFoundError:
+            # Something was renamed meanwhile: look again, so that nothing slips through.
+            continue
+
+
 OPEN_POLICY = """
 @id("everything")
 @reason("these tests are about something else")

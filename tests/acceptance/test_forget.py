@@ -7,7 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.acceptance.conftest import Up, copy_sample, handrail, start, status_name, wait_for
+import pytest
+
+from tests.acceptance.conftest import Up, copy_sample, files_with, handrail, start, status_name, wait_for
+
+pytestmark = pytest.mark.timeout(400)
+"""Many commands one after another, each a process: four times slower they take longer than a test may."""
 
 GOAL = "refund order 1004 and tell the customer"
 OTHER = "refund order 1006 and tell the customer"
@@ -15,14 +20,6 @@ CANARY = "Quetzalcoatlus"
 LARGE = {"note": f"{CANARY} " * 6_000}
 # What the sample's tools return of order 1004, and what is written to its customer.
 WORDS = (CANARY, GOAL, "bruno.carvalho", "Bruno Carvalho")
-
-
-def files_with(data: Path, *needles: bytes) -> list[str]:
-    found = []
-    for path in (path for path in data.rglob("*") if path.is_file() and not path.is_symlink()):
-        text = path.read_bytes()
-        found += [f"{path.relative_to(data)}: {needle!r}" for needle in needles if needle in text]
-    return found
 
 
 def keys_of(data: Path) -> Iterator[tuple[str, bytes]]:

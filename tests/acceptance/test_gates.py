@@ -53,7 +53,7 @@ def test_an_email_waits_for_somebody_else_and_goes_out_once(up: Up) -> None:
     assert outbox(up) == before
     assert decide(up, gate.id, "approve", "yuki")[0] == 0
     with up.client() as client:
-        run = client.wait(gate.run, timeout_s=60)
+        run = wait_for("the end", lambda: _ended(client.wait(gate.run, timeout_s=60)))
     assert run.status == DONE
     assert outbox(up) == before + 1
     assert decide(up, gate.id, "approve", "clara")[0] == 1
@@ -157,7 +157,7 @@ def test_the_rules_can_be_asked_again_what_they_were_asked(up: Up, tmp_path: Pat
     gate = waiting(up, 1012)
     decide(up, gate.id, "approve", "yuki")
     with up.client() as client:
-        client.wait(gate.run, timeout_s=60)
+        wait_for("the end", lambda: _ended(client.wait(gate.run, timeout_s=60)))
     asked = ("--project", str(up.project), "--server", up.address)
     told = handrail("policy", "explain", gate.run, "notify", *asked)
     assert told.returncode == 0, told.stderr
@@ -183,7 +183,7 @@ def test_a_fan_out_is_one_gate(up: Up) -> None:
         (gate,) = run.gates
         assert len(gate.what.items) > 1
         client.decide(gate.id, approve=True, approver="yuki")
-        run = client.wait(run.id, timeout_s=60)
+        run = wait_for("the end", lambda: _ended(client.wait(run.id, timeout_s=60)))
     assert run.status == DONE
     assert outbox(up) == before + len(gate.what.items)
 
@@ -207,10 +207,13 @@ def test_nobodys_answer_is_a_no(tmp_path: Path) -> None:
         settings.write("\n[gates]\nlife_s = 2\n")
     up = start(project, "inline")
     try:
-        gate = waiting(up, 1006)
         with up.client() as client:
-            wait_for("the end of the gate", lambda: client.gate(gate.id).HasField("closed"))
-            assert client.wait(gate.run, timeout_s=60).failure.code == "gate_expired"
+            # The gate may be closed again before anybody has seen that the run waits.
+            run = client.submit(GOAL.format(1006), submitter="maren").run
+            ended = wait_for("the end", lambda: _ended(client.wait(run, timeout_s=60)))
+        (gate,) = ended.gates
+        assert gate.HasField("closed")
+        assert ended.failure.code == "gate_expired"
     finally:
         up.stop()
     assert outbox(up) == 0

@@ -32,6 +32,9 @@ from tests.acceptance.conftest import (
     start,
 )
 
+pytestmark = pytest.mark.timeout(400)
+"""Many commands one after another, each a process: four times slower they take longer than a test may."""
+
 OWN_WORDS = "could you please give the customer of order 1001 all of the money back"
 SHELF = ROOT / "examples" / "backoffice" / "lam"
 
@@ -294,7 +297,7 @@ def test_a_kind_of_step_graduates_by_what_the_shadow_shows(tmp_path: Path) -> No
 def test_it_is_measured_and_says_what_it_is_worth(tmp_path: Path) -> None:
     project = str(ROOT / "examples" / "backoffice")
     pictures = tmp_path / "drawn"
-    done = handrail("lam", "eval", "--project", project, "--json", "--pictures", str(pictures), timeout_s=110)
+    done = handrail("lam", "eval", "--project", project, "--json", "--pictures", str(pictures), timeout_s=300)
     assert done.returncode == 0, done.stderr
     assert {one.name for one in pictures.iterdir()} == {"coverage.svg", "reliability.svg"}
     rows = [json.loads(line) for line in done.stdout.splitlines()]

@@ -35,7 +35,7 @@ from handrail.cli.exits import MEANINGS
 from handrail.settings import MaySettings, Settings, ToolboxSettings
 from tests.acceptance.conftest import ROOT, environment
 
-SHELL_TIMEOUT_S = 240
+SHELL_TIMEOUT_S = 600
 WIDTH, HEIGHT = 110, 50
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -332,7 +332,11 @@ def test_a_collector_that_is_down_neither_slows_nor_breaks_a_run(
     run = json.loads(ended.stdout.splitlines()[-1])["run"]["id"]
     # It is sent by the next stack that finds the collector.
     away.start()
-    again = handrail("run", "strike coin 2", "--project", str(mint), "--json")
-    assert again.returncode == 0, again.stderr
-    away.wait(lambda: any(s.attributes.get("handrail.run.id") == run for s in away.spans()), 5)
-    away.stop()
+    up = start(mint, "inline")
+    try:
+        again = handrail("run", "strike coin 2", "--server", up.address, "--json")
+        assert again.returncode == 0, again.stderr
+        away.wait(lambda: any(s.attributes.get("handrail.run.id") == run for s in away.spans()), 60)
+    finally:
+        assert up.stop() == 0
+        away.stop()
