@@ -1,13 +1,19 @@
-"""How the tests are handed out to processes."""
+"""How the tests are handed out to processes, and how long an example may take: as long as a test."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 ALONE = "::test_every_command_does_what_the_document_says["
 """Long tests that share nothing with the rest of their file."""
+
+
+# A machine that stands still for a moment is no finding.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 class FileScheduling(LoadFileScheduling):

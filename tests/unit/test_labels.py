@@ -205,7 +205,7 @@ def plans(draw: st.DrawFn) -> list[dict[str, Any]]:
     return made
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=plans(), worlds=st.tuples(st.integers(0, 9), st.integers(10, 19)))
 def test_what_is_trusted_is_the_same_whatever_outsiders_write(
     steps: list[dict[str, Any]], worlds: tuple[int, int]
@@ -222,7 +222,7 @@ def test_what_is_trusted_is_the_same_whatever_outsiders_write(
                 assert len(first[one.id]) == len(second[one.id])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=plans(), worlds=st.tuples(st.integers(0, 9), st.integers(10, 19)))
 def test_what_does_not_leak_is_the_same_whatever_is_secret(
     steps: list[dict[str, Any]], worlds: tuple[int, int]

@@ -548,7 +548,7 @@ KINDS = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(WORDS, VALUES, KINDS)
 def test_a_span_reads_as_its_value(words: list[str], value: Any, kind: Any) -> None:
     goal = " ".join(words)
@@ -560,7 +560,7 @@ def test_a_span_reads_as_its_value(words: list[str], value: Any, kind: Any) -> N
         assert len(Tracer(goal, DAY).places(Parameter("it", kind, True), value)) > 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 40), st.sampled_from(["verdict", "result", "finished", "plan_accepted"]))
 def test_a_log_that_lacks_something_never_trains(at: int, arm: str) -> None:
     held = list(carried_out().records)

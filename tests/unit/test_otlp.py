@@ -149,7 +149,7 @@ def test_the_text_says_what_the_message_says_of_every_kind_of_span() -> None:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(choices=CHOICES)
 def test_the_text_says_what_the_message_says_whatever_happens(choices: list[int]) -> None:
     check(spans_of(KEY, random_play(choices).records, with_content=True))

@@ -193,7 +193,7 @@ def _action(texts: list[str], number: int) -> event_pb2.Action:
     return action
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(_texts, st.integers(0, 15)), min_size=1, max_size=3), st.data())
 def test_no_two_asks_have_the_same_bytes(drawn: list[tuple[list[str], int]], data: Any) -> None:
     actions = [_action(*one) for one in drawn]
@@ -228,7 +228,7 @@ def test_a_chain_is_signed_as_a_whole() -> None:
     assert foreign(chain, CHECKER) is not None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(st.sampled_from("abc"), st.text(st.characters(codec="utf-8"), max_size=5), max_size=3),
     st.dictionaries(st.sampled_from("abc"), st.text(st.characters(codec="utf-8"), max_size=5), max_size=3),

@@ -123,7 +123,7 @@ def requests(draw: Callable[[Any], Any]) -> Request:
     )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 @given(
     text=st.lists(rules(), min_size=1, max_size=4),
     permit=st.booleans(),

@@ -437,7 +437,7 @@ REQUESTS = st.builds(
     actions=st.integers(0, 3),
     spent=st.fixed_dictionaries({}, optional={"EUR": st.sampled_from([500, 900, 2**63 - 1])}),
 )
-slow = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150)
+slow = settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)
 
 
 def rank(ruling: Ruling) -> int:

@@ -52,6 +52,8 @@ def test_a_secret_goes_in_every_form(form: str) -> None:
 def test_nothing_of_it_is_left_in_base64(value: str, before: bytes, after: bytes) -> None:
     clean = Redactor([("K", value)]).text(base64.b64encode(before + value.encode() + after).decode())
     head, _, tail = clean.partition("[secret K]")
+    # What is around it may spell it, too.
+    tail = tail.replace("[secret K]", "")
     # What is left stands for what was around it, and at most one character for a part of it on either side.
     assert len(head) <= len(before) * 4 / 3 + 1
     assert len(tail.rstrip("=")) <= len(after) * 4 / 3 + 2

@@ -88,7 +88,7 @@ def test_every_kind_of_event_is_handled() -> None:
     assert sorted(ARMS) == sorted(HANDLERS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CHOICES, st.randoms(use_true_random=False))
 def test_redelivery_changes_nothing(choices: list[int], random: object) -> None:
     play = random_play(choices)
@@ -102,7 +102,7 @@ def test_redelivery_changes_nothing(choices: list[int], random: object) -> None:
     assert view(state) == view(play.state)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CHOICES)
 def test_a_prefix_and_the_rest_fold_to_the_whole(choices: list[int]) -> None:
     records = random_play(choices).records
@@ -113,7 +113,7 @@ def test_a_prefix_and_the_rest_fold_to_the_whole(choices: list[int]) -> None:
     assert state == fold(KEY, records)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CHOICES)
 def test_no_step_with_an_effect_is_done_without_a_verdict(choices: list[int]) -> None:
     for instance in random_play(choices).state.instances.values():
@@ -124,7 +124,7 @@ def test_no_step_with_an_effect_is_done_without_a_verdict(choices: list[int]) ->
             assert current.verdict.message.outcome == event_pb2.OUTCOME_CONFIRMED
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CHOICES)
 def test_an_unkeyed_effect_is_repeated_only_after_a_death_and_a_no(choices: list[int]) -> None:
     for instance in random_play(choices).state.instances.values():
@@ -140,7 +140,7 @@ def test_an_unkeyed_effect_is_repeated_only_after_a_death_and_a_no(choices: list
             assert attempt.seen_dead or refused or not_happened, (instance.id, attempt.id)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(ARMS),
     st.binary(max_size=60),

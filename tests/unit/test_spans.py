@@ -311,7 +311,7 @@ def test_what_one_undo_gave_up_and_the_next_has_done_is_told_of_both() -> None:
 # --- made-up runs --------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(choices=CHOICES)
 def test_whatever_happens_the_trace_is_whole(choices: list[int]) -> None:
     records = random_play(choices).records
@@ -340,7 +340,7 @@ def undone_at_random(choices: list[int], random: Any) -> Play:
     return play
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(choices=CHOICES, random=st.randoms(use_true_random=False))
 def test_what_is_sent_at_each_end_comes_to_the_whole_trace(choices: list[int], random: Any) -> None:
     play = undone_at_random(choices, random)
