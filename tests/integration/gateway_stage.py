@@ -111,7 +111,7 @@ async def staged(
     gateway = Gateway(
         log,
         contracts=CONTRACTS,
-        limits=Limits(),
+        limits=Limits(proposers=True),
         projection=Projection(path),
         policy=policy,
         callers=callers,

@@ -13,11 +13,15 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from actors.executor import Executor
+from actors.models import Task
+from actors.models.table import DecisionTable
 from bus.memory import MemoryLog
 from core import failures
 from core.decide import Catalogue
 from core.policy import ALLOWED, Reason, Request, Ruling
 from core.ports import RunKey
+from core.references import Limits
 from core.run import initial
 from core.state import Gate
 from handrail import errors
@@ -66,7 +70,7 @@ class _desk:
 
     async def __aenter__(self) -> Desk:
         stage = await self._staged.__aenter__()
-        catalogue = Catalogue(contracts=CONTRACTS, policy=self._policy)
+        catalogue = Catalogue(contracts=CONTRACTS, policy=self._policy, limits=Limits(proposers=True))
         decider = Decider(MemoryLog(stage.broker, stage.log.shards), catalogue, signer=SIGNER, instance="t")
         self._deciding = asyncio.create_task(decider.serve())
         self._client = Client(stage.address)
@@ -634,3 +638,52 @@ def test_what_lacks_something_is_not_approved(missing: list[str], refused: bool)
     with pytest.raises(Refusal, match="nothing is said of amount and note") as told:
         _check_choice(state, Gate(1, 1, opened), request)
     assert (told.value.code, told.value.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "GATE_LACKS")
+
+
+class Unsure:
+    """Proposes a refund, and does not know of how much."""
+
+    async def propose(self, task: Task) -> event_pb2.Proposal:
+        found = event_pb2.Proposal(model="test")
+        found.call.tool, found.call.unsure = "refund_order", "nothing that it was given says amount"
+        return found
+
+
+async def test_what_lacks_something_waits_until_somebody_says_it(tmp_path: Path) -> None:
+    grant = {"tool": "refund_order", "with": {"order_id": 7}, "open": {"amount": "value < 100"}}
+    plan = {"steps": [{"id": "pay", "title": "Settle it", "with": {"mail": "pay me"}, "grants": [grant]}]}
+    async with _desk(tmp_path, FunctionPolicy(lambda _: ALLOWED)) as desk:
+        run = (await desk.client.submit("settle it", plan=plan, submitter="ann")).run
+        key, executor = desk.stage.key(run), Executor(DecisionTable(), Unsure(), pool="main", instance="t")
+
+        async def answered() -> bool:
+            for record in await desk.stage.log.read(key):
+                for answer in await executor.handle(record, desk.stage.log):
+                    await desk.stage.log.append(answer.address, answer.event)
+                    return True
+            return False
+
+        async with asyncio.timeout(10):
+            while not await answered():
+                await asyncio.sleep(0.01)
+            while not (gates := (await desk.client.get(run)).gates):
+                await asyncio.sleep(0.01)
+        (gate,) = gates
+        (item,) = gate.what.items
+        assert (list(item.missing), item.tool) == (["amount"], "refund_order")
+        with pytest.raises(errors.InvalidArgument, match="nothing is said of amount") as refused:
+            await desk.client.decide(gate.id, approve=True, approver="bob")
+        assert refused.value.reason == "GATE_LACKS"
+        # So is what does not say it, and what the tool does not take.
+        for arguments in ({"order_id": 8}, {"amount": "a lot"}):
+            with pytest.raises(errors.InvalidArgument, match="amount"):
+                await desk.client.amend(gate.id, arguments=arguments, approver="bob")
+        assert not (await desk.client.gate(gate.id)).HasField("closed")
+        await desk.client.amend(gate.id, arguments={"amount": 5}, approver="bob")
+        assert (await _closed(desk, gate)).outcome == event_pb2.GATE_OUTCOME_AMENDED
+        events = [one.event for one in await desk.stage.log.read(key) if one.event is not None]
+        (action,) = (event.action for event in events if event.HasField("action"))
+        assert {name: value.json for name, value in action.arguments.items()} == {
+            "order_id": "7",
+            "amount": "5",
+        }
