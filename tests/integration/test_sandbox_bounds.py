@@ -20,6 +20,7 @@ from handrail.calling import InvalidOutput, NotCalled, Stopped
 from handrail.sandbox.mechanism import Mechanism
 from handrail.sandbox.toolbox import ToolRaised
 from handrail.tool import ToolError
+from tests.awake import Awake
 from tests.integration.sandbox_stage import (
     HOSTILE,
     Stage,
@@ -53,6 +54,14 @@ def stage(mechanism: Mechanism, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def calm(stage: Stage) -> Stage:
     """The same, for tests that hold nothing up: what comes next is not looked at."""
     return stage
+
+
+def make_ready(stage: Stage) -> None:
+    """Have a process wait for the next call: how long one takes to start is not that call's time."""
+    stage.sandbox.warm()
+    spare = stage.sandbox._spare
+    assert spare is not None
+    spare.ready(time.monotonic() + 30)
 
 
 @pytest.fixture(autouse=True)
@@ -135,23 +144,21 @@ def test_the_processor_is_bounded_for_all_processes_together(stage: Stage) -> No
     ids=["busy", "asleep", "deaf", "closed", "stopped", "two"],
 )
 def test_a_call_ends_in_its_time(stage: Stage, code: str) -> None:
-    begun = time.monotonic()
-    with pytest.raises((TimeoutError, Stopped)):
+    make_ready(stage)
+    with Awake() as awake, pytest.raises((TimeoutError, Stopped)):
         stage.run(code, timeout_s=1.0)
-    assert time.monotonic() - begun < 1.0 + SLACK_S
+    assert awake.seconds < 1.0 + SLACK_S
 
 
 def test_many_calls_end_in_their_time(stage: Stage) -> None:
-    def call(_: int) -> float:
-        begun = time.monotonic()
+    def call(_: int) -> None:
         # ToolError: on a busy machine some are not even ready by then.
         with pytest.raises((TimeoutError, Stopped, ToolError)):
             stage.run(ASLEEP, timeout_s=1.5)
-        return time.monotonic() - begun
 
-    with ThreadPoolExecutor(16) as threads:
-        took = list(threads.map(call, range(16)))
-    assert max(took) < 1.5 + SLACK_S, took
+    with Awake() as awake, ThreadPoolExecutor(16) as threads:
+        list(threads.map(call, range(16)))
+    assert awake.seconds < 1.5 + SLACK_S
 
 
 def test_a_deep_heap_of_directories_holds_nothing_up(
@@ -222,6 +229,11 @@ def test_a_number_without_end_is_no_output(calm: Stage) -> None:
         calm.call("loose", {"code": "found = []\nfor _ in range(3000): found = [found]"})
 
 
+def wait_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has closed everything is given the time to be gone; all else is seen as soon as ever."""
+    monkeypatch.setattr("handrail.sandbox.cell.WATCH_EVERY_S", 5.0)
+
+
 def test_two_answers_are_one(calm: Stage) -> None:
     code = 'import os\nfor n in (1, 2): os.write(4, b\'{"done": {"output": "%d"}}\\n\' % n)\nfound = 3'
     assert calm.run(code) == "1"
@@ -245,7 +257,10 @@ def test_two_answers_are_one(calm: Stage) -> None:
         ("raise RuntimeError('\\ud800')", "."),
     ],
 )
-def test_however_it_ends_the_caller_is_told(calm: Stage, code: str, says: str) -> None:
+def test_however_it_ends_the_caller_is_told(
+    calm: Stage, code: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_ends(monkeypatch)
     with pytest.raises((Stopped, ToolRaised, ToolError), match=says) as told:
         calm.run(code)
     assert len(str(told.value).encode()) < 20_000
@@ -292,7 +307,10 @@ def other(mechanism: Mechanism, tmp_path_factory: pytest.TempPathFactory) -> Ite
         ("x = 1", "has no tools"),
     ],
 )
-def test_a_module_that_cannot_be_read_is_told(other: Stage, text: str, says: str) -> None:
+def test_a_module_that_cannot_be_read_is_told(
+    other: Stage, text: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_ends(monkeypatch)
     (other.directory / "hostile.py").write_text(text)
     tools, problems = other.sandbox.describe()
     assert tools == []
@@ -370,6 +388,7 @@ def test_a_sandbox_that_is_closed_during_a_call_leaves_nothing(
     directory = write_module(tmp_path / "project", HOSTILE)
     mark = f"62.{os.getpid()}"
     with sandbox_of(directory, mechanism) as stage, ThreadPoolExecutor(1) as threads:
+        make_ready(stage)
         call = threads.submit(stage.run, f"import subprocess; subprocess.run(['sleep', '{mark}'])", 2.0)
         wait_for("the call", lambda: marked(mark))
         stage.sandbox.close()
