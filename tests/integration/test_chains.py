@@ -125,7 +125,8 @@ FIVE: list[dict[str, Any]] = [
 ]
 
 
-async def test_five_reads_are_five_events(stages: list[Stage]) -> None:
+async def test_five_reads_are_five_events(stages: list[Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.host.TOGETHER_S", 60)
     stage = Stage(add_tool())
     stages.append(stage)
     stage.start()
@@ -142,7 +143,10 @@ async def test_five_reads_are_five_events(stages: list[Stage]) -> None:
     ]
 
 
-async def test_a_chain_goes_on_where_a_read_failed_for_a_while(stages: list[Stage]) -> None:
+async def test_a_chain_goes_on_where_a_read_failed_for_a_while(
+    stages: list[Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.host.TOGETHER_S", 60)
     calls: list[int] = []
     stage = Stage(add_tool([None, None, ToolError("busy", transient=True)], calls))
     stages.append(stage)
@@ -166,14 +170,15 @@ async def test_a_chain_goes_on_where_a_read_failed_for_a_while(stages: list[Stag
 
 async def test_a_chain_that_is_slow_tells_what_it_has(stages: list[Stage]) -> None:
     slow = asyncio.Event()
-    stage = Stage(add_tool([None, slow]))
+    calls: list[int] = []
+    stage = Stage(add_tool([None, slow], calls))
     stages.append(stage)
     stage.start()
     await stage.submit(*FIVE)
     async with asyncio.timeout(TIMEOUT_S):
-        while stage.decider.cached == 0:
+        while len(calls) < 2:
             await asyncio.sleep(0)
-    asyncio.get_running_loop().call_later(0.2, slow.set)
+    asyncio.get_running_loop().call_later(TOGETHER_S + 0.1, slow.set)
     state = await stage.finish()
     assert state.status == event_pb2.RUN_STATUS_DONE
     results = [kind for kind in await stage.kinds() if kind.startswith("result")]
@@ -204,9 +209,11 @@ async def test_a_chain_goes_on_where_a_worker_died_and_the_next_one_fails_early(
     stages.append(stage)
     stage.start()
     await stage.submit(*FIVE)
-    # Slow enough that its result is written before the chain goes on.
-    asyncio.get_running_loop().call_later(TOGETHER_S + 0.1, slow.set)
     async with asyncio.timeout(TIMEOUT_S):
+        while not calls:
+            await asyncio.sleep(0)
+        # Slow enough that its result is written before the chain goes on.
+        asyncio.get_running_loop().call_later(TOGETHER_S + 0.1, slow.set)
         while not any(kind == "result" for kind in await stage.kinds()):
             await asyncio.sleep(0.01)
     for task in (stage.tasks["worker"], *stage.worker._tasks):

@@ -23,7 +23,7 @@ from handrail.v1.run_service_pb2 import GetRunRequest, ListRunsRequest, WatchRun
 from orchestrator import gateway, services
 from orchestrator.gateway import Gateway, ListenError
 from orchestrator.projection import Projection
-from tests.integration.gateway_stage import CONTRACTS, Stage, details, staged, until
+from tests.integration.gateway_stage import ARRIVES_S, CONTRACTS, Stage, details, staged, until
 
 BAD_IDS = [
     "",
@@ -159,7 +159,7 @@ async def test_watches_are_freed_when_they_are_cancelled_or_late(stage: Stage) -
     for call in calls:
         call.cancel()
     await until(lambda: not watchers)
-    late = stage.runs.WatchRun(WatchRunRequest(run=run), timeout=0.2)
+    late = stage.runs.WatchRun(WatchRunRequest(run=run), timeout=ARRIVES_S)
     await late.read()
     await fails(late.read(), grpc.StatusCode.DEADLINE_EXCEEDED)
     await until(lambda: not watchers)
@@ -401,7 +401,8 @@ async def test_work_stops_with_the_deadline_of_the_rpc() -> None:
 
     broker = MemoryBroker()
     async with staged(broker, log=Hanging(broker)) as stage:
-        call = stage.runs.GetRun(GetRunRequest(run="r0-abcdefgh"), timeout=0.1)
+        await stage.channel.channel_ready()
+        call = stage.runs.GetRun(GetRunRequest(run="r0-abcdefgh"), timeout=ARRIVES_S)
         await fails(call, grpc.StatusCode.DEADLINE_EXCEEDED)
         async with asyncio.timeout(5):
             await cancelled.wait()
