@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import suppress
 from typing import Self
 
 TICK_S = 0.01
@@ -19,9 +18,11 @@ MOST_S = 2 * TICK_S
 
 
 class Awake:
-    """How long this process was awake from entering to leaving: `with` by a thread, `async with` by a task.
+    """How long this process was awake, from being made to leaving.
 
-    A thread goes on while the event loop stands still, so what is awaited is measured by a task.
+    `with` asks a thread, to which all counts that holds up another thread or the event loop. `async with`
+    asks a task, to which it is a pause when the loop stands still and nothing is computed: for what cannot
+    block.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,6 @@ class Awake:
             self._tick()
 
     def __enter__(self) -> Self:
-        self._at, self._computed = time.monotonic(), time.process_time()
         self._thread.start()
         return self
 
@@ -60,13 +60,10 @@ class Awake:
         self._tick()
 
     async def __aenter__(self) -> Self:
-        self._at, self._computed = time.monotonic(), time.process_time()
         self._task = asyncio.create_task(self._go_on_in_the_loop())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
         self._tick()

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
+from tests.awake import Awake
 from tests.fuzz.mutate import Mutator
 
 MAX_INPUT_CPU_S = 2.0
@@ -66,16 +67,14 @@ class Report:
 def run(campaign: Campaign, seed: int, seconds: float, number: int | None = None) -> Report:
     """Try inputs for so long, or the one with that number."""
     report = Report(campaign.name)
-    begun_s = time.monotonic()
-    with campaign.begin() as trial, _bell():
-        begun_s = time.monotonic()
-        while time.monotonic() - begun_s < seconds and len(report.findings) < MAX_FINDINGS:
+    with campaign.begin() as trial, _bell(), Awake() as awake:
+        while awake.seconds < seconds and len(report.findings) < MAX_FINDINGS:
             at = report.inputs if number is None else number
             _try(campaign.name, trial, seed, at, report)
             report.inputs += 1
             if number is not None:
                 break
-        report.took_s = time.monotonic() - begun_s
+    report.took_s = awake.seconds
     return report
 
 

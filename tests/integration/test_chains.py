@@ -21,6 +21,7 @@ from core.state import RunState
 from handrail.tool import Tool, ToolError, tool
 from handrail.v1 import event_pb2
 from orchestrator.decider import MAX_CARRIED_BYTES, Decider
+from tests.integration.patient import PatientBroker
 from tests.keys import CHECKER, SIGNER
 from workers.host import TOGETHER_S, Worker
 from workers.instance import Instance
@@ -32,8 +33,10 @@ TIMEOUT_S = 20.0
 class Stage:
     """The parts, on one log, with tools of a test's own."""
 
-    def __init__(self, *functions: Any, hands: tuple[Any, ...] = ()) -> None:
-        self.broker = MemoryBroker()
+    def __init__(
+        self, *functions: Any, hands: tuple[Any, ...] = (), broker: MemoryBroker | None = None
+    ) -> None:
+        self.broker = broker or PatientBroker()
         self.log = MemoryLog(self.broker, (0,))
         tools = _tools(functions)
         contracts = {name: to_proto(one.contract) for name, one in tools.items()}
@@ -188,7 +191,7 @@ async def test_a_chain_that_is_slow_tells_what_it_has(stages: list[Stage]) -> No
 async def test_a_chain_whose_worker_died_is_read_again(stages: list[Stage]) -> None:
     never = asyncio.Event()
     calls: list[int] = []
-    stage = Stage(add_tool([None, never], calls))
+    stage = Stage(add_tool([None, never], calls), broker=MemoryBroker())
     stages.append(stage)
     stage.start()
     await stage.submit(*FIVE)
@@ -205,7 +208,8 @@ async def test_a_chain_goes_on_where_a_worker_died_and_the_next_one_fails_early(
     """What was read first counts, so the failure does not; what rests on it must not wait for ever."""
     slow, never = asyncio.Event(), asyncio.Event()
     calls: list[int] = []
-    stage = Stage(add_tool([slow, never, ToolError("busy", transient=True)], calls))
+    faults = [slow, never, ToolError("busy", transient=True)]
+    stage = Stage(add_tool(faults, calls), broker=MemoryBroker())
     stages.append(stage)
     stage.start()
     await stage.submit(*FIVE)

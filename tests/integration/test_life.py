@@ -14,7 +14,7 @@ from actors.models.function import FunctionProposer
 from actors.models.table import DecisionTable
 from actors.verifier import Verifier
 from bus import subjects
-from bus.memory import MemoryBroker, MemoryLog
+from bus.memory import MemoryLog
 from core import run
 from core.conformance import Limits
 from core.contracts import to_proto
@@ -26,6 +26,7 @@ from handrail.release import release
 from handrail.tool import Tool, ToolError, call, tool
 from handrail.v1 import event_pb2
 from orchestrator.decider import Decider
+from tests.integration.patient import PatientBroker
 from tests.keys import CHECKER, SIGNER
 from workers.host import Worker
 from workers.instance import Instance
@@ -123,7 +124,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.world = World()
-        self.broker = MemoryBroker()
+        self.broker = PatientBroker()
         self.log: Log = MemoryLog(self.broker, (0,))
         tools = {t.contract.name: t for t in self.world.tools()}
         contracts = {name: to_proto(t.contract) for name, t in tools.items()}

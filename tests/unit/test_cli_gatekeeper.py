@@ -313,7 +313,8 @@ async def test_a_decision_that_does_not_count_is_waited_for_and_left() -> None:
     assert seen.gates[0].approved_by == ["ada"]
 
 
-async def test_a_decision_that_comes_late_counts_all_the_same() -> None:
+async def test_a_decision_that_comes_late_counts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "DECIDED_AFTER_S", 60.0)
     client = GatedRun(counts=False)
     waiting: Any = watch(client, Typist("y").ask)
     task = asyncio.create_task(follow(waiting))
