@@ -172,10 +172,10 @@ async def test_more_than_is_sent_is_not_asked_about() -> None:
 
 async def test_many_are_asked_at_a_time_and_none_longer_than_its_time() -> None:
     with endpoint(Reply(message(), hangs=True)) as fake:
-        slow = EndpointProposer(Endpoint(fake.url, MODEL, timeout_s=4.0), LOADED.protos)
+        slow = EndpointProposer(Endpoint(fake.url, MODEL, timeout_s=3.0), LOADED.protos)
         found = await asyncio.gather(*(slow.propose(task()) for _ in range(TOGETHER)), return_exceptions=True)
     assert len(fake.asked) == TOGETHER
-    assert all("within 4 s" in str(one) for one in found)
+    assert all("within 3 s" in str(one) for one in found)
 
 
 async def test_whatever_else_goes_wrong_the_step_gets_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
