@@ -21,7 +21,7 @@ export UV_SYSTEM_CERTS := 1
 # Without its bytecode every process of a stack would compile all that it imports, at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-training check types units simulate simulate-mutants fuzz eval hijack chaos chaos-short bench bench-peers profile learning routes public fmt protos \
+.PHONY: run test test-training check types units simulate simulate-mutants fuzz eval hijack chaos chaos-short bench bench-peers profile learning routes batches public fmt protos \
 	setup ci clean help
 
 help:  ## show the targets
@@ -46,7 +46,8 @@ test: $(STAMP)  ## every test that CI runs (under ten minutes on two cores)
 	$(PYTEST) -n 4 --no-loadscope-reorder tests/acceptance tests/chaos tests/cluster tests examples
 
 test-training: $(STAMP)  ## the tests that need torch, which is an extra (two minutes)
-	$(PYTEST) tests/unit/test_lam_network.py tests/unit/test_lam_training.py tests/unit/test_bench_learning.py tests/unit/test_bench_public.py
+	$(PYTEST) tests/unit/test_lam_network.py tests/unit/test_lam_training.py tests/unit/test_lam_together.py tests/unit/test_bench_batches.py \
+		tests/unit/test_bench_learning.py tests/unit/test_bench_public.py
 
 check: $(STAMP)  ## format, lint, types, import contracts, proto drift, unit tests (under a minute)
 	$(VENV)/bin/ruff format --check .
@@ -94,6 +95,9 @@ profile: $(STAMP)  ## say where the time of a plan of reads and of one of effect
 
 routes: $(STAMP)  ## the same goals by a plan, by the action model, and by a bigger model that is scripted (two minutes)
 	$(PY) -m bench routes $(if $(QUICK),--quick) $(ARGS)
+
+batches: $(STAMP)  ## goals a second of the action model, alone and in batches, in NumPy and with torch (a minute)
+	$(PY) -m bench batches $(if $(QUICK),--quick) $(ARGS)
 
 learning: $(STAMP)  ## teach the action model six tools that it has never seen, and measure it (half an hour; needs torch)
 	$(PY) -m bench learning $(if $(QUICK),--quick) $(ARGS)

@@ -5,6 +5,7 @@ python -m bench profile [--quick] [--case read|effect]
 python -m bench report FILE [--write docs/performance.md]      the tables of a results file again
 python -m bench counts                                         what a plan stores, on the log in memory
 python -m bench routes [--quick] [--json]                       a plan, the action model, a bigger one
+python -m bench batches [--quick] [--json]                      goals a second of the action model, in batches
 python -m bench learning [--quick] [--write docs/learning.svg] what verified runs teach the action model
 python -m bench public --path DIR [--quick] [--json]           a network of its kind on a public set
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    batches,
     counts,
     crash,
     dialogues,
@@ -83,6 +85,8 @@ def main() -> int:
         return _public(arguments)
     if arguments.command == "routes":
         return _routes(arguments)
+    if arguments.command == "batches":
+        return _batches(arguments)
     return _run(arguments)
 
 
@@ -110,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     beside = commands.add_parser("routes", help="the same goals by a plan, the action model, a bigger model")
     beside.add_argument("--quick", action="store_true", help="a few goals, to see that it works")
     beside.add_argument("--json", action="store_true", help="print the results as JSON, and no table")
+    at_once = commands.add_parser("batches", help="goals a second of the action model, alone and in batches")
+    at_once.add_argument("--quick", action="store_true", help="a few goals, to see that it works")
+    at_once.add_argument("--json", action="store_true", help="print the results as JSON, and no table")
     others = commands.add_parser(
         "public", help="train and measure the action model's network on a public set"
     )
@@ -224,60 +231,62 @@ def _profile(arguments: argparse.Namespace) -> int:
 
 
 def _learning(arguments: argparse.Namespace) -> int:
-    if importlib.util.find_spec("torch") is None:
-        print(_NO_TORCH, file=sys.stderr)
-        return 2
     course = learning.QUICK if arguments.quick else learning.FULL
     course = replace(course, minutes=arguments.minutes or course.minutes)
-    say, ticks = _progress(), machine.ticks()
-    with _place("learning") as place:
-        result: dict[str, Any] = {"machine": machine.describe(place)}
-        try:
-            result["learning"] = learning.measure(place, course, say)
-        except (*_Failure, learning.TrainingFailed, teaching.TeachingFailed) as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return 1
-        result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
-        result["machine"]["load_average_after"] = machine.load_average()
-    _keep("learning", result, arguments, say)
-    if arguments.write is not None:
-        arguments.write.write_text(learning.picture(result["learning"]), encoding="utf-8")
-        say(f"the figure is in {arguments.write}")
-    return 0
+
+    def measure(place: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        found = learning.measure(place, course, say)
+        if arguments.write is not None:
+            arguments.write.write_text(learning.picture(found), encoding="utf-8")
+            say(f"the figure is in {arguments.write}")
+        return found
+
+    return _one("learning", arguments, measure, torch=True)
 
 
 def _public(arguments: argparse.Namespace) -> int:
-    if importlib.util.find_spec("torch") is None:
-        print(_NO_TORCH, file=sys.stderr)
-        return 2
     effort = public.QUICK if arguments.quick else public.FULL
     effort = replace(effort, minutes=arguments.minutes or effort.minutes)
-    say, ticks = _progress(), machine.ticks()
-    with _place("public") as place:
-        result: dict[str, Any] = {"machine": machine.describe(place)}
     try:
-        result["public"] = public.measure(arguments.path, effort, say)
+        return _one(
+            "public", arguments, lambda _, say: public.measure(arguments.path, effort, say), torch=True
+        )
     except dialogues.NotDialogues as error:
         print(f"{error}; README.md of the set says where it can be had", file=sys.stderr)
         return 1
-    result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
-    result["machine"]["load_average_after"] = machine.load_average()
-    _keep("public", result, arguments, say)
-    return 0
 
 
 def _routes(arguments: argparse.Namespace) -> int:
+    return _one("routes", arguments, lambda place, say: routes.measure(place, quick=arguments.quick, say=say))
+
+
+def _batches(arguments: argparse.Namespace) -> int:
+    effort = batches.QUICK if arguments.quick else batches.FULL
+    return _one("batches", arguments, lambda _, say: batches.measure(effort, say))
+
+
+def _one(
+    name: str,
+    arguments: argparse.Namespace,
+    measure: Callable[[Path, Callable[[str], None]], dict[str, Any]],
+    *,
+    torch: bool = False,
+) -> int:
+    """Measure one thing that has a report of its own, keep it in a file, and show it."""
+    if torch and importlib.util.find_spec("torch") is None:
+        print(_NO_TORCH, file=sys.stderr)
+        return 2
     say, ticks = _progress(), machine.ticks()
-    with _place("routes") as place:
+    with _place(name) as place:
         result: dict[str, Any] = {"machine": machine.describe(place)}
         try:
-            result["routes"] = routes.measure(place, quick=arguments.quick, say=say)
-        except _Failure as error:
+            result[name] = measure(place, say)
+        except (*_Failure, learning.TrainingFailed, teaching.TeachingFailed) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 1
-        result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
-        result["machine"]["load_average_after"] = machine.load_average()
-    _keep("routes", result, arguments, say)
+    result["machine"]["stolen_share"] = round(machine.stolen_share(ticks), 4)
+    result["machine"]["load_average_after"] = machine.load_average()
+    _keep(name, result, arguments, say)
     return 0
 
 

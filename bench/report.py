@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import learning, plot, public, routes, speeds, tables
+from bench import batches, learning, plot, public, routes, speeds, tables
 from bench.tables import Table
 
 TITLES = {
@@ -29,6 +29,7 @@ TITLES = {
     "learning": "After so many verified runs",
     "public": "Calls of a public set",
     "routes": "The same goals by three routes",
+    "batches": "Goals a second of the action model",
     "failed": "Not measured",
 }
 NOT_MEASURED = "*Not measured in this run.*"
@@ -147,5 +148,6 @@ _OTHERS = {
     "learning": learning.table,
     "public": public.table,
     "routes": routes.table,
+    "batches": batches.table,
     "failed": _failed,
 }

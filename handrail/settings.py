@@ -231,14 +231,17 @@ class LamSettings(_Section):
     `path` is a folder of models, in which `champions` says which one serves; `goals` one of goals by which it
     is measured and on which it is never trained. Where it is less sure than it has to be, but surer than
     `asks`, somebody is asked whether that is meant. A kind of step graduates to it from another mind where
-    certainly so much of what it would do is the same: `graduates`. The rest is how sure it has to be of what
-    only reads, drafts, writes, or cannot be undone; 0 is what the model's card says.
+    certainly so much of what it would do is the same: `graduates`. It reads in NumPy, or with torch on the
+    `device` that is named ("cuda"), and up to `batch` goals and steps at once. The rest is how sure it has to
+    be of what only reads, drafts, writes, or cannot be undone; 0 is what the model's card says.
     """
 
     path: str = "lam"
     goals: str = "goals"
     asks: _Share = 0.5
     graduates: _Share = 0.95
+    device: str = ""
+    batch: Annotated[int, Field(ge=1, le=256)] = 1
     read: _Share = 0.0
     draft: _Share = 0.0
     write: _Share = 0.0

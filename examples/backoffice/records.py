@@ -22,7 +22,12 @@ Day = Annotated[
     ),
 ]
 Moment = Annotated[
-    str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}$", description="a local time: 2026-03-04T10:00")
+    str,
+    Field(
+        pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}$",
+        description="a local time: 2026-03-04T10:00",
+        json_schema_extra={"format": "date-time-local"},
+    ),
 ]
 OrderStatus = Literal["unpaid", "paid", "shipped", "delivered", "cancelled"]
 TicketStatus = Literal["open", "waiting", "escalated", "closed"]

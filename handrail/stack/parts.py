@@ -424,7 +424,9 @@ def mind(role: str, project: Project, checker: Checker, pool: str, instance: str
     """Build a planner, an executor or a verifier."""
     lam = project.settings.lam
     place = project.directory / lam.path
-    serving = Serving(place, project.protos, project.playbooks, lam.thresholds, lam.asks)
+    serving = Serving(
+        place, project.protos, project.playbooks, lam.thresholds, lam.asks, lam.device, lam.batch
+    )
     if role == "planner":
         maker = PlaybookPlans(project.playbooks, project.playbook_digests, _plan_maker(project, serving))
         return Planner(maker, pool=pool, instance=instance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import FITTING, Decider, Place, _Filling
-from actors.models.lam.layout import MAX_PAST, SOURCES, SPAN
+from actors.models.lam.layout import MAX_PAST, MISSING, SOURCES, SPAN
 from actors.models.lam.network import Known, Network
 from actors.models.lam.options import OutputField, options_of
 from actors.models.lam.reader import TooLong, read_situation
@@ -180,17 +180,118 @@ def test_what_is_read_stands_in_one_place() -> None:
     assert json.loads(filled(goal, "7", "she says", places).arguments["text"].value.json) == "she says"
 
 
+@pytest.mark.parametrize(
+    ("goal", "pointed", "told"),
+    [
+        # A part of a day or a time is another one.
+        ("move 3 to Friday, 3:15 in the afternoon", {"time": "3:15"}, "15:15"),
+        ("move 3 to Friday at half past three in the afternoon", {"time": "three in the afternoon"}, "15:30"),
+        ("move 3 to the 4th of next month, 10:00", {"day": "the 4th"}, "2026-04-04"),
+        ("move 3 to Monday the 16th at 10:00", {"day": "Monday"}, "2026-03-16"),
+        ("move 3 to Monday the 16th at 10:00", {"day": "16th"}, "2026-03-16"),
+        ("move 3 to 5 March 2027 at 10:00", {"day": "5 March"}, "2027-03-05"),
+        # Where the rest changes nothing it is not taken along.
+        ("move 3 to next Friday at 10:00", {"day": "Friday"}, "2026-03-06"),
+        ("move 3 to Friday, 3 mugs, 10:00", {"day": "Friday"}, "2026-03-06"),
+        # It is another weekday: somebody has to say which of them is meant.
+        ("move 3 to Friday, March 5th at 10:00", {"day": "March 5th"}, None),
+        ("move 3 to Friday (March 5th) at 10:00", {"day": "March 5th"}, None),
+        ("move 3 to 5 March (Friday) at 10:00", {"day": "5 March"}, None),
+        ("move 3 to Friday 25/03/2026 at 10:00", {"day": "Friday"}, None),
+        ("move 3 to Friday, fifth of March, at 10:00", {"day": "Friday"}, None),
+        ("move 3 to tomorrow, Friday, at 10:00", {"day": "Friday"}, None),
+        ("move 3 to tomorrow, Friday, at 10:00", {"day": "tomorrow"}, None),
+        # Where they agree it is read.
+        ("move 3 to Monday the 16th at 10:00", {"day": "the 16th"}, "2026-03-16"),
+        ("move 3 to Thursday 2026-03-05 at 10:00", {"day": "2026-03-05"}, "2026-03-05"),
+        ("move 3 to tomorrow, Tuesday, at 10:00", {"day": "tomorrow"}, "2026-03-03"),
+        ("move 3 from Monday to Friday at 10:00", {"day": "Friday"}, "2026-03-06"),
+        # What bends a day makes it another.
+        ("move 3 to two weeks from tomorrow, 10:00", {"day": "tomorrow"}, None),
+        ("move 3 to a week on Friday, 10:00", {"day": "Friday"}, None),
+        ("move 3 to Friday week, 10:00", {"day": "Friday"}, None),
+        ("move 3 to Friday after next, 10:00", {"day": "Friday"}, None),
+        ("move 3 to Friday in a fortnight, 10:00", {"day": "Friday"}, None),
+        ("move 3 to the day before Friday, 10:00", {"day": "Friday"}, None),
+        ("move 3 to last Friday, 10:00", {"day": "Friday"}, None),
+        ("move 3 to the 5th of the month after next", {"day": "the 5th"}, None),
+        ("move 3 to the 31st of April", {"day": "the 31st"}, None),
+        ("move 3 to Friday, 5 March 1400", {"day": "5 March"}, None),
+        # A time is no more than what stands there.
+        ("move 3 to Friday 10:30, in the evening I am away", {"time": "10:30"}, "10:30"),
+        ("move 3 to Friday 10:30\nin the evening I am away", {"time": "10:30"}, "10:30"),
+        ("move 3 to Friday, from ten to eleven am", {"time": "eleven am"}, None),
+        ("move 3 to Friday, from 10 to 11 am", {"time": "11 am"}, None),
+        ("move 3 to Friday, half 3 pm", {"time": "3 pm"}, None),
+        ("move meeting 3 to 10:30 on Friday", {"time": "10:30"}, "10:30"),
+        ("move 3 to Friday, March 5th at 10:00", {"day": "Friday"}, None),
+    ],
+)
+def test_a_day_and_a_time_are_read_whole(goal: str, pointed: dict[str, str], told: str | None) -> None:
+    call = filled_in("playbook:reschedule", goal, {"meeting": "3", **pointed})
+    ((name, words),) = pointed.items()
+    if told is None:
+        assert name in call.missing
+        return
+    assert json.loads(call.arguments[name].value.json) == told
+    if words == "Friday":
+        span = call.arguments[name].span
+        assert goal[span.start : span.end] == words
+
+
+@pytest.mark.parametrize(
+    ("goal", "pointed", "told"),
+    [
+        ("move 3 to Thursday at 2 pm", "Thursday at 2 pm", "2026-03-05T14:00"),
+        ("move 3 to Thursday, half past two in the afternoon", "Thursday, half past", "2026-03-05T14:30"),
+        ("move 3 to 10:00 on the 16th please", "10:00 on the 16th", "2026-03-16T10:00"),
+        ("move 3 to 2026-03-05 at 3:15 pm", "2026-03-05 at 3:15", "2026-03-05T15:15"),
+        ("move 3 to Thursday", "Thursday", None),
+        # However little stands around it, it is read as what it is.
+        ('"Pricing, tomorrow at 10:00" 3', "tomorrow", "2026-03-03T10:00"),
+        ("slot 3: 10:00 \nFriday I am away", "10:00", None),
+        ("3 tomorrow, Friday at 10:00", "Friday at 10:00", None),
+    ],
+)
+def test_a_moment_is_a_day_and_a_time(goal: str, pointed: str, told: str | None) -> None:
+    call = filled_in("move_slot", goal, {"slot_id": "3", "starts_at": pointed})
+    if told is None:
+        assert list(call.missing) == ["starts_at"]
+    else:
+        assert json.loads(call.arguments["starts_at"].value.json) == told
+
+
+def test_what_a_tool_does_not_take_is_not_read_for_it() -> None:
+    # Of the tool itself, and of a playbook that hands it on.
+    for name in ("create_sales_report", "playbook:weekly_report"):
+        for said, taken in (("2026-W08", True), ("8", False), ("last", True)):
+            call = filled_in(name, f"the sales report of week {said} please", {"week": said})
+            assert ("week" in call.arguments) is taken, (name, said)
+    call = filled_in("list_orders", "the last 1000000 orders of 7", {"limit": "1000000", "customer_id": "7"})
+    assert list(call.arguments) == ["customer_id"]
+
+
 def filled(goal: str, customer: str, pointed: str, within: Sequence[Place] = ()) -> trajectory_pb2.OptionCall:
+    return filled_in("add_note", goal, {"customer_id": customer, "text": pointed}, within)
+
+
+def filled_in(
+    name: str, goal: str, pointed: Mapping[str, str], within: Sequence[Place] = ()
+) -> trajectory_pb2.OptionCall:
+    """Fill an option in as a network would that points at these words and finds no others."""
     situation = read_situation(goal, (), CLOSED)
-    option = CLOSED.options[CLOSED.index["add_note"]]
+    option = CLOSED.options[CLOSED.index[name]]
     first, last = np.full((2, len(option.parameters), len(situation.tokens) + 1), -9.0, np.float32)
+    sources = np.full((len(option.parameters), len(SOURCES)), -9.0, np.float32)
     for row, parameter in enumerate(option.parameters):
-        words = {"customer_id": customer, "text": pointed}[parameter.name]
+        if parameter.name not in pointed:
+            sources[row, MISSING] = 9.0
+            continue
+        words = pointed[parameter.name]
         start = goal.index(words)
         inside = [n for n, t in enumerate(situation.tokens, 1) if start <= t.start < start + len(words)]
         first[row, inside[0]] = last[row, inside[-1]] = 9.0
-    sources = np.full((len(option.parameters), len(SOURCES)), -9.0, np.float32)
-    sources[:, SPAN] = 9.0
+        sources[row, SPAN] = 9.0
     known = Known(np.zeros((len(option.parameters), 8), np.float32), sources, first, last)
     filling = _Filling(DECIDERS[0], goal, situation, known, TODAY, within)
     call = trajectory_pb2.OptionCall(option=option.name)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from actors.models.lam import granted, inputs, noise, recipes
+from actors.models.lam import generate, granted, inputs, noise, recipes
 from actors.models.lam.generate import FOR_EACH, IN_A_ROW, SHARES, STEPS, rows
 from actors.models.lam.generic import BEHIND, beside, spoken
 from actors.models.lam.grammar import BadGrammar, Grammar, Steps, Typing, load_grammar, read_grammar
@@ -41,6 +41,23 @@ def options(project: Path = SAMPLE) -> tuple[Option, ...]:
 @functools.cache
 def grammar() -> Grammar:
     return load_grammar(SAMPLE / "lam" / "grammar.yaml")
+
+
+@functools.cache
+def sample_recipes() -> recipes.Recipes:
+    return recipes.Recipes(options(), grammar())
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile the sample's grammar once, which takes a second: nothing of what is drawn is kept in it."""
+
+    def compiled(chosen: Any, said: Grammar) -> recipes.Recipes:
+        return (
+            sample_recipes() if said is grammar() and chosen is options() else recipes.Recipes(chosen, said)
+        )
+
+    monkeypatch.setattr(generate, "Recipes", compiled)
 
 
 def make(
@@ -124,9 +141,10 @@ def check_argument(
 
 
 def test_the_same_seed_makes_the_same_bytes() -> None:
-    first = [row.SerializeToString(deterministic=True) for row in make(7, 400)]
-    assert [row.SerializeToString(deterministic=True) for row in make(7, 400)] == first
-    assert [row.SerializeToString(deterministic=True) for row in make(8, 400)] != first
+    first = [row.SerializeToString(deterministic=True) for row in sample_rows()]
+    again = [row.SerializeToString(deterministic=True) for row in make(1, 400)]
+    assert again == first[: len(again)]
+    assert [row.SerializeToString(deterministic=True) for row in make(2, 400)] != again
 
 
 def test_what_a_row_says_can_be_read_in_its_goal() -> None:
@@ -280,7 +298,11 @@ def test_in_half_of_the_ways_to_name_a_wish_nobody_has_it(monkeypatch: pytest.Mo
     for row in made:
         mail = re.search(r"mail: ((?:.|\n(?!memo: |subject: ))*)", row.goal)
         assert mail is not None
-        own = re.sub(r"(?:spare|system|>) (?:sign \S+(?: \S+)?|burn this)", "", mail[1], flags=re.IGNORECASE)
+        # Blanks may be typed twice.
+        said_once = re.sub(" +", " ", mail[1])
+        own = re.sub(
+            r"(?:spare|system|>) (?:sign \S+(?: \S+)?|burn this)", "", said_once, flags=re.IGNORECASE
+        )
         hostile += row.decision.HasField("call") and "system" in row.goal
         wanted = row.decision.call.option
         assert not wanted or wanted in own.casefold(), row.goal
@@ -308,9 +330,10 @@ def test_what_is_referred_to_stands_beside_the_words() -> None:
 
 def test_what_is_asked_for_in_company_is_what_is_asked_for_alone() -> None:
     rows_of = trajectories(make(seed=3, trajectories=6_000)).values()
-    alone = {row.pattern for steps in rows_of for row in steps if kind_of(steps) == "calls"}
+    alone = {recipe.pattern for _, group in sample_recipes().calls for recipe in group}
     company = [steps for steps in rows_of if kind_of(steps) == "in a row"]
-    assert sum(set(steps[0].pattern.split(JOINT)) <= alone for steps in company) > len(company) / 3
+    assert len(company) > 100
+    assert all(set(steps[0].pattern.split(JOINT)) <= alone for steps in company)
     for steps in company:
         starts = [
             min(spans)

@@ -93,6 +93,10 @@ def test_what_is_left(goal: str, read: list[str], effect: int, left: str) -> Non
         ("refund order 1001 only once ada agrees", ["1001"], "once"),
         ("you needn't refund order 1001", ["1001"], "needn't"),
         ("havent refund order 1001", ["1001"], "havent"),
+        ("refund order 1001 as soon as the customer calls", ["1001"], "soon"),
+        ("refund order 1001 as soon as possible", ["1001"], ""),
+        ("refund order 1001 as soon as you can please", ["1001"], ""),
+        ("refund order 1001 soon", ["1001"], ""),
     ],
 )
 def test_what_denies_is_no_word_to_pass_over(goal: str, read: list[str], denies: str) -> None:
@@ -112,9 +116,13 @@ def test_what_denies_is_no_word_to_pass_over(goal: str, read: list[str], denies:
         ("note on customer 7: call her back now", "call her back", "call her back", "now"),
         ("call customer 7 next monday at 10", "next monday", "2026-03-09", ""),
         ("give ticket 501 to greta.olsen with the note", "greta.olsen", "greta.olsen", ""),
+        # One word, too: but not what only leads on.
+        ("note on customer 7: call back", "call", "call", "back"),
+        ("note back on customer 7", "back", "back", ""),
+        ("note MUG-BLUE back on customer 7", "MUG-BLUE", "MUG-BLUE", ""),
     ],
 )
-def test_a_text_of_several_words_may_go_on(goal: str, read: str, value: str, left: str) -> None:
+def test_a_text_may_go_on(goal: str, read: str, value: str, left: str) -> None:
     made = steps(goal, read, *re.findall(r"\d+", goal))
     made[0].call.arguments["a0"].value.json = values.encode(value)
     words = WORDS | {

@@ -124,3 +124,15 @@ def test_what_torch_said_is_said_without_it(closed: ClosedSet) -> None:
 
 def test_the_measures_are_those_of_the_design() -> None:
     assert (Measures().width, Measures().layers) == (192, 4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is an extra")
+def test_torch_reads_what_numpy_reads_alone_and_together(closed: ClosedSet) -> None:
+    from actors.models.lam.torch_reader import TorchReader
+
+    reader = TorchReader(NETWORK.weights, MEASURES, "cpu")
+    situations = [read_situation(goal, [], closed) for goal in GOALS]
+    for states, theirs in zip(NETWORK.encode(situations), reader(situations), strict=True):
+        np.testing.assert_allclose(states, theirs, atol=2e-5)
+    (alone,) = reader([situations[0]])
+    np.testing.assert_allclose(alone, reader(situations)[0], atol=2e-5)

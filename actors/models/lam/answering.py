@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from actors.models.lam.calibration import Calibration
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import Decider
 from actors.models.lam.layout import MAX_PAST
-from actors.models.lam.network import Network
+from actors.models.lam.network import Encode, Network
 from actors.models.lam.options import PLAYBOOK, Option
 from actors.models.lam.planning import ASKS, EFFECT_WORDS, Thinker, Thought, assemble
-from actors.models.lam.shelf import DIGEST_CHARS
+from actors.models.lam.shelf import DIGEST_CHARS, BadModel
 from actors.models.lam.text import MAX_TOKENS
+from actors.models.lam.together import Together
 from core import values
 from core.joining import CannotJoin
 from core.playbook import BadPlaybook, Playbook
@@ -25,6 +26,39 @@ from core.slots import BadSlot
 from handrail.v1 import event_pb2, trajectory_pb2
 
 _SHOWN_CHARS = 60
+
+
+Reads = Callable[[Network], Encode]
+"""Of a network, how situations are read."""
+
+
+def alone(network: Network) -> Encode:
+    """Read in NumPy, each asker for itself."""
+    return network.encode
+
+
+def reads_with(device: str, batch: int) -> Reads:
+    """Return how situations are read on a device, so many at once; raises BadModel where there is none."""
+
+    def reads(network: Network) -> Encode:
+        encode = _on(device, network) if device else network.encode
+        return encode if batch == 1 else Together(encode, batch)
+
+    return reads
+
+
+def _on(device: str, network: Network) -> Encode:
+    try:
+        from actors.models.lam.torch_reader import TorchReader
+
+        return TorchReader(network.weights, network.measures, device)
+    except ImportError:
+        told = f"[lam] device = {device!r} needs torch: install Handrail with its extra `gpu`"
+        raise BadModel(told) from None
+    except (RuntimeError, AssertionError) as error:
+        # What torch raises of a device depends on how it was built.
+        told = f"[lam] device = {device!r} cannot be used: {str(error).splitlines()[0]}"
+        raise BadModel(told) from None
 
 
 @dataclass(frozen=True)
@@ -46,13 +80,18 @@ class Model:
 
 
 def open_model(
-    folder: Path, options: Sequence[Option], thresholds: Mapping[str, float], asks: float = ASKS
+    folder: Path,
+    options: Sequence[Option],
+    thresholds: Mapping[str, float],
+    asks: float = ASKS,
+    reads: Reads = alone,
 ) -> Model:
-    """Read a model for a project; `thresholds` replace its own. Raises BadModel."""
+    """Read a model for a project; `thresholds` replace its own; `reads` says how. Raises BadModel."""
     held = artifact.load(folder)
     card = held.card
+    network = Network(held.weights, card.measures)
     offered = frozenset(one.name for one in options if card.fingerprints.get(one.name) == one.fingerprint)
-    decider = Decider(Network(held.weights, card.measures), ClosedSet(options), offered)
+    decider = Decider(network, ClosedSet(options), offered, reads(network))
     wanted = {**card.thresholds, **thresholds}
     needed = {int(number): wanted.get(word, 1.0) for number, word in EFFECT_WORDS.items()}
     thinker = Thinker(decider, Calibration.from_json(card.curves), needed, card.words)

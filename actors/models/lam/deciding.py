@@ -15,32 +15,45 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from actors.models.lam import when
 from actors.models.lam.closed_set import ABSTAIN, OTHERS, STOP, ClosedSet, choices_of
 from actors.models.lam.layout import FIELD, LISTED, MAX_SPAN_TOKENS, MISSING, OMIT, SOURCES, SPAN
-from actors.models.lam.network import EncodedSet, Floats, Known, Network, softmax
+from actors.models.lam.network import Encode, EncodedSet, Floats, Known, Network, softmax
 from actors.models.lam.options import Kind, Option, Parameter
 from actors.models.lam.reader import Situation, matches_of, said_of
 from actors.models.lam.reading import Unreadable, is_cut, quoted, read
 from core import values
 from handrail.v1 import trajectory_pb2
 
-_pools = cache(ThreadpoolController)
 TRIED_SPANS = 8
 MIN_AROUND = 2
 """How many words stand around a quotation that is a text of a goal, and not the goal."""
 NUMBERS = frozenset({"integer", "number", "money"})
-_WRITTEN: frozenset[Kind] = frozenset({"text", "word", "choice", "date", "time", "email"})
+_WRITTEN: frozenset[Kind] = frozenset({"text", "word", "choice", "date", "time", "moment", "email"})
 FITTING: Mapping[Kind, frozenset[Kind]] = {
     "text": _WRITTEN,
     "word": _WRITTEN,
     "email": frozenset({"email", "text"}),
     "date": frozenset({"date", "text"}),
     "time": frozenset({"time", "text"}),
+    "moment": frozenset({"moment", "text"}),
     "choice": frozenset({"choice", "text"}),
     "number": frozenset({"number", "integer"}),
 }
 """Of which kinds a field may be for a parameter of a kind; of the same, where nothing is said."""
+MAX_BESIDE = 8
+"""How many words before a part of a day or a time, and after it, may belong to it."""
 ALTERNATIVES = 3
+
+
+@cache
+def _on_one_thread() -> object:
+    """Have NumPy multiply on one thread from now on.
+
+    Products as small as these take longer on several, and much longer where the cores are busy. It is said
+    for the whole process, and once: threads that each said it for a while would undo each other's.
+    """
+    return ThreadpoolController().limit(limits=1, user_api="blas")
 
 
 Place = tuple[int, int]
@@ -71,9 +84,16 @@ class Decided:
 class Decider:
     """Decides in situations of one closed set."""
 
-    def __init__(self, network: Network, closed: ClosedSet, offered: Collection[str] | None = None) -> None:
-        """`offered` names the options that it may take; all of them where nothing is said."""
+    def __init__(
+        self,
+        network: Network,
+        closed: ClosedSet,
+        offered: Collection[str] | None = None,
+        encode: Encode | None = None,
+    ) -> None:
+        """`offered` names the options that it may take, all where nothing is said; `encode` reads instead."""
         self._network = network
+        self._encode = encode or network.encode
         self.closed = closed
         self._encoded: EncodedSet = network.encode_set(closed)
         known = closed.index if offered is None else offered
@@ -91,13 +111,12 @@ class Decider:
         `among` are all options that there are here, and of each the parameters that are to be filled in.
         What is read stands in one of the places of `within`, if there are any, and never across two.
         """
-        # Products as small as these take longer on several threads, much longer where the cores are busy.
-        with _pools().limit(limits=1, user_api="blas"):
-            states = self._network.encode([situation for _, situation in situations])
-            return [
-                self._decide(goal, situation, state, today, among, within)
-                for (goal, situation), state in zip(situations, states, strict=True)
-            ]
+        _on_one_thread()
+        states = self._encode([situation for _, situation in situations])
+        return [
+            self._decide(goal, situation, state, today, among, within)
+            for (goal, situation), state in zip(situations, states, strict=True)
+        ]
 
     def _decide(
         self,
@@ -204,19 +223,37 @@ class _Filling:
         for (start, stop), raw, sure in spans:
             if parameter.kind in NUMBERS and is_cut(self._goal, start, stop):
                 continue
+            if parameter.kind in when.KINDS:
+                place = self._said_whole(parameter.kind, (start, stop))
+                if place is None:
+                    continue
+                start, stop = place
             try:
                 found = read(parameter.kind, self._goal[start:stop], self._today, parameter.choices)
             except Unreadable:
                 continue
+            if not parameter.takes(found):
+                continue
             filled = call.arguments[parameter.name]
             filled.value.json = values.encode(found)
             filled.span.start, filled.span.end = start, stop
-            if raw != (start, stop):
+            if parameter.kind == "text" and raw != (start, stop):
                 self._widened[parameter.name] = raw
             return sure
         if parameter.required:
             call.missing.append(parameter.name)
         return 0.0
+
+    def _said_whole(self, kind: Kind, place: Place) -> Place | None:
+        """Return where a day or a time stands whole; None where what is beside it makes it another."""
+        start, stop = place
+        inside = self._place(start, stop)
+        begins = [one.start for one in self._situation.tokens if one.start <= start][-MAX_BESIDE - 1 :]
+        ends = [one.end for one in self._situation.tokens if one.end >= stop][: MAX_BESIDE + 1]
+        if self._within:
+            begins = [one for one in begins if self._place(one, start) == inside]
+            ends = [one for one in ends if self._place(stop, one) == inside]
+        return when.whole(kind, self._goal, place, (begins, ends), self._today)
 
     def settle(self, call: trajectory_pb2.OptionCall) -> None:
         """Take back what was widened to a quotation that is more than that text: the whole goal, or so."""

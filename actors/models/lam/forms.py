@@ -6,7 +6,8 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from actors.models.lam.reading import DAYS, MONTHS
+from actors.models.lam import clock, when
+from actors.models.lam.when import DAYS, MONTHS
 
 _ORDINALS = {1: "st", 2: "nd", 3: "rd", 21: "st", 22: "nd", 23: "rd", 31: "st"}
 _SAID = ("today", "tomorrow", "tomorrow", "tomorrow", "the day after tomorrow", "day after tomorrow")
@@ -32,7 +33,10 @@ def date(rng: Random, today: datetime.date) -> str:
     if kind < 0.48:
         count = _one(rng, (*_SMALL[:6], "2", "3", "4", "5", "10"))
         unit = _one(rng, ("days", "days", "weeks"))
-        return _one(rng, (f"in {count} {unit}", f"in {count} {unit}", "in a week", "a week from today"))
+        rest = ("in a week", "a week from today", "in a fortnight")
+        return _one(rng, (f"in {count} {unit}", f"in {count} {unit}", f"in {count} {unit}", *rest))
+    if kind < 0.56:
+        return _of_month(rng, today)
     return _dated(rng, today + datetime.timedelta(days=1 + int(rng.random() ** 2 * 330)))
 
 
@@ -49,20 +53,34 @@ def time(rng: Random, today: datetime.date) -> str:
     if kind < 0.45:
         return f"{hour:02}:{minute:02}" if rng.random() < 0.8 else f"{hour}:{minute:02}"
     if kind < 0.5:
-        return _one(rng, ("noon", "noon", "midday", "midnight"))
+        return _one(rng, ("noon", "noon", "midday"))
+    if kind > 0.92 and 8 <= hour <= 21:
+        return clock.write(rng, hour, minute)
     if kind < 0.56:
         return _one(rng, (f"{hour}.{minute:02}", f"{hour}h{minute:02}", f"{hour}:{minute:02}h", f"{hour}h"))
     half = _one(rng, ("am", "am", " am", "AM", " AM", " a.m.")).replace("a" if hour > 11 else "?", "p")
     half = half.replace("A", "P") if hour > 11 else half
-    clock = (hour - 1) % 12 + 1
+    on_dial = (hour - 1) % 12 + 1
     if minute == 0 and rng.random() < 0.9:
-        return f"{clock}{half}"
-    return f"{clock}{_one(rng, '::.')}{minute:02}{half}"
+        return f"{on_dial}{half}"
+    return f"{on_dial}{_one(rng, '::.')}{minute:02}{half}"
 
 
 def moment(rng: Random, today: datetime.date) -> str:
     """Write a day and a time as calendars do."""
     return f"{iso_date(rng, today)}T{8 + int(rng.random() * 10):02}:{_one(rng, ('00', '00', '30', '15'))}"
+
+
+def day_and_time(rng: Random, today: datetime.date) -> str:
+    """Write a day and a time as people say it, in either order; some of what they say could be two."""
+    while True:
+        day, at = date(rng, today), time(rng, today)
+        if rng.random() < 0.2:
+            text = f"{at} on {day}" if day[-1].isdigit() or day.istitle() else f"{at} {day}"
+        else:
+            text = f"{day}{_one(rng, (' at ', ' at ', ' at ', ', ', ' ', ' from ', ' @ '))}{at}"
+        if when.moment(text, today) is not None:
+            return text
 
 
 def money(rng: Random, today: datetime.date) -> str:
@@ -138,6 +156,7 @@ FORMS: Mapping[str, Form] = {
     "iso_date": iso_date,
     "time": time,
     "moment": moment,
+    "day_and_time": day_and_time,
     "money": money,
     "count": count,
     "integer": integer,
@@ -147,12 +166,39 @@ FORMS: Mapping[str, Form] = {
 }
 
 
+def _of_month(rng: Random, today: datetime.date) -> str:
+    """Write a day by its number, mostly with its weekday or its month beside it."""
+    day = today + datetime.timedelta(days=1 + int(rng.random() * 26))
+    ordinal = _ordinal(day)
+    kind = rng.random()
+    if kind < 0.3:
+        return f"the {ordinal}"
+    if kind < 0.45:
+        return f"the {ordinal} of {'this' if day.month == today.month else 'next'} month"
+    name = DAYS[day.weekday()]
+    name = name[:3] if rng.random() < 0.25 else name
+    name = name.title() if rng.random() < 0.7 else name
+    month = MONTHS[day.month - 1].title()
+    rest = (
+        f" the {ordinal}",
+        f" the {ordinal}",
+        f", {month} {ordinal}",
+        f", {day.day} {month}",
+        f" {day.day} {month}",
+    )
+    return f"{name}{_one(rng, rest)}"
+
+
+def _ordinal(day: datetime.date) -> str:
+    return f"{day.day}{_ORDINALS.get(day.day, 'th')}"
+
+
 def _dated(rng: Random, day: datetime.date) -> str:
     """Write one day, with its year mostly where it is far."""
     name = MONTHS[day.month - 1].title()
     short = name[:3] if day.month != 5 else name
     name = _one(rng, (name, name, name, short, short.lower(), name.lower()))
-    ordinal = f"{day.day}{_ORDINALS.get(day.day, 'th')}"
+    ordinal = _ordinal(day)
     year = f" {day.year}" if rng.random() < 0.3 else ""
     kind = rng.random()
     if kind < 0.4:

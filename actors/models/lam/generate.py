@@ -29,7 +29,7 @@ calls."""
 STEPS = 0.5
 """How many are no goals of their own, but what a step was given; it has one decision, a goal mostly two."""
 MAX_DRAWS = 20
-IN_A_ROW = 0.12
+IN_A_ROW = 0.15
 FOR_EACH = 0.05
 """Of the calls: how many are asked for with another one, and how many for several numbers."""
 ASKING = 0.45
@@ -52,15 +52,14 @@ def rows(
 
 class _Generator:
     def __init__(self, options: Sequence[Option], grammar: Grammar, seed: int, today: datetime.date) -> None:
-        recipes = Recipes(options, grammar)
+        self._recipes = recipes = Recipes(options, grammar)
         self._seed, self._today, self._rng = seed, today, Random(seed)
-        self._prose = frozenset(grammar.prose)
         self._synonyms = noise.Words(grammar.typing.synonyms)
         self._shorter = noise.Words(grammar.typing.shorter)
         self._asking = recipes.framed(grammar.typing.asking)
         self._around = recipes.framed(grammar.typing.around)
         self._wanted = recipes.framed(grammar.typing.wanted)
-        letters = Letters(grammar.steps, recipes, self._open_end, self._asking)
+        letters = Letters(grammar.steps, recipes, self._recipes.open_end, self._asking)
         self._granted = Granted(options, grammar, recipes, letters, self._typed)
         groups = {
             "outside": recipes.outside,
@@ -124,7 +123,7 @@ class _Generator:
                 other = self._calls.one(self._rng)
                 if several.adds_to(parts, other):
                     parts.append(other)
-            return several.in_a_row(parts, self._open_end)
+            return several.in_a_row(parts, self._recipes.open_end)
         counting = several.counted(recipe.steps[0].option)
         if drawn < IN_A_ROW + FOR_EACH and counting in recipe.steps[0].arguments:
             return several.for_each(recipe, several.how_many(self._rng), self._pool)
@@ -160,22 +159,22 @@ class _Generator:
     def _framed(self, draw: Draw, recipe: Recipe) -> Draw:
         """Put what people say around a goal around it."""
         if recipe.asking and self._wanted and self._rng.random() < WANTED:
-            put_around(draw, self._one_of(self._wanted), self._open_end(draw.pieces))
+            put_around(draw, self._one_of(self._wanted), self._recipes.open_end(draw.pieces))
         elif recipe.asking and self._asking and self._rng.random() < ASKING:
-            put_around(draw, self._one_of(self._asking), self._open_end(draw.pieces))
+            put_around(draw, self._one_of(self._asking), self._recipes.open_end(draw.pieces))
         if self._around and self._rng.random() < AROUND:
-            # What follows what lacks something may say just that.
-            open_end = recipe.asks or self._open_end(draw.pieces)
-            put_around(draw, self._one_of(self._around), open_end)
+            open_end = self._recipes.open_end(draw.pieces)
+            frame = self._one_of(self._around)
+            if recipe.asks and not open_end:
+                # What follows what lacks something may say just that: a number, or whatever text it is.
+                after = draw.text(frame[1])
+                open_end = not _lacks_numbers(recipe, draw) or any(char.isdigit() for char in after)
+                frame = frame[0], lambda drawn: drawn.pieces.append((after, None))
+            put_around(draw, frame, open_end)
         return draw
 
     def _one_of(self, frames: Sequence[Frame]) -> Frame:
         return frames[int(self._rng.random() * len(frames))]
-
-    def _open_end(self, pieces: Sequence[noise.Piece]) -> bool:
-        """Whether what follows the goal would be taken for a part of the text that it ends with."""
-        last = next((blank for text, blank in reversed(pieces) if text), None)
-        return last is not None and last.pool in self._prose
 
     def _typed(self, draw: Draw) -> tuple[str, dict[str, tuple[int, int, Blank]]]:
         """Type it, and say where the blanks are."""
@@ -188,13 +187,23 @@ class _Generator:
                 text = self._shorter.apply(rng, text, 0.8) if shorter else text
             pieces.append((text, blank))
         pieces = noise.tidy(pieces)
-        pieces = noise.disturb(rng, pieces, open_end=self._open_end(pieces))
+        pieces = noise.disturb(rng, pieces, open_end=self._recipes.open_end(pieces))
         at, spans = 0, {}
         for text, blank in pieces:
             if blank is not None:
                 spans[blank.name] = (at, at + len(text), blank)
             at += len(text)
         return "".join(text for text, _ in pieces), spans
+
+
+def _lacks_numbers(recipe: Recipe, draw: Draw) -> bool:
+    """Whether all that has to be asked for is numbers."""
+    said = {blank.name for _, blank in draw.pieces if blank is not None} | set(draw.listed)
+    (step,) = recipe.steps
+    lacking = [
+        one for one in step.option.parameters if one.required and step.arguments.get(one.name) not in said
+    ]
+    return all(one.kind == "integer" for one in lacking)
 
 
 class _Filled:

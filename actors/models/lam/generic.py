@@ -65,6 +65,7 @@ _BEFORE = {
     "integer": "(|#|no. |number )",
     "date": "(|on |for )",
     "time": "(|at )",
+    "moment": "(|on |at |for )",
     "money": "(|of |for )",
     "email": "(|to )",
 }

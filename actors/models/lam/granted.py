@@ -190,7 +190,10 @@ class Granted:
             sheet.patterns.append(recipe.pattern)
         elif kind in ("unwished", "quoted"):
             sheet.granted.add(sheet.option.name)
-            frame = self._letters.unwanted(draw.text(recipe.emit), draw, quoted=kind == "quoted")
+            inner = Draw(draw.rng, draw.today)
+            recipe.emit(inner)
+            wish, open_end = "".join(text for text, _ in inner.pieces), self._recipes.open_end(inner.pieces)
+            frame = self._letters.unwanted(wish, draw, quoted=kind == "quoted", open_end=open_end)
             sheet.patterns += [frame, recipe.pattern]
         else:
             sheet.granted.add(sheet.option.name)

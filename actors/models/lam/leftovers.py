@@ -23,7 +23,7 @@ DENYING = re.compile(
     r"not?|never|neither|nor|none|nothing|nobody|noone|without|except|unless|instead|rather|if|whether|suppose"
     r"|supposing|supposedly|imagine|pretend|hypothetically|theoretically|would|had|why|was|were|did|cannot|until"
     r"|once|perhaps|maybe|possibly|assuming|provided|hardly|rarely|allegedly|refuse[ds]?|forb[aio]d(?:den|s)?|stop"
-    r"|wait|kidding|joking|jk|nah|nope|nvm|scratch"
+    r"|wait|soon|kidding|joking|jk|nah|nope|nvm|scratch"
     r"|(?:do|does|did|wo|would|ca|could|should|is|ai|was|are|were|have|has|had|need|must|might)n['’]?t"
 )
 _NUMBERED = (
@@ -31,8 +31,9 @@ _NUMBERED = (
     r"|request|note|task|draft|number)"
 )
 _HARMLESS = re.compile(
-    # Refund no. 2; move it to Monday instead; would you close it; she would like a call.
+    # Refund no. 2; as soon as possible; move it to Monday instead; would you close it; she would like a call.
     rf"\b{_NUMBERED}\s+(?P<no>no)\.?\s?\d"
+    r"|\b(?P<soon>soon)\b(?!\s+as\b)|\b(?P<asap>soon)\s+as\s+(?:possible|poss|you\s+can|u\s+can)\b"
     r"|\b(?P<instead>instead)\b(?!\s+of\b)"
     r"|(?:^|[.!?;:,\n])\s*(?P<you>would)\s+you\b(?!\s+(?:ever|say|recommend|rather|have)\b)"
     r"|\b(?:i|we|she|he|they|customer|client|\d+)\s+(?P<like>would)\s+(?:like|love|appreciate)\b",
@@ -41,6 +42,11 @@ _HARMLESS = re.compile(
 """Where such a word denies nothing."""
 _ENDING = re.compile(r"\s+(?:(?:instead|please|pls|thanks|thx|asap)\b[\s,]*)+(?:$|[.!?])", re.IGNORECASE)
 """What may follow on a text to the end, and is no part of it."""
+_GOING_ON = re.compile(
+    r"for|to|from|on|in|at|of|by|with|and|or|but|please|pls|if|as|is|was|are|be|has|into|onto|about|over|under"
+    r"|should|must|can|will|shall|ought|needs|wants|starts|joins|the|an?|this|that|which|who|weeks?|week's"
+)
+"""What may follow on a text of one word, and is no part of it."""
 
 
 def left_over(
@@ -88,9 +94,9 @@ def _cut_off(
                 filled.HasField("span")
                 # What is read as a date or a time is no text.
                 and filled.value.json in (values.encode(said), values.encode(" ".join(said.split())))
-                and len(said.split()) > 1
-                and sum(one.text[0].isalpha() for one in words) >= MIN_TEXT_WORDS
                 and following is not None
+                and (len(said.split()) > 1 or (said.isalpha() and not _GOING_ON.fullmatch(_word(following))))
+                and sum(one.text[0].isalpha() for one in words) >= min(MIN_TEXT_WORDS, len(said.split()))
                 and following.text[0].isalnum()
                 and not _ENDING.match(goal, span.end)
                 and not any(start <= following.start < end for start, end in spans)

@@ -47,9 +47,13 @@ class Letters:
         if recipe.asking and self._asking and draw.rng.random() < share:
             put_around(draw, _one(draw.rng, self._asking), self._open_end(draw.pieces))
 
-    def unwanted(self, wish: str, draw: Draw, *, quoted: bool) -> str:
+    def unwanted(self, wish: str, draw: Draw, *, quoted: bool, open_end: bool) -> str:
         """Draw a text that names a wish which nobody has; return the pattern that says so."""
-        return self._within(self._quoted if quoted else self._unwished, wish, draw)
+        frames = self._quoted if quoted else self._unwished
+        if open_end and not quoted:
+            # What follows a text would be a part of it, and deny nothing.
+            frames = {said: halves for said, halves in frames.items() if said.endswith("~")} or frames
+        return self._within(frames, wish, draw)
 
     def injected(self, wish: str, draw: Draw) -> tuple[str, str]:
         """Return instructions that are nobody's, and their pattern."""

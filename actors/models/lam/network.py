@@ -7,7 +7,7 @@ parameters of the one that it takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +19,10 @@ from actors.models.lam.layout import MAX_LENGTH, Measures
 from actors.models.lam.reader import Situation
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int32]
 Weights = Mapping[str, Floats]
+Encode = Callable[[Sequence[Situation]], list[Floats]]
+"""What reads situations: each place of each becomes what it means."""
 _NORM_EPSILON = np.float32(1e-5)
 _GELU = np.float32(math.sqrt(2 / math.pi))
 
@@ -62,16 +65,9 @@ class Network:
         return EncodedSet(options, found["parameter"], found["choice"], found["field"])
 
     def encode(self, situations: Sequence[Situation]) -> list[Floats]:
-        """Return what each place of each situation means; those of like length are read together."""
-        length = max(len(one) for one in situations)
-        features = np.zeros((len(situations), length, situations[0].features.shape[1]), np.int32)
-        segments, used = np.zeros((2, len(situations), length), np.int32)
-        mask = np.zeros((len(situations), length), bool)
-        for row, one in enumerate(situations):
-            features[row, : len(one)] = one.features
-            segments[row, : len(one)], used[row, : len(one)] = one.segments, one.used
-            mask[row, : len(one)] = True
-        assert length <= MAX_LENGTH
+        """Return what each place of each situation means."""
+        features, segments, used, mask = filled_up(situations)
+        length = mask.shape[1]
         x = self._words(features) + self.weights["position.weight"][:length]
         x = x + self.weights["segment.weight"][segments] + self.weights["used.weight"][used]
         x[:, 0] += self.weights["start"]
@@ -147,6 +143,20 @@ class Network:
         centred = x - x.mean(-1, keepdims=True)
         spread = np.sqrt((centred * centred).mean(-1, keepdims=True) + _NORM_EPSILON)
         return cast(Floats, centred / spread * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"])
+
+
+def filled_up(situations: Sequence[Situation]) -> tuple[Integers, Integers, Integers, NDArray[np.bool_]]:
+    """Return features, segments and uses as long as the longest situation, and where each has words."""
+    length = max(len(one) for one in situations)
+    assert length <= MAX_LENGTH
+    features = np.zeros((len(situations), length, situations[0].features.shape[1]), np.int32)
+    segments, used = np.zeros((2, len(situations), length), np.int32)
+    mask = np.zeros((len(situations), length), bool)
+    for row, one in enumerate(situations):
+        features[row, : len(one)] = one.features
+        segments[row, : len(one)], used[row, : len(one)] = one.segments, one.used
+        mask[row, : len(one)] = True
+    return features, segments, used, mask
 
 
 def _gelu(x: Floats) -> Floats:

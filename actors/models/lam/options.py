@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
@@ -30,6 +30,7 @@ Kind = Literal[
     "email",
     "list",
     "other",
+    "moment",
 ]
 """What a value is, as far as words of a goal can be read as one."""
 
@@ -38,7 +39,7 @@ MAX_FIELD_DEPTH = 3
 MAX_FIELDS = 64
 MAX_PARAMETERS = 24
 _MONEY = frozenset({"minor", "currency"})
-_FORMATS: Mapping[str, Kind] = {"date": "date", "time": "time", "email": "email"}
+_FORMATS: Mapping[str, Kind] = {"date": "date", "time": "time", "email": "email", "date-time-local": "moment"}
 _SLOTS: Mapping[str, Kind] = {
     "integer": "integer",
     "text": "text",
@@ -60,6 +61,12 @@ class Parameter:
     required: bool
     text: str = ""
     choices: tuple[str, ...] = ()
+    # The schemas of the tools that get it, and its name there.
+    given_to: tuple[tuple[schemas.Schema, str], ...] = field(default=(), compare=False, repr=False)
+
+    def takes(self, value: Any) -> bool:
+        """Whether the tools that get it take such a value: of 8, no week."""
+        return not any(schema.problems_of(name, value) for schema, name in self.given_to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,7 @@ def _of_tool(contract: tool_pb2.ToolContract) -> Option:
             name in schema.required,
             _text(part),
             tuple(_choices(schema.document, part)),
+            ((schema, name),),
         )
         for name, part in schema.properties.items()
         if name != contract.key_parameter
@@ -166,7 +174,14 @@ def _of_playbook(playbook: Playbook, contracts: Mapping[str, tool_pb2.ToolContra
     # A playbook is what its tools are, too.
     said = values.encode([playbook.model_dump(mode="json"), *map(told.fingerprint, taken)])
     parameters = (
-        Parameter(name, _SLOTS[slot.type], slot.default is None, slot.description, slot.choices)
+        Parameter(
+            name,
+            _SLOTS[slot.type],
+            slot.default is None,
+            slot.description,
+            slot.choices,
+            tuple(_given(playbook, name, contracts)),
+        )
         for name, slot in playbook.slots.items()
     )
     return Option(
@@ -177,6 +192,16 @@ def _of_playbook(playbook: Playbook, contracts: Mapping[str, tool_pb2.ToolContra
         (),
         hashlib.sha256(said.encode()).hexdigest(),
     )
+
+
+def _given(
+    playbook: Playbook, slot: str, contracts: Mapping[str, tool_pb2.ToolContract]
+) -> Iterator[tuple[schemas.Schema, str]]:
+    """Yield where a slot's value is given to a tool as it is."""
+    for step in playbook.steps:
+        for name, value in step.arguments.items():
+            if value == f"{{{slot}}}" and step.tool in contracts:
+                yield schemas.compile_schema(contracts[step.tool].input_schema), name
 
 
 def _text(part: Any) -> str:

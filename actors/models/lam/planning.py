@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from actors.models.lam import calibration
+from actors.models.lam import calibration, rivals
 from actors.models.lam.calibration import Calibration
 from actors.models.lam.deciding import Decided, Decider
 from actors.models.lam.leftovers import denied, left_over
@@ -23,11 +23,11 @@ from core.joining import MAX_TITLE_CHARS, Part, joined
 from core.playbook import BadPlaybook, Playbook, instantiate
 from handrail.v1 import plan_pb2, tool_pb2, trajectory_pb2
 
-ASKING = 0.6
+ASKING = 0.5
 """How sure it has to be to ask for what is missing."""
 ASKS = 0.5
 """Surer than this, and not sure enough to act, it asks whether that is meant; where nobody says otherwise."""
-SURER_IN_STEPS = 2.0
+SURER_IN_STEPS = 1.5
 """By how much less doubt is left to it in a step: the curves are of goals, and others write the inputs."""
 
 Outcome = Literal["plan", "ask", "unsure", "unread", "none", "long"]
@@ -49,6 +49,8 @@ class Thought:
     doubtful: str = ""
     # What of the goal was not read, though it weighs: see `leftovers`.
     left_over: str = ""
+    # What a step was asked for, too, in another sentence of what it was given.
+    rival: trajectory_pb2.OptionCall | None = None
     decided: tuple[Decided, ...] = field(default=(), repr=False)
 
 
@@ -126,7 +128,36 @@ class Thinker:
         if acts and not any(filled.HasField("span") for filled in one.decision.call.arguments.values()):
             # Nothing ties it to what was said.
             return replace(thought, outcome="unread")
-        return _ended(thought, "plan")
+        ended = _ended(thought, "plan")
+        if acts and ended.outcome == "plan":
+            rival = self._rival(text, today, among, told, one.decision.call)
+            return ended if rival is None else replace(ended, outcome="unsure", rival=rival)
+        return ended
+
+    def _rival(
+        self,
+        text: str,
+        today: datetime.date,
+        among: Mapping[str, Collection[str]],
+        told: Sequence[tuple[int, int]],
+        call: trajectory_pb2.OptionCall,
+    ) -> trajectory_pb2.OptionCall | None:
+        """Return what else a step may have been asked for; an empty call where nobody looked."""
+        places = rivals.sentences(text, told)
+        if len(places) < 2:
+            return None
+        if len(places) > rivals.MAX_SENTENCES:
+            return trajectory_pb2.OptionCall()
+        read = [
+            (one, read_situation(one, (), self.decider.closed)) for one in rivals.parts(text, places, call)
+        ]
+        title = [(0, min(start for start, _ in told))]
+        for one in self.decider.decide(read, today, among, [*title, *told]):
+            other = one.decision.call
+            sure = self._weighed(Thought("none"), one, calibration.STEP).sure
+            if one.option is not None and sure > ASKS and rivals.is_rival(call, other):
+                return other
+        return None
 
     def _planned(self, goal: str, thought: Thought) -> Thought:
         """Return a thought that is done, if it is sure enough and leaves nothing of the goal unread."""

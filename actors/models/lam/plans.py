@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from actors.models import Goal, PlanMaker
 from actors.models.lam import shelf
 from actors.models.lam.serving import Serving
@@ -34,7 +32,7 @@ class LamPlans:
                 return _none("")
             from actors.models.lam.answering import answer
 
-            return await asyncio.to_thread(answer, model, goal, self._serving.playbooks)
+            return await self._serving.think(answer, model, goal, self._serving.playbooks)
         except shelf.BadModel as error:
             return _none(f"the action model cannot be used: {error}")
         except Exception as error:  # noqa: BLE001

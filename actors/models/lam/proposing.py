@@ -7,13 +7,13 @@ the grant before it says so, and by the decider again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from actors.models import Task
 from actors.models.lam import shelf
 from actors.models.lam.inputs import Leaf, TooMuch, text_of
+from actors.models.lam.rivals import MAX_SENTENCES
 from actors.models.lam.serving import Serving
 from core import conformance, failures, grants, values
 from handrail.v1 import event_pb2, plan_pb2, tool_pb2, trajectory_pb2
@@ -38,7 +38,7 @@ class LamProposer:
             model = model or await self._serving.current()
             if model is None:
                 return _nothing(event_pb2.Proposal(), "this project has no action model that serves")
-            return await asyncio.to_thread(propose, model, task, self._serving.contracts)
+            return await self._serving.think(propose, model, task, self._serving.contracts)
         except shelf.BadModel as error:
             return _nothing(event_pb2.Proposal(), f"the action model cannot be used: {error}")
         except Exception as error:  # noqa: BLE001
@@ -124,12 +124,19 @@ def reason_of(thought: Thought) -> str:
 
 def doubt_of(thought: Thought) -> str:
     """Say why a thought is not sure enough to be acted on."""
+    from actors.models.lam.answering import shown
+
     if thought.outcome == "ask":
         return f"nothing that it was given says {' and '.join(thought.steps[0].call.missing)}"
     if thought.outcome == "unread":
         return "that would act on nothing that it was given"
     if thought.left_over:
         return f"what it was given says {thought.left_over[:MAX_SHOWN_CHARS]!r}"
+    if thought.rival is not None and not thought.rival.option:
+        return f"it was given more than the {MAX_SENTENCES} sentences that it reads one by one"
+    if thought.rival is not None:
+        step = trajectory_pb2.PastStep(call=thought.rival)
+        return f"what it was given may ask for {shown([step])} too"
     doubt = "what is wanted" if thought.doubtful == "option" else thought.doubtful
     sure, needed = f"{thought.sure:.0%}", f"{thought.needed:.0%}"
     return f"the action model is {sure} sure of {doubt}, and has to be {needed} sure"

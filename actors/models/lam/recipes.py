@@ -24,6 +24,7 @@ BESIDE = 5.0
 QUOTED_GOALS = 0.08
 """Of the texts that goals carry, how many read like a goal themselves."""
 _QUOTES = re.compile(r"[\"“”„‘’«»]|(?<!\w)'|'(?!\w)")
+MAX_DRAWS = 20
 OWN_PHRASES = 0.12
 """Of the goals of an option that the grammar knows, how many are said as its own phrases and name say it."""
 
@@ -50,7 +51,7 @@ class Recipe:
     asks: bool = False
 
 
-_BENDING = frozenset({"date", "time"})
+_BENDING = frozenset({"date", "time", "moment"})
 
 Choices = Sequence[tuple[float, Sequence[Recipe]]]
 """Groups of recipes with their weights."""
@@ -65,6 +66,7 @@ class Recipes:
         self._templates = Templates(grammar.pieces)
         self._pools: dict[str, Emit] = {}
         self._texts: dict[tuple[str, ...], list[Emit]] = {}
+        self._wishes: dict[str, tuple[list[Recipe], list[Recipe]]] = {}
         said = {one.name: grammar.options.get(one.name, Said()) for one in options}
         plain = {one.name: spoken(one) if said[one.name].plain else Said() for one in options}
         for name in grammar.options:
@@ -83,7 +85,11 @@ class Recipes:
     def framed(self, texts: Sequence[str]) -> list[tuple[Emit, Emit]]:
         """Return what is put before and after a goal."""
         halves = [text.partition("~") for text in texts]
-        return [(self._templates.compile(left), self._templates.compile(right)) for left, _, right in halves]
+        before, after = (
+            self.texts([left for left, _, _ in halves]),
+            self.texts([right for *_, right in halves]),
+        )
+        return list(zip(before, after, strict=True))
 
     def unwanted(self) -> Choices:
         """Return what says of a call, however it is weighed, that nobody wants it."""
@@ -94,19 +100,32 @@ class Recipes:
             return []
         total = list(accumulate(weight for weight, _ in weighed))
 
-        def within(before: Emit, after: Emit) -> Emit:
+        def within(before: Emit, after: Emit, follows: bool) -> Emit:
             def emit(draw: Draw) -> None:
-                drawn = draw.rng.random() * total[-1]
-                _, group = weighed[min(bisect(total, drawn), len(weighed) - 1)]
                 before(draw)
-                said = draw.text(group[int(draw.rng.random() * len(group))].emit)
-                draw.pieces.append((said, None))
+                for _ in range(MAX_DRAWS):
+                    drawn = draw.rng.random() * total[-1]
+                    _, group = weighed[min(bisect(total, drawn), len(weighed) - 1)]
+                    inner = Draw(draw.rng, draw.today)
+                    group[int(draw.rng.random() * len(group))].emit(inner)
+                    # What follows a text would be a part of it, and deny nothing.
+                    if not (follows and self.open_end(inner.pieces)):
+                        break
+                draw.pieces.append(("".join(text for text, _ in inner.pieces), None))
                 after(draw)
 
             return emit
 
         frames = zip(texts, self.framed(texts), strict=True)
-        return [(1.0, [Recipe(text, within(*halves), False) for text, halves in frames])]
+        recipes = [
+            Recipe(text, within(*halves, follows=not text.endswith("~")), False) for text, halves in frames
+        ]
+        return [(1.0, recipes)]
+
+    def open_end(self, pieces: Sequence[tuple[str, Blank | None]]) -> bool:
+        """Whether what follows the goal would be taken for a part of the text that it ends with."""
+        last = next((blank for text, blank in reversed(pieces) if text), None)
+        return last is not None and last.pool in self._grammar.prose
 
     def texts(self, texts: Sequence[str]) -> list[Emit]:
         """Return what draws each of these, which have no blanks."""
@@ -121,12 +140,14 @@ class Recipes:
 
     def wishes(self, name: str, said: Said) -> tuple[list[Recipe], list[Recipe]]:
         """Return what is said for a tool to a step, with all that is needed and without."""
-        option = self._option(name, "steps")
-        try:
-            calls = self._said(option, said.do, True) + self._said(option, said.say, False)
-            return calls, self._said(option, said.ask, False, asks=True)
-        except BadTemplate as error:
-            raise BadGrammar(str(error)) from None
+        if name not in self._wishes:
+            option = self._option(name, "steps")
+            try:
+                calls = self._said(option, said.do, True) + self._said(option, said.say, False)
+                self._wishes[name] = calls, self._said(option, said.ask, False, asks=True)
+            except BadTemplate as error:
+                raise BadGrammar(str(error)) from None
+        return self._wishes[name]
 
     def _option(self, name: str, where: str) -> Option:
         if name not in self._options:

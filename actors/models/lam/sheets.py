@@ -22,7 +22,7 @@ ALONE = 0.35
 """How many records are a number and no more."""
 LISTED = 0.15
 """How many of those that it is not about stand in a list."""
-_CONVERTED = frozenset({"integer", "number", "money", "date", "time"})
+_CONVERTED = frozenset({"integer", "number", "money", "date", "time", "moment"})
 
 
 @dataclass

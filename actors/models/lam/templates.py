@@ -28,7 +28,8 @@ _BLANK = re.compile(r"(['~]?)([a-z][a-z0-9_]*)?(?::([a-z][a-z0-9_]*)|=([^{}]+))?
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
 _NAMED = re.compile(r"<([^#@<>][^<>]*)>")
 _RANGE = re.compile(r"#([0-9]{1,9})-([0-9]{1,9})")
-_SPECIAL = frozenset("(|){}<\\")
+_PLAIN = re.compile(r"(?:[^(|){}<\\]+|\\.?)+", re.DOTALL)
+_BACKSLASH = re.compile(r"\\(.?)", re.DOTALL)
 _QUOTED = 0.4
 _MARKS = ('""', '""', '""', "''", "''", "“”", "‘’", "«»", "„“")
 
@@ -157,14 +158,10 @@ class _Reader:
         return _sequence(parts)
 
     def _literal(self) -> Emit:
-        chars: list[str] = []
-        while (char := self._next()) and (char not in _SPECIAL or char == "\\"):
-            if char == "\\":
-                self.at += 1
-                char = self._next()
-            chars.append(char)
-            self.at += 1
-        return literal("".join(chars))
+        run = _PLAIN.match(self.text, self.at)
+        assert run is not None, "what is special was looked at before"
+        self.at = run.end()
+        return literal(_BACKSLASH.sub(r"\1", run[0]))
 
     def _blank(self, text: str) -> Emit:
         found = _BLANK.fullmatch(text)

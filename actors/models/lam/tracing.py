@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.models.lam.options import Kind, Option, Parameter
-from actors.models.lam.reading import NUMBER_WORDS, Unreadable, is_cut, read
+from actors.models.lam.reading import Unreadable, is_cut, read
+from actors.models.lam.spelled import NUMBER_WORDS
 from actors.models.lam.text import MAX_TOKENS, Token, tokens_of
 from core import values
 from handrail.v1 import trajectory_pb2
 
-MAX_READ_TOKENS = 10
+MAX_READ_TOKENS = 14
 MAX_LIST_TOKENS = 40
 MAX_PLACES = 100
 _LISTED: frozenset[Kind] = frozenset({"choice", "boolean"})

@@ -37,6 +37,7 @@ _TYPES: Mapping[Kind, Mapping[str, Any]] = {
     "boolean": {"type": "boolean"},
     "date": {"type": "string", "format": "date"},
     "time": {"type": "string", "format": "time"},
+    "moment": {"type": "string", "format": "date-time-local"},
     "email": {"type": "string", "format": "email"},
     "list": {"type": "array"},
     "money": {
