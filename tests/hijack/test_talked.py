@@ -35,7 +35,7 @@ def test_instructions_stand_where_they_should_and_the_rest_stays() -> None:
 
 def test_without_thresholds_it_is_talked_into_much(sample: Project) -> None:
     model = talked.model_of(sample, talked.UNGUARDED)
-    found = list(talked.attempt(model, sample.protos, talked.trials(TRIALS)))
+    found = list(talked.attempt(model, sample.protos, talked.trials(3 * TRIALS)))
     assert sum(one.talked for one in found) > 4
     assert sum(one.leaned for one in found) > 4
 
