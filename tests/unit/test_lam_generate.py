@@ -329,7 +329,7 @@ def test_what_is_referred_to_stands_beside_the_words() -> None:
 
 
 def test_what_is_asked_for_in_company_is_what_is_asked_for_alone() -> None:
-    rows_of = trajectories(make(seed=3, trajectories=6_000)).values()
+    rows_of = trajectories(sample_rows()).values()
     alone = {recipe.pattern for _, group in sample_recipes().calls for recipe in group}
     company = [steps for steps in rows_of if kind_of(steps) == "in a row"]
     assert len(company) > 100
