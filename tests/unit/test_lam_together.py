@@ -151,7 +151,9 @@ async def test_a_mind_that_is_asked_much_at_once_answers_as_if_it_were_asked_one
         assert one.thought.decisions == other.thought.decisions
         assert one.no_plan == other.no_plan
         assert one.plan == other.plan
-    assert sizes[:2] == [1, 7]
+    # The first goal may have come back with its next question by then.
+    assert sizes[0] == 1
+    assert sizes[1] in (7, 8)
     assert max(sizes) <= 8
 
 
