@@ -56,7 +56,8 @@ def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
     assert told[-1].step == told[-1].steps
     assert told[-1].loss < told[0].loss / 2
     fresh = generated(2, 400)
-    untrained = Decider(Network(weights_of(1, MEASURES), MEASURES), CLOSED)
+    # Not one that says "nothing" to all there is, which is right of two in five.
+    untrained = Decider(Network(weights_of(2, MEASURES), MEASURES), CLOSED)
     before = [all(part.right for part in seen) for _, _, seen in judge_rows(fresh, untrained)]
     digest = artifact.save(tmp_path, made.card, made.packed)
     model = open_model(tmp_path / digest, OPTIONS, {})
