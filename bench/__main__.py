@@ -234,14 +234,17 @@ def _learning(arguments: argparse.Namespace) -> int:
     course = learning.QUICK if arguments.quick else learning.FULL
     course = replace(course, minutes=arguments.minutes or course.minutes)
 
-    def measure(place: Path, say: Callable[[str], None]) -> dict[str, Any]:
-        found = learning.measure(place, course, say)
-        if arguments.write is not None:
-            arguments.write.write_text(learning.picture(found), encoding="utf-8")
-            say(f"the figure is in {arguments.write}")
-        return found
+    measured: dict[str, Any] = {}
 
-    return _one("learning", arguments, measure, torch=True)
+    def measure(place: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        measured.update(learning.measure(place, course, say))
+        return measured
+
+    code = _one("learning", arguments, measure, torch=True)
+    if code == 0 and arguments.write is not None:
+        arguments.write.write_text(learning.picture(measured), encoding="utf-8")
+        print(f"the figure is in {arguments.write}", file=sys.stderr)
+    return code
 
 
 def _public(arguments: argparse.Namespace) -> int:

@@ -230,7 +230,8 @@ def _check(gate: run_service_pb2.Gate, said: Said, name: str, binding: str, targ
 
 def _check_is_asked(gate: run_service_pb2.Gate, said: Said, target: Target) -> None:
     """Refuse what is no answer to what a gate asks."""
-    from handrail.cli.gate_text import is_doubt, missing
+    from core.gates import missing
+    from handrail.cli.gate_text import is_doubt
 
     if is_doubt(gate) and said.word in ("approve", "amend"):
         raise CommandError(
@@ -238,7 +239,7 @@ def _check_is_asked(gate: run_service_pb2.Gate, said: Said, target: Target) -> N
             next="Approve it with --happened, or with --repeat to have it done again; "
             "`handrail deny` gives it up.",
         )
-    if said.word == "approve" and (lacking := missing(gate)):
+    if said.word == "approve" and (lacking := missing(gate.what)):
         told = " ".join(f"--set {name}=..." for name in lacking)
         raise CommandError(
             f"Gate {gate.id} lacks {' and '.join(lacking)}.",

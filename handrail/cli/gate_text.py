@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from rich.cells import cell_len
 from rich.text import Text
 
+from core.gates import missing
 from core.plan import is_compensation, undone_by
 from core.values import MAX_INLINE_BYTES
 from handrail.cli.pen import BAD, DIM, Pen
@@ -102,11 +103,6 @@ def asked_for(opened: event_pb2.GateOpened, closed: event_pb2.GateClosed) -> str
         for name in sorted(closed.arguments)
     ]
     return f", asked for: {', '.join(was)}" if was else ""
-
-
-def missing(gate: run_service_pb2.Gate) -> list[str]:
-    """Return what has to be said before what waits can be approved."""
-    return sorted({name for item in gate.what.items for name in item.missing})
 
 
 def is_one_action(gate: run_service_pb2.Gate) -> bool:
@@ -243,7 +239,7 @@ def commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]:
             "repeat": target.command("approve", name, "--repeat", *bound),
             "leave it" if undoes(gate) else "give up": deny,
         }
-    if lacking := missing(gate):
+    if lacking := missing(gate.what):
         told = [part for one in lacking for part in ("--set", f"{one}=JSON")]
         return {"say it": target.command("amend", name, *told, *bound), "deny": deny}
     return {"approve": target.command("approve", name, *bound), "deny": deny}
@@ -253,7 +249,7 @@ def other_commands(gate: run_service_pb2.Gate, target: Target) -> dict[str, str]
     """Return the command lines of what else can be said at a gate, by what they say."""
     name, bound = clean(gate.id), ("--binding", clean(gate.what.binding[:BINDING_CHARS]))
     amend = target.command("amend", name, "--set", "NAME=JSON", *bound)
-    found = {"amend": amend} if is_one_action(gate) and not missing(gate) else {}
+    found = {"amend": amend} if is_one_action(gate) and not missing(gate.what) else {}
     large = next(
         ((i, n) for i in gate.what.items for n, held in i.arguments.items() if held.HasField("blob")), None
     )
@@ -315,7 +311,7 @@ def _approvals(gate: run_service_pb2.Gate) -> str:
     if is_doubt(gate):
         return "somebody's word: it happened, do it again, or give it up"
     needed = plural(max(1, gate.what.quorum), "approval")
-    if lacking := missing(gate):
+    if lacking := missing(gate.what):
         return f"somebody to say {' and '.join(map(_word, lacking))}; {needed}"
     by = ", ".join(map(_word, gate.approved_by))
     if by:

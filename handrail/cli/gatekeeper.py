@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from core.gates import missing
 from core.values import BadValue, encode
-from handrail.cli.gate_text import changes, gate_lines, is_doubt, missing, undoes
+from handrail.cli.gate_text import changes, gate_lines, is_doubt, undoes
 from handrail.cli.options import read_changes
 from handrail.cli.output import Output
 from handrail.cli.pen import Pen
@@ -77,7 +78,7 @@ class Gatekeeper:
         """Show a gate and return what is said at it; None to leave it open."""
         pen = Pen(self._output.width, self._output.glyphs, time.time_ns())
         self._output.lines(["", *gate_lines(gate, self._target(), pen), ""])
-        doubt, lacking = is_doubt(gate), missing(gate)
+        doubt, lacking = is_doubt(gate), missing(gate.what)
         if self._approve and lacking:
             self._output.note(
                 f"--approve: {gate.id} lacks {' and '.join(lacking)}, which somebody has to say"

@@ -64,6 +64,10 @@ def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 30.0) -
     raise AssertionError(f"{what} did not come true within {timeout_s:g} s")
 
 
+LONG = pytest.mark.timeout(400)
+"""For many commands one after another, each a process: four times slower they take longer than a test may."""
+
+
 def files_with(data: Path, *needles: bytes) -> list[str]:
     """Return which files below a directory have which of these; the directory may be in use."""
     while True:

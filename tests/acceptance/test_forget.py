@@ -7,12 +7,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.acceptance.conftest import (
+    LONG,
+    Up,
+    copy_sample,
+    files_with,
+    handrail,
+    start,
+    status_name,
+    wait_for,
+)
 
-from tests.acceptance.conftest import Up, copy_sample, files_with, handrail, start, status_name, wait_for
-
-pytestmark = pytest.mark.timeout(400)
-"""Many commands one after another, each a process: four times slower they take longer than a test may."""
+pytestmark = LONG
 
 GOAL = "refund order 1004 and tell the customer"
 OTHER = "refund order 1006 and tell the customer"

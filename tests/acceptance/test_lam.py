@@ -22,6 +22,7 @@ from handrail.cli.output import Output
 from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_RUN, TRAJECTORY_SOURCE_TEACH
 from tests.acceptance.conftest import (
     HANDRAIL,
+    LONG,
     ROOT,
     SETTLE,
     another_model,
@@ -32,8 +33,7 @@ from tests.acceptance.conftest import (
     start,
 )
 
-pytestmark = pytest.mark.timeout(400)
-"""Many commands one after another, each a process: four times slower they take longer than a test may."""
+pytestmark = LONG
 
 OWN_WORDS = "could you please give the customer of order 1001 all of the money back"
 SHELF = ROOT / "examples" / "backoffice" / "lam"

@@ -9,10 +9,9 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.conftest import (
     HANDRAIL,
+    LONG,
     ROOT,
     Up,
     copy_sample,
@@ -26,8 +25,7 @@ from tests.acceptance.conftest import (
 from tests.acceptance.test_restore import edit
 from tests.processes import states
 
-pytestmark = pytest.mark.timeout(400)
-"""Many commands one after another, each a process: four times slower they take longer than a test may."""
+pytestmark = LONG
 
 GOAL = "refund order 1004 and tell the customer"
 HANG_S = 15.0

@@ -6,13 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from bus.blocks import read_block, write_block
-from tests.acceptance.conftest import copy_sample, handrail, query, start, status_name, wait_for
+from tests.acceptance.conftest import LONG, copy_sample, handrail, query, start, status_name, wait_for
 
-pytestmark = pytest.mark.timeout(400)
-"""Many commands one after another, each a process: four times slower they take longer than a test may."""
+pytestmark = LONG
 
 GOAL = "refund order 1004 and tell the customer"
 

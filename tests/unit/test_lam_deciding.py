@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.models.lam.closed_set import ClosedSet
-from actors.models.lam.deciding import FITTING, Decider, Place, _Filling
+from actors.models.lam.deciding import FITTING, Decider, _Filling
+from actors.models.lam.inputs import Place
 from actors.models.lam.layout import MAX_PAST, MISSING, SOURCES, SPAN
 from actors.models.lam.network import Known, Network
 from actors.models.lam.options import OutputField, options_of

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from actors.models.lam import rivals
 from actors.models.lam.calibration import Calibration
 from actors.models.lam.closed_set import ClosedSet
-from actors.models.lam.deciding import Decided, Part, Place
-from actors.models.lam.inputs import text_of
+from actors.models.lam.deciding import Decided, Part
+from actors.models.lam.inputs import Place, text_of
 from actors.models.lam.options import options_of
 from actors.models.lam.planning import Thinker, Thought
 from actors.models.lam.proposing import doubt_of

@@ -26,6 +26,7 @@ from core import values
 FORMAT = 1
 CARD, WEIGHTS = "card.json", "weights.npz"
 MAX_WEIGHTS_BYTES = 1 << 28
+_OTHER_NETWORK = "the weights are not those of a network of this version: `handrail lam train` makes others"
 MAX_HEADER_BYTES = 1_024
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -116,7 +117,7 @@ def unpack(content: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, F
             if sizes.keys() != wanted.keys() or any(
                 not 0 < sizes[name] - size <= MAX_HEADER_BYTES for name, size in wanted.items()
             ):
-                raise BadModel("the weights are not those of a network of this version")
+                raise BadModel(_OTHER_NETWORK)
         with np.load(io.BytesIO(content), allow_pickle=False) as held:
             found = {name: np.asarray(held[name]).astype(np.float32) for name in shapes}
     except BadModel:
@@ -128,7 +129,7 @@ def unpack(content: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, F
         found[name].shape == shape and np.isfinite(found[name]).all() for name, shape in shapes.items()
     )
     if not all(fitting):
-        raise BadModel("the weights are not those of a network of this version")
+        raise BadModel(_OTHER_NETWORK)
     return found
 
 

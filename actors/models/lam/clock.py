@@ -1,4 +1,4 @@
-"""Times as they are said: half past three in the afternoon, ten to nine in the morning, seven p.m.
+"""Times as they are said: half past three in the afternoon, ten minutes to nine a.m., seven p.m.
 
 Only with the part of the day, since three o'clock is twice a day. "From ten to eleven" is how long it takes,
 so that only a quarter and what says "minutes" is to the hour.
@@ -10,8 +10,10 @@ import re
 from random import Random
 
 HOURS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_MINUTES = {"five": 5, "ten": 10, "quarter": 15, "a quarter": 15, "twenty": 20, "twenty-five": 25, "half": 30}
-_MINUTES["twenty five"] = 25
+_MINUTES = {"five": 5, "ten": 10, "quarter": 15, "a quarter": 15, "twenty": 20, "half": 30}
+_MINUTES |= {"twenty-five": 25, "twenty five": 25}
+_EXACT = frozenset({"quarter", "a quarter", "twenty-five", "twenty five"})
+"""What is to an hour without "minutes", too."""
 _BESIDE = {"fifteen": 15, "thirty": 30, "forty-five": 45}
 _HALF_DAY = 12 * 60
 _PARTS = {
@@ -37,9 +39,10 @@ def said(text: str) -> str | None:
         return None
     hour = HOURS.index(found[4]) + 1 if found[4] in HOURS else int(found[4])
     if found[3] == "to":
-        whole = found[2] or found[1] in ("quarter", "a quarter", "twenty-five", "twenty five")
         # A quarter to twelve at night is before midnight; a.m. nobody knows.
-        if not whole or found[1] == "half" or (hour == 12 and found[7] in ("am", "pm")):
+        if found[1] == "half" or not (found[2] or found[1] in _EXACT):
+            return None
+        if hour == 12 and found[7] in ("am", "pm"):
             return None
     beside = int(found[5] or 0) or _BESIDE.get(found[6] or "", 0)
     minutes = _MINUTES.get(found[1] or "", 0) * (-1 if found[3] == "to" else 1)
@@ -50,7 +53,7 @@ def said(text: str) -> str | None:
 
 
 def write(rng: Random, hour: int, minute: int) -> str:
-    """Say a time of the day; the minutes are 0, 15, 30 or 45, or are said as such."""
+    """Say a time of the day, as of the quarter of the hour that it is in."""
     minute = minute // 15 * 15
     part = "in the morning" if hour < 12 else "in the afternoon" if hour < 18 else "in the evening"
     name = HOURS[(hour - 1) % 12]

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.models.lam.inputs import Place
 from actors.models.lam.layout import MAX_PAST
 from actors.models.lam.options import PLAYBOOK, Option, Parameter, options_of
 from actors.models.lam.planning import assemble
 from actors.models.lam.splitting import side_of
 from actors.models.lam.text import MAX_TOKENS, tokens_of
-from actors.models.lam.tracing import Place, Tracer, entities_of, is_shared
+from actors.models.lam.tracing import Tracer, entities_of, is_shared
 from core import plan as graph
 from core import run, schemas, spending, told, values
 from core.errors import HandrailError

@@ -17,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 
 from actors.models.lam import when
 from actors.models.lam.closed_set import ABSTAIN, OTHERS, STOP, ClosedSet, choices_of
+from actors.models.lam.inputs import Place
 from actors.models.lam.layout import FIELD, LISTED, MAX_SPAN_TOKENS, MISSING, OMIT, SOURCES, SPAN
 from actors.models.lam.network import Encode, EncodedSet, Floats, Known, Network, softmax
 from actors.models.lam.options import Kind, Option, Parameter
@@ -54,10 +55,6 @@ def _on_one_thread() -> object:
     for the whole process, and once: threads that each said it for a while would undo each other's.
     """
     return ThreadpoolController().limit(limits=1, user_api="blas")
-
-
-Place = tuple[int, int]
-"""Where words stand in a text, from and to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from typing import Any
 
 from core.slots import is_money, write_money
 
+Place = tuple[int, int]
+"""Where words stand in a text, from and to."""
 MAX_LEAVES = 64
 MAX_DEPTH = 6
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")

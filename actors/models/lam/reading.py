@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from actors.models.lam import when
@@ -125,7 +126,8 @@ def _money(text: str, today: datetime.date) -> dict[str, Any]:
     return read_money(text)
 
 
-def _when(kind: str, text: str, found: str | None) -> str:
+def _when(kind: str, text: str, today: datetime.date) -> str:
+    found = when.read(kind, text, today)
     if found is None:
         raise Unreadable(f"{text[:50]!r} is not {when.KINDS[kind]}, or could be two")
     return found
@@ -156,7 +158,5 @@ _SHORT: Mapping[str, Callable[[str, datetime.date], Any]] = {
     "number": _number,
     "boolean": _boolean,
     "money": _money,
-    "date": lambda text, today: _when("date", text, when.day(text, today)),
-    "time": lambda text, _: _when("time", text, when.time(text)),
-    "moment": lambda text, today: _when("moment", text, when.moment(text, today)),
+    **{kind: partial(_when, kind) for kind in when.KINDS},
 }

@@ -11,10 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from actors.models.lam.inputs import Place
 from handrail.v1 import trajectory_pb2
 
-Place = tuple[int, int]
-"""Where words stand in a text, from and to."""
 MAX_SENTENCES = 24
 """More are not looked at one by one: then nobody knows that there is no rival."""
 _BETWEEN = re.compile(

@@ -25,7 +25,7 @@ PADDED, FREE = 1.5, 4
 class _Asked:
     situations: Sequence[Situation]
     states: list[Floats] = field(default_factory=list)
-    error: BaseException | None = None
+    error: Exception | None = None
     done: bool = False
 
 
@@ -81,8 +81,9 @@ class Together:
             states = iter(self._passes([situation for one in batch for situation in one.situations]))
             for one in batch:
                 one.states = [next(states) for _ in one.situations]
-        except BaseException as error:  # noqa: BLE001
-            # Whoever asked is told. What one of them brought along is no other's matter: each reads alone.
+        except Exception as error:  # noqa: BLE001
+            # The supervision point of a batch: whoever asked is told, and says so in the log. What one of
+            # them brought along is no other's matter: each reads alone.
             if len(batch) == 1:
                 batch[0].error = error
             else:

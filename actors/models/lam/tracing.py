@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.models.lam.inputs import Place
 from actors.models.lam.options import Kind, Option, Parameter
 from actors.models.lam.reading import Unreadable, is_cut, read
 from actors.models.lam.spelled import NUMBER_WORDS
@@ -33,8 +34,6 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 """A number in words, as far as it goes: "two hundred and five"."""
-
-Place = tuple[int, int]
 
 
 @dataclass

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from actors.models.lam import clock
+from actors.models.lam.inputs import Place
 from actors.models.lam.spelled import number_of
 from core.slots import BadSlot, read_time
 
 MAX_CHARS = 64
 YEARS = 100
 """So many years from today at most: what is further away is another number."""
-Place = tuple[int, int]
-"""Where words stand in a text, from and to."""
 MONTHS = [
     "january",
     "february",
@@ -94,6 +93,11 @@ _LOOKED = 40
 """So many characters before and after are looked at."""
 
 
+def read(kind: str, text: str, today: datetime.date) -> str | None:
+    """Return what is said of one of the `KINDS`; None where it is none, or could be two."""
+    return {"date": day, "time": lambda said, _: time(said), "moment": moment}[kind](text, today)
+
+
 def day(text: str, today: datetime.date) -> str | None:
     """Return the day that is said, as 2026-03-04; None where it is none, or could be two."""
     try:
@@ -135,17 +139,12 @@ def whole(
     `edges` are where words before it begin, and words after it end. None where it is none, not even with what
     is beside it, or where that bends it ("a week from Friday") or says another day ("tomorrow, Friday").
     """
-    read: Callable[[str], str | None] = {
-        "date": lambda words: day(words, today),
-        "time": time,
-        "moment": lambda words: moment(words, today),
-    }[kind]
 
     def value(at: Place) -> str | None:
         words = text[at[0] : at[1]]
         if at[1] - at[0] > MAX_CHARS or "\n" in words.strip():
             return None
-        return read(" ".join(words.split()))
+        return read(kind, " ".join(words.split()), today)
 
     around = sorted(((a, b) for a in edges[0] for b in edges[1]), key=lambda at: at[0] - at[1])
     own = value(place)
