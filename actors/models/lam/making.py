@@ -64,11 +64,13 @@ def make(
     # Judged as it will be read: with the weights as they are kept.
     decider = Decider(Network(artifact.unpack(packed, shapes_of(measures)), measures), closed)
     # What people said counts too, if in wordings that others have used before them.
-    said = [one for one in rows.trajectories if one.source != trajectory_pb2.TRAJECTORY_SOURCE_SYNTHETIC]
+    said = [one for one in rows.trajectories if _is_real(one)]
     calibrating = [*rows.wordings, *said] or rows.trajectories
     judged = list(judge_rows(calibrating, decider))
-    curves = calibration.fit(part for _, _, parts in judged for part in parts)
     known = list(judge_rows(rows.trajectories, decider))
+    # Of few wordings few are held back, and in none of them may anything be missing.
+    beside = [] if calibrating is rows.trajectories else [one for one in known if not _is_real(one[0])]
+    curves = calibration.fit(*((seen for _, _, parts in held for seen in parts) for held in (judged, beside)))
     card = artifact.Card(
         made_on=made_on,
         handrail=handrail,
@@ -95,3 +97,7 @@ def make(
     )
     judgements = {"wordings": judgements_of(judged, curves), "trajectories": judgements_of(known, curves)}
     return Made(card, packed, judgements)
+
+
+def _is_real(row: trajectory_pb2.TrajectoryRow) -> bool:
+    return row.source != trajectory_pb2.TRAJECTORY_SOURCE_SYNTHETIC
