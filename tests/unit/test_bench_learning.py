@@ -77,23 +77,20 @@ def test_the_shipped_model_can_decide_on_none_of_them(tmp_path: Path) -> None:
 
 
 def curve() -> dict[str, Any]:
-    shown = {"precision": 0.5, "abstained": 1.0, "asked": 0.25, "model": "0123456789ab"}
+    def one(share: float, unsafe: int) -> dict[str, Any]:
+        shares = dict.fromkeys(("coverage_at_98", "exact", "coverage", "abstained", "asked"), share)
+        return {**shares, "precision": 0.5, "unsafe": unsafe, "model": "0123456789ab"}
+
+    def trained(share: float) -> dict[str, Any]:
+        return learning._together([{**one(share + of, 7), "took_s": 60} for of in (0.0, 0.125)])
+
     points = [
-        {"after": 0, "learnt from": "nothing", "coverage_at_98": 0, "exact": 0, "coverage": 0, "unsafe": 0},
-        *(
-            {
-                "after": after,
-                "learnt from": "contracts",
-                "coverage_at_98": share,
-                "exact": share,
-                "coverage": share,
-                "unsafe": 7,
-                "took_s": 60,
-            }
-            for after, share in ((0, 0.0), (50, 0.4), (1_000, 0.625))
-        ),
+        {"after": 0, "learnt from": "nothing", **learning._together([one(0.0, 0)])},
+        {"after": 0, "learnt from": "contracts", **learning._together([{**one(0.0, 7), "took_s": 60}])},
+        {"after": 50, "learnt from": "contracts", **trained(0.375)},
+        {"after": 1_000, "learnt from": "contracts", **trained(0.5625)},
     ]
-    return {"points": [{**shown, **point} for point in points]}
+    return {"points": points}
 
 
 def test_it_is_drawn_and_told(tmp_path: Path) -> None:
@@ -104,8 +101,10 @@ def test_it_is_drawn_and_told(tmp_path: Path) -> None:
     assert picture.count("7 unsafe") == 3
     # Nothing was acted on without runs, so there is no precision of it.
     assert picture.count("<circle") == 4 * 3 - 1
+    assert picture.count("<path") == 5
     said = report.terminal({"learning": curve()})
     assert "62.5 %" in said
+    assert "56.2, 68.8" in said
     assert said.count("contracts") == 3
 
 
@@ -121,8 +120,9 @@ def test_all_of_it_goes_in_short(
     assert bench_main.main() == 0
     told = json.loads(capsys.readouterr().out)["learning"]
     assert [point["after"] for point in told["points"]] == [0, 0, *learning.QUICK.points]
-    assert len({point["model"] for point in told["points"]}) == len(told["points"])
-    assert [point["decides on"] for point in told["points"]] == [0, 6, 6, 6]
+    each = [one for point in told["points"] for one in point["each"]]
+    assert len({one["model"] for one in each}) == len(each) == 1 + 3 * len(learning.QUICK.seeds)
+    assert [one["decides on"] for one in each] == [0, *[6] * 6]
     (file,) = (tmp_path / "results").iterdir()
     assert json.loads(file.read_text())["learning"] == told
     assert learning.picture(told) == figure.read_text()
