@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from actors.models.lam import generate, granted, inputs, noise, recipes
 from actors.models.lam.generate import FOR_EACH, IN_A_ROW, SHARES, STEPS, rows
 from actors.models.lam.generic import BEHIND, beside, spoken
-from actors.models.lam.grammar import BadGrammar, Grammar, Steps, Typing, load_grammar, read_grammar
+from actors.models.lam.grammar import BadGrammar, Grammar, Said, Steps, Typing, load_grammar, read_grammar
 from actors.models.lam.options import Option, OutputField, Parameter, options_of
 from actors.models.lam.reading import read
 from actors.models.lam.several import JOINT
@@ -210,12 +210,33 @@ def test_the_same_words_are_wanted_or_not_by_what_is_said_around_them() -> None:
     assert seen[True] > 50 < seen[False]
 
 
+@functools.cache
+def unwished() -> frozenset[str]:
+    own = (text for said in grammar().options.values() for text in said.unwished)
+    return frozenset([*grammar().typing.unwanted, *own])
+
+
+def test_what_only_sounds_like_an_option_is_none_of_it() -> None:
+    own = "the buyer of {order} has had all of it back since <@date>"
+    refund = Said(do=("refund order {order}",), unwished=(own,))
+    said = grammar().model_copy(
+        update={"options": {"playbook:refund": refund}, "typing": Typing(), "chains": ()}
+    )
+    told = [row for row in make(trajectories=1_500, said=said) if row.pattern == own]
+    assert len(told) > 30
+    assert all(row.decision.HasField("abstain") and not row.entities for row in told)
+    assert {bool(re.search(r"buyer of \d{4} has had", row.goal.casefold())) for row in told} >= {True}
+    steps = grammar().steps.model_copy(update={"wishes": {"refund_order": refund}})
+    with pytest.raises(BadGrammar, match="unwished by what is put around it alone"):
+        make(trajectories=200, said=grammar().model_copy(update={"steps": steps}))
+
+
 def kind_of(steps: list[pb.TrajectoryRow]) -> str:
     first = steps[0].decision
     if steps[0].offered:
         return "step"
     if first.HasField("abstain"):
-        return "unwanted" if steps[0].pattern in grammar().typing.unwanted else "outside"
+        return "unwanted" if steps[0].pattern in unwished() else "outside"
     if first.call.missing:
         return "asks"
     if JOINT in steps[0].pattern:

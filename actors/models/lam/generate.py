@@ -23,7 +23,7 @@ from actors.models.lam.templates import Blank, Draw
 from core import values
 from handrail.v1 import trajectory_pb2 as pb
 
-SHARES = {"outside": 0.125, "unwanted": 0.06, "asks": 0.09, "chains": 0.13}
+SHARES = {"outside": 0.125, "unwanted": 0.08, "asks": 0.09, "chains": 0.13}
 """Of the goals: what no option does, what nobody wants, what has to be asked for, several tools; the rest are
 calls."""
 STEPS = 0.5

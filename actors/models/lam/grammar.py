@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from core.errors import HandrailError
 from handrail.yaml_text import BadYaml, read_yaml
 
-MAX_BYTES = 1024 * 1024
+MAX_BYTES = 2 * 1024 * 1024
 GENERAL = Path(__file__).with_name("general.yaml")
 
 
@@ -46,6 +46,8 @@ class Said(_Model):
     say: Texts = ()
     # Without a required argument: somebody has to be asked.
     ask: Texts = ()
+    # It sounds like it, and nobody wants it: told as done, forbidden, asked about, not yet.
+    unwished: Texts = ()
     # It is also asked for as it calls itself; not so where these words mean a playbook.
     plain: bool = True
 

@@ -18,7 +18,9 @@ from actors.models.lam.options import Option, Parameter
 from actors.models.lam.templates import BadTemplate, Blank, Draw, Emit, Fill, Templates
 from core import spelling
 
-PLAYBOOK_WEIGHT = 4.0
+PLAYBOOK_WEIGHT = 5.0
+SAID_WEIGHT = 0.8
+"""Of a tool that people hardly ask for, where somebody has said how they do."""
 BESIDE = 5.0
 """The weight of what lies near the options of a project without a grammar, where each other group has 1."""
 QUOTED_GOALS = 0.08
@@ -77,6 +79,7 @@ class Recipes:
             self.asks = [self._asks(one, said[one.name], plain[one.name]) for one in options]
             self.chains = self._chains()
             self.outside = self._outside()
+            self._unwished = [recipe for one in options for recipe in self._denied(one, said[one.name])]
         except BadTemplate as error:
             raise BadGrammar(str(error)) from None
         self.calls = [group for group in self.calls if group[0] and group[1]]
@@ -97,7 +100,7 @@ class Recipes:
         calls = [(weight, [one for one in group if one.asking]) for weight, group in self.calls]
         weighed = [(weight, group) for weight, group in calls if group]
         if not texts or not weighed:
-            return []
+            return [(1.0, self._unwished)] if self._unwished else []
         total = list(accumulate(weight for weight, _ in weighed))
 
         def within(before: Emit, after: Emit, follows: bool) -> Emit:
@@ -120,7 +123,9 @@ class Recipes:
         recipes = [
             Recipe(text, within(*halves, follows=not text.endswith("~")), False) for text, halves in frames
         ]
-        return [(1.0, recipes)]
+        # Few of its own do not outweigh the many that hold for every option.
+        share = min(1.0, len(self._unwished) / len(recipes))
+        return [(1.0, recipes), (share, self._unwished)] if self._unwished else [(1.0, recipes)]
 
     def open_end(self, pieces: Sequence[tuple[str, Blank | None]]) -> bool:
         """Whether what follows the goal would be taken for a part of the text that it ends with."""
@@ -142,6 +147,8 @@ class Recipes:
         """Return what is said for a tool to a step, with all that is needed and without."""
         if name not in self._wishes:
             option = self._option(name, "steps")
+            if said.unwished:
+                raise BadGrammar(f"steps: what is said to {name} is unwished by what is put around it alone")
             try:
                 calls = self._said(option, said.do, True) + self._said(option, said.say, False)
                 self._wishes[name] = calls, self._said(option, said.ask, False, asks=True)
@@ -159,6 +166,7 @@ class Recipes:
         weight = said.weight
         if weight is None:
             weight = PLAYBOOK_WEIGHT if option.is_playbook else plain.weight or 1.0
+            weight = max(weight, SAID_WEIGHT) if said.do or said.say else weight
         own = self._said(option, said.do, True) + self._said(option, said.say, False)
         general = self._said(option, plain.do, True) + self._said(option, plain.say, False)
         if own and general:
@@ -171,6 +179,16 @@ class Recipes:
         texts = said.ask or plain.ask
         weight = PLAYBOOK_WEIGHT if option.is_playbook else 1.0
         return weight if said.weight != 0 else 0.0, self._said(option, texts, False, asks=True)
+
+    def _denied(self, option: Option, said: Said) -> list[Recipe]:
+        """Return what sounds like an option: its blanks are filled, and nothing is meant by it."""
+
+        def plain(emit: Emit) -> Emit:
+            return lambda draw: draw.pieces.append((draw.text(emit), None))
+
+        return [
+            Recipe(one.pattern, plain(one.emit), False) for one in self._said(option, said.unwished, False)
+        ]
 
     def _said(
         self, option: Option, texts: Sequence[str], asking: bool, *, asks: bool = False
