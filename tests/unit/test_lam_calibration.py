@@ -55,15 +55,6 @@ def test_a_decision_is_as_sure_as_its_least_sure_part() -> None:
     assert abs(told - 0.75) < 0.01
 
 
-def test_what_was_hardly_seen_is_as_sure_as_it_was_beside() -> None:
-    often = [seen(0.9, n % 2 == 0) for n in range(MIN_SEEN)]
-    easy = [seen(0.9, True, source=source) for source in ("option", "missing") for _ in range(500)]
-    curves = fit([*often, seen(0.9, False, source="missing")], easy)
-    assert abs(curves.part("refund", Part("option", "option", 0.9)) - 0.5) < 0.01
-    assert 0.9 < curves.part("refund", Part("order", "missing", 0.9)) < 1
-    assert fit(often).part("refund", Part("order", "missing", 0.9)) == 0.0
-
-
 def test_what_was_never_calibrated_is_not_sure_at_all() -> None:
     assert fit([seen(0.9, True)]).part("refund", Part("order", "field", 1.0)) == 0.0
 

@@ -43,9 +43,12 @@ def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
     from actors.models.lam.training import Course, Progress
 
     told: list[Progress] = []
+    rows = splitting.split(generated(1, 4_000))
+    # Nothing may be missing in the few wordings that are held back: it is sure of asking all the same.
+    rows.wordings = [row for row in rows.wordings if not row.decision.call.missing]
     made = making.make(
         OPTIONS,
-        splitting.split(generated(1, 4_000)),
+        rows,
         Course(epochs=6, batch=64, rate=4e-3),
         handrail="test",
         made_on="2026-11-22",
@@ -66,6 +69,7 @@ def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
     assert sum(after) / len(after) > 0.75
     assert made.card.scores["held_wordings"]["calibration_error"] < 0.15
     assert set(made.card.fingerprints) == set(NAMES)
+    assert "missing:*" in made.card.curves
 
 
 @needs_torch

@@ -73,15 +73,12 @@ class Calibration:
         return Calibration({key: Curve(tuple(one[0]), tuple(one[1])) for key, one in written.items()})
 
 
-def fit(seen: Iterable[Seen], beside: Iterable[Seen] = ()) -> Calibration:
-    """Fit the curves to what was right and what was not.
-
-    What was seen `beside` counts for what was hardly seen: else nobody could ever be sure of it.
-    """
-    held, others = _points(seen), _points(beside)
-    for key, points in others.items():
-        if key.endswith(ALL) and len(held.get(key, ())) < MIN_SEEN:
-            held.setdefault(key, []).extend(points)
+def fit(seen: Iterable[Seen]) -> Calibration:
+    """Fit the curves to what was right and what was not."""
+    held: dict[str, list[tuple[float, bool]]] = {}
+    for one in seen:
+        for key in _keys(one.option, one.part):
+            held.setdefault(key, []).append((one.part.raw, one.right))
     return Calibration(
         {
             key: _isotonic(points)
@@ -89,14 +86,6 @@ def fit(seen: Iterable[Seen], beside: Iterable[Seen] = ()) -> Calibration:
             if key.endswith(ALL) or len(points) >= MIN_SEEN
         }
     )
-
-
-def _points(seen: Iterable[Seen]) -> dict[str, list[tuple[float, bool]]]:
-    found: dict[str, list[tuple[float, bool]]] = {}
-    for one in seen:
-        for key in _keys(one.option, one.part):
-            found.setdefault(key, []).append((one.part.raw, one.right))
-    return found
 
 
 def _keys(option: str, part: Part) -> tuple[str, str]:

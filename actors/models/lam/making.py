@@ -17,12 +17,12 @@ from actors.models.lam import artifact, calibration
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import Decider
 from actors.models.lam.evaluation import judge_rows, judgements_of, scores_of
-from actors.models.lam.layout import Measures, shapes_of
+from actors.models.lam.layout import MISSING, SOURCES, Measures, shapes_of
 from actors.models.lam.leftovers import words_of
 from actors.models.lam.network import Network
 from actors.models.lam.options import Option
 from actors.models.lam.splitting import Split, with_real
-from actors.models.lam.training import Course, Progress, train
+from actors.models.lam.training import Course, Progress, halves, the_device, train
 from actors.models.lam.training_rows import lessons_of
 from handrail.v1 import trajectory_pb2
 
@@ -68,9 +68,13 @@ def make(
     calibrating = [*rows.wordings, *said] or rows.trajectories
     judged = list(judge_rows(calibrating, decider))
     known = list(judge_rows(rows.trajectories, decider))
-    # Of few wordings few are held back, and in none of them may anything be missing.
-    beside = [] if calibrating is rows.trajectories else [one for one in known if not _is_real(one[0])]
-    curves = calibration.fit(*((seen for _, _, parts in held for seen in parts) for held in (judged, beside)))
+    parts = [seen for _, _, held in judged for seen in held]
+    # Of few wordings few are held back, and in none of them may anything be missing. To ask does nothing to
+    # anybody: so that it is known in known wordings is enough.
+    if calibrating is not rows.trajectories:
+        asked = (seen for row, _, held in known if not _is_real(row) for seen in held)
+        parts += (seen for seen in asked if seen.part.source == SOURCES[MISSING])
+    curves = calibration.fit(parts)
     card = artifact.Card(
         made_on=made_on,
         handrail=handrail,
@@ -88,6 +92,7 @@ def make(
             "seed": course.seed,
             "batch": course.batch,
             "rate": course.rate,
+            "halved": halves(the_device()),
             "took_s": round(took_s),
         },
         scores={
