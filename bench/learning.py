@@ -176,10 +176,10 @@ def table(measured: Result) -> str:
     head = ["verified runs", "learnt from", "at 98 %", "of each seed", "exact", "acted on", "precision"]
     found: tables.Table = [[*head, "abstained", "asked", "unsafe", "took, s"]]
     for point in measured["points"]:
-        each = ", ".join(f"{100 * one['coverage_at_98']:.1f}" for one in point["each"])
+        each = ", ".join(f"{100 * one['coverage_at_98']:.1f}" for one in point.get("each", [point]))
         precision = _percent(point["precision"]) if point["coverage"] else tables.NONE
         after = [_percent(point[name]) for name in ("abstained", "asked")]
-        unsafe = ", ".join(str(one["unsafe"]) for one in point["each"])
+        unsafe = ", ".join(str(one["unsafe"]) for one in point.get("each", [point]))
         took = f"{point['took_s']:.0f}" if "took_s" in point else tables.NONE
         found.append(
             [f"{point['after']:,}", point["learnt from"], _percent(point["coverage_at_98"]), each,

@@ -270,7 +270,9 @@ async def _asked(client: Client, run: str) -> dict[str, Any]:
                     ended = ended or at
     is_big = thought.model.startswith("openai:")
     # The action model reads anew for each decision, and once more to see that nothing is left.
-    calls = (1 if is_big else len(thought.decisions) + 1) if thought.model else 0
+    # What it would do the action model reads twice.
+    readings = 2 if thought.decisions and not thought.left_over else 1
+    calls = (1 if is_big else readings * (len(thought.decisions) + 1)) if thought.model else 0
     read, written = (thought.input_tokens, thought.output_tokens) if is_big else (0, 0)
     return {"plan_ms": (ended - begun) / 1e6, "calls": calls, "read": read, "written": written}
 

@@ -227,6 +227,9 @@ def _thought(thought: Said | None, page: _Page) -> Iterator[Row]:
         yield "model", f"{model}, {digest}: {sure}, had to be {thought.get('needed', 0.0):.0%}"
     else:
         yield "model", f"{model}, which does not say how sure it is"
+    if "otherwise" in thought:
+        calls = [step.get("call", {}).get("option", "") for step in thought["otherwise"].get("decisions", ())]
+        yield "  but", f"with a greeting before the goal: {', '.join(calls) or 'nothing that it knows'}"
     for step in thought.get("decisions", ()):
         call = step.get("call", {})
         for name, filled in call.get("arguments", {}).items():

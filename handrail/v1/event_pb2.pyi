@@ -1979,6 +1979,7 @@ class ModelThought(_message.Message):
     LEFT_OVER_FIELD_NUMBER: _builtins.int
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OTHERWISE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"lam:0123456789ab", and the SHA-256 of its card, which names its weights; or "openai:MODEL"."""
     model_sha256: _builtins.str
@@ -1997,6 +1998,12 @@ class ModelThought(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.PastStep]:
         """The decisions in order, with the source of each argument."""
 
+    @_builtins.property
+    def otherwise(self) -> Global___Reading:
+        """What the goal came to when it was read again with a greeting before it, where that was something else: it did
+        not act for that, and `sure` is 0.
+        """
+
     def __init__(
         self,
         *,
@@ -2009,14 +2016,37 @@ class ModelThought(_message.Message):
         left_over: _builtins.str = ...,
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        otherwise: Global___Reading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["otherwise", b"otherwise"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "doubtful", b"doubtful", "input_tokens", b"input_tokens", "left_over", b"left_over", "model", b"model", "model_sha256", b"model_sha256", "needed", b"needed", "output_tokens", b"output_tokens", "sure", b"sure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "doubtful", b"doubtful", "input_tokens", b"input_tokens", "left_over", b"left_over", "model", b"model", "model_sha256", b"model_sha256", "needed", b"needed", "otherwise", b"otherwise", "output_tokens", b"output_tokens", "sure", b"sure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelThought: _TypeAlias = ModelThought  # noqa: Y015
+
+@_typing.final
+class Reading(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.PastStep]:
+        """None, where it came to nothing."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[_trajectory_pb2.PastStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reading: _TypeAlias = Reading  # noqa: Y015
 
 @_typing.final
 class NoPlan(_message.Message):

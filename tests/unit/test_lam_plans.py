@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,11 +23,12 @@ from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import Decided, Decider, Part
 from actors.models.lam.network import Network
 from actors.models.lam.options import options_of
-from actors.models.lam.planning import Outcome, Thinker, Thought, assemble, completed
+from actors.models.lam.planning import GREETING, Outcome, Thinker, Thought, assemble, completed
 from actors.models.lam.plans import LamPlans
 from actors.models.lam.reader import read_situation
 from actors.models.lam.serving import Serving
 from actors.models.lam.shelf import BadModel
+from actors.models.lam.text import MAX_TOKENS
 from actors.models.playbooks import PlaybookPlans
 from core import conformance, told
 from handrail import project
@@ -257,20 +259,22 @@ def test_a_refusal_carries_what_it_would_do_if_that_was_meant(
 
 
 class Scripted:
-    """A decider that says what it was told to, and no network."""
+    """A decider that says what it was told to, and no network; the same again, or something else."""
 
-    def __init__(self, *decided: Decided) -> None:
+    def __init__(self, *decided: Decided, again: Sequence[Decided] | None = None) -> None:
         self.closed = ClosedSet(OPTIONS)
         self.said = list(decided)
+        self.again = list(decided if again is None else again)
 
     def decide(self, situations: Any, today: datetime.date) -> list[Decided]:
-        return [self.said.pop(0)]
+        ((goal, _),) = situations
+        return [(self.again if goal.startswith(GREETING) else self.said).pop(0)]
 
 
 def says(option: str, *missing: str, sure: float = 0.99, **arguments: Any) -> Decided:
     decision = trajectory_pb2.Decision()
-    if option == "stop":
-        decision.stop.SetInParent()
+    if option in ("stop", "abstain"):
+        getattr(decision, option).SetInParent()
         return Decided(decision, None, (Part("option", "option", sure),), ())
     decision.call.CopyFrom(step(1, option, *missing, **arguments).call)
     return Decided(decision, BY_NAME[option], (Part("option", "option", sure),), ())
@@ -282,8 +286,9 @@ AS_IT_SAYS = Calibration(
 NEEDED = {1: 0.5, 2: 0.6, 3: 0.9, 4: 0.95}
 
 
-def thinks(*decided: Decided, **given: Any) -> Thought:
-    thinker = Thinker(Scripted(*decided), AS_IT_SAYS, NEEDED, {"do", "it"})  # type: ignore[arg-type]
+def thinks(*decided: Decided, again: Sequence[Decided] | None = None, **given: Any) -> Thought:
+    decider = Scripted(*decided, again=again)
+    thinker = Thinker(decider, AS_IT_SAYS, NEEDED, {"do", "it", "hello"})  # type: ignore[arg-type]
     return thinker.think("do it", DAY, given)
 
 
@@ -306,6 +311,69 @@ def test_a_plan_has_to_be_as_sure_as_the_gravest_of_its_steps_wants() -> None:
     assert thinks(says("get_order", order_id="1"), says("get_order", order_id="1")).outcome == "none"
     assert thinks(says("stop")).outcome == "none"
     assert thinks(*(says("get_order", order_id=str(n)) for n in range(9))).outcome == "long"
+
+
+def test_what_it_would_do_is_what_it_would_do_after_a_greeting() -> None:
+    stop = says("stop")
+    look = says("get_order", order_id="1", sure=0.9), stop
+    again = says("get_order", order_id="1", sure=0.5), stop
+    assert thinks(*look, again=again).outcome == "plan"
+    assert thinks(*look, again=again).sure == pytest.approx(0.7)
+    assert thinks(*again, again=look).sure == pytest.approx(0.7)
+    lower = says("get_order", order_id="1", sure=0.09), stop
+    assert thinks(*look, again=lower).outcome == "unsure"
+    for other in (
+        (says("get_order", order_id="2"), stop),
+        (look[0], says("get_order", order_id="2"), stop),
+        (says("get_order", "order_id"),),
+        (says("abstain"),),
+    ):
+        thought = thinks(*look, again=other)
+        assert (thought.outcome, thought.sure) == ("unsure", 0.0)
+        assert [one.call.option for one in thought.steps] == ["get_order"]
+        read = "it may read like get_order(order_id=1), but with a greeting before it like "
+        assert reason_of(thought, OPTIONS).startswith(read)
+    assert "like nothing that it knows: say it in other words" in reason_of(thought, OPTIONS)
+
+
+def test_two_readings_that_differ_say_in_what() -> None:
+    stop = says("stop")
+    look = says("get_order", order_id="1"), stop
+    assert thinks(*look, again=(says("get_order", order_id="2"), stop)).doubtful == "order_id"
+    assert thinks(*look, again=(says("get_customer", customer_id="1"), stop)).doubtful == "option"
+    lacking = thinks(*look, again=(says("get_order", "order_id"),))
+    assert "like get_order() without order_id" in reason_of(lacking, OPTIONS)
+    long, longer = (says("get_order", order_id=f'"{"a" * 70}{end}"') for end in "bc")
+    alike = thinks(long, stop, again=(longer, stop))
+    assert "like that with something else in it" in reason_of(alike, OPTIONS)
+    around = thinks(*look, again=[says("get_order", order_id=str(n)) for n in range(9)])
+    assert (around.outcome, [one.call.option for one in around.steps]) == ("unsure", ["get_order"])
+
+    class Named:
+        name = "lam:0"
+        digest = "0"
+
+    model: Any = type("Model", (), {"artifact": Named})()
+    kept = thought_of(model, lacking)
+    assert kept.HasField("otherwise")
+    assert [one.call.option for one in kept.otherwise.decisions] == ["get_order"]
+    assert not thought_of(model, thinks(*look)).HasField("otherwise")
+
+
+def test_what_it_would_not_do_it_reads_once() -> None:
+    # To ask does nothing to anybody, however sure it is, and what is unread is unread.
+    assert thinks(says("get_order", "order_id"), again=()).outcome == "ask"
+    assert thinks(says("get_order", "order_id", sure=0.45), again=()).outcome == "unsure"
+    unread = Scripted(says("get_order", order_id="1"), says("stop"), again=())
+    thinker = Thinker(unread, AS_IT_SAYS, NEEDED, {"do", "it"})  # type: ignore[arg-type]
+    assert thinker.think("do it 77", DAY).left_over == "77"
+
+
+@pytest.mark.parametrize("words", [MAX_TOKENS - 2, MAX_TOKENS - 1, MAX_TOKENS])
+def test_a_goal_may_be_as_long_as_it_says(words: int) -> None:
+    decider = Scripted(says("get_order", order_id="1"), says("stop"))
+    thinker = Thinker(decider, AS_IT_SAYS, NEEDED, {"it", "hello"})  # type: ignore[arg-type]
+    assert thinker.think(" ".join(["it"] * words), DAY).outcome == "plan"
 
 
 def test_a_goal_may_ask_for_more_than_one_thing() -> None:

@@ -132,7 +132,9 @@ def thought_of(model: Model, thought: Thought) -> event_pb2.ModelThought:
         doubtful=thought.doubtful,
         left_over=thought.left_over,
     )
-    for step in told.decisions:
+    if thought.otherwise is not None:
+        told.otherwise.decisions.extend(thought.otherwise)
+    for step in (*told.decisions, *told.otherwise.decisions):
         for filled in step.call.arguments.values():
             if filled.HasField("context"):
                 filled.ClearField("value")
@@ -157,6 +159,8 @@ def reason_of(thought: Thought, options: Sequence[Option]) -> str:
         return (
             f"it may read like {shown(thought.steps)}, but that leaves {left!r} unread: say it in other words"
         )
+    if thought.otherwise is not None:
+        return f"{_read_otherwise(thought.steps, thought.otherwise)}: say it in other words"
     if thought.outcome == "unsure":
         doubt = "what is wanted" if thought.doubtful == "option" else thought.doubtful
         sure, needed = (f"{100 * share:.0f} %" for share in (thought.sure, thought.needed))
@@ -165,6 +169,18 @@ def reason_of(thought: Thought, options: Sequence[Option]) -> str:
             f"and has to be {needed} sure: say it in other words"
         )
     return ""
+
+
+def _read_otherwise(
+    steps: Sequence[trajectory_pb2.PastStep], otherwise: Sequence[trajectory_pb2.PastStep]
+) -> str:
+    """Say what a goal may read like, and what it reads like with a greeting before it."""
+    read, other = shown(steps), shown(otherwise) or "nothing that it knows"
+    if otherwise and otherwise[-1].call.missing:
+        other += f" without {' and '.join(otherwise[-1].call.missing)}"
+    # Of what is long or secret the difference may not be shown.
+    other = "that with something else in it" if other == read else other
+    return f"it may read like {read}, but with a greeting before it like {other}"
 
 
 def shown(steps: Sequence[trajectory_pb2.PastStep]) -> str:

@@ -70,7 +70,7 @@ class Outcome:
         """Whether it is a matter of how sure the model is that a plan comes out."""
         thought = self.thought
         whole = thought.outcome in ("plan", "unsure") and not thought.left_over
-        return whole and not thought.steps[-1].call.missing
+        return whole and thought.otherwise is None and not thought.steps[-1].call.missing
 
 
 def read_cases(folder: Path) -> list[Case]:

@@ -27,6 +27,8 @@ ASKING = 0.5
 """How sure it has to be to ask for what is missing."""
 ASKS = 0.5
 """Surer than this, and not sure enough to act, it asks whether that is meant; where nobody says otherwise."""
+GREETING = "Hello, "
+"""What changes nothing about a goal: it is read once more with it."""
 SURER_IN_STEPS = 1.5
 """By how much less doubt is left to it in a step: the curves are of goals, and others write the inputs."""
 
@@ -49,6 +51,8 @@ class Thought:
     doubtful: str = ""
     # What of the goal was not read, though it weighs: see `leftovers`.
     left_over: str = ""
+    # What it comes to with a greeting before it, where that is something else.
+    otherwise: tuple[trajectory_pb2.PastStep, ...] | None = None
     # What a step was asked for, too, in another sentence of what it was given.
     rival: trajectory_pb2.OptionCall | None = None
     decided: tuple[Decided, ...] = field(default=(), repr=False)
@@ -71,7 +75,18 @@ class Thinker:
         self._words = frozenset(words)
 
     def think(self, goal: str, today: datetime.date, given: Mapping[str, Any] | None = None) -> Thought:
-        """Return what it makes of a goal, and of what was given with it by the names of parameters."""
+        """Return what it makes of a goal, and of what was given with it by the names of parameters.
+
+        What it would do is read twice, and has to come to the same.
+        """
+        thought = self._followed(goal, today, given or {})
+        would = thought.outcome in ("plan", "unsure") and not thought.left_over
+        if not would or thought.steps[-1].call.missing:
+            return thought
+        return agreed(thought, self._followed(f"{GREETING}{goal}", today, given or {}))
+
+    def _followed(self, goal: str, today: datetime.date, given: Mapping[str, Any]) -> Thought:
+        """Decide until it stops."""
         tokens = tokens_of(goal)
         thought = Thought("none")
         while True:
@@ -84,7 +99,7 @@ class Thinker:
             if one.option is None:
                 stops = one.decision.WhichOneof("kind") == "stop" and thought.steps
                 return self._planned(goal, thought) if stops else replace(thought, outcome="none")
-            call = completed(one.decision.call, one.option, given or {})
+            call = completed(one.decision.call, one.option, given)
             if any(step.call == call for step in thought.steps):
                 # It goes round in circles.
                 return replace(thought, outcome="none")
@@ -199,6 +214,46 @@ def completed(
             if name in found.missing:
                 found.missing.remove(name)
     return found
+
+
+def agreed(thought: Thought, again: Thought) -> Thought:
+    """Return a thought that is as sure as it is in two readings; not at all where these differ."""
+    if again.outcome == "long" and not again.steps:
+        # There is no room for another word.
+        return thought
+    calls, others = _bare(thought), _bare(again)
+    if again.outcome not in ("plan", "unsure") or calls != others:
+        steps = again.steps if again.outcome != "none" else ()
+        doubtful = _differing(calls, others)
+        return replace(thought, outcome="unsure", sure=0.0, doubtful=doubtful, otherwise=steps)
+    doubtful = min(thought, again, key=lambda one: one.sure).doubtful
+    return _ended(replace(thought, sure=(thought.sure + again.sure) / 2, doubtful=doubtful), "plan")
+
+
+def _bare(thought: Thought) -> list[trajectory_pb2.OptionCall]:
+    """Return what would be called, wherever in the goal it is from."""
+    found = []
+    for step in thought.steps:
+        call = trajectory_pb2.OptionCall()
+        call.CopyFrom(step.call)
+        for filled in call.arguments.values():
+            if filled.HasField("span"):
+                filled.span.Clear()
+        found.append(call)
+    return found
+
+
+def _differing(
+    calls: Sequence[trajectory_pb2.OptionCall], others: Sequence[trajectory_pb2.OptionCall]
+) -> str:
+    """Return the first parameter that two readings differ in; "option" where it is what is called."""
+    if [one.option for one in calls] == [one.option for one in others]:
+        for one, other in zip(calls, others, strict=True):
+            for name in sorted({*one.arguments, *other.arguments}):
+                # A message that is not there reads as an empty one.
+                if one.arguments.get(name) != other.arguments.get(name):
+                    return name
+    return "option"
 
 
 def _ended(thought: Thought, outcome: Outcome) -> Thought:
