@@ -29,7 +29,7 @@ ASKS = 0.5
 """Surer than this, and not sure enough to act, it asks whether that is meant; where nobody says otherwise."""
 GREETING = "Hello, "
 """What changes nothing about a goal: it is read once more with it."""
-SURER_IN_STEPS = 1.5
+SURER_IN_STEPS = 2.2
 """By how much less doubt is left to it in a step: the curves are of goals, and others write the inputs."""
 
 Outcome = Literal["plan", "ask", "unsure", "unread", "none", "long"]
