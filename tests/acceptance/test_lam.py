@@ -164,12 +164,12 @@ def test_two_models_are_held_against_each_other_goal_by_goal(tmp_path: Path) -> 
 
 
 def test_a_goal_that_asks_for_several_things_gets_all_of_them(own: Path) -> None:
-    goal = "triage tickets 501, 505 and 508"
+    goal = "please triage tickets 501, 505 and 508"
     done = handrail("run", goal, "--project", str(own), "--as", "ines", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     answered = "SELECT DISTINCT ticket_id FROM replies WHERE ticket_id IN (501, 505, 508) ORDER BY 1"
     assert query(own, answered) == [(501,), (505,), (508,)]
-    goal = "refund order 1012 and then triage ticket 502"
+    goal = "refund order 1012, then triage ticket 502"
     shown = handrail("run", goal, "--dry-run", "--project", str(own), "--as", "ines").stdout
     assert "s1_refund" in shown
     assert "s2_" in shown
@@ -222,7 +222,7 @@ def settle(own: Path, mail: str) -> subprocess.CompletedProcess[str]:
 
 
 # Whatever it would have to be by its card: these are about what comes of it.
-SURE_ENOUGH = "\n[lam]\nread = 0.3\nwrite = 0.3\n"
+SURE_ENOUGH = "\n[lam]\nread = 0.1\nwrite = 0.1\n"
 
 
 def test_a_step_is_proposed_by_the_model_within_what_it_was_granted(tmp_path: Path) -> None:
