@@ -46,6 +46,10 @@ def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
     rows = splitting.split(generated(1, 4_000))
     # Nothing may be missing in the few wordings that are held back: it is sure of asking all the same.
     rows.wordings = [row for row in rows.wordings if not row.decision.call.missing]
+    asking = [row for row in rows.train if row.decision.call.missing and not row.offered][::4]
+    names = {row.trajectory for row in asking}
+    rows.train = [row for row in rows.train if row.trajectory not in names]
+    rows.trajectories += asking
     made = making.make(
         OPTIONS,
         rows,
