@@ -269,8 +269,8 @@ async def _asked(client: Client, run: str) -> dict[str, Any]:
                 elif event.HasField("plan_accepted") or event.HasField("finished"):
                     ended = ended or at
     is_big = thought.model.startswith("openai:")
-    # The action model reads anew for each decision, and once more to see that nothing is left.
-    # What it would do the action model reads twice.
+    # The action model reads anew for each decision, and once more to see that nothing is left; what it would
+    # do for a goal it reads twice.
     readings = 2 if thought.decisions and not thought.left_over else 1
     calls = (1 if is_big else readings * (len(thought.decisions) + 1)) if thought.model else 0
     read, written = (thought.input_tokens, thought.output_tokens) if is_big else (0, 0)

@@ -250,7 +250,7 @@ def _differing(
     if [one.option for one in calls] == [one.option for one in others]:
         for one, other in zip(calls, others, strict=True):
             for name in sorted({*one.arguments, *other.arguments}):
-                # A message that is not there reads as an empty one.
+                # To ask with [] for what is not there would put it there.
                 if one.arguments.get(name) != other.arguments.get(name):
                     return name
     return "option"
