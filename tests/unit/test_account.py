@@ -311,6 +311,20 @@ def test_how_an_action_model_came_to_its_plan_is_there_with_the_source_of_each_a
     assert "look, kind: 'paid', one of those listed" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"), [(["look", "see"], "look, see"), ([], "nothing that it knows")]
+)
+def test_what_a_goal_came_to_with_a_greeting_before_it_is_there(options: list[str], shown: str) -> None:
+    thought = event_pb2.ModelThought(model="lam:abcdef012345", model_sha256="ab" * 32, needed=0.8)
+    thought.otherwise.SetInParent()
+    for number, option in enumerate(options, 1):
+        thought.otherwise.decisions.add(id=f"s{number}").call.option = option
+    plan = plan_pb2.Plan(steps=[plan_pb2.Step(id="s1", tool="look")], origin=thought.model)
+    found = of(Play(contract("look")).submit().plan(plan=plan, thought=thought))
+    said = "\n".join(" ".join(line.split()) for line in text(found, full=True, width=200))
+    assert f"with a greeting before the goal: {shown}" in said
+
+
 def test_what_does_not_count_is_told_of_and_changes_nothing() -> None:
     play = paying().decide("ann")
     whole = of(play)
