@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.models.lam.assembling import assemble
 from actors.models.lam.evaluation import plain_of
 from actors.models.lam.options import PLAYBOOK, Option, options_of
-from actors.models.lam.planning import assemble
 from bench import stack, tables
 from bench.throughput import percentile
 from core import values

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from actors.models.lam import collecting as why
 from actors.models.lam import splitting
+from actors.models.lam.assembling import assemble
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.collecting import Collected, collect
 from actors.models.lam.options import Parameter, options_of
-from actors.models.lam.planning import assemble
 from actors.models.lam.reading import read
 from actors.models.lam.row_text import BadRows, read_lines, write_line
 from actors.models.lam.tracing import Tracer

@@ -18,12 +18,13 @@ import pytest
 from actors.models import Goal
 from actors.models.lam import artifact, shelf
 from actors.models.lam.answering import answer, open_model, reason_of, shown, thought_of
+from actors.models.lam.assembling import assemble
 from actors.models.lam.calibration import Calibration, Curve
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import Decided, Decider, Part
 from actors.models.lam.network import Network
 from actors.models.lam.options import options_of
-from actors.models.lam.planning import GREETING, Outcome, Thinker, Thought, assemble, completed
+from actors.models.lam.planning import GREETING, Outcome, Thinker, Thought, completed
 from actors.models.lam.plans import LamPlans
 from actors.models.lam.reader import read_situation
 from actors.models.lam.serving import Serving
@@ -308,9 +309,23 @@ def test_a_plan_has_to_be_as_sure_as_the_gravest_of_its_steps_wants() -> None:
     assert (thought.outcome, thought.sure, thought.needed) == ("unsure", 0.6, 0.95)
     assert thinks(look, says("stop")).outcome == "plan"
     assert thinks(says("send_email", to='"x"'), says("stop", sure=0.94)).outcome == "unsure"
-    assert thinks(says("get_order", order_id="1"), says("get_order", order_id="1")).outcome == "none"
     assert thinks(says("stop")).outcome == "none"
     assert thinks(*(says("get_order", order_id=str(n)) for n in range(9))).outcome == "long"
+
+
+def test_what_is_said_twice_is_done_once() -> None:
+    late = says("playbook:apologise_late")
+    first, elsewhere = says("get_order", order_id="1"), says("get_order", order_id="1", sure=0.55)
+    elsewhere.decision.call.arguments["order_id"].span.start = 7
+    elsewhere.decision.call.arguments["order_id"].span.end = 8
+    for decided, once in (((late, late), late), ((first, first), first), ((first, elsewhere), first)):
+        thought = thinks(*decided)
+        assert [one.call for one in thought.steps] == [once.decision.call]
+        assert thought.outcome == "plan"
+    # It is as sure of that as of what it said last.
+    assert thinks(first, elsewhere).sure == 0.55
+    lower = says("get_order", order_id="1", sure=0.4)
+    assert thinks(first, lower).outcome == "unsure"
 
 
 def test_what_it_would_do_is_what_it_would_do_after_a_greeting() -> None:
@@ -391,7 +406,6 @@ def test_a_goal_may_ask_for_more_than_one_thing() -> None:
         "1001",
         "1002",
     ]
-    assert thinks(says("playbook:apologise_late"), says("playbook:apologise_late")).outcome == "none"
     assert thinks(*both[:2], says("stop", sure=0.2)).outcome == "unsure"
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from actors.models import Goal
 from actors.models.lam import artifact
+from actors.models.lam.assembling import assemble
 from actors.models.lam.calibration import Calibration
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import Decider
 from actors.models.lam.layout import MAX_PAST
 from actors.models.lam.network import Encode, Network
 from actors.models.lam.options import PLAYBOOK, Option
-from actors.models.lam.planning import ASKS, EFFECT_WORDS, Thinker, Thought, assemble
+from actors.models.lam.planning import ASKS, EFFECT_WORDS, Thinker, Thought
 from actors.models.lam.shelf import DIGEST_CHARS, BadModel
 from actors.models.lam.text import MAX_TOKENS
 from actors.models.lam.together import Together

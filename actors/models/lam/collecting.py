@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.models.lam.assembling import assemble
 from actors.models.lam.inputs import Place
 from actors.models.lam.layout import MAX_PAST
 from actors.models.lam.options import PLAYBOOK, Option, Parameter, options_of
-from actors.models.lam.planning import assemble
 from actors.models.lam.splitting import side_of
 from actors.models.lam.text import MAX_TOKENS, tokens_of
 from actors.models.lam.tracing import Tracer, entities_of, is_shared

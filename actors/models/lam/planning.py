@@ -15,13 +15,11 @@ from actors.models.lam import calibration, rivals
 from actors.models.lam.calibration import Calibration
 from actors.models.lam.deciding import Decided, Decider
 from actors.models.lam.leftovers import denied, left_over
-from actors.models.lam.options import PLAYBOOK, Option
+from actors.models.lam.options import Option
 from actors.models.lam.reader import TooLong, read_situation
 from actors.models.lam.text import tokens_of
 from core import values
-from core.joining import MAX_TITLE_CHARS, Part, joined
-from core.playbook import BadPlaybook, Playbook, instantiate
-from handrail.v1 import plan_pb2, tool_pb2, trajectory_pb2
+from handrail.v1 import tool_pb2, trajectory_pb2
 
 ASKING = 0.5
 """How sure it has to be to ask for what is missing."""
@@ -31,6 +29,13 @@ GREETING = "Hello, "
 """What changes nothing about a goal: it is read once more with it."""
 SURER_IN_STEPS = 2.2
 """By how much less doubt is left to it in a step: the curves are of goals, and others write the inputs."""
+
+EFFECT_WORDS = {
+    tool_pb2.EFFECT_READ: "read",
+    tool_pb2.EFFECT_DRAFT: "draft",
+    tool_pb2.EFFECT_WRITE: "write",
+    tool_pb2.EFFECT_IRREVERSIBLE: "irreversible",
+}
 
 Outcome = Literal["plan", "ask", "unsure", "unread", "none", "long"]
 
@@ -100,9 +105,9 @@ class Thinker:
                 stops = one.decision.WhichOneof("kind") == "stop" and thought.steps
                 return self._planned(goal, thought) if stops else replace(thought, outcome="none")
             call = completed(one.decision.call, one.option, given)
-            if any(step.call == call for step in thought.steps):
-                # It goes round in circles.
-                return replace(thought, outcome="none")
+            if any(_unplaced(step.call) == _unplaced(call) for step in thought.steps):
+                # What is said twice is done once.
+                return self._planned(goal, thought)
             step = trajectory_pb2.PastStep(id=f"s{len(thought.steps) + 1}", call=call)
             thought = replace(thought, steps=(*thought.steps, step))
             if call.missing:
@@ -232,14 +237,16 @@ def agreed(thought: Thought, again: Thought) -> Thought:
 
 def _bare(thought: Thought) -> list[trajectory_pb2.OptionCall]:
     """Return what would be called, wherever in the goal it is from."""
-    found = []
-    for step in thought.steps:
-        call = trajectory_pb2.OptionCall()
-        call.CopyFrom(step.call)
-        for filled in call.arguments.values():
-            if filled.HasField("span"):
-                filled.span.Clear()
-        found.append(call)
+    return [_unplaced(step.call) for step in thought.steps]
+
+
+def _unplaced(call: trajectory_pb2.OptionCall) -> trajectory_pb2.OptionCall:
+    """Return a call without where in the goal its values stand."""
+    found = trajectory_pb2.OptionCall()
+    found.CopyFrom(call)
+    for filled in found.arguments.values():
+        if filled.HasField("span"):
+            filled.span.Clear()
     return found
 
 
@@ -258,56 +265,3 @@ def _differing(
 
 def _ended(thought: Thought, outcome: Outcome) -> Thought:
     return replace(thought, outcome=outcome if thought.sure >= thought.needed else "unsure")
-
-
-def assemble(
-    steps: tuple[trajectory_pb2.PastStep, ...],
-    options: Mapping[str, Option],
-    playbooks: Mapping[str, Playbook],
-) -> plan_pb2.Plan:
-    """Return the plan of what was decided; raises BadPlaybook, BadSlot or CannotJoin."""
-    return joined([_part(step, options[step.call.option], playbooks) for step in steps])
-
-
-def _part(step: trajectory_pb2.PastStep, option: Option, playbooks: Mapping[str, Playbook]) -> Part:
-    acts = option.effect > tool_pb2.EFFECT_READ
-    if option.is_playbook:
-        playbook = playbooks[option.name.removeprefix(PLAYBOOK)]
-        return Part(step.id, instantiate(playbook, _slots(playbook, step.call)), acts)
-    plan = plan_pb2.Plan(title=_title(option))
-    made = plan.steps.add(id=step.id, title=_title(option), tool=option.name)
-    for name, filled in step.call.arguments.items():
-        if filled.WhichOneof("source") == "field":
-            made.arguments[name].reference = f"${filled.field.step}.{filled.field.path}"
-        else:
-            made.arguments[name].constant.CopyFrom(filled.value)
-    return Part(step.id, plan, acts)
-
-
-def _title(option: Option) -> str:
-    """The first paragraph of what an option says of itself, without what cannot be seen."""
-    first = " ".join(option.text.split("\n\n")[0].split())
-    return "".join(char for char in first if char.isprintable())[:MAX_TITLE_CHARS]
-
-
-def _slots(playbook: Playbook, call: trajectory_pb2.OptionCall) -> dict[str, Any]:
-    """Return the values of a playbook's slots, those that have a default included."""
-    found = {}
-    for name, slot in playbook.slots.items():
-        if name in call.arguments:
-            told = values.load(call.arguments[name].value, {})
-            # What was read of the goal has been read as what the slot is.
-            found[name] = slot.accept(told) if call.arguments[name].HasField("context") else told
-        elif slot.default is not None:
-            found[name] = slot.sample
-        else:
-            raise BadPlaybook(f"nothing is said of {name}")
-    return found
-
-
-EFFECT_WORDS = {
-    tool_pb2.EFFECT_READ: "read",
-    tool_pb2.EFFECT_DRAFT: "draft",
-    tool_pb2.EFFECT_WRITE: "write",
-    tool_pb2.EFFECT_IRREVERSIBLE: "irreversible",
-}

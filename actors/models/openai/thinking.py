@@ -13,8 +13,9 @@ from typing import Any
 
 from actors.models import Goal
 from actors.models.lam.answering import reason_of, shown
+from actors.models.lam.assembling import assemble
 from actors.models.lam.options import PLAYBOOK, Option, Parameter, options_of
-from actors.models.lam.planning import Thought, assemble, completed
+from actors.models.lam.planning import Thought, completed
 from actors.models.lam.tracing import Tracer
 from actors.models.openai.answer import BadAnswer, Called, Said, Tokens, read_answer, tokens_of
 from actors.models.openai.endpoint import Endpoint, plain
