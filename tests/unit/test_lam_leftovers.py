@@ -58,6 +58,14 @@ def steps(goal: str, *read: str) -> list[trajectory_pb2.PastStep]:
         ("refund order 1001 and kill the customer", ["1001"], READ, ""),
         ("move order 1 to 10:00 and tell 2", ["1", "10:00"], WRITE, "2"),
         ("", [], WRITE, ""),
+        # What is said once more is read, but a short number may be another one.
+        ("refund order 1001. yes, 1001", ["1001"], READ, ""),
+        ("refund order 1001. yes, 1002", ["1001"], READ, "1002"),
+        ("order 4 please, refund order 4", ["4"], READ, ""),
+        ("order 4 please, refund 4", ["4"], READ, "4"),
+        ("tell ada@shop.example, ada@shop.example", ["ada@shop.example"], READ, ""),
+        ("refund order's 1001", ["1001"], WRITE, ""),
+        ("refund cat's 1001", ["1001"], WRITE, "cat's"),
     ],
 )
 def test_what_is_left(goal: str, read: list[str], effect: int, left: str) -> None:

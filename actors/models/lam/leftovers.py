@@ -19,6 +19,8 @@ from handrail.v1 import tool_pb2, trajectory_pb2
 
 MIN_SEEN = 5
 MIN_TEXT_WORDS = 2
+MIN_SAID_CHARS = 3
+"""What is shorter than this may be another 4."""
 DENYING = re.compile(
     r"not?|never|neither|nor|none|nothing|nobody|noone|without|except|unless|instead|rather|if|whether|suppose"
     r"|supposing|supposedly|imagine|pretend|hypothetically|theoretically|would|had|why|was|were|did|cannot|until"
@@ -55,8 +57,9 @@ def left_over(
     """Return the first thing of a goal that weighs and was not read; nothing where there is none."""
     tokens = tokens_of(goal)
     spans = [span for step in steps for span in _spans(step.call)]
+    again = _said_again(tokens, spans)
     for token in outside(tokens, spans):
-        if "@" in token.text or any(char.isdigit() for char in token.text):
+        if token not in again and ("@" in token.text or any(char.isdigit() for char in token.text)):
             return token.text
     for start, end in quoted(goal):
         if not any(first <= start + 1 and last >= end - 1 for first, last in spans):
@@ -65,10 +68,23 @@ def left_over(
         denying = _denying(goal, tokens)
         for token in outside(tokens, spans):
             word = _word(token)
-            if token in denying or (word[0].isalpha() and word not in words):
+            known = word in words or word.removesuffix("'s") in words
+            if token in denying or (word[0].isalpha() and not known):
                 return token.text
         return _cut_off(goal, tokens, steps, spans)
     return ""
+
+
+def _said_again(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> set[Token]:
+    """Return the words that say once more what was read: 1001, or "slot 4" where that was "slot 4", too."""
+    led = list(zip([None, *tokens], tokens, strict=False))
+    read = [(_led(before), _word(one)) for before, one in led if (one.start, one.end) in spans]
+    said = {word for _, word in read if len(word) >= MIN_SAID_CHARS}
+    return {one for before, one in led if _word(one) in said or (_led(before), _word(one)) in read}
+
+
+def _led(before: Token | None) -> str:
+    return _word(before) if before is not None else ""
 
 
 def _denying(text: str, tokens: Iterable[Token]) -> list[Token]:
