@@ -8,18 +8,20 @@ import json
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
 
-from actors.models.lam import generate, granted, inputs, noise, recipes
+from actors.models.lam import generate, granted, inputs, noise, recipes, sheets
 from actors.models.lam.generate import FOR_EACH, IN_A_ROW, SHARES, STEPS, rows
 from actors.models.lam.generic import BEHIND, beside, spoken
 from actors.models.lam.grammar import BadGrammar, Grammar, Said, Steps, Typing, load_grammar, read_grammar
 from actors.models.lam.options import Option, OutputField, Parameter, options_of
-from actors.models.lam.reading import read
+from actors.models.lam.reading import read_for
 from actors.models.lam.several import JOINT
+from actors.models.lam.templates import Draw
 from actors.models.lam.text import MAX_TOKENS, tokens_of
 from core import values
 from handrail.cli import init
@@ -137,7 +139,7 @@ def check_argument(
     assert source == "span"
     text = row.goal[argument.span.start : argument.span.end]
     assert text == text.strip() != ""
-    assert read(parameter.kind, text, today, parameter.choices) == value, (row.goal, name, text)
+    assert read_for(parameter, text, today) == value, (row.goal, name, text)
 
 
 def test_the_same_seed_makes_the_same_bytes() -> None:
@@ -288,6 +290,25 @@ def test_a_step_is_written_as_it_will_be_read(monkeypatch: pytest.MonkeyPatch) -
     lengths = sorted(len(tokens_of(row.goal)) for row in steps)
     assert lengths[len(steps) // 10] < 35
     assert lengths[-len(steps) // 10] > 70
+
+
+def test_no_field_has_the_name_of_a_record() -> None:
+    grammar = load_grammar(SAMPLE / "lam" / "grammar.yaml")
+    recipes_made = recipes.Recipes(options(), grammar)
+    option = next(one for one in options() if one.name == "close_ticket")
+    sheet = sheets.Sheet(option, Draw(Random(1), MONDAY), 1.0)
+    # A record of another kind has the name that a field for the text might have.
+    sheet.records["note"] = ("remark", {"id": 7, "text": "call her"})
+    resolution = option.parameter("resolution")
+    assert resolution is not None
+    made = sheets.Sheets(grammar.steps, recipes_made)
+    made.beside(sheet, resolution, "remark", "sent again")
+    assert (sheet.fields, sheet.arguments) == ({}, {})
+    made.beside(sheet, resolution, "outcome", "sent again")
+    assert sheet.fields == {"outcome": "sent again"}
+    given, _ = made.inputs(sheet, "hello")
+    made.slip(sheet, given, "and now this", into_record=True)
+    assert given["remark"]["id"] == 7
 
 
 def test_in_half_of_the_ways_to_name_a_wish_nobody_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

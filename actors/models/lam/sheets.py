@@ -64,7 +64,7 @@ class Sheets:
             called, values = sheet.records[owner]
             values[name] = value
             path = f"{called}.{name}"
-        elif name in sheet.fields or name == sheet.about:
+        elif name in _taken(sheet) or name == sheet.about:
             return
         else:
             sheet.fields[name] = value
@@ -77,7 +77,7 @@ class Sheets:
         rng, record = sheet.draw.rng, self._steps.records[stem]
         value = int(number.replace(",", "")) if number else self._number_of(sheet, stem)
         called = one_of(rng, record.called)
-        if called in sheet.fields or any(called == other for other, _ in sheet.records.values()):
+        if called in _taken(sheet):
             called = stem
         sheet.about = sheet.about or called
         if rng.random() < ALONE:
@@ -124,7 +124,7 @@ class Sheets:
         if rng.random() < 0.15:
             for one in sheet.option.parameters:
                 fields = self._steps.pointers.get(one.name, {})
-                named = [name for name in fields if name not in sheet.fields]
+                named = [name for name in fields if name not in _taken(sheet)]
                 if named and one.name in sheet.arguments and f"given.{one.name}" not in sheet.places:
                     text = self._recipes.value(sheet.draw, one)
                     sheet.fields.setdefault(one_of(rng, named), text)
@@ -132,7 +132,7 @@ class Sheets:
     def inputs(self, sheet: Sheet, text: str) -> tuple[dict[str, Any], str]:
         """Return the inputs in some order, and the path of the text."""
         rng = sheet.draw.rng
-        taken = {*sheet.fields, *(called for called, _ in sheet.records.values())}
+        taken = _taken(sheet)
         carriers = [name for name in self._steps.carriers if name not in taken] or ["given"]
         sheet.carrier = one_of(rng, carriers)
         taken.add(sheet.carrier)
@@ -174,6 +174,11 @@ class Sheets:
         names = [name for name in self._steps.beside if name not in inputs]
         if names:
             inputs[one_of(rng, names)] = text
+
+
+def _taken(sheet: Sheet) -> set[str]:
+    """Return the names that a sheet has, of fields and of records."""
+    return {*sheet.fields, *(called for called, _ in sheet.records.values())}
 
 
 def one_of(rng: Random, of: Sequence[T]) -> T:
