@@ -265,9 +265,17 @@ def test_a_moment_is_a_day_and_a_time(goal: str, pointed: str, told: str | None)
 def test_what_a_tool_does_not_take_is_not_read_for_it() -> None:
     # Of the tool itself, and of a playbook that hands it on.
     for name in ("create_sales_report", "playbook:weekly_report"):
-        for said, taken in (("2026-W08", True), ("8", False), ("last", True)):
-            call = filled_in(name, f"the sales report of week {said} please", {"week": said})
-            assert ("week" in call.arguments) is taken, (name, said)
+        for said, pointed, week in (
+            ("week 2026-W08", "2026-W08", "2026-W08"),
+            ("week 8", "8", "2026-W08"),
+            ("wk 8 of 2025", "8", "2025-W08"),
+            ("last week", "last", "last"),
+            ("order 8", "8", None),
+            ("week 88", "88", None),
+        ):
+            call = filled_in(name, f"the sales report of {said} please", {"week": pointed})
+            filled = call.arguments["week"].value.json if "week" in call.arguments else "null"
+            assert json.loads(filled) == week, (name, said)
     call = filled_in("list_orders", "the last 1000000 orders of 7", {"limit": "1000000", "customer_id": "7"})
     assert list(call.arguments) == ["customer_id"]
 

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from actors.models.lam import when
+from actors.models.lam import weeks, when
 from actors.models.lam.closed_set import ABSTAIN, OTHERS, STOP, ClosedSet, choices_of
 from actors.models.lam.inputs import Place
 from actors.models.lam.layout import FIELD, LISTED, MAX_SPAN_TOKENS, MISSING, OMIT, SOURCES, SPAN
 from actors.models.lam.network import Encode, EncodedSet, Floats, Known, Network, softmax
 from actors.models.lam.options import Kind, Option, Parameter
 from actors.models.lam.reader import Situation, matches_of, said_of
-from actors.models.lam.reading import Unreadable, is_cut, quoted, read
+from actors.models.lam.reading import Unreadable, is_cut, quoted, read, read_for
 from core import values
 from handrail.v1 import trajectory_pb2
 
@@ -225,8 +225,10 @@ class _Filling:
                 if place is None:
                     continue
                 start, stop = place
+            if parameter.weeks:
+                start, stop = weeks.whole(self._goal, (start, stop))
             try:
-                found = read(parameter.kind, self._goal[start:stop], self._today, parameter.choices)
+                found = read_for(parameter, self._goal[start:stop], self._today)
             except Unreadable:
                 continue
             if not parameter.takes(found):

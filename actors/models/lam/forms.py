@@ -83,6 +83,23 @@ def day_and_time(rng: Random, today: datetime.date) -> str:
             return text
 
 
+def week(rng: Random, today: datetime.date) -> str:
+    """Write a week of the calendar that is near, by its number mostly."""
+    year, number, _ = (today + datetime.timedelta(weeks=int(rng.random() ** 2 * 40) - 20)).isocalendar()
+    written = f"{year}-W{number:02}"
+    kind = rng.random()
+    if kind < 0.4:
+        return f"week {written}" if kind < 0.08 else written
+    if kind < 0.45:
+        return _one(rng, ("last week", "this week"))
+    if kind < 0.52:
+        return _one(rng, (f"week {number} of {year}", f"week {number}, {year}", f"{year} week {number}"))
+    mark = _one(
+        rng, ("week ", "week ", "week ", "wk ", "wk", "Week ", "KW ", "calendar week ", "week no. ", "W")
+    )
+    return f"{mark}{_one(rng, (str(number), str(number), f'{number:02}'))}"
+
+
 def money(rng: Random, today: datetime.date) -> str:
     """Write an amount with its currency."""
     code = _one(rng, _CODES)
@@ -157,6 +174,7 @@ FORMS: Mapping[str, Form] = {
     "time": time,
     "moment": moment,
     "day_and_time": day_and_time,
+    "week": week,
     "money": money,
     "count": count,
     "integer": integer,

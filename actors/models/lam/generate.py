@@ -1,7 +1,8 @@
 """Rows to train the action model from, made of a grammar: the same seed makes the same bytes.
 
-Every value of a row was taken from somewhere, and can be read there again: `read(kind, goal[start:end],
-said_at)` is what the row says. Which kinds of goals there are, and how many of each, stands in `SHARES`.
+Every value of a row was taken from somewhere, and can be read there again: `read_for(parameter,
+goal[start:end], said_at)` is what the row says. Which kinds of goals there are, and how many of each, stands
+in `SHARES`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from actors.models.lam.grammar import BadGrammar, Grammar
 from actors.models.lam.granted import Given, Granted
 from actors.models.lam.letters import Frame, Letters, put_around
 from actors.models.lam.options import Option
-from actors.models.lam.reading import Unreadable, read
+from actors.models.lam.reading import Unreadable, read_for
 from actors.models.lam.recipes import Choices, Recipe, Recipes, Step
 from actors.models.lam.templates import Blank, Draw
 from core import values
@@ -251,7 +252,7 @@ class _Filled:
         parameter = step.option.parameter(name)
         assert parameter is not None, "recipes name parameters that there are"
         try:
-            value = read(parameter.kind, self._goal[start:end], self._said_on, parameter.choices)
+            value = read_for(parameter, self._goal[start:end], self._said_on)
         except Unreadable as error:
             raise BadGrammar(f"{step.option.name}.{name} in {self._goal!r}: {error}") from None
         argument = call.arguments[name]

@@ -63,6 +63,8 @@ class Parameter:
     choices: tuple[str, ...] = ()
     # The schemas of the tools that get it, and its name there.
     given_to: tuple[tuple[schemas.Schema, str], ...] = field(default=(), compare=False, repr=False)
+    # Of texts its schemas take weeks of the calendar, and hardly anything else: 2026-W09.
+    weeks: bool = False
 
     def takes(self, value: Any) -> bool:
         """Whether the tools that get it take such a value: of 8, no week."""
@@ -149,6 +151,7 @@ def _of_tool(contract: tool_pb2.ToolContract) -> Option:
             _text(part),
             tuple(_choices(schema.document, part)),
             ((schema, name),),
+            _weeks([(schema, name)]),
         )
         for name, part in schema.properties.items()
         if name != contract.key_parameter
@@ -173,6 +176,7 @@ def _of_playbook(playbook: Playbook, contracts: Mapping[str, tool_pb2.ToolContra
     effects = [contract.effect for contract in taken]
     # A playbook is what its tools are, too.
     said = values.encode([playbook.model_dump(mode="json"), *map(told.fingerprint, taken)])
+    given = {name: tuple(_given(playbook, name, contracts)) for name in playbook.slots}
     parameters = (
         Parameter(
             name,
@@ -180,7 +184,8 @@ def _of_playbook(playbook: Playbook, contracts: Mapping[str, tool_pb2.ToolContra
             slot.default is None,
             slot.description,
             slot.choices,
-            tuple(_given(playbook, name, contracts)),
+            given[name],
+            _weeks(given[name]),
         )
         for name, slot in playbook.slots.items()
     )
@@ -202,6 +207,15 @@ def _given(
         for name, value in step.arguments.items():
             if value == f"{{{slot}}}" and step.tool in contracts:
                 yield schemas.compile_schema(contracts[step.tool].input_schema), name
+
+
+def _weeks(given_to: Sequence[tuple[schemas.Schema, str]]) -> bool:
+    """Whether what is given takes weeks as ISO 8601 writes them, as far as a few texts tell."""
+
+    def takes(text: str) -> bool:
+        return not any(schema.problems_of(name, text) for schema, name in given_to)
+
+    return bool(given_to) and takes("2026-W09") and not any(map(takes, ("2026-09", "W09", "a week")))
 
 
 def _text(part: Any) -> str:

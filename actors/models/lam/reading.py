@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from actors.models.lam import when
-from actors.models.lam.options import Kind
+from actors.models.lam import weeks, when
+from actors.models.lam.options import Kind, Parameter
 from actors.models.lam.spelled import number_of
 from core.errors import HandrailError
 from core.slots import BadSlot, Slot, read_money
@@ -64,6 +64,24 @@ def read(kind: Kind, text: str, today: datetime.date, choices: Sequence[str] = (
     except BadSlot as error:
         raise Unreadable(str(error)) from None
     raise Unreadable(f"{text[:50]!r} cannot be read as {kind}")
+
+
+def read_for(parameter: Parameter, text: str, today: datetime.date) -> Any:
+    """Return what words mean to a parameter, whether it takes that or not; raises Unreadable.
+
+    Where it takes weeks, and not what is said as it is said, it is the week that is named.
+    """
+    try:
+        found = read(parameter.kind, text, today, parameter.choices)
+        if not parameter.weeks or parameter.takes(found):
+            return found
+    except Unreadable:
+        if not parameter.weeks:
+            raise
+    week = weeks.read(text, today)
+    if week is None:
+        raise Unreadable(f"{text[:50]!r} is no week like 2026-W09")
+    return week
 
 
 def is_cut(text: str, start: int, stop: int) -> bool:

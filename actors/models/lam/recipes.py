@@ -321,4 +321,4 @@ class Recipes:
 def _fitting(parameter: Parameter, text: str) -> str:
     """Return a text as far as it is one for this parameter."""
     words = text.split()
-    return words[0] if parameter.kind == "word" else " ".join(words)
+    return words[0] if parameter.kind == "word" and not parameter.weeks else " ".join(words)

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.models.lam.inputs import Place
 from actors.models.lam.options import Kind, Option, Parameter
-from actors.models.lam.reading import Unreadable, is_cut, read
+from actors.models.lam.reading import Unreadable, is_cut, read_for
 from actors.models.lam.spelled import NUMBER_WORDS
 from actors.models.lam.text import MAX_TOKENS, Token, tokens_of
 from core import values
@@ -87,7 +87,8 @@ class Tracer:
 
     def places(self, parameter: Parameter, value: Any) -> list[Place]:
         """Return where the value stands, the best first: of what overlaps one is enough."""
-        found = self._occurrences(value) if parameter.kind == "text" else self._windows(parameter.kind, value)
+        in_words = parameter.kind != "text" or parameter.weeks
+        found = self._windows(parameter, value) if in_words else self._occurrences(value)
         # Of a number the digits alone, and these rather than words; of all else as many words as mean it.
         size = 1 if parameter.kind in _COUNTED else -1
         ranked = sorted(
@@ -115,33 +116,33 @@ class Tracer:
             yield at, at + len(value)
             at = self.goal.find(value, at + 1)
 
-    def _windows(self, kind: Kind, value: Any) -> Iterator[Place]:
+    def _windows(self, parameter: Parameter, value: Any) -> Iterator[Place]:
         """Yield where words in a row begin and end that can be read as the value."""
-        width = MAX_LIST_TOKENS if kind == "list" else MAX_READ_TOKENS
+        width = MAX_LIST_TOKENS if parameter.kind == "list" else MAX_READ_TOKENS
         tokens: Sequence[Token] = self._tokens
         for first, token in enumerate(tokens):
             for last in tokens[first : first + width]:
                 at = (token.start, last.end)
-                if self._means(kind, at, value, ()):
+                if self._means(parameter, at, value):
                     yield at
 
     def reads(self, parameter: Parameter, place: Place, value: Any) -> bool:
         """Whether whole words stand there that mean the value."""
-        return self._whole(place) and self._means(parameter.kind, place, value, parameter.choices)
+        return self._whole(place) and self._means(parameter, place, value)
 
     def _whole(self, place: Place) -> bool:
         words = self.goal[place[0] : place[1]]
         start, end = place[0] + len(words) - len(words.lstrip()), place[1] - len(words) + len(words.rstrip())
         return start in self._starts and end in self._ends
 
-    def _means(self, kind: Kind, place: Place, value: Any, choices: Sequence[str]) -> bool:
+    def _means(self, parameter: Parameter, place: Place, value: Any) -> bool:
         start, end = place
-        if kind in _COUNTED | {"money"}:
+        if parameter.kind in _COUNTED | {"money"}:
             parts = (one for one in self._said if _overlap(one, place))
             if is_cut(self.goal, start, end) or any(one[0] < start or end < one[1] for one in parts):
                 return False
         try:
-            found = read(kind, self.goal[start:end], self.today, choices)
+            found = read_for(parameter, self.goal[start:end], self.today)
         except Unreadable:
             return False
         return same(found, value)
