@@ -10,7 +10,7 @@ from actors.models.lam.leftovers import left_over, words_of
 from core import values
 from handrail.v1 import tool_pb2, trajectory_pb2
 
-READ, WRITE = tool_pb2.EFFECT_READ, tool_pb2.EFFECT_WRITE
+READ, DRAFT, WRITE = tool_pb2.EFFECT_READ, tool_pb2.EFFECT_DRAFT, tool_pb2.EFFECT_WRITE
 WORDS = frozenset(
     {
         "would",
@@ -56,6 +56,8 @@ def steps(goal: str, *read: str) -> list[trajectory_pb2.PastStep]:
         ("not refund order 1001", ["1001"], READ, ""),
         ("refund order 1001 and kill the customer", ["1001"], WRITE, "kill"),
         ("refund order 1001 and kill the customer", ["1001"], READ, ""),
+        ("refund order 1001 and kill the customer", ["1001"], DRAFT, ""),
+        ("do not refund order 1001", ["1001"], DRAFT, "not"),
         ("move order 1 to 10:00 and tell 2", ["1", "10:00"], WRITE, "2"),
         ("", [], WRITE, ""),
         # What is said once more is read, but a short number may be another one.
@@ -110,6 +112,7 @@ def test_what_is_left(goal: str, read: list[str], effect: int, left: str) -> Non
 def test_what_denies_is_no_word_to_pass_over(goal: str, read: list[str], denies: str) -> None:
     words = {one.casefold().strip(",.:?") for one in goal.split()}
     assert left_over(goal, steps(goal, *read), WRITE, words) == denies
+    assert left_over(goal, steps(goal, *read), DRAFT, words) == denies
     assert left_over(goal, steps(goal, *read), READ, words) == ""
 
 

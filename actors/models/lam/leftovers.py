@@ -1,8 +1,8 @@
 """What a plan leaves of its goal: words that carry weight, and from which nothing of it was read.
 
-However sure the network is, whoever writes a number, an address or a quotation means something by it; and
-before anything is done to the world, a word that denies or supposes, or that was never met in training, is no
-word to pass over.
+However sure the network is, whoever writes a number, an address or a quotation means something by it; before
+anything is drafted, a word that denies or supposes is no word to pass over, nor, before anything is done to
+the world, one that was never met in training.
 """
 
 from __future__ import annotations
@@ -64,13 +64,15 @@ def left_over(
     for start, end in quoted(goal):
         if not any(first <= start + 1 and last >= end - 1 for first, last in spans):
             return goal[start:end]
-    if effect >= tool_pb2.EFFECT_WRITE:
+    writes = effect >= tool_pb2.EFFECT_WRITE
+    if effect >= tool_pb2.EFFECT_DRAFT:
         denying = _denying(goal, tokens)
         for token in outside(tokens, spans):
             word = _word(token)
-            known = word in words or word.removesuffix("'s") in words
+            known = not writes or word in words or word.removesuffix("'s") in words
             if token in denying or (word[0].isalpha() and not known):
                 return token.text
+    if writes:
         return _cut_off(goal, tokens, steps, spans)
     return ""
 
