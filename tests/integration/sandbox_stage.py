@@ -152,6 +152,17 @@ def marked(mark: str) -> list[int]:
     return found_
 
 
+def running(command: list[str]) -> bool:
+    """Whether a process has this very command line."""
+    wanted = "".join(f"{part}\0" for part in command).encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if (entry / "cmdline").read_bytes() == wanted:
+                    return True
+    return False
+
+
 def left_behind() -> set[str]:
     """The directories of sandboxes in the temporary directory."""
     return {entry.name for entry in Path(tempfile.gettempdir()).glob("handrail-*")}

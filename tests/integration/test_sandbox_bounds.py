@@ -27,6 +27,7 @@ from tests.integration.sandbox_stage import (
     left_behind,
     marked,
     mechanisms,
+    running,
     sandbox_of,
     wait_for,
     write_project,
@@ -422,7 +423,8 @@ def test_a_worker_that_is_killed_takes_its_tools_along(mechanism: Mechanism, tmp
     command = [sys.executable, "-c", WORKER, str(directory), mechanism.name, mark]
     worker = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        wait_for("the call", lambda: [pid for pid in marked(mark) if pid != worker.pid], 20)
+        # Not the mark alone: what the worker forks has its arguments until it is something else.
+        wait_for("the call", lambda: running(["sleep", mark]), 20)
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
         wait_for("the end of what the tool started", lambda: not marked(mark))
