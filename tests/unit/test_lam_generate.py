@@ -46,6 +46,11 @@ def grammar() -> Grammar:
 
 
 @functools.cache
+def general_grammar() -> Grammar:
+    return load_grammar()
+
+
+@functools.cache
 def sample_recipes() -> recipes.Recipes:
     return recipes.Recipes(options(), grammar())
 
@@ -163,7 +168,9 @@ def test_a_span_is_what_was_filled_in_however_it_is_typed(monkeypatch: pytest.Mo
     )
     among = (option("sign", Parameter("order", "integer", True), Parameter("text", "text", True)),)
     made = [
-        row for row in make(trajectories=1_500, among=among, said=said.over(load_grammar())) if row.index == 0
+        row
+        for row in make(trajectories=1_500, among=among, said=said.over(general_grammar()))
+        if row.index == 0
     ]
     called = [row for row in made if row.decision.HasField("call")]
     assert len(called) > 1_000
@@ -293,15 +300,13 @@ def test_a_step_is_written_as_it_will_be_read(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_field_has_the_name_of_a_record() -> None:
-    grammar = load_grammar(SAMPLE / "lam" / "grammar.yaml")
-    recipes_made = recipes.Recipes(options(), grammar)
     option = next(one for one in options() if one.name == "close_ticket")
     sheet = sheets.Sheet(option, Draw(Random(1), MONDAY), 1.0)
     # A record of another kind has the name that a field for the text might have.
     sheet.records["note"] = ("remark", {"id": 7, "text": "call her"})
     resolution = option.parameter("resolution")
     assert resolution is not None
-    made = sheets.Sheets(grammar.steps, recipes_made)
+    made = sheets.Sheets(grammar().steps, sample_recipes())
     made.beside(sheet, resolution, "remark", "sent again")
     assert (sheet.fields, sheet.arguments) == ({}, {})
     made.beside(sheet, resolution, "outcome", "sent again")
@@ -316,7 +321,7 @@ def test_in_half_of_the_ways_to_name_a_wish_nobody_has_it(monkeypatch: pytest.Mo
         monkeypatch.setattr(noise, rate, 0.0)
     monkeypatch.setattr(noise, "CASES", (("as it is", 1.0),))
     monkeypatch.setattr(granted, "CALLED", 0.0)
-    general = load_grammar().model_copy(update={"outside": {}, "typing": Typing(), "steps": Steps()})
+    general = general_grammar().model_copy(update={"outside": {}, "typing": Typing(), "steps": Steps()})
     said = read_grammar("""
     steps:
       titles: Follow the ~
@@ -408,12 +413,12 @@ def test_where_nobody_has_said_what_lies_near_it_is_made_of_words_that_no_option
     }
     assert "contract" in listed
     assert not listed & {"note"}
-    made = make(trajectories=1_000, among=few, said=load_grammar())
+    made = make(trajectories=1_000, among=few, said=general_grammar())
     near = [row for row in made if row.pattern in templates]
     assert 20 < len(near) < 120
     assert all(row.decision.HasField("abstain") for row in near)
     # Somebody has.
-    said = read_grammar("options: {get_order: {do: 'see order {order_id}'}}").over(load_grammar())
+    said = read_grammar("options: {get_order: {do: 'see order {order_id}'}}").over(general_grammar())
     assert not [row for row in make(trajectories=300, among=few, said=said) if row.pattern in templates]
 
 
@@ -473,7 +478,7 @@ def test_entities_name_what_was_meant() -> None:
 def test_a_new_project_needs_no_grammar(tmp_path: Path) -> None:
     init.create(tmp_path / "shed")
     among = options(tmp_path / "shed")
-    made = make(trajectories=1_000, among=among, said=load_grammar())
+    made = make(trajectories=1_000, among=among, said=general_grammar())
     check_rows(made, among)
     taken = Counter(row.decision.call.option for row in made if row.decision.HasField("call"))
     assert {"playbook:lend", "playbook:swap", "lend_item", "return_item", "get_item"} <= set(taken)
@@ -492,7 +497,7 @@ def test_an_option_of_every_kind_can_be_said_without_a_grammar() -> None:
         ),
         option("odd|{name}", Parameter("a", "word", True)),
     )
-    made = make(trajectories=600, among=among, said=load_grammar())
+    made = make(trajectories=600, among=among, said=general_grammar())
     check_rows(made, among)
     assert {row.decision.call.option for row in made} >= {one.name for one in among}
 
@@ -520,7 +525,7 @@ def test_an_option_of_every_kind_can_be_said_without_a_grammar() -> None:
 def test_what_is_wrong_with_a_grammar_is_told(text: str, problem: str) -> None:
     among = (option("sign", Parameter("order", "integer", True)),)
     with pytest.raises(BadGrammar) as caught:
-        make(trajectories=600, among=among, said=read_grammar(text).over(load_grammar()))
+        make(trajectories=600, among=among, said=read_grammar(text).over(general_grammar()))
     assert problem in str(caught.value)
 
 

@@ -63,7 +63,9 @@ def steps(goal: str, *read: str) -> list[trajectory_pb2.PastStep]:
         # What is said once more is read, but a short number may be another one.
         ("refund order 1001. yes, 1001", ["1001"], READ, ""),
         ("refund order 1001. yes, 1002", ["1001"], READ, "1002"),
+        ("refund order 1001. yes, 1001", ["1001"], WRITE, "1001"),
         ("order 4 please, refund order 4", ["4"], READ, ""),
+        ("order 1001 please, refund order 1001", ["1001"], WRITE, ""),
         ("order 4 please, refund 4", ["4"], READ, "4"),
         ("tell ada@shop.example, ada@shop.example", ["ada@shop.example"], READ, ""),
         ("refund order's 1001", ["1001"], WRITE, ""),

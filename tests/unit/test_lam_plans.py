@@ -313,19 +313,22 @@ def test_a_plan_has_to_be_as_sure_as_the_gravest_of_its_steps_wants() -> None:
     assert thinks(*(says("get_order", order_id=str(n)) for n in range(9))).outcome == "long"
 
 
-def test_what_is_said_twice_is_done_once() -> None:
-    late = says("playbook:apologise_late")
+def test_what_is_said_twice_is_looked_at_once() -> None:
     first, elsewhere = says("get_order", order_id="1"), says("get_order", order_id="1", sure=0.55)
     elsewhere.decision.call.arguments["order_id"].span.start = 7
     elsewhere.decision.call.arguments["order_id"].span.end = 8
-    for decided, once in (((late, late), late), ((first, first), first), ((first, elsewhere), first)):
-        thought = thinks(*decided)
-        assert [one.call for one in thought.steps] == [once.decision.call]
+    for other in (first, elsewhere):
+        thought = thinks(first, other)
+        assert [one.call for one in thought.steps] == [first.decision.call]
         assert thought.outcome == "plan"
     # It is as sure of that as of what it said last.
     assert thinks(first, elsewhere).sure == 0.55
     lower = says("get_order", order_id="1", sure=0.4)
     assert thinks(first, lower).outcome == "unsure"
+    # Who knows whether they want it twice.
+    late = says("playbook:apologise_late")
+    for twice in ((late, late), (first, late, first), (late, first, first)):
+        assert thinks(*twice).outcome == "none"
 
 
 def test_what_it_would_do_is_what_it_would_do_after_a_greeting() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.deciding import Decider
 from actors.models.lam.evaluation import judge_rows
 from actors.models.lam.generate import rows
-from actors.models.lam.grammar import load_grammar
+from actors.models.lam.grammar import Grammar, load_grammar
 from actors.models.lam.layout import Measures
 from actors.models.lam.network import Network
 from actors.models.lam.options import Option, Parameter, options_of
@@ -32,8 +33,13 @@ DAY = datetime.date(2026, 1, 1)
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is an extra")
 
 
+@functools.cache
+def general_grammar() -> Grammar:
+    return load_grammar()
+
+
 def generated(seed: int, trajectories: int) -> list[trajectory_pb2.TrajectoryRow]:
-    return list(rows(OPTIONS, load_grammar(), seed=seed, trajectories=trajectories, today=DAY))
+    return list(rows(OPTIONS, general_grammar(), seed=seed, trajectories=trajectories, today=DAY))
 
 
 @needs_torch
@@ -103,7 +109,7 @@ def test_tools_of_which_none_lists_or_returns_anything_can_be_learnt() -> None:
     number = Parameter("order", "integer", True)
     options = (Option("sign", "Sign an order.", tool_pb2.EFFECT_WRITE, (number,), (), "0" * 64),)
     closed = ClosedSet(options)
-    made = rows(options, load_grammar(), seed=1, trajectories=100, today=DAY)
+    made = rows(options, general_grammar(), seed=1, trajectories=100, today=DAY)
     told: list[Progress] = []
     train(closed, list(lessons_of(made, closed)), Course(), measures=MEASURES, on_progress=told.append)
     assert told[-1].step > 0

@@ -57,7 +57,7 @@ def left_over(
     """Return the first thing of a goal that weighs and was not read; nothing where there is none."""
     tokens = tokens_of(goal)
     spans = [span for step in steps for span in _spans(step.call)]
-    again = _said_again(tokens, spans)
+    again = _said_again(tokens, spans, effect)
     for token in outside(tokens, spans):
         if token not in again and ("@" in token.text or any(char.isdigit() for char in token.text)):
             return token.text
@@ -77,11 +77,15 @@ def left_over(
     return ""
 
 
-def _said_again(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> set[Token]:
-    """Return the words that say once more what was read: 1001, or "slot 4" where that was "slot 4", too."""
+def _said_again(tokens: Sequence[Token], spans: Sequence[tuple[int, int]], effect: int) -> set[Token]:
+    """Return the words that say once more what was read: "slot 4" where that was "slot 4".
+
+    Where nothing but looking is done, 1001 alone, too: 20.00 for this and 20.00 for that are two.
+    """
     led = list(zip([None, *tokens], tokens, strict=False))
     read = [(_led(before), _word(one)) for before, one in led if (one.start, one.end) in spans]
-    said = {word for _, word in read if len(word) >= MIN_SAID_CHARS}
+    looks = effect <= tool_pb2.EFFECT_READ
+    said = {word for _, word in read if looks and len(word) >= MIN_SAID_CHARS}
     return {one for before, one in led if _word(one) in said or (_led(before), _word(one)) in read}
 
 

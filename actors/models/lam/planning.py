@@ -106,8 +106,9 @@ class Thinker:
                 return self._planned(goal, thought) if stops else replace(thought, outcome="none")
             call = completed(one.decision.call, one.option, given)
             if any(_unplaced(step.call) == _unplaced(call) for step in thought.steps):
-                # What is said twice is done once.
-                return self._planned(goal, thought)
+                # To look once is enough; whether somebody wants a thing done twice, nobody knows.
+                looks = all(self._effect(step) <= tool_pb2.EFFECT_READ for step in thought.steps)
+                return self._planned(goal, thought) if looks else replace(thought, outcome="none")
             step = trajectory_pb2.PastStep(id=f"s{len(thought.steps) + 1}", call=call)
             thought = replace(thought, steps=(*thought.steps, step))
             if call.missing:
