@@ -79,11 +79,8 @@ class Schema:
     def problems_of(self, name: str, value: Any) -> list[Problem]:
         """Return what is wrong with the value of one property."""
         if name not in self._validators:
-            part = self.properties.get(name, True)
-            defs = {"$defs": self.document["$defs"]} if "$defs" in self.document else {}
-            self._validators[name] = _validator(
-                {**part, **defs} if isinstance(part, dict) else {"allOf": [part]}
-            )
+            # What it refers to is looked up in the whole.
+            self._validators[name] = self._whole.evolve(schema=self.properties.get(name, True))
         return _problems(self._validators[name], value)
 
 

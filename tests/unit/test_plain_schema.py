@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from core.plain_schema import _WORDS, is_plain
-from core.schemas import check_schema
+from core.schemas import check_schema, compile_schema
 from handrail import project
 
 BACKOFFICE = Path(__file__).parents[2] / "examples" / "backoffice"
@@ -64,3 +65,32 @@ def test_one_that_is_nested_too_deep_is_none() -> None:
     for _ in range(100_000):
         document = {"items": document}
     assert check_schema(document) == "it is nested too deep"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wrong"),
+    [
+        ("word", "ab", False),
+        ("word", "a", True),
+        ("same", 2, True),
+        ("maybe", None, False),
+        ("maybe", 2, True),
+        ("number", "x", True),
+        ("never", 1, True),
+        ("unknown", 1, False),
+    ],
+)
+def test_what_a_property_refers_to_is_looked_up_in_the_whole(name: str, value: Any, wrong: bool) -> None:
+    document = {
+        "properties": {
+            "word": {"$ref": "#/definitions/word"},
+            "same": {"$ref": "#/properties/word"},
+            "maybe": {"anyOf": [{"$ref": "#/definitions/word"}, {"type": "null"}]},
+            "number": {"$ref": "#/$defs/number"},
+            "never": False,
+        },
+        "definitions": {"word": {"type": "string", "minLength": 2}},
+        "$defs": {"number": {"type": "integer"}},
+    }
+    assert check_schema(document) is None
+    assert bool(compile_schema(json.dumps(document)).problems_of(name, value)) is wrong
