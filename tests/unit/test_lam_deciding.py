@@ -272,6 +272,8 @@ def test_what_a_tool_does_not_take_is_not_read_for_it() -> None:
             ("last week", "last", "last"),
             ("order 8", "8", None),
             ("week 88", "88", None),
+            ("week 6 to 8", "6", None),
+            ("week 2026-W99", "2026-W99", None),
         ):
             call = filled_in(name, f"the sales report of {said} please", {"week": pointed})
             filled = call.arguments["week"].value.json if "week" in call.arguments else "null"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from actors.models.lam import weeks, when
+from actors.models.lam import when
 from actors.models.lam.closed_set import ABSTAIN, OTHERS, STOP, ClosedSet, choices_of
 from actors.models.lam.inputs import Place
 from actors.models.lam.layout import FIELD, LISTED, MAX_SPAN_TOKENS, MISSING, OMIT, SOURCES, SPAN
@@ -225,18 +225,16 @@ class _Filling:
                 if place is None:
                     continue
                 start, stop = place
-            if parameter.weeks:
-                start, stop = weeks.whole(self._goal, (start, stop))
             try:
-                found = read_for(parameter, self._goal[start:stop], self._today)
+                found, (start, stop) = read_for(parameter, self._goal, (start, stop), self._today)
             except Unreadable:
                 continue
-            if not parameter.takes(found):
+            if not parameter.takes(found) or not self._stands_together(start, stop):
                 continue
             filled = call.arguments[parameter.name]
             filled.value.json = values.encode(found)
             filled.span.start, filled.span.end = start, stop
-            if parameter.kind == "text" and raw != (start, stop):
+            if parameter.kind == "text" and raw != (start, stop) and not parameter.weeks:
                 self._widened[parameter.name] = raw
             return sure
         if parameter.required:
@@ -293,6 +291,10 @@ class _Filling:
     def _place(self, start: int, stop: int) -> int:
         """Return in which of the places something stands; -1 where in none."""
         return next((at for at, (a, b) in enumerate(self._within) if a <= start and stop <= b), -1)
+
+    def _stands_together(self, start: int, stop: int) -> bool:
+        """Whether what was read does not reach beyond one of the places that it has to stand in."""
+        return not self._within or self._place(start, stop) >= 0
 
     def _alone(self, row: int) -> Iterator[tuple[Place, Place, float]]:
         yield from (((start, stop), (start, stop), sure) for start, stop, sure in self._spans(row))

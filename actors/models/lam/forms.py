@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from actors.models.lam import clock, when
+from actors.models.lam import clock, weeks, when
 from actors.models.lam.when import DAYS, MONTHS
 
 _ORDINALS = {1: "st", 2: "nd", 3: "rd", 21: "st", 22: "nd", 23: "rd", 31: "st"}
@@ -85,19 +85,16 @@ def day_and_time(rng: Random, today: datetime.date) -> str:
 
 def week(rng: Random, today: datetime.date) -> str:
     """Write a week of the calendar that is near, by its number mostly."""
-    year, number, _ = (today + datetime.timedelta(weeks=int(rng.random() ** 2 * 40) - 20)).isocalendar()
+    near = weeks.NEAR - 2
+    year, number, _ = (today + datetime.timedelta(weeks=int(rng.random() * 2 * near) - near)).isocalendar()
     written = f"{year}-W{number:02}"
     kind = rng.random()
-    if kind < 0.4:
-        return f"week {written}" if kind < 0.08 else written
     if kind < 0.45:
-        return _one(rng, ("last week", "this week"))
+        return f"week {written}" if kind < 0.08 else written
     if kind < 0.52:
-        return _one(rng, (f"week {number} of {year}", f"week {number}, {year}", f"{year} week {number}"))
-    mark = _one(
-        rng, ("week ", "week ", "week ", "wk ", "wk", "Week ", "KW ", "calendar week ", "week no. ", "W")
-    )
-    return f"{mark}{_one(rng, (str(number), str(number), f'{number:02}'))}"
+        return f"week {number} of {year}"
+    marks = ("week ", "week ", "week ", "wk ", "wk", "Week ", "KW ", "calendar week ", "week no. ", "W")
+    return f"{_one(rng, marks)}{_one(rng, (str(number), str(number), f'{number:02}'))}"
 
 
 def money(rng: Random, today: datetime.date) -> str:

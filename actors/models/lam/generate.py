@@ -252,7 +252,8 @@ class _Filled:
         parameter = step.option.parameter(name)
         assert parameter is not None, "recipes name parameters that there are"
         try:
-            value = read_for(parameter, self._goal[start:end], self._said_on)
+            said = self._goal[start:end]
+            value, _ = read_for(parameter, said, (0, len(said)), self._said_on)
         except Unreadable as error:
             raise BadGrammar(f"{step.option.name}.{name} in {self._goal!r}: {error}") from None
         argument = call.arguments[name]

@@ -35,6 +35,8 @@ Kind = Literal[
 """What a value is, as far as words of a goal can be read as one."""
 
 PLAYBOOK = "playbook:"
+_LIKE_WEEKS = ("2026-09", "W09", "2026-X09", "2026-W9", "2026-W099", "A026-W09", "2026-09-01")
+_NO_WEEKS = (*_LIKE_WEEKS, "abcdefgh", "some words")
 MAX_FIELD_DEPTH = 3
 MAX_FIELDS = 64
 MAX_PARAMETERS = 24
@@ -210,12 +212,12 @@ def _given(
 
 
 def _weeks(given_to: Sequence[tuple[schemas.Schema, str]]) -> bool:
-    """Whether what is given takes weeks as ISO 8601 writes them, as far as a few texts tell."""
+    """Whether what is given takes weeks as ISO 8601 writes them, and nothing like them."""
 
     def takes(text: str) -> bool:
         return not any(schema.problems_of(name, text) for schema, name in given_to)
 
-    return bool(given_to) and takes("2026-W09") and not any(map(takes, ("2026-09", "W09", "a week")))
+    return bool(given_to) and takes("2026-W09") and takes("2027-W31") and not any(map(takes, _NO_WEEKS))
 
 
 def _text(part: Any) -> str:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from actors.models.lam import weeks, when
+from actors.models.lam.inputs import Place
 from actors.models.lam.options import Kind, Parameter
 from actors.models.lam.spelled import number_of
 from core.errors import HandrailError
@@ -66,22 +67,20 @@ def read(kind: Kind, text: str, today: datetime.date, choices: Sequence[str] = (
     raise Unreadable(f"{text[:50]!r} cannot be read as {kind}")
 
 
-def read_for(parameter: Parameter, text: str, today: datetime.date) -> Any:
-    """Return what words mean to a parameter, whether it takes that or not; raises Unreadable.
+def read_for(parameter: Parameter, text: str, place: Place, today: datetime.date) -> tuple[Any, Place]:
+    """Return what the words at a place of a text mean to a parameter, and where they stand whole.
 
-    Where it takes weeks, and not what is said as it is said, it is the week that is named.
+    It is not looked whether the parameter takes that, but for weeks, which may be said in other words than it
+    takes; raises Unreadable.
     """
-    try:
-        found = read(parameter.kind, text, today, parameter.choices)
-        if not parameter.weeks or parameter.takes(found):
-            return found
-    except Unreadable:
-        if not parameter.weeks:
-            raise
-    week = weeks.read(text, today)
-    if week is None:
-        raise Unreadable(f"{text[:50]!r} is no week like 2026-W09")
-    return week
+    words = text[place[0] : place[1]]
+    if parameter.weeks:
+        week = weeks.at(text, place, today)
+        if week is not None:
+            return week
+        if any(char.isdigit() for char in words):
+            raise Unreadable(f"{words[:50]!r} is no week, or could be two")
+    return read(parameter.kind, words, today, parameter.choices), place
 
 
 def is_cut(text: str, start: int, stop: int) -> bool:

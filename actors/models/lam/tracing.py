@@ -87,8 +87,9 @@ class Tracer:
 
     def places(self, parameter: Parameter, value: Any) -> list[Place]:
         """Return where the value stands, the best first: of what overlaps one is enough."""
-        in_words = parameter.kind != "text" or parameter.weeks
-        found = self._windows(parameter, value) if in_words else self._occurrences(value)
+        windows = self._windows(parameter, value) if parameter.kind != "text" or parameter.weeks else ()
+        occurrences = self._occurrences(value) if parameter.kind == "text" else ()
+        found = dict.fromkeys((*windows, *occurrences))
         # Of a number the digits alone, and these rather than words; of all else as many words as mean it.
         size = 1 if parameter.kind in _COUNTED else -1
         ranked = sorted(
@@ -142,10 +143,10 @@ class Tracer:
             if is_cut(self.goal, start, end) or any(one[0] < start or end < one[1] for one in parts):
                 return False
         try:
-            found = read_for(parameter, self.goal[start:end], self.today)
+            found, whole = read_for(parameter, self.goal, place, self.today)
         except Unreadable:
             return False
-        return same(found, value)
+        return same(found, value) and whole == place
 
     def _key(self, value: Any) -> str | None:
         return next((name for name in sorted(self.context) if same(self.context[name], value)), None)
