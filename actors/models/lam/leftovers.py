@@ -78,14 +78,15 @@ def left_over(
 
 
 def _said_again(tokens: Sequence[Token], spans: Sequence[tuple[int, int]], effect: int) -> set[Token]:
-    """Return the words that say once more what was read: "slot 4" where that was "slot 4".
+    """Return the words that say once more what was read: 1001, or "slot 4" where that was "slot 4".
 
-    Where nothing but looking is done, 1001 alone, too: 20.00 for this and 20.00 for that are two.
+    Only where nothing but looking is done: "cancel slot 4, I mean keep slot 4".
     """
+    if effect > tool_pb2.EFFECT_READ:
+        return set()
     led = list(zip([None, *tokens], tokens, strict=False))
     read = [(_led(before), _word(one)) for before, one in led if (one.start, one.end) in spans]
-    looks = effect <= tool_pb2.EFFECT_READ
-    said = {word for _, word in read if looks and len(word) >= MIN_SAID_CHARS}
+    said = {word for _, word in read if len(word) >= MIN_SAID_CHARS}
     return {one for before, one in led if _word(one) in said or (_led(before), _word(one)) in read}
 
 
