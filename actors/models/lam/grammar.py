@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from core.errors import HandrailError
 from handrail.yaml_text import BadYaml, read_yaml
 
-MAX_BYTES = 2 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 GENERAL = Path(__file__).with_name("general.yaml")
 
 
