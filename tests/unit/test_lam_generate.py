@@ -207,8 +207,10 @@ def test_the_shares_are_about_what_they_should_be() -> None:
 
 
 def test_the_same_words_are_wanted_or_not_by_what_is_said_around_them() -> None:
-    typing = Typing(wanted=("no idea why, but ~",), unwanted=("no need to ~", "~, said nobody ever"))
-    wanted_by = {"no idea why": True, "no need to": False, "said nobody ever": False}
+    typing = Typing(
+        wanted=("no idea why, but ~",), unwanted=("i dreamt of no need to ~", "~, said nobody ever")
+    )
+    wanted_by = {"no idea why": True, "i dreamt of no need": False, "said nobody ever": False}
     seen = Counter[bool]()
     for row in make(said=grammar().model_copy(update={"typing": typing})):
         text = row.goal.casefold()
@@ -520,6 +522,9 @@ def test_an_option_of_every_kind_can_be_said_without_a_grammar() -> None:
         ("options: {sign: {do: 'sign {order}', ask: 'sign {order}'}}", "sign with nothing missing"),
         ("options: {sign: {do: 'sign {order:word}'}}", "is not a whole number"),
         ("chains: [{steps: [{sign: {ordr: order}}], do: 'sign {order}'}]", "'ordr', which it does not take"),
+        ("chains: [{steps: [{sign: {order: $s1.nothing}}], do: 'sign'}]", "which no step returns"),
+        ("chains: [{steps: [{sign: {order: $s9.order}}], do: 'sign'}]", "which no step returns"),
+        ("chains: [{steps: [{sign: {order: $order}}], do: 'sign'}]", "which no step returns"),
     ],
 )
 def test_what_is_wrong_with_a_grammar_is_told(text: str, problem: str) -> None:

@@ -214,6 +214,10 @@ class Recipes:
                         raise BadGrammar(f"a chain gives {step.option.name} {name!r}, which it does not take")
                     if not source.startswith("$"):
                         parameters.setdefault(source, parameter)
+                    elif not _is_returned(source, steps):
+                        raise BadGrammar(
+                            f"a chain gives {step.option.name} {source!r}, which no step returns"
+                        )
             for texts, asking in ((chain.do, True), (chain.say, False)):
                 recipes = [
                     Recipe(text, self._templates.compile(text, self._fill(parameters, {})), asking, steps)
@@ -316,6 +320,13 @@ class Recipes:
         if name not in self._pools:
             self._pools[name] = self._templates.any_of(self._grammar.pools[name])
         return self._pools[name]
+
+
+def _is_returned(source: str, steps: Sequence[Step]) -> bool:
+    """Whether one of the steps returns a field: "$s1.customer_id"."""
+    at, _, path = source.removeprefix("$s").partition(".")
+    known = at.isdigit() and 1 <= int(at) <= len(steps)
+    return known and any(field.path == path for field in steps[int(at) - 1].option.fields)
 
 
 def _fitting(parameter: Parameter, text: str) -> str:
