@@ -49,7 +49,7 @@ def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
     from actors.models.lam.training import Course, Progress
 
     told: list[Progress] = []
-    rows = splitting.split(generated(1, 4_000))
+    rows = splitting.split(generated(1, 8_000))
     # Nothing may be missing in the few wordings that are held back: it is sure of asking all the same.
     rows.wordings = [row for row in rows.wordings if not row.decision.call.missing]
     asking = [row for row in rows.train if row.decision.call.missing and not row.offered][::4]
