@@ -301,6 +301,14 @@ def test_a_step_is_written_as_it_will_be_read(monkeypatch: pytest.MonkeyPatch) -
     assert lengths[-len(steps) // 10] > 70
 
 
+def test_a_chain_refers_to_what_a_step_before_returns() -> None:
+    steps = "[{get_customer: {customer_id: %s}}, {get_order: {order_id: order}}]"
+    chain = f"chains: [{{steps: {steps}, say: '{{order}}'}}]"
+    for source in ("$s2.customer_id", "$s1.customer_id"):
+        with pytest.raises(BadGrammar, match="which no step before it returns"):
+            recipes.Recipes(options(), read_grammar(chain % source).over(general_grammar()))
+
+
 def test_no_field_has_the_name_of_a_record() -> None:
     option = next(one for one in options() if one.name == "close_ticket")
     sheet = sheets.Sheet(option, Draw(Random(1), MONDAY), 1.0)
@@ -522,9 +530,9 @@ def test_an_option_of_every_kind_can_be_said_without_a_grammar() -> None:
         ("options: {sign: {do: 'sign {order}', ask: 'sign {order}'}}", "sign with nothing missing"),
         ("options: {sign: {do: 'sign {order:word}'}}", "is not a whole number"),
         ("chains: [{steps: [{sign: {ordr: order}}], do: 'sign {order}'}]", "'ordr', which it does not take"),
-        ("chains: [{steps: [{sign: {order: $s1.nothing}}], do: 'sign'}]", "which no step returns"),
-        ("chains: [{steps: [{sign: {order: $s9.order}}], do: 'sign'}]", "which no step returns"),
-        ("chains: [{steps: [{sign: {order: $order}}], do: 'sign'}]", "which no step returns"),
+        ("chains: [{steps: [{sign: {order: $s1.nothing}}], do: 'sign'}]", "which no step before it returns"),
+        ("chains: [{steps: [{sign: {order: $s9.order}}], do: 'sign'}]", "which no step before it returns"),
+        ("chains: [{steps: [{sign: {order: $order}}], do: 'sign'}]", "which no step before it returns"),
     ],
 )
 def test_what_is_wrong_with_a_grammar_is_told(text: str, problem: str) -> None:

@@ -207,17 +207,16 @@ class Recipes:
             named = [(name, arguments) for step in chain.steps for name, arguments in step.items()]
             steps = tuple(Step(self._option(name, "a chain"), arguments) for name, arguments in named)
             parameters: dict[str, Parameter] = {}
-            for step in steps:
+            for at, step in enumerate(steps):
                 for name, source in step.arguments.items():
                     parameter = step.option.parameter(name)
                     if parameter is None:
                         raise BadGrammar(f"a chain gives {step.option.name} {name!r}, which it does not take")
                     if not source.startswith("$"):
                         parameters.setdefault(source, parameter)
-                    elif not _is_returned(source, steps):
-                        raise BadGrammar(
-                            f"a chain gives {step.option.name} {source!r}, which no step returns"
-                        )
+                    elif not _is_returned(source, steps[:at]):
+                        told = f"a chain gives {step.option.name} {source!r}"
+                        raise BadGrammar(f"{told}, which no step before it returns")
             for texts, asking in ((chain.do, True), (chain.say, False)):
                 recipes = [
                     Recipe(text, self._templates.compile(text, self._fill(parameters, {})), asking, steps)
@@ -324,9 +323,8 @@ class Recipes:
 
 def _is_returned(source: str, steps: Sequence[Step]) -> bool:
     """Whether one of the steps returns a field: "$s1.customer_id"."""
-    at, _, path = source.removeprefix("$s").partition(".")
-    known = at.isdigit() and 1 <= int(at) <= len(steps)
-    return known and any(field.path == path for field in steps[int(at) - 1].option.fields)
+    returned = {f"$s{at}.{field.path}" for at, one in enumerate(steps, 1) for field in one.option.fields}
+    return source in returned
 
 
 def _fitting(parameter: Parameter, text: str) -> str:
