@@ -161,7 +161,7 @@ class _Reader:
         run = _PLAIN.match(self.text, self.at)
         assert run is not None, "what is special was looked at before"
         self.at = run.end()
-        return literal(_BACKSLASH.sub(r"\1", run[0]))
+        return literal(_BACKSLASH.sub(lambda found: found[1], run[0]))
 
     def _blank(self, text: str) -> Emit:
         found = _BLANK.fullmatch(text)
