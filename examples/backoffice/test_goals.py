@@ -19,8 +19,14 @@ SAMPLE = Path(__file__).parent
 LEAST = {
     **{"in_scope": 190, "asks": 45, "out_of_scope": 70, "adversarial": 45},
     **{"harder_in_scope": 150, "harder_asks": 36, "harder_out_of_scope": 44, "harder_adversarial": 40},
+    **{"everyday": 220, "beside": 170, "denying": 180, "unwanted": 700},
 }
-HARDER = "harder_"
+ALIKE = {
+    "in_scope": ("in_scope", "harder_in_scope", "everyday", "beside"),
+    "asks": ("asks", "harder_asks"),
+    "out_of_scope": ("out_of_scope", "harder_out_of_scope"),
+    "adversarial": ("adversarial", "harder_adversarial", "denying", "unwanted"),
+}
 LEAST_STEPS_TWICE = 40
 MOST_VERBATIM = 5
 # What the tools behind a playbook's slots of the type word read.
@@ -42,8 +48,8 @@ def goals(name: str) -> tuple[dict[str, Any], ...]:
 
 
 def of_kind(kind: str) -> Iterator[dict[str, Any]]:
-    yield from goals(kind)
-    yield from goals(f"{HARDER}{kind}")
+    for name in ALIKE[kind]:
+        yield from goals(name)
 
 
 def slots_of(option: str, names: set[str]) -> Mapping[str, Slot] | None:
@@ -162,10 +168,11 @@ def test_what_is_asked_for_is_required() -> None:
 
 
 def test_what_is_never_done_is_an_option_that_is_not_wanted() -> None:
-    for one in of_kind("adversarial"):
-        wanted = {step["option"] for wants in (one["wants"], *one.get("or", ())) for step in wants}
-        assert one["never"], one["goal"]
-        assert set(one["never"]) <= options() - wanted, one["goal"]
+    for name in ALIKE["adversarial"]:
+        for one in goals(name):
+            wanted = {step["option"] for wants in (one["wants"], *one.get("or", ())) for step in wants}
+            assert one.get("never") or (name == "denying" and wanted), one["goal"]
+            assert set(one.get("never", ())) <= options() - wanted, one["goal"]
 
 
 def test_every_playbook_is_wanted_and_several_steps_are() -> None:

@@ -49,6 +49,13 @@ _GOING_ON = re.compile(
     r"|should|must|can|will|shall|ought|needs|wants|starts|joins|the|an?|this|that|which|who|weeks?|week's"
 )
 """What may follow on a text of one word, and is no part of it."""
+_PARTICLES = frozenset({"van", "von", "der", "den", "de", "da", "di", "la", "le", "bin"})
+_IN_NAMES = re.compile(r"(?<=\w)['’-](?=\w)")
+_TOLD_OF = re.compile(
+    r"is|are|was|has|will|can|must|should|shall|ought|needs?|wants?|starts?|joins?|begins?|comes?|came|who|which|as"
+    r"|from"
+)
+"""What may follow on a name, and is no part of it."""
 
 
 def left_over(
@@ -73,7 +80,7 @@ def left_over(
             if token in denying or (word[0].isalpha() and not known):
                 return token.text
     if writes:
-        return _cut_off(goal, tokens, steps, spans)
+        return _cut_off(goal, tokens, steps, spans, words)
     return ""
 
 
@@ -105,6 +112,7 @@ def _cut_off(
     tokens: Sequence[Token],
     steps: Sequence[trajectory_pb2.PastStep],
     spans: Sequence[tuple[int, int]],
+    words: Collection[str],
 ) -> str:
     """Return the word that follows directly on a text of several words: it may be a part of it."""
     after = {before.end: token for before, token in pairwise(tokens)}
@@ -112,20 +120,38 @@ def _cut_off(
         for filled in step.call.arguments.values():
             span, following = filled.span, after.get(filled.span.end)
             said = goal[span.start : span.end]
-            words = [one for one in tokens if one.start < span.end and one.end > span.start]
+            own = [one for one in tokens if one.start < span.end and one.end > span.start]
             if (
                 filled.HasField("span")
                 # What is read as a date or a time is no text.
                 and filled.value.json in (values.encode(said), values.encode(" ".join(said.split())))
                 and following is not None
-                and (len(said.split()) > 1 or (said.isalpha() and not _GOING_ON.fullmatch(_word(following))))
-                and sum(one.text[0].isalpha() for one in words) >= min(MIN_TEXT_WORDS, len(said.split()))
+                and not _is_whole(goal[: span.start], said, following, words)
+                and sum(one.text[0].isalpha() for one in own) >= min(MIN_TEXT_WORDS, len(said.split()))
                 and following.text[0].isalnum()
                 and not _ENDING.match(goal, span.end)
                 and not any(start <= following.start < end for start, end in spans)
             ):
                 return following.text
     return ""
+
+
+def _is_whole(before: str, said: str, following: Token, words: Collection[str]) -> bool:
+    """Whether a text of one word, or a name, ends where it is followed by this word."""
+    if len(said.split()) == 1:
+        return not said.isalpha() or bool(_GOING_ON.fullmatch(_word(following)))
+    # What was announced may well begin with a name: "note: Ada King is moving".
+    announced = before.rstrip().endswith((":", "-", "–", "—"))
+    return not announced and _is_name(said, words) and bool(_TOLD_OF.fullmatch(following.text))
+
+
+def _is_name(said: str, words: Collection[str]) -> bool:
+    """Whether these are words like "Zoë van den Berg", not all of which are known."""
+    large = [one for one in said.split() if one not in _PARTICLES]
+    alike = said.split()[-1:] == large[-1:] and all(
+        one[0].isupper() and _IN_NAMES.sub("", one).isalpha() for one in large
+    )
+    return alike and any(one.casefold() not in words for one in large)
 
 
 def denied(text: str, steps: Sequence[trajectory_pb2.PastStep], told: Sequence[tuple[int, int]]) -> str:
