@@ -105,7 +105,7 @@ def test_a_goal_in_own_words_is_carried_out_and_accounted_for(own: Path) -> None
 
 
 def test_what_is_missing_is_said_and_can_be_given(own: Path) -> None:
-    goal = "give the customer their money back"
+    goal = "give the customer of the order all of their money back"
     asked = handrail("run", goal, "--project", str(own), "--as", "ines")
     assert asked.returncode == 4, asked.stdout + asked.stderr
     assert "nothing is said of order" in asked.stdout
@@ -164,12 +164,11 @@ def test_two_models_are_held_against_each_other_goal_by_goal(tmp_path: Path) -> 
 
 
 def test_a_goal_that_asks_for_several_things_gets_all_of_them(own: Path) -> None:
-    goal = "please triage tickets 501, 505 and 508"
+    goal = "please cancel meetings 2, 3 and 4"
     done = handrail("run", goal, "--project", str(own), "--as", "ines", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    answered = "SELECT DISTINCT ticket_id FROM replies WHERE ticket_id IN (501, 505, 508) ORDER BY 1"
-    assert query(own, answered) == [(501,), (505,), (508,)]
-    goal = "refund order 1012, then triage ticket 502"
+    assert query(own, "SELECT id FROM slots WHERE status = 'cancelled' ORDER BY 1") == [(2,), (3,), (4,)]
+    goal = "refund order 1012 and cancel refund 2"
     shown = handrail("run", goal, "--dry-run", "--project", str(own), "--as", "ines").stdout
     assert "s1_refund" in shown
     assert "s2_" in shown
