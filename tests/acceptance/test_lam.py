@@ -168,6 +168,14 @@ def test_a_goal_that_asks_for_several_things_gets_all_of_them(own: Path) -> None
     done = handrail("run", goal, "--project", str(own), "--as", "ines", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert query(own, "SELECT id FROM slots WHERE status = 'cancelled' ORDER BY 1") == [(2,), (3,), (4,)]
+    # Where it is not sure enough it comes to the same, and a yes does it.
+    asked = handrail("run", "please triage tickets 501, 505 and 508", "--project", str(own), "--as", "ines")
+    if asked.returncode:
+        (run,) = set(re.findall(r"handrail confirm (r\S+)", asked.stdout))
+        done = handrail("confirm", run, "--yes", "--project", str(own), "--as", "ines")
+        assert done.returncode == 0, done.stdout + done.stderr
+    answered = "SELECT DISTINCT ticket_id FROM replies WHERE ticket_id IN (501, 505, 508) ORDER BY 1"
+    assert query(own, answered) == [(501,), (505,), (508,)]
     goal = "refund order 1012 and cancel refund 2"
     shown = handrail("run", goal, "--dry-run", "--project", str(own), "--as", "ines").stdout
     assert "s1_refund" in shown
