@@ -74,6 +74,9 @@ def test_a_week_is_read_or_is_none(said: str, week: str | None) -> None:
         ("wk 8 sales", "8", "wk 8"),
         ("week 6 of 2025, please", "6", "week 6 of 2025"),
         ("sales in week 6.", "in week 6", "week 6"),
+        ("sales of week 6\n- and close 502", "6", "week 6"),
+        ("to do:\n- week 6 report\n- lunch", "6", "week 6"),
+        ("- week 6 report", "6", "week 6"),
     ],
 )
 def test_what_stands_beside_a_number_makes_it_a_week(text: str, pointed: str, whole: str) -> None:
@@ -108,6 +111,8 @@ def test_what_stands_beside_a_number_makes_it_a_week(text: str, pointed: str, wh
         "week 6 (2025)",
         "week 6 '25",
         "week 6 - 2025",
+        "- week 5 - week 6",
+        "week 6 -\n2025",
         "1 May 2025, week 6",
         "week 6 of March",
         "week 6 in March",

@@ -1,7 +1,8 @@
 """Weeks of the calendar in words: 2026-W06; "week 6", "wk 06", "KW 6", "W6"; "week 6 of 2025".
 
 Without a year it is the nearest such week, and none where that is months away. What stands beside it can make
-it another one, or several: "week 2 of March", "week 6 to 8", "since week 6", "1001, week 6" are none.
+it another one, or several: "week 2 of March", "week 6 to 8", "since week 6", "1001, week 6" are none. A dash
+at the beginning of a line is a bullet, and says nothing of it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _NUMBER = rf"(?:[0-9]|(?:{'|'.join(sorted(NUMBER_WORDS))})\b)"
 _MONTH = "|".join(f"{name}|{name[:3]}" for name in MONTHS)
 _BENT_BEFORE = re.compile(
     r"(?:\b(?:this|last|next|past|previous|per|each|every|by|since|before|after|until|till|than|not|between"
-    r"|year['’]?s)|[0-9]\W{0,3}(?:(?:and|or|to|through|until|till)\W{0,3})?|[-–—/&+])\s{0,3}$",
+    r"|year['’]?s)|[0-9]\W{0,3}(?:(?:and|or|to|through|until|till)\W{0,3})?|\S[^\S\n]{0,3}[-–—/&+])\s{0,3}$",
     re.IGNORECASE,
 )
 _BENT_AFTER = re.compile(
-    r"\s{0,3}[-–—/&+%€$£]|\W{0,3}['’]?[0-9]|\W{0,3}(?:of\b"
+    r"[^\S\n]{0,3}[-–—/&+%€$£]|\W{0,3}['’]?[0-9]|\W{0,3}(?:of\b"
     rf"|(?:and|or|to|until|till|through|thru)\s{{1,3}}(?:including\s{{1,3}})?(?:{_NAMED}|w)?{_NUMBER}"
     rf"|(?:in\s{{1,3}}(?:the\s{{1,3}})?)?(?:{_MONTH}|month|last|next|previous|this\s{{1,3}}(?:year|month|quarter))\b"
     r"|days?\b|hours?\b|weeks?\b|months?\b|years?\b|people\b|persons?\b|words\b|eur\b|euros?\b|usd\b|gbp\b|chf\b"
