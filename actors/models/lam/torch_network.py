@@ -14,6 +14,18 @@ from actors.models.lam.closed_set import KINDS, OTHERS, Bags, ClosedSet, Parts
 from actors.models.lam.layout import EFFECTS, MATCHES, MAX_LENGTH, MAX_PAST, SOURCES, Measures
 from actors.models.lam.text import AFFIXES, FEATURES, SHAPES, WORDS
 
+DROPPED = 26
+"""Of 256 numbers that a layer adds so many are left out, by chance, while it is trained."""
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Return what each place sees of the others."""
+    if q.is_cuda:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    # For places as few as these a CPU takes half as long to write down who looks at whom.
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+    return scores.masked_fill(~mask, -1e9).softmax(-1) @ v
+
 
 def _gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
@@ -62,6 +74,12 @@ def to_torch(closed: ClosedSet, device: torch.device) -> TorchSet:
     )
 
 
+def _pointing(asked: Tensor, be: nn.Linear, states: Tensor) -> Tensor:
+    """Return `asked` times `be` of each state, without working that out for each parameter and place."""
+    scores = torch.einsum("nd,nld->nl", asked @ be.weight, states) + (asked @ be.bias).unsqueeze(-1)
+    return scores / math.sqrt(be.out_features)
+
+
 class Words(nn.Module):
     """Words by the hashes of themselves, of their ends and of their shape."""
 
@@ -87,7 +105,6 @@ class Layer(nn.Module):
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, measures.inner), nn.Linear(measures.inner, width)
-        self.drop = nn.Dropout(0.1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return what each place means, having looked at the others."""
@@ -97,10 +114,21 @@ class Layer(nn.Module):
         # In half the bits a CPU learns from this much more slowly than in all of them.
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = (one.to(x.dtype) for one in (q, k, v))
-            seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        x = x + self.drop(self.out(seen.transpose(1, 2).reshape(batch, length, width)))
-        inner: Tensor = self.drop(self.down(_gelu(self.up(self.between(x)))))
-        return x + inner
+            seen = _attention(q, k, v, mask[:, None, None, :])
+        x = self._add(x, self.out(seen.transpose(1, 2).reshape(batch, length, width)))
+        return self._add(x, self.down(_gelu(self.up(self.between(x)))))
+
+    def _add(self, x: Tensor, more: Tensor) -> Tensor:
+        """Return the sum; while it is trained, without some of what is added."""
+        if not self.training:
+            return x + more
+        if x.is_cuda:
+            return x + functional.dropout(more, DROPPED / 256)
+        # On a CPU torch draws number by number, which takes twice as long as all of this.
+        noise = np.random.default_rng(int(torch.randint(2**62, ())))
+        drawn = noise.integers(0, 2**64, -(-more.numel() // 8), np.uint64).view(np.uint8)[: more.numel()]
+        kept = torch.from_numpy(drawn).view(more.shape) >= DROPPED
+        return torch.addcmul(x, more.to(x.dtype), kept.to(x.dtype).mul_(256 / (256 - DROPPED)))
 
 
 class Bag(nn.Module):
@@ -183,15 +211,15 @@ class Network(nn.Module):
         query = self.query(torch.cat([states[:, 0], option, parameter], -1))
         scores = torch.einsum("nd,nld->nl", self.look(query), states) / math.sqrt(self.measures.width)
         weights = scores.masked_fill(~mask, -1e9).softmax(-1)
-        context = torch.einsum("nl,nld->nd", weights, self.take(states))
+        # The mean of what is taken is what is taken of the mean, and that is one sum a parameter.
+        context = self.take(torch.einsum("nl,nld->nd", weights, states))
         known: Tensor = self.settle(query + _gelu(self.think(torch.cat([query, context], -1))))
         return known
 
     def score_spans(self, known: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the score of each place to be the first and the last of a span."""
-        scale = math.sqrt(self.measures.width)
-        first = torch.einsum("nd,nld->nl", self.ask_first(known), self.be_first(states)) / scale
-        last = torch.einsum("nd,nld->nl", self.ask_last(known), self.be_last(states)) / scale
+        first = _pointing(self.ask_first(known), self.be_first, states)
+        last = _pointing(self.ask_last(known), self.be_last, states)
         return first, last
 
     def score_choices(self, known: Tensor, choices: Tensor, said: Tensor) -> Tensor:
