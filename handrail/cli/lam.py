@@ -215,9 +215,18 @@ def train(
         str | None,
         typer.Option("--begin-with", metavar="DIGEST", help="A model to go on from, at a lower rate."),
     ] = None,
+    keep: Annotated[
+        float,
+        typer.Option("--keep", min=0.0, max=0.99, metavar="SHARE", help="How much of its weights stays."),
+    ] = 0.0,
     json: options.Json = False,
 ) -> None:
     """Train a challenger for the project's own tools and playbooks; `promote` has it serve."""
+    if keep and begin_with is None:
+        raise CommandError(
+            "--keep says how much stays of the model to go on from, and none is named.",
+            next="Name one with --begin-with.",
+        )
     if importlib.util.find_spec("torch") is None:
         raise CommandError(
             "Training needs torch, which is not installed.",
@@ -260,9 +269,10 @@ def train(
         rows,
         course,
         begin_with=begun.artifact if begun is not None else None,
+        keep=keep,
         handrail=release(),
         made_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        told={"sources": counts, "licence": _licences(real), "began_with": begin_with},
+        told={"sources": counts, "licence": _licences(real), "began_with": begin_with, "kept": keep},
         on_progress=_progress(output, minutes * 60),
     )
     place = loaded.directory / loaded.settings.lam.path

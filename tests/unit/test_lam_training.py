@@ -148,11 +148,11 @@ def test_what_goes_on_from_a_model_knows_its_words_and_is_calibrated_by_what_peo
     from actors.models.lam import making, splitting
     from actors.models.lam.training import Course
 
-    def made(rows: splitting.Split, begun: artifact.Artifact | None) -> making.Made:
+    def made(rows: splitting.Split, begun: artifact.Artifact | None, keep: float = 0.0) -> making.Made:
         course = Course(epochs=0.2, batch=16)
         return making.make(
             OPTIONS, rows, course, handrail="t", made_on="2026-11-22", told={}, measures=MEASURES,
-            begin_with=begun,
+            begin_with=begun, keep=keep,
         )  # fmt: skip
 
     first = made(splitting.split(generated(1, 400)), None)
@@ -170,9 +170,21 @@ def test_what_goes_on_from_a_model_knows_its_words_and_is_calibrated_by_what_peo
     assert held
     rows.train += generated(3, 20)
     rows.wordings += [row for row in generated(4, 20) if row.pattern]
-    second = made(rows, artifact.load(tmp_path / digest))
+    begun = artifact.load(tmp_path / digest)
+    second = made(rows, begun)
     assert set(first.card.words) <= set(second.card.words)
     assert second.card.scores["held_wordings"]["rows"] == held + len(rows.wordings)
+
+    # Of a model that goes on some of the weights can stay.
+    third = made(rows, begun, keep=0.75)
+    away, near = (
+        artifact.load(tmp_path / artifact.save(tmp_path, one.card, one.packed)).weights
+        for one in (second, third)
+    )
+    for name, was in begun.weights.items():
+        # They are kept in half precision, and threads add up in any order.
+        assert abs(near[name] - (0.75 * was + 0.25 * away[name])).max() < 5e-3
+    assert any((near[name] != was).any() for name, was in begun.weights.items())
 
 
 def test_what_a_row_shows_is_what_is_taught() -> None:

@@ -50,9 +50,13 @@ def make(
     told: Mapping[str, Any],
     measures: Measures | None = None,
     begin_with: artifact.Artifact | None = None,
+    keep: float = 0.0,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Made:
-    """Train a model and say what it is worth; `told` is what its card says of where the rows are from."""
+    """Train a model and say what it is worth; `told` is what its card says of where the rows are from.
+
+    Its weights are a mean: `keep` of those that it began with, the rest as they were trained.
+    """
     measures = measures or Measures()
     closed = ClosedSet(options)
     lessons = list(lessons_of(with_real(rows.train), closed))
@@ -60,6 +64,8 @@ def make(
     begun = dict(begin_with.weights) if begin_with is not None else None
     weights = train(closed, lessons, course, measures=measures, begin_with=begun, on_progress=on_progress)
     took_s = time.monotonic() - began
+    if begun is not None and keep:
+        weights = {name: keep * begun[name] + (1 - keep) * one for name, one in weights.items()}
     packed = artifact.pack(weights)
     # Judged as it will be read: with the weights as they are kept.
     decider = Decider(Network(artifact.unpack(packed, shapes_of(measures)), measures), closed)
