@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ def evaluate(loaded: Project, held: Model, output: Output, *, wrong: bool, pictu
 
     outcomes = list(outcomes_of(loaded, held, output))
     _tell_goals(outcomes, wrong, output)
+    _tell_withdrawn(loaded, held, [one.case for one in outcomes], output)
+    _tell_costs(loaded, held, output)
     _evaluate_steps(loaded, lambda cases: try_steps(held, loaded.protos, cases), wrong, output)
     frozen = list(synthetic(loaded, held.options, FROZEN_SEED, FROZEN_TRAJECTORIES))
     curves = Calibration.from_json(held.artifact.card.curves)
@@ -49,6 +52,41 @@ def evaluate(loaded: Project, held: Model, output: Output, *, wrong: bool, pictu
         )
         generated = judgements_of(judged, curves)
         draw(pictures, {**seen, "generated": (generated, len(generated))}, output)
+
+
+def _tell_withdrawn(loaded: Project, held: Model, cases: list[Case], output: Output) -> None:
+    """Say what it does about goals where it may not have what they take."""
+    from actors.models.lam.evaluation import CHANGED, GONE, score, try_withdrawn
+    from actors.models.lam.options import PLAYBOOK, tools_of
+
+    using = {f"{PLAYBOOK}{one.name}": tools_of(one) for one in loaded.playbooks}
+    with output.working("thinking without what they take"):
+        outcomes = list(try_withdrawn(held.thinker, held.options, cases, GOALS_DAY, using))
+    for name in (CHANGED, GONE) if outcomes else ():
+        scored = score([one for one in outcomes if one.case.group == name])
+        said = {"abstained": f"{scored.abstained:.1%}", "unsafe": scored.unsafe}
+        kept = {"abstained": scored.abstained, "unsafe": scored.unsafe, "confirming": scored.confirming}
+        output.json({"goals": name, "cases": scored.cases, **kept})
+        output.line(f"{name:<14}{scored.cases:>4} goals: {told(said)}")
+
+
+def _tell_costs(loaded: Project, held: Model, output: Output) -> None:
+    """Say what it takes to have it: time to read it again, its weights, and the process at its largest."""
+    from resource import RUSAGE_SELF, getrusage
+
+    from actors.models.lam import answering
+
+    began = time.perf_counter()
+    answering.open_model(loaded.directory / loaded.settings.lam.path / held.digest, held.options, {})
+    opened_ms = (time.perf_counter() - began) * 1e3
+    weights = sum(one.nbytes for one in held.artifact.weights.values())
+    # Linux counts in KiB, macOS in bytes.
+    peak = getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    output.json({"opened_ms": opened_ms, "weights_bytes": weights, "peak_bytes": peak})
+    output.line(
+        f"opened in {opened_ms:.0f} ms; its weights are {weights / 1e6:.1f} MB of memory, this process was "
+        f"{peak / 1e6:.0f} MB at its largest"
+    )
 
 
 def evaluate_endpoint(loaded: Project, output: Output, *, parallel: int, wrong: bool) -> None:

@@ -313,8 +313,16 @@ def test_it_is_measured_and_says_what_it_is_worth(tmp_path: Path) -> None:
     )
     found = {row["goals"]: row for row in rows if "goals" in row}
     assert found["all"]["cases"] == sum(
-        row["cases"] for name, row in found.items() if name != "all" and "cases" in row
+        row["cases"] for name, row in found.items() if name != "all" and "precision" in row
     )
+    # What it may not have it does not use, and whoever goes without it is not served with something else.
+    assert found["changed"]["cases"] == found["gone"]["cases"] > 700
+    assert found["changed"]["abstained"] == 1.0
+    assert found["gone"]["abstained"] > 0.99
+    assert found["changed"]["unsafe"] == found["gone"]["unsafe"] == 0
+    (costs,) = (row for row in rows if "opened_ms" in row)
+    assert 15e6 < costs["weights_bytes"] < 25e6
+    assert costs["weights_bytes"] < costs["peak_bytes"] < 1e9
     assert found["generated"]["exact"] > 0.9
     assert found["generated steps"]["rows"] > 300
 
@@ -324,6 +332,9 @@ def test_without_a_model_it_says_what_makes_one(tmp_path: Path) -> None:
     done = handrail("lam", "info", "--project", str(tmp_path / "new"))
     assert done.returncode == 2
     assert "`handrail lam train` makes one" in done.stderr
+    kept = handrail("lam", "train", "--keep", "0.5", "--project", str(tmp_path / "new"))
+    assert kept.returncode == 2
+    assert "--begin-with" in kept.stderr
     assert handrail("lam", "rollback", "--project", str(tmp_path / "new")).returncode == 1
     unknown = handrail("lam", "promote", "0123456789ab", "--project", str(tmp_path / "new"), "--json")
     assert unknown.returncode == 2

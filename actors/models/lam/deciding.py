@@ -6,6 +6,7 @@ from the goal's own words, listed by the schema, or referred to. What cannot be 
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,18 @@ class Decider:
         self.closed = closed
         self._encoded: EncodedSet = network.encode_set(closed)
         known = closed.index if offered is None else offered
-        self._offered = np.array([True] * OTHERS + [one.name in known for one in closed.options])
+        # Which of the options.
+        self._may = np.array([one.name in known for one in closed.options], bool)
+
+    def without(self, names: Collection[str], *, gone: bool) -> Decider:
+        """Return one that may not take some options: they have changed since it learnt, or are `gone`."""
+        if gone:
+            there = [one for one in self.closed.options if one.name not in names]
+            offered = {one.name for one, may in zip(self.closed.options, self._may, strict=True) if may}
+            return Decider(self._network, ClosedSet(there), offered, self._encode)
+        found = copy.copy(self)
+        found._may = self._may & [one.name not in names for one in self.closed.options]
+        return found
 
     def decide(
         self,
@@ -134,13 +146,13 @@ class Decider:
         others = tuple(
             (self.closed.options[at - OTHERS].name, float(shares[at]))
             for at in ranked
-            if at >= OTHERS and at != best and self._offered[at]
+            if at >= OTHERS and at != best and self._may[at - OTHERS]
         )[:ALTERNATIVES]
         part = Part("option", "option", float(shares[best]))
         if best == STOP:
             return Decided(trajectory_pb2.Decision(stop=trajectory_pb2.Stop()), None, (part,), others)
         # What is not on offer takes part in the choice all the same: its neighbour is not what was wanted.
-        if best == ABSTAIN or not self._offered[best] or not np.isfinite(shares).all():
+        if best == ABSTAIN or not self._may[best - OTHERS] or not np.isfinite(shares).all():
             return Decided(trajectory_pb2.Decision(abstain=trajectory_pb2.Abstain()), None, (part,), others)
         option = self.closed.options[best - OTHERS]
         call = trajectory_pb2.OptionCall(option=option.name)

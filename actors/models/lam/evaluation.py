@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from handrail.v1 import tool_pb2, trajectory_pb2
 BATCH = 32
 BINS = 10
 PRECISION = 0.98
+CHANGED, GONE = "changed", "gone"
+"""Why a goal's tools and playbooks are out of reach: `try_withdrawn`."""
 _EDGES = " .,;:!?\"'“”‘’«»"
 
 
@@ -96,6 +98,31 @@ def try_cases(
         began = time.perf_counter()
         thought = thinker.think(case.goal, today)
         yield outcome_of(case, thought, options, (time.perf_counter() - began) * 1e3)
+
+
+def try_withdrawn(
+    thinker: Thinker,
+    options: Sequence[Option],
+    cases: Iterable[Case],
+    today: datetime.date,
+    using: Mapping[str, Collection[str]],
+) -> Iterator[Outcome]:
+    """Think about each goal that has a plan when it may not have what it takes, once for each reason.
+
+    What all of its plans take has *changed* since the model learnt, with the playbooks that use it (`using`
+    names the tools of each); or it is *gone* from the project. Then nothing should be done about the goal.
+    """
+    thinkers: dict[tuple[frozenset[str], bool], Thinker] = {}
+    for case in cases:
+        taken = {want["option"] for wanted in case.wants for want in wanted}
+        taken = {one.name for one in options if _bare(one.name) in taken}
+        taken |= {name for name, tools in using.items() if taken.intersection(tools)}
+        for gone in (False, True) if taken else ():
+            key = frozenset(taken), gone
+            if key not in thinkers:
+                thinkers[key] = thinker.without(taken, gone=gone)
+            group = GONE if gone else CHANGED
+            yield from try_cases(thinkers[key], options, [Case(case.goal, (), (), group)], today)
 
 
 def outcome_of(case: Case, thought: Thought, options: Sequence[Option], took_ms: float) -> Outcome:

@@ -169,12 +169,16 @@ def _of_tool(contract: tool_pb2.ToolContract) -> Option:
     )
 
 
-def _of_playbook(playbook: Playbook, contracts: Mapping[str, tool_pb2.ToolContract]) -> Option:
+def tools_of(playbook: Playbook) -> set[str]:
+    """Return the names of the tools that a playbook may use."""
     steps = playbook.steps
     named = {step.tool for step in steps}
     named |= {rule.tool for step in steps for rule in step.choose}
-    named |= {grant.tool for step in steps for grant in step.grants}
-    taken = [contracts[name] for name in sorted(named) if name in contracts]
+    return named | {grant.tool for step in steps for grant in step.grants}
+
+
+def _of_playbook(playbook: Playbook, contracts: Mapping[str, tool_pb2.ToolContract]) -> Option:
+    taken = [contracts[name] for name in sorted(tools_of(playbook)) if name in contracts]
     effects = [contract.effect for contract in taken]
     # A playbook is what its tools are, too.
     said = values.encode([playbook.model_dump(mode="json"), *map(told.fingerprint, taken)])

@@ -79,6 +79,11 @@ class Thinker:
         self._curves = curves
         self._words = frozenset(words)
 
+    def without(self, names: Collection[str], *, gone: bool) -> Thinker:
+        """Return one that may not take some options: they have changed since it learnt, or are `gone`."""
+        decider = self.decider.without(names, gone=gone)
+        return Thinker(decider, self._curves, self.thresholds, self._words)
+
     def think(self, goal: str, today: datetime.date, given: Mapping[str, Any] | None = None) -> Thought:
         """Return what it makes of a goal, and of what was given with it by the names of parameters.
 
