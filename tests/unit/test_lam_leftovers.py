@@ -198,3 +198,33 @@ def test_words_are_those_that_came_a_few_times_beside_what_is_filled_in() -> Non
         one.decision.call.option = "refund_order"
         one.offered.append("refund_order")
     assert words_of(rows) == [], "what is written to a step is no goal"
+
+
+@pytest.mark.parametrize(
+    ("option", "goal", "read", "left"),
+    [
+        ("playbook:book_call", "Ada booked the call with customer 7", ["7"], "booked"),
+        ("playbook:book_call", "we have booked the call with customer 7", ["7"], "booked"),
+        ("playbook:book_call", "get the call booked with customer 7", ["7"], ""),
+        ("playbook:book_call", "BOOKED IS BOOKED, CALL customer 7".upper(), ["7"], ""),
+        ("cancel_slot", "i cancelled slot 7", ["7"], "cancelled"),
+        ("cancel_slot", "Ada booked slot 7, cancel it", ["7"], ""),
+        ("apply_credit", "she applied credit 7", ["7"], "applied"),
+        ("archive", "they archived 7", ["7"], "archived"),
+        ("send_email", "she sent 7", ["7"], "sent"),
+        # What stands in what is filled in is said there.
+        ("playbook:note", "customer 7: we noted it", ["7", "we noted it"], ""),
+        # A login is read, or it weighs.
+        ("playbook:note", "ada.king is to look after 7", ["7"], "ada.king"),
+        ("playbook:note", "note on 7: ada.king", ["7", "ada.king"], ""),
+        ("playbook:note", "note on 7, e.g. today at 3 p.m.", ["7", "today", "3"], ""),
+    ],
+)
+def test_what_is_told_as_done_and_a_login_are_not_passed_over(
+    option: str, goal: str, read: list[str], left: str
+) -> None:
+    (made,) = steps(goal, *read)
+    made.call.option = option
+    words = frozenset(re.findall(r"[a-z]+", goal.casefold()))
+    assert left_over(goal, [made], WRITE, words) == left
+    assert left_over(goal, [made], READ, words) == ""

@@ -56,6 +56,21 @@ _TOLD_OF = re.compile(
     r"|from"
 )
 """What may follow on a name, and is no part of it."""
+_LOGIN = re.compile(r"(?<![\w@.])[a-z]{2,}\.[a-z]{2,}(?![\w@])")
+"""The front half of an address, by which people name each other: tomas.ortega."""
+_TELLING = frozenset({"i", "we", "you", "he", "she", "they", "already", "just", "has", "have"})
+"""What stands before a verb that tells what was done; a name does, too."""
+_PAST = {
+    "send": "sent",
+    "hold": "held",
+    "give": "gave",
+    "make": "made",
+    "pay": "paid",
+    "put": "put",
+    "take": "took",
+    "tell": "told",
+    "write": "wrote",
+}
 
 
 def left_over(
@@ -72,6 +87,8 @@ def left_over(
         if not any(first <= start + 1 and last >= end - 1 for first, last in spans):
             return goal[start:end]
     writes = effect >= tool_pb2.EFFECT_WRITE
+    if writes and (found := _unread_login(goal, spans) or _told_as_done(goal, tokens, steps, spans)):
+        return found
     if effect >= tool_pb2.EFFECT_DRAFT:
         denying = _denying(goal, tokens)
         for token in outside(tokens, spans):
@@ -105,6 +122,38 @@ def _denying(text: str, tokens: Iterable[Token]) -> list[Token]:
     """Return the words that deny or suppose, as they stand in a text."""
     harmless = {found.start(found.lastgroup or 0) for found in _HARMLESS.finditer(text)}
     return [one for one in tokens if DENYING.fullmatch(_word(one)) and one.start not in harmless]
+
+
+def _unread_login(goal: str, spans: Sequence[tuple[int, int]]) -> str:
+    """Return the first login from which nothing was read."""
+    for found in _LOGIN.finditer(goal):
+        if not any(found.start() < end and found.end() > start for start, end in spans):
+            return found[0]
+    return ""
+
+
+def _told_as_done(
+    goal: str,
+    tokens: Sequence[Token],
+    steps: Sequence[trajectory_pb2.PastStep],
+    spans: Sequence[tuple[int, int]],
+) -> str:
+    """Return the word that tells that somebody has done what the steps would do: "Noor booked the call"."""
+    verbs = {past for step in steps for past in _pasts(step.call.option)}
+    unread = set(outside(tokens, spans))
+    for before, token in pairwise(tokens):
+        named = before.text[0].isupper() and not goal.isupper()
+        if token in unread and _word(token) in verbs and (named or _word(before) in _TELLING):
+            return token.text
+    return ""
+
+
+def _pasts(option: str) -> Iterator[str]:
+    """Yield what the words of an option's name would be in the past, were they verbs."""
+    for word in option.rpartition(":")[2].casefold().split("_"):
+        if word:
+            yield from (f"{word}ed", f"{word}{word[-1]}ed", _PAST.get(word, f"{word}d"))
+            yield f"{word[:-1]}ied"
 
 
 def _cut_off(
