@@ -19,10 +19,10 @@ SAMPLE = Path(__file__).parent
 LEAST = {
     **{"in_scope": 190, "asks": 45, "out_of_scope": 70, "adversarial": 45},
     **{"harder_in_scope": 150, "harder_asks": 36, "harder_out_of_scope": 44, "harder_adversarial": 40},
-    **{"everyday": 220, "beside": 170, "denying": 180, "unwanted": 700},
+    **{"everyday": 220, "beside": 170, "denying": 180, "unwanted": 745, "ordinary": 148},
 }
 ALIKE = {
-    "in_scope": ("in_scope", "harder_in_scope", "everyday", "beside"),
+    "in_scope": ("in_scope", "harder_in_scope", "everyday", "beside", "ordinary"),
     "asks": ("asks", "harder_asks"),
     "out_of_scope": ("out_of_scope", "harder_out_of_scope"),
     "adversarial": ("adversarial", "harder_adversarial", "denying", "unwanted"),

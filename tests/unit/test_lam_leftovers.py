@@ -110,6 +110,14 @@ def test_what_is_left(goal: str, read: list[str], effect: int, left: str) -> Non
         ("refund order 1001 as soon as possible", ["1001"], ""),
         ("refund order 1001 as soon as you can please", ["1001"], ""),
         ("refund order 1001 soon", ["1001"], ""),
+        ("order 1001 has its refund already", ["1001"], "already"),
+        # A text that nothing announced may end before such a word.
+        ("note on 7 she pays late, without excuse", ["7", "she pays late, without excuse"], "without"),
+        ("note on 7, no call", ["7", "no call"], "no"),
+        ("note on 7 she never pays", ["7", "she never pays"], ""),
+        ("note on 7: she pays late, without excuse", ["7", "she pays late, without excuse"], ""),
+        ("note on 7 - she pays late, no excuse", ["7", "she pays late, no excuse"], ""),
+        ('note "she pays, not he" on 7', ["7", "she pays, not he"], ""),
     ],
 )
 def test_what_denies_is_no_word_to_pass_over(goal: str, read: list[str], denies: str) -> None:

@@ -25,7 +25,7 @@ DENYING = re.compile(
     r"not?|never|neither|nor|none|nothing|nobody|noone|without|except|unless|instead|rather|if|whether|suppose"
     r"|supposing|supposedly|imagine|pretend|hypothetically|theoretically|would|had|why|was|were|did|cannot|until"
     r"|once|perhaps|maybe|possibly|assuming|provided|hardly|rarely|allegedly|refuse[ds]?|forb[aio]d(?:den|s)?|stop"
-    r"|wait|soon|kidding|joking|jk|nah|nope|nvm|scratch"
+    r"|wait|soon|kidding|joking|jk|nah|nope|nvm|scratch|already"
     r"|(?:do|does|did|wo|would|ca|could|should|is|ai|was|are|were|have|has|had|need|must|might)n['’]?t"
 )
 _NUMBERED = (
@@ -91,6 +91,8 @@ def left_over(
         return found
     if effect >= tool_pb2.EFFECT_DRAFT:
         denying = _denying(goal, tokens)
+        if found := _taken_into(goal, denying, spans):
+            return found
         for token in outside(tokens, spans):
             word = _word(token)
             known = not writes or word in words or word.removesuffix("'s") in words
@@ -122,6 +124,21 @@ def _denying(text: str, tokens: Iterable[Token]) -> list[Token]:
     """Return the words that deny or suppose, as they stand in a text."""
     harmless = {found.start(found.lastgroup or 0) for found in _HARMLESS.finditer(text)}
     return [one for one in tokens if DENYING.fullmatch(_word(one)) and one.start not in harmless]
+
+
+def _taken_into(goal: str, denying: Iterable[Token], spans: Sequence[tuple[int, int]]) -> str:
+    """Return the word that denies after a comma, in what may end there: "title stock count, without invites"."""
+    clear = quoted(goal)
+    open_ended = [
+        (start, end)
+        for start, end in spans
+        if not _announced(goal[:start]) and not any(a <= start and end <= b for a, b in clear)
+    ]
+    for token in denying:
+        follows = goal[: token.start].rstrip().endswith(",")
+        if follows and any(start <= token.start < end for start, end in open_ended):
+            return token.text
+    return ""
 
 
 def _unread_login(goal: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -190,8 +207,11 @@ def _is_whole(before: str, said: str, following: Token, words: Collection[str]) 
     if len(said.split()) == 1:
         return not said.isalpha() or bool(_GOING_ON.fullmatch(_word(following)))
     # What was announced may well begin with a name: "note: Ada King is moving".
-    announced = before.rstrip().endswith((":", "-", "–", "—"))
-    return not announced and _is_name(said, words) and bool(_TOLD_OF.fullmatch(following.text))
+    return not _announced(before) and _is_name(said, words) and bool(_TOLD_OF.fullmatch(following.text))
+
+
+def _announced(before: str) -> bool:
+    return before.rstrip().endswith((":", "-", "–", "—"))
 
 
 def _is_name(said: str, words: Collection[str]) -> bool:

@@ -20,7 +20,8 @@ HELD_TRAJECTORIES = 0.02
 HELD_RUNS = 0.10
 """Of runs and entities there are few: more of them are held back than of what is generated."""
 HELD_ENTITIES = 0.05
-MAX_HELD_ROWS = 6_000
+MAX_HELD_ROWS = 25_000
+"""Of many, as no option can be surer than the wordings of it that are held back can show."""
 REAL_SHARE = 0.30
 """How much of what is learnt from is real, where anything is: real rows are repeated for it."""
 MAX_REPEATS = 200
