@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -249,7 +250,7 @@ def train(
     generated: Iterator[Any] = iter(())
     if SYNTHETIC in named:
         output.note(f"generating {trajectories} goals for {len(offered)} tools and playbooks")
-        generated = synthetic(loaded, offered, seed, trajectories)
+        generated = _counted(synthetic(loaded, offered, seed, trajectories), _count(output, "rows generated"))
         counts = {SYNTHETIC: trajectories, **counts}
     # What is real comes first: of what is held back there is only so much.
     rows = split(chain(real, generated))
@@ -274,6 +275,7 @@ def train(
         made_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
         told={"sources": counts, "licence": _licences(real), "began_with": begin_with, "kept": keep},
         on_progress=_progress(output, minutes * 60),
+        on_judged=_count(output, "rows judged that were held back"),
     )
     place = loaded.directory / loaded.settings.lam.path
     digest = artifact.save(place, made.card, made.packed)
@@ -398,6 +400,24 @@ def roll_back(project: options.Project = None, json: options.Json = False) -> No
         raise CommandError("There is no model that the present one replaced.", code=ExitCode.FAILED)
     output.json({"model": digest})
     output.line(f"{output.glyphs.done} {digest} serves from the next goal on")
+
+
+def _counted(rows: Iterator[TrajectoryRow], on_count: Callable[[int], None]) -> Iterator[TrajectoryRow]:
+    for count, row in enumerate(rows, 1):
+        on_count(count)
+        yield row
+
+
+def _count(output: Output, what: str) -> Callable[..., None]:
+    last = time.monotonic()
+
+    def on_count(count: int, of: int | None = None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PROGRESS_S:
+            last = time.monotonic()
+            output.note(f"{count} of {of} {what}" if of is not None else f"{count} {what}")
+
+    return on_count
 
 
 def _progress(output: Output, limit_s: float) -> Any:

@@ -49,6 +49,7 @@ def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
     from actors.models.lam.training import Course, Progress
 
     told: list[Progress] = []
+    judged: list[tuple[int, int]] = []
     rows = splitting.split(generated(1, 8_000))
     # Nothing may be missing in the few wordings that are held back: it is sure of asking all the same.
     rows.wordings = [row for row in rows.wordings if not row.decision.call.missing]
@@ -65,8 +66,11 @@ def test_it_learns_what_it_is_shown_and_knows_how_well(tmp_path: Path) -> None:
         told={},
         measures=MEASURES,
         on_progress=told.append,
+        on_judged=lambda *one: judged.append(one),
     )
     assert told[-1].step == told[-1].steps
+    held = len(rows.wordings) + len(rows.trajectories)
+    assert judged == [(done, held) for done in range(1, held + 1)]
     assert told[-1].loss < told[0].loss / 2
     fresh = generated(2, 400)
     # Not one that says "nothing" to all there is, which is right of two in five.

@@ -127,7 +127,7 @@ def _denying(text: str, tokens: Iterable[Token]) -> list[Token]:
 
 
 def _taken_into(goal: str, denying: Iterable[Token], spans: Sequence[tuple[int, int]]) -> str:
-    """Return the word that denies after a comma, in what may end there: "title stock count, without invites"."""
+    """Return the word that denies after a comma, in what may end there: "title count, without invites"."""
     clear = quoted(goal)
     open_ended = [
         (start, end)

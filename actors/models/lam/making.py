@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,10 +52,12 @@ def make(
     begin_with: artifact.Artifact | None = None,
     keep: float = 0.0,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    on_judged: Callable[[int, int], None] = lambda *_: None,
 ) -> Made:
     """Train a model and say what it is worth; `told` is what its card says of where the rows are from.
 
-    Its weights are a mean: `keep` of those that it began with, the rest as they were trained.
+    Its weights are a mean: `keep` of those that it began with, the rest as they were trained. How many of the
+    rows that were held back are judged, of how many, `on_judged` is told.
     """
     measures = measures or Measures()
     closed = ClosedSet(options)
@@ -72,8 +74,9 @@ def make(
     # What people said counts too, if in wordings that others have used before them.
     said = [one for one in rows.trajectories if _is_real(one)]
     calibrating = [*rows.wordings, *said] or rows.trajectories
-    judged = list(judge_rows(calibrating, decider))
-    known = list(judge_rows(rows.trajectories, decider))
+    watched = _watched(len(calibrating) + len(rows.trajectories), on_judged)
+    judged = list(judge_rows(watched(calibrating), decider))
+    known = list(judge_rows(watched(rows.trajectories), decider))
     parts = [seen for _, _, held in judged for seen in held]
     # Of few wordings few are held back, and in none of them may anything be missing. To ask does nothing to
     # anybody: so that it is known in known wordings is enough.
@@ -108,6 +111,21 @@ def make(
     )
     judgements = {"wordings": judgements_of(judged, curves), "trajectories": judgements_of(known, curves)}
     return Made(card, packed, judgements)
+
+
+def _watched(
+    total: int, on_judged: Callable[[int, int], None]
+) -> Callable[[Iterable[trajectory_pb2.TrajectoryRow]], Iterator[trajectory_pb2.TrajectoryRow]]:
+    done = 0
+
+    def watched(rows: Iterable[trajectory_pb2.TrajectoryRow]) -> Iterator[trajectory_pb2.TrajectoryRow]:
+        nonlocal done
+        for row in rows:
+            done += 1
+            on_judged(done, total)
+            yield row
+
+    return watched
 
 
 def _is_real(row: trajectory_pb2.TrajectoryRow) -> bool:
