@@ -99,7 +99,7 @@ routes: $(STAMP)  ## the same goals by a plan, by the action model, and by a big
 batches: $(STAMP)  ## goals a second of the action model, alone and in batches, in NumPy and with torch (a minute)
 	$(PY) -m bench batches $(if $(QUICK),--quick) $(ARGS)
 
-learning: $(STAMP)  ## teach the action model six tools that it has never seen, and measure it (half an hour; needs torch)
+learning: $(STAMP)  ## teach the action model six tools that it has never seen, and measure it (an hour; needs torch)
 	$(PY) -m bench learning $(if $(QUICK),--quick) $(ARGS)
 
 public: $(STAMP)  ## train the action model's network on the schema-guided dialogues at SET=DIR, and measure it (forty minutes; needs torch)

@@ -224,7 +224,7 @@ def picture(measured: Result) -> str:
     for point in points:
         x, y = at(point["after"], 0)
         parts.append(_text(x, y + 18, f"{point['after']:,}", anchor="middle"))
-        parts.append(_text(x, y + 34, f"{point['unsafe']:.3g} unsafe", anchor="middle"))
+        parts.append(_text(x, y + 34, f"{round(point['unsafe'], 1):g} unsafe", anchor="middle"))
         for one in point["each"]:
             _, own = at(0, one["coverage_at_98"])
             parts.append(f'<path d="M{x - 4:.1f},{own:.1f}h8" stroke="{pictures.COLOURS[0]}"/>')
