@@ -113,12 +113,12 @@ def compare(
     json: options.Json = False,
 ) -> None:
     """Hold a challenger against the model that serves: goal by goal, on those written by hand."""
-    from handrail.cli import measuring
+    from handrail.cli import comparing
     from handrail.cli.output import Output
 
     loaded, offered = open_project(project)
     both = [open_model(loaded, offered, one) for one in (model, digest)]
-    measuring.compare(loaded, both[0], both[1], Output(as_json=json), differences=differences)
+    comparing.compare(loaded, both[0], both[1], Output(as_json=json), differences=differences)
 
 
 @app.command("collect")
@@ -340,10 +340,12 @@ def promote(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Have a challenger serve, if it is at least as good on the project's goals as the model that serves."""
+    """Have a challenger serve, if it is at least as good as the model that serves.
+
+    By the project's goals and steps, by hand; by generated goals where there are none.
+    """
     from actors.models.lam import shelf
-    from actors.models.lam.evaluation import score
-    from handrail.cli import measuring
+    from handrail.cli import comparing
     from handrail.cli.output import Output
 
     output = Output(as_json=json)
@@ -358,15 +360,13 @@ def promote(
             code=ExitCode.FAILED,
         )
     serving = None if force else _serving(loaded, offered, output)
-    if serving is not None:
-        now, then = (score([*measuring.outcomes_of(loaded, one, output)]) for one in (serving, challenger))
-        if worse := list(measuring.worse(now, then)):
-            raise CommandError(
-                f"{digest} is not as good as {serving.digest}.",
-                why="; ".join(worse) + ".",
-                next="`--force` has it serve all the same.",
-                code=ExitCode.FAILED,
-            )
+    if serving and (worse := comparing.worse_in(loaded, offered, serving, challenger, output)):
+        raise CommandError(
+            f"{digest} is not as good as {serving.digest}.",
+            why="; ".join(worse) + ".",
+            next="`--force` has it serve all the same.",
+            code=ExitCode.FAILED,
+        )
     shelf.promote(place, challenger.digest)
     output.json({"model": challenger.digest, "replaced": serving.digest if serving else ""})
     output.line(f"{output.glyphs.done} {challenger.digest} serves from the next goal on")

@@ -1,4 +1,4 @@
-"""What an action model is worth: on goals and steps by hand, on generated ones, beside another model."""
+"""What an action model is worth: on goals and steps by hand, on generated ones."""
 
 from __future__ import annotations
 
@@ -147,45 +147,13 @@ def _tell_goals(outcomes: Sequence[Outcome], wrong: bool, output: Output) -> Non
     for name, group in _groups(outcomes).items() if outcomes else ():
         scored = score(group)
         output.json({"goals": name, **asdict(scored)})
-        output.lines(_score_lines(name, scored))
+        output.lines(score_lines(name, scored))
     for one in outcomes if wrong else ():
         if one.acted and not one.exact:
             sure = one.thought.sure if one.thought.needed else None
             output.json({"wrong": one.case.goal, "steps": shown(one.thought.steps), "sure": sure})
             output.line(f"  {one.case.goal!r:.100}")
             output.line(f"    {shown(one.thought.steps)}{f', {sure:.0%} sure' if sure is not None else ''}")
-
-
-def compare(loaded: Project, serving: Model, challenger: Model, output: Output, *, differences: bool) -> None:
-    """Say which of two models gets which goals right."""
-    from dataclasses import asdict
-
-    from actors.models.lam.answering import shown
-    from actors.models.lam.evaluation import score
-
-    ours, theirs = ([*outcomes_of(loaded, one, output)] for one in (serving, challenger))
-    for held, outcomes in ((serving, ours), (challenger, theirs)):
-        scored = score(outcomes)
-        output.json({"model": held.digest, **asdict(scored)})
-        output.lines(_score_lines(held.digest, scored))
-    only: dict[str, int] = {serving.digest: 0, challenger.digest: 0}
-    both = 0
-    for before, after in zip(ours, theirs, strict=True):
-        if before.right == after.right:
-            both += before.right
-            continue
-        better = serving.digest if before.right else challenger.digest
-        only[better] += 1
-        if differences:
-            good, bad = (before, after) if before.right else (after, before)
-            told_of = {"only": better, "goal": good.case.goal}
-            output.json(told_of | {"right": shown(good.thought.steps), "wrong": shown(bad.thought.steps)})
-            output.line(f"  only {better}: {good.case.goal!r:.100}")
-            output.line(f"    {shown(good.thought.steps) or good.thought.outcome}")
-            output.line(f"    not: {shown(bad.thought.steps) or bad.thought.outcome}")
-    output.json({"goals": len(ours), "both": both, "only": only})
-    alone = " and ".join(f"{count} only {name}" for name, count in only.items())
-    output.line(f"of {len(ours)} goals both get {both} right, {alone}")
 
 
 def _groups(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
@@ -204,15 +172,10 @@ def _evaluate_steps(
     """Measure a model on steps that were written by hand."""
     from dataclasses import asdict
 
-    from actors.models.lam.step_cases import read_steps, score_steps
+    from actors.models.lam.step_cases import score_steps
     from handrail.cli.text import clean
 
-    folder = loaded.directory / loaded.settings.lam.goals / "steps"
-    try:
-        cases = read_steps(folder, GOALS_DAY)
-    except ValueError as error:
-        raise CommandError(f"The steps in {folder} cannot be read: {error}.") from None
-    outcomes = list(attempt(cases))
+    outcomes = list(attempt(steps_of(loaded)))
     groups = {"all": outcomes}
     for one in outcomes:
         groups.setdefault(one.case.written.kind, []).append(one)
@@ -258,6 +221,17 @@ def outcomes_of(loaded: Project, held: Model, output: Output) -> Iterator[Outcom
         yield from try_cases(held.thinker, held.options, cases, GOALS_DAY)
 
 
+def steps_of(loaded: Project) -> list[StepCase]:
+    """Read the steps that were written by hand."""
+    from actors.models.lam.step_cases import read_steps
+
+    folder = loaded.directory / loaded.settings.lam.goals / "steps"
+    try:
+        return read_steps(folder, GOALS_DAY)
+    except ValueError as error:
+        raise CommandError(f"The steps in {folder} cannot be read: {error}.") from None
+
+
 def cases_of(loaded: Project, output: Output) -> list[Case]:
     """Read the goals that were written by hand."""
     from actors.models.lam.evaluation import read_cases
@@ -272,17 +246,8 @@ def cases_of(loaded: Project, output: Output) -> list[Case]:
         raise CommandError(f"The goals in {folder} cannot be read: {error}.") from None
 
 
-def worse(now: Score, then: Score) -> Iterator[str]:
-    """Say in what a model is worse than another."""
-    for name in ("precision", "exact", "coverage", "abstained", "asked"):
-        old, new = getattr(now, name), getattr(then, name)
-        if new < old:
-            yield f"{name}: {new:.3f}, and was {old:.3f}"
-    if then.unsafe > now.unsafe:
-        yield f"unsafe: {then.unsafe}, and was {now.unsafe}"
-
-
-def _score_lines(name: str, scored: Score) -> Iterator[str]:
+def score_lines(name: str, scored: Score) -> Iterator[str]:
+    """Yield what a set of outcomes came to, in words."""
     at_98, error = scored.coverage_at_98, scored.calibration_error
     said = {
         "exact": f"{scored.exact:.1%}",

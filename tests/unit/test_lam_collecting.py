@@ -730,6 +730,8 @@ def test_records_of_xlam_come_back_as_they_were() -> None:
     assert record.keys() == action_studio | {"trains", "why_not"}
     roles = [turn["role"] for turn in record["conversation"]]
     assert roles == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
+    # All that there was to choose among, not only what was called.
+    assert [one["function"]["name"] for one in record["tools"]] == sorted(OPTIONS)
     again = rows_of(json.loads(json.dumps(record)), OPTIONS, said_on=DAY, licence="MIT")
     assert [row.decision for row in again] == [row.decision for row in rows]
     assert [list(row.past) for row in again] == [list(row.past) for row in rows]

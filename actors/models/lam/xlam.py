@@ -70,14 +70,12 @@ def records(rows: Iterable[pb.TrajectoryRow], options: Mapping[str, Option]) -> 
 def _record(rows: Sequence[pb.TrajectoryRow], options: Mapping[str, Option]) -> Record:
     first = rows[0]
     conversation: list[Record] = [{"role": "user", "content": first.goal}]
-    names: dict[str, None] = {}
     for number, row in enumerate(rows, start=1):
         kind = row.decision.WhichOneof("kind")
         if kind != "call":
             conversation.append({"role": "assistant", "content": STOPPED if kind == "stop" else ABSTAINED})
             continue
         call = row.decision.call
-        names[call.option] = None
         # What the plan calls it is told by the row after it.
         past = rows[number].past if number < len(rows) else ()
         name = past[-1].id if past else f"s{number}"
@@ -107,7 +105,8 @@ def _record(rows: Sequence[pb.TrajectoryRow], options: Mapping[str, Option]) -> 
     return {
         "unique_trajectory_id": first.trajectory,
         "task_instruction": TASK,
-        "tools": [_tool(options[name]) for name in sorted(names) if name in options],
+        # All that there was to choose among: of the tools that are called alone nobody learns to choose.
+        "tools": [_tool(options[name]) for name in sorted(first.offered or options) if name in options],
         "conversation": conversation,
         "trains": all(row.trains for row in rows),
         "why_not": next((row.why_not for row in rows if not row.trains), ""),
