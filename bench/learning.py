@@ -85,7 +85,7 @@ def measure(place: Path, course: Course, say: Say) -> Result:
         for seed in course.seeds:
             say(f"training after {count} runs, seed {seed}")
             began = time.monotonic()
-            digest = _train(project, replace(course, passes=passes), seed, sources, shipped, say)
+            digest = _train(project, replace(course, passes=passes), seed, sources, SHIPPED / shipped, say)
             took_s = time.monotonic() - began
             each.append({"seed": seed, "took_s": round(took_s), **_measured(project, digest)})
             one = each[-1]
@@ -133,11 +133,11 @@ def _together(each: list[Result]) -> Result:
 
 
 def _train(
-    project: Path, course: Course, seed: int, sources: Sequence[str], begin_with: str, say: Say
+    project: Path, course: Course, seed: int, sources: Sequence[str], begin_with: Path, say: Say
 ) -> str:
     """Train as anybody would, on from the shipped model; returns the digest."""
     command = [sys.executable, "-m", "handrail.cli.main", "lam", "train"]
-    command += ["--project", str(project), "--from", ",".join(sources), "--begin-with", begin_with]
+    command += ["--project", str(project), "--from", ",".join(sources), "--begin-with", str(begin_with)]
     command += ["--trajectories", str(course.trajectories), "--passes", str(course.passes)]
     command += ["--batch", str(course.batch), "--minutes", str(course.minutes), "--seed", str(seed)]
     # Torch may lie wherever the path says.

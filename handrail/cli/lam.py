@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ import typer
 
 from handrail.cli import options, shadow
 from handrail.cli.exits import CommandError, ExitCode
-from handrail.cli.models import ModelId, open_model, open_project, synthetic, told
+from handrail.cli.models import ModelId, grammar_of, open_artifact, open_model, open_project, synthetic, told
 
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
@@ -214,7 +215,11 @@ def train(
     seed: Annotated[int, typer.Option("--seed", help="The same seed generates the same rows.")] = 1,
     begin_with: Annotated[
         str | None,
-        typer.Option("--begin-with", metavar="DIGEST", help="A model to go on from, at a lower rate."),
+        typer.Option(
+            "--begin-with",
+            metavar="DIGEST|DIR",
+            help="A model to go on from, at a lower rate: the project's, or the folder of any.",
+        ),
     ] = None,
     keep: Annotated[
         float,
@@ -228,6 +233,8 @@ def train(
             "--keep says how much stays of the model to go on from, and none is named.",
             next="Name one with --begin-with.",
         )
+    loaded, offered = open_project(project)
+    begun = open_artifact(loaded, begin_with) if begin_with is not None else None
     if importlib.util.find_spec("torch") is None:
         raise CommandError(
             "Training needs torch, which is not installed.",
@@ -244,7 +251,6 @@ def train(
     from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_SYNTHETIC
 
     output = Output(as_json=json)
-    loaded, offered = open_project(project)
     named = _sources(sources)
     real, counts = _real(loaded, offered, named, output)
     generated: Iterator[Any] = iter(())
@@ -262,18 +268,22 @@ def train(
         output.note(f"{learnt} real rows, each {times} times")
     output.note(f"training on {len(rows.train)} rows, for {minutes:g} minutes at most")
     course = Course(epochs=passes, batch=batch, seed=seed, limit_s=minutes * 60)
-    if begin_with is not None:
+    if begun is not None:
         course = replace(course, rate=course.rate * GOING_ON)
-    begun = open_model(loaded, offered, begin_with) if begin_with is not None else None
+    began_with = begun.name.removeprefix("lam:") if begun is not None else None
+    told_of: dict[str, Any] = {"sources": counts, "licence": _licences(real)}
+    told_of |= {"began_with": began_with, "kept": keep}
+    if SYNTHETIC in named and (grammar := grammar_of(loaded)) is not None:
+        told_of["grammar_sha256"] = hashlib.sha256(grammar.read_bytes()).hexdigest()
     made = making.make(
         offered,
         rows,
         course,
-        begin_with=begun.artifact if begun is not None else None,
+        begin_with=begun,
         keep=keep,
         handrail=release(),
         made_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        told={"sources": counts, "licence": _licences(real), "began_with": begin_with, "kept": keep},
+        told=told_of,
         on_progress=_progress(output, minutes * 60),
         on_judged=_count(output, "rows judged that were held back"),
     )

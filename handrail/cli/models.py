@@ -13,6 +13,7 @@ from handrail.cli.exits import CommandError
 
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
+    from actors.models.lam.artifact import Artifact
     from actors.models.lam.options import Option
     from handrail.project import Project
     from handrail.v1.trajectory_pb2 import TrajectoryRow
@@ -34,7 +35,22 @@ def open_project(project: Path | None) -> tuple[Project, tuple[Option, ...]]:
 
 def open_model(loaded: Project, offered: Sequence[Option], digest: str | None) -> Model:
     """Open a model of a project by its digest, or the one that serves."""
-    from actors.models.lam import answering, shelf
+    from actors.models.lam import answering
+
+    own = loaded.settings.lam
+    return answering.open_model(_folder(loaded, digest), offered, own.thresholds, own.asks)
+
+
+def open_artifact(loaded: Project, named: str) -> Artifact:
+    """Read what a model is made of: one of the project, by its digest, or any, by its folder."""
+    from actors.models.lam import artifact
+
+    folder = Path(named).resolve()
+    return artifact.load(folder if (folder / artifact.CARD).is_file() else _folder(loaded, named))
+
+
+def _folder(loaded: Project, digest: str | None) -> Path:
+    from actors.models.lam import shelf
 
     place = loaded.directory / loaded.settings.lam.path
     if digest is None:
@@ -45,12 +61,17 @@ def open_model(loaded: Project, offered: Sequence[Option], digest: str | None) -
     if folder is None or not folder.is_dir():
         raise CommandError(
             f"There is no model {digest} in {place}."
-            if digest
+            if digest is not None
             else f"No model serves this project: {place} has none.",
             next="`handrail lam train` makes one.",
         )
-    own = loaded.settings.lam
-    return answering.open_model(folder, offered, own.thresholds, own.asks)
+    return folder
+
+
+def grammar_of(loaded: Project) -> Path | None:
+    """Return where a project says what people say, if it does."""
+    own = loaded.directory / loaded.settings.lam.path / "grammar.yaml"
+    return own if own.exists() else None
 
 
 def synthetic(
@@ -60,9 +81,9 @@ def synthetic(
     from actors.models.lam.generate import rows
     from actors.models.lam.grammar import load_grammar
 
-    own = loaded.directory / loaded.settings.lam.path / "grammar.yaml"
-    grammar = load_grammar(own if own.exists() else None)
-    yield from rows(offered, grammar, seed=seed, trajectories=trajectories, today=FIRST_DAY)
+    yield from rows(
+        offered, load_grammar(grammar_of(loaded)), seed=seed, trajectories=trajectories, today=FIRST_DAY
+    )
 
 
 def told(said: dict[str, Any]) -> str:

@@ -335,6 +335,9 @@ def test_without_a_model_it_says_what_makes_one(tmp_path: Path) -> None:
     kept = handrail("lam", "train", "--keep", "0.5", "--project", str(tmp_path / "new"))
     assert kept.returncode == 2
     assert "--begin-with" in kept.stderr
+    none = handrail("lam", "train", "--begin-with", "0123456789ab", "--project", str(tmp_path / "new"))
+    assert none.returncode == 2
+    assert "There is no model 0123456789ab" in none.stderr
     assert handrail("lam", "rollback", "--project", str(tmp_path / "new")).returncode == 1
     unknown = handrail("lam", "promote", "0123456789ab", "--project", str(tmp_path / "new"), "--json")
     assert unknown.returncode == 2

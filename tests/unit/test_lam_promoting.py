@@ -1,4 +1,4 @@
-"""What `handrail lam promote` lets serve: a project of its own, and models of random weights."""
+"""What `handrail lam promote` lets serve, and what `train` goes on from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from actors.models.lam.options import Option
 from actors.models.lam.planning import Thinker, Thought
 from core import values
 from handrail.cli import comparing, lam
-from handrail.cli.models import open_project
+from handrail.cli.exits import CommandError
+from handrail.cli.models import open_artifact, open_project
 from handrail.v1 import event_pb2, trajectory_pb2
 from tests.unit.lam_weights import write_model
 
@@ -110,3 +111,13 @@ def test_one_that_does_more_harm_to_steps_does_not_serve(shed: Path, monkeypatch
     assert shelf.champions(place) == [modest]
     shelf.promote(place, wild)
     assert promote(shed, modest).exit_code == 0
+
+
+def test_a_model_to_go_on_from_may_be_of_another_project(shed: Path, tmp_path: Path) -> None:
+    loaded, offered = open_project(shed)
+    own, other = write_model(shed / "lam", offered), write_model(tmp_path / "elsewhere", offered, 2)
+    assert open_artifact(loaded, own).digest.startswith(own)
+    assert open_artifact(loaded, str(tmp_path / "elsewhere" / other)).digest.startswith(other)
+    for named in (other, str(tmp_path / "elsewhere"), "", "no"):
+        with pytest.raises(CommandError, match="There is no model"):
+            open_artifact(loaded, named)
