@@ -390,15 +390,17 @@ TITLES = {
 
 def table(measured: Result) -> str:
     """Return the routes as a table, in Markdown."""
-    head = ["route", "done at once", "after a yes", "refused", "otherwise", "model calls", "plan, ms"]
-    found: tables.Table = [[*head, "whole, ms", "tokens", "$ for 1,000"]]
+    head = ["route", "done at once", "after a yes", "refused", "otherwise", "actions", "model calls"]
+    found: tables.Table = [[*head, "plan, ms", "whole, ms", "tokens", "$ for 1,000"]]
     for name, title in TITLES.items():
         row = measured["routes"][name]
         how = [str(row["how"][one]) for one in HOWS[:4]] if "how" in row else [tables.NONE] * 4
         plan = _two(row["plan_ms"]) if "plan_ms" in row else tables.NONE
         tokens = f"{row['tokens']:,.0f}" if row["tokens"] else tables.NONE
         dollars = f"{row['dollars_a_thousand']:.2f}" if row["tokens"] else tables.NONE
-        found.append([title, *how, f"{row['calls']:.1f}", plan, _two(row["total_ms"]), tokens, dollars])
+        actions = f"{row['actions']:.1f}" if "actions" in row else tables.NONE
+        calls = f"{row['calls']:.1f}"
+        found.append([title, *how, actions, calls, plan, _two(row["total_ms"]), tokens, dollars])
     return tables.markdown(found)
 
 

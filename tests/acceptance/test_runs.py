@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -221,14 +223,18 @@ def test_another_model_is_exchanged_while_goals_come_in(up: Up) -> None:
     first = (shelf / "champions").read_text().split()[-1]
     second = another_model(shelf, first)
     seen: list[tuple[str, str, str]] = []
+    sent: list[str] = []
     stop = threading.Event()
 
-    def ask() -> None:
-        number = 0
+    def ask(offset: int) -> None:
         with up.client() as client:
-            while not stop.is_set() or number < 12:
-                number += 1
-                run = client.run(f"could you look up order {1001 + number % 20} for me", dry_run=True)
+            for number in itertools.count(offset):
+                if stop.is_set():
+                    return
+                goal = f"could you look up order {1001 + number % 20} for me"
+                sent.append(goal)
+                # Every other one is carried out, too.
+                run = client.run(goal, dry_run=number % 2 == 0)
                 (thought,) = (
                     one.event.plan_answer.thought
                     for one in client.watch(run.id)
@@ -236,16 +242,26 @@ def test_another_model_is_exchanged_while_goals_come_in(up: Up) -> None:
                 )
                 seen.append((status_name(run.status), run.plan.origin, thought.model))
 
-    asking = threading.Thread(target=ask)
-    asking.start()
-    for digest in (second, first, second):
-        promoted = handrail("lam", "promote", digest, "--force", "--project", str(up.project), "--json")
-        assert promoted.returncode == 0, promoted.stdout + promoted.stderr
-    stop.set()
-    asking.join()
+    def thought_by(digest: str, after: int) -> bool:
+        return any(model == f"lam:{digest}" for _, _, model in seen[after:])
+
+    asking = [threading.Thread(target=ask, args=(5 * one,)) for one in range(4)]
+    for one in asking:
+        one.start()
+    try:
+        for digest in (second, first, second):
+            before = len(seen)
+            promoted = handrail("lam", "promote", digest, "--force", "--project", str(up.project), "--json")
+            assert promoted.returncode == 0, promoted.stdout + promoted.stderr
+            wait_for(f"a thought of {digest}", partial(thought_by, digest, before))
+    finally:
+        stop.set()
+        for one in asking:
+            one.join()
     back = handrail("lam", "rollback", "--project", str(up.project), "--json")
     assert json.loads(back.stdout.splitlines()[-1]) == {"model": first}
     # No goal was lost, and each says which model it was.
+    assert len(seen) == len(sent)
     assert {status for status, _, _ in seen} == {"done"}
     assert all(origin == model for _, origin, model in seen)
-    assert f"lam:{second}" in {origin for _, origin, _ in seen} <= {f"lam:{first}", f"lam:{second}"}
+    assert {origin for _, origin, _ in seen} == {f"lam:{first}", f"lam:{second}"}

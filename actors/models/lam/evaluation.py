@@ -238,12 +238,14 @@ def scores_of(
         plans[row.trajectory] = plans.get(row.trajectory, True) and right
     flat = [right for held in exact.values() for right in held]
     shares = {kind: round(sum(held) / len(held), 4) for kind, held in exact.items() if held}
+    sure = judgements_of(judged, curves)
     return {
         "rows": len(flat),
         "exact": round(sum(flat) / len(flat), 4) if flat else 0.0,
         "exact_by_kind": shares,
         "exact_plans": round(sum(plans.values()) / len(plans), 4) if plans else 0.0,
-        "calibration_error": round(calibration_error(judgements_of(judged, curves)), 4),
+        "coverage_at_98": round(coverage_at(PRECISION, sure, len(sure)), 4),
+        "calibration_error": round(calibration_error(sure), 4),
     }
 
 
