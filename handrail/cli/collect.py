@@ -235,8 +235,9 @@ def read_rows(path: Path) -> list[TrajectoryRow]:
 
 def tell(output: Output, path: Path, found: Sequence[Collected], kept: Sequence[TrajectoryRow]) -> None:
     """Say how many runs and rows there are, and how many were left out, a line for each reason."""
-    trained = {row.trajectory for row in kept if row.trains}
-    held = {row.trajectory for row in kept}
+    names = {row.trajectory for row in kept}
+    held = sum(any(row.trajectory in names for row in one.rows) for one in found)
+    trained = sum(any(row.trains for row in one.rows) for one in found)
     runs: Counter[str] = Counter()
     rows: Counter[str] = Counter()
     for one in found:
@@ -249,11 +250,11 @@ def tell(output: Output, path: Path, found: Sequence[Collected], kept: Sequence[
         {
             "file": str(path),
             "runs": len(found),
-            "kept": {"runs": len(held), "rows": len(kept), "training": teaching},
+            "kept": {"runs": held, "rows": len(kept), "training": teaching},
             "left": {reason: {"runs": runs[reason], "rows": rows[reason]} for reason in sorted(runs)},
         }
     )
-    output.line(f"{output.glyphs.done} {path}: {len(kept)} rows of {len(held)} runs, of {len(found)} read")
-    output.line(f"  {teaching} rows of {len(trained)} runs train")
+    output.line(f"{output.glyphs.done} {path}: {len(kept)} rows of {held} runs, of {len(found)} read")
+    output.line(f"  {teaching} rows of {trained} runs train")
     for reason, count in sorted(runs.items(), key=lambda pair: (-pair[1], pair[0])):
         output.line(f"  {count} runs, {rows[reason]} rows do not: {reason}")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from handrail.cli import collect, lam
+from handrail.cli.collect import read_rows
 from handrail.cli.confirm import QUESTION
 from handrail.cli.output import Output
 from handrail.v1.trajectory_pb2 import TRAJECTORY_SOURCE_RUN, TRAJECTORY_SOURCE_TEACH
@@ -263,6 +264,14 @@ def test_a_step_is_proposed_by_the_model_within_what_it_was_granted(tmp_path: Pa
     (gate,) = set(re.findall(r"handrail approve (r\S+-g1)", asked.stdout))
     assert handrail("approve", gate, "--project", str(own), "--as", "maren").returncode == 0
     assert query(own, "SELECT count(*) FROM notes") == [(before + 2,)]
+    # What somebody said yes to teaches; what it did of its own accord does not.
+    taught = last(handrail("lam", "collect", "--project", str(own), "--json"))
+    assert taught["kept"] == {"runs": 1, "rows": 1, "training": 1}
+    assert taught["left"]["nobody but the action model itself said that it is right"]["rows"] == 2
+    (row,) = read_rows(own / "lam" / "collected.jsonl")
+    span = row.decision.call.arguments["text"].span
+    assert row.goal[span.start : span.end] == text
+    assert list(row.offered) == ["add_note", "list_orders"]
 
 
 MIND = """

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from actors.models.lam import collecting as why
-from actors.models.lam import splitting
+from actors.models.lam import splitting, verified
 from actors.models.lam.assembling import assemble
 from actors.models.lam.closed_set import ClosedSet
 from actors.models.lam.collecting import Collected, collect
@@ -337,7 +337,7 @@ def test_what_a_playbook_was_given_is_of_the_context_whatever_the_goal_says() ->
 
 
 def test_an_effect_that_nobody_looked_at_does_not_train() -> None:
-    assert {row.why_not for row in of(carried_out(seen=False)).rows} == {why.UNSEEN}
+    assert {row.why_not for row in of(carried_out(seen=False)).rows} == {verified.UNSEEN}
 
 
 def test_what_a_plan_had_looked_at_itself_proves_no_effect() -> None:
@@ -347,7 +347,7 @@ def test_what_a_plan_had_looked_at_itself_proves_no_effect() -> None:
         assert action is not None
         output = {"id": 1001, "customer": 7} if action.tool == "get_order" else {"note": 7}
         confirmed(play, action.attempt, output, condition="output.note > 0")
-    assert {row.why_not for row in of(play).rows} == {why.UNSEEN}
+    assert {row.why_not for row in of(play).rows} == {verified.UNSEEN}
 
 
 def test_a_step_that_was_not_verified_does_not_train() -> None:
@@ -356,7 +356,7 @@ def test_a_step_that_was_not_verified_does_not_train() -> None:
     play.intent("say-a1").failed("say-a1")
     assert play.status == "failed"
     found = of(play)
-    assert {row.why_not for row in found.rows} == {why.NOT_DONE}
+    assert {row.why_not for row in found.rows} == {verified.NOT_DONE}
     assert found.rows[1].steps[0].settled == "failed"
 
 
@@ -456,9 +456,9 @@ def test_the_histories_of_real_runs() -> None:
         found[name] = collect(held[0].address.key, held, SAMPLE.playbooks)
     assert (found["in_doubt"].left_out, found["refused"].left_out) == (why.GOING_ON, why.NO_PLAN)
     reasons = {name: one.rows[0].why_not for name, one in found.items() if one.rows}
-    assert reasons["undone"] == why.UNDONE
-    assert reasons["amended"] == why.AMENDED
-    assert reasons["cancelled"] == why.NOT_DONE
+    assert reasons["undone"] == verified.UNDONE
+    assert reasons["amended"] == verified.AMENDED
+    assert reasons["cancelled"] == verified.NOT_DONE
     assert reasons["worker_killed"] == why.FAN_OUT
     healed = found["lie_healed"].rows[0]
     assert (healed.decision.call.option, healed.trains) == ("playbook:refund", True)
@@ -761,7 +761,7 @@ def test_what_a_tool_returned_in_a_record_explains_a_value() -> None:
 
 def test_a_record_of_what_must_not_train_does_not_when_it_is_back() -> None:
     (record,) = records(of(carried_out(seen=False)).rows, OPTIONS)
-    assert (record["trains"], record["why_not"]) == (False, why.UNSEEN)
+    assert (record["trains"], record["why_not"]) == (False, verified.UNSEEN)
     again = rows_of(record, OPTIONS, said_on=DAY, licence="CC0")
     assert not any(row.trains for row in again)
 

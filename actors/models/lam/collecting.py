@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.models.lam import step_lessons
 from actors.models.lam.assembling import assemble
 from actors.models.lam.inputs import Place
 from actors.models.lam.layout import MAX_PAST
@@ -20,14 +21,15 @@ from actors.models.lam.options import PLAYBOOK, Option, Parameter, options_of
 from actors.models.lam.splitting import side_of
 from actors.models.lam.text import MAX_TOKENS, tokens_of
 from actors.models.lam.tracing import Tracer, entities_of, is_shared
+from actors.models.lam.verified import tool_of, verdict_of, why_not
 from core import plan as graph
 from core import run, schemas, spending, told, values
 from core.errors import HandrailError
 from core.playbook import Match, Playbook, instantiate, match
 from core.ports import Record, RunKey
 from core.redaction import MASK, Redactor, is_secret_name, masked, masked_json
-from core.state import Attempt, Instance, RunState
-from handrail.v1 import event_pb2, plan_pb2, tool_pb2
+from core.state import Instance, RunState
+from handrail.v1 import event_pb2, plan_pb2
 from handrail.v1 import trajectory_pb2 as pb
 
 FORGOTTEN = "it was forgotten"
@@ -36,11 +38,6 @@ GOING_ON = "it has not ended"
 DRY = "it was a dry run"
 NO_PLAN = "it had no plan"
 
-UNDONE = "it was undone"
-NOT_DONE = "it did not end as done"
-AMENDED = "somebody changed an argument of it"
-UNVERIFIED = "not all of it was confirmed by the verifier"
-UNSEEN = "an effect of it was confirmed without looking at anything"
 OTHER_TOOL = "another tool stood in for one of its own"
 FAN_OUT = "it fans out, which the model cannot say"
 CONDITION = "a step of it has a condition, which the model cannot say"
@@ -103,7 +100,8 @@ def collect(key: RunKey, records: Sequence[Record], playbooks: Sequence[Playbook
         Tracer(state.goal.text, day, context),
     )
     writers = {part.event.handrail for r in records for part in run.unbundled(r) if part.event is not None}
-    return Collected(key.run, tuple(_rows(story, sorted(writers - {""}))))
+    handrail = sorted(writers - {""})
+    return Collected(key.run, (*_rows(story, handrail), *_step_rows(story, handrail)))
 
 
 def _left_out(state: RunState) -> str:
@@ -401,57 +399,10 @@ class _Cleaner:
 # --- what came of it ---------------------------------------------------------------------------------
 
 
-def _why_not(state: RunState) -> str:
-    """Say why nothing of a run may train; nothing where it may."""
-    undo = state.undo.before if state.undo is not None and state.undo.is_dry else state.undo
-    if undo is not None:
-        return UNDONE
-    if state.status != event_pb2.RUN_STATUS_DONE:
-        return NOT_DONE
-    taken = [one for one in state.instances.values() if one.count is None]
-    if any(one.amended for one in taken):
-        return AMENDED
-    found = (unverified(state, one) for one in taken if one.settled != "skipped")
-    return next(filter(None, found), "")
-
-
-def unverified(state: RunState, instance: Instance) -> str:
-    """Say why nobody knows that what was done was right; nothing where it was verified."""
-    verdict = _verdict(instance.current)
-    if instance.settled != "done" or verdict is None or verdict.outcome != event_pb2.OUTCOME_CONFIRMED:
-        return UNVERIFIED
-    acts = any(_effect(state, one) for one in instance.attempts)
-    seen = _looked(state, instance, verdict) and all(one.held for one in verdict.evidence)
-    return "" if seen or not acts else UNSEEN
-
-
-def _looked(state: RunState, instance: Instance, verdict: event_pb2.Verdict) -> bool:
-    """Whether the contract had the verifier look at something: what a plan asks for proves nothing."""
-    contract = state.contracts.get(_tool(instance), tool_pb2.ToolContract())
-    own = {contract.post, f"{contract.readback} finds the action" if contract.readback else ""} - {""}
-    return any(one.condition in own for one in verdict.evidence)
-
-
-def _effect(state: RunState, attempt: Attempt) -> bool:
-    if attempt.action is None or attempt.action.tool not in state.contracts:
-        return False
-    return state.contracts[attempt.action.tool].effect != tool_pb2.EFFECT_READ
-
-
-def _verdict(attempt: Attempt | None) -> event_pb2.Verdict | None:
-    return attempt.verdict.message if attempt is not None and attempt.verdict is not None else None
-
-
-def _tool(instance: Instance) -> str:
-    """Return the tool that carried an instance out, or was to."""
-    actions = (one.action for one in reversed(instance.attempts) if one.is_act)
-    return next((one.tool for one in actions if one is not None), "")
-
-
 def _other_tool(decided: _Decided, instances: Iterable[Instance]) -> bool:
     """Whether what was decided on did not do it; which tool does a playbook's step is not decided on."""
     name = decided.past.call.option
-    return not name.startswith(PLAYBOOK) and any(_tool(one) not in ("", name) for one in instances)
+    return not name.startswith(PLAYBOOK) and any(tool_of(one) not in ("", name) for one in instances)
 
 
 def _outcome(
@@ -459,7 +410,7 @@ def _outcome(
 ) -> pb.StepOutcome:
     found = pb.StepOutcome(
         step=instance.id,
-        tool=_tool(instance),
+        tool=tool_of(instance),
         settled=instance.settled,
         attempts=len(instance.attempts),
         heals=[heal.strategy for heal in instance.heals],
@@ -468,7 +419,7 @@ def _outcome(
     current = instance.current
     if current is not None and current.result is not None and current.result.message.HasField("took"):
         found.took.CopyFrom(current.result.message.took)
-    verdict = _verdict(current)
+    verdict = verdict_of(current)
     if verdict is not None:
         found.verdict = told.word(event_pb2.Outcome.DESCRIPTOR, verdict.outcome)
         for one in verdict.evidence:
@@ -484,7 +435,7 @@ def _observed(instance: Instance, options: Mapping[str, Option]) -> pb.Observati
         return None
     if output.HasField("blob"):
         return pb.Observation(step=instance.id, kind="blob", sha256=output.blob.sha256)
-    option = options.get(_tool(instance))
+    option = options.get(tool_of(instance))
     held = values.load(output, {})
     paths = [one.path for one in (option.fields if option is not None else ()) if _has(held, one.path)]
     return pb.Observation(step=instance.id, kind="output", sha256=values.digest(output.json), fields=paths)
@@ -509,7 +460,7 @@ def _rows(story: _Story, handrail: Sequence[str]) -> Iterator[pb.TrajectoryRow]:
     if goal != state.goal.text:
         story.redacted.add("goal")
     past = [_cleaned(story, one.past, cleaner) for one in decided]
-    whole = _why_not(state) or _whole(story, decided)
+    whole = why_not(state) or _whole(story, decided)
     entities = entities_of(past, story.options)
     common = pb.TrajectoryRow(
         trajectory=state.key.run,
@@ -544,6 +495,47 @@ def _rows(story: _Story, handrail: Sequence[str]) -> Iterator[pb.TrajectoryRow]:
             before += filter(None, (_observed(i, story.options) for i in taken))
             why = why or one.why_not or (OTHER_TOOL if _other_tool(one, taken) else "")
         row.trains, row.why_not = not why, why
+        yield row
+
+
+def _step_rows(story: _Story, handrail: Sequence[str]) -> Iterator[pb.TrajectoryRow]:
+    """Yield a row for each step in which a mind chose among grants."""
+    state = story.state
+    cleaner = _Cleaner(_all_secrets(story))
+    spent = spending.spent(state)
+    # What somebody put right is right, and what they put it to is what is taught.
+    whole = why_not(state, though_amended=True)
+    for instance in state.instances.values():
+        lesson = step_lessons.lesson_of(state, instance, story.options)
+        if lesson is None:
+            continue
+        text = cleaner.text(lesson.text)
+        past = pb.PastStep(id=instance.id, call=lesson.call)
+        why = whole or lesson.why_not or REDACTED * (text != lesson.text)
+        if text != lesson.text:
+            for argument in past.call.arguments.values():
+                argument.untraced.SetInParent()
+                argument.ClearField("value")
+        row = pb.TrajectoryRow(
+            trajectory=f"{state.key.run}/{instance.id}",
+            source=pb.TRAJECTORY_SOURCE_RUN,
+            goal=text,
+            offered=lesson.offered,
+            decision=pb.Decision(call=past.call),
+            entities=entities_of([past], story.options),
+            split=side_of(state.key.run, entities_of([past], story.options, story.context)),
+            outcome=told.word(event_pb2.RunStatus.DESCRIPTOR, state.status),
+            versions=_versions(story, [past], handrail),
+            steps=[_outcome(state, instance, spent.get(instance.id, {}), cleaner)],
+            trains=not why,
+            why_not=why,
+        )
+        row.versions.model, row.versions.model_sha256 = lesson.proposal.model, lesson.proposal.model_sha256
+        row.said_at.FromDatetime(datetime.datetime.combine(lesson.task.day, datetime.time()))
+        thought = lesson.proposal.thought
+        if thought.needed:
+            row.confidence.calibrated, row.confidence.needed = thought.sure, thought.needed
+            row.confidence.doubtful = thought.doubtful
         yield row
 
 

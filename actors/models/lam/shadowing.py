@@ -11,23 +11,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actors.models import Task
 from actors.models.lam.answering import Model, shown
-from actors.models.lam.collecting import collect, unverified
+from actors.models.lam.collecting import collect
 from actors.models.lam.evaluation import plain_of
 from actors.models.lam.graduation import bound, kind_of
 from actors.models.lam.proposing import propose
-from core import failures, run, values
+from actors.models.lam.verified import LAM, Call, said_by, task_of, wanted_of
+from core import run, values
 from core.playbook import Playbook
 from core.ports import Record, RunKey
-from core.state import Attempt, Instance, RunState
-from handrail.v1 import event_pb2, tool_pb2, trajectory_pb2
+from core.state import Instance, RunState
+from handrail.v1 import tool_pb2, trajectory_pb2
 
 Said = Literal["same", "other", "asks", "asks other", "nothing"]
 """What the model would have done: unasked the same or something else, after asking, or nothing."""
 _URGENCY: Mapping[Said, int] = {"same": 0, "asks": 1, "nothing": 2, "asks other": 3, "other": 4}
-_LAM = "lam:"
-_Call = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -110,32 +108,24 @@ def shadow(
 def _of_step(
     model: Model, state: RunState, instance: Instance, contracts: Mapping[str, tool_pb2.ToolContract]
 ) -> Seen | None:
-    asked = [one for one in instance.attempts if one.proposal_ask is not None and one.proposal_ask.grants]
-    if not asked:
+    task = task_of(instance)
+    if task is None or (wanted := wanted_of(state, instance)) is None:
         return None
-    ask = asked[-1].proposal_ask
-    assert ask is not None
-    wanted = _wanted(state, instance, asked)
-    if wanted is None or any(one.tool not in contracts for one in ask.grants):
+    if any(one.tool not in contracts for one in task.grants):
         return None
-    try:
-        inputs = {name: values.load(value, {}) for name, value in ask.inputs.items()}
-    except (values.BadValue, values.NotLoaded):
-        return None
-    task = Task(ask.title, tuple(ask.grants), inputs, _day(asked[-1].asked_ns))
     found = propose(model, task, contracts)
-    call = _arguments(found.call) if found.HasField("call") else None
+    call = said_by(found.call) if found.HasField("call") else None
     right = call is not None and call[0] == wanted[0] and _plain(call[1]) == _plain(wanted[1])
     return Seen(
         run=state.key.run,
         step=instance.id,
-        kind=kind_of(ask.title, inputs, ask.grants),
-        name=ask.title or " or ".join(dict.fromkeys(one.tool for one in ask.grants)),
+        kind=kind_of(task.title, task.inputs, task.grants),
+        name=task.title or " or ".join(dict.fromkeys(one.tool for one in task.grants)),
         said=_said(call is not None, bool(found.call.unsure), right),
         sure=found.thought.sure,
         was=_words(wanted) or "nothing",
         would=_words(call) if call is not None else found.failure.message,
-        about=values.digest(values.encode(inputs)),
+        about=values.digest(values.encode(dict(task.inputs))),
     )
 
 
@@ -147,49 +137,11 @@ def _said(acts: bool, unsure: bool, right: bool) -> Said:
     return "same" if right else "other"
 
 
-def _wanted(state: RunState, instance: Instance, asked: Sequence[Attempt]) -> _Call | None:
-    """Return what was right to do, ("", {}) where that was nothing; None where nobody knows."""
-    proposal = instance.proposal
-    if proposal is None:
-        last = asked[-1].proposal or event_pb2.Proposal()
-        others = last.model and not last.model.startswith(_LAM)
-        return ("", {}) if last.failure.code == failures.NO_PROPOSAL and others else None
-    if any(heal.tool for heal in instance.heals):
-        # Another tool stood in.
-        return None
-    gates = [gate for gate in state.gates.values() if instance.id in {one.step for one in gate.opened.items}]
-    # Who gives up a doubt says nothing of whether it was right to act.
-    gates = [gate for gate in gates if gate.opened.kind == event_pb2.GATE_KIND_ACTION]
-    closed = {gate.closed.outcome: gate for gate in gates if gate.closed is not None}
-    if (denied := closed.get(event_pb2.GATE_OUTCOME_DENIED)) is not None:
-        # Of several actions nobody knows which was meant.
-        return ("", {}) if len(denied.opened.items) == 1 else None
-    if any(one.missing for gate in gates for one in gate.opened.items if one.step == instance.id):
-        # Nobody could have read what somebody said.
-        return None
-    # Its own word about itself proves nothing, but that of whoever was asked does.
-    if proposal.model.startswith(_LAM) and not (instance.unsure and closed):
-        return None
-    undo = state.undo.before if state.undo is not None and state.undo.is_dry else state.undo
-    if state.status != event_pb2.RUN_STATUS_DONE or undo is not None or unverified(state, instance):
-        return None
-    try:
-        tool, arguments = _arguments(proposal.call)
-        amended = {name: values.load(one.value, {}) for name, one in instance.amended.items()}
-    except (values.BadValue, values.NotLoaded):
-        return None
-    return tool, {**arguments, **amended}
-
-
-def _arguments(call: event_pb2.Call) -> _Call:
-    return call.tool, {name: values.load(value, {}) for name, value in call.arguments.items()}
-
-
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain_of(value) for name, value in arguments.items()}
 
 
-def _words(call: _Call) -> str:
+def _words(call: Call) -> str:
     tool, arguments = call
     steps = trajectory_pb2.PastStep(call=trajectory_pb2.OptionCall(option=tool))
     for name, value in arguments.items():
@@ -204,9 +156,10 @@ def _of_goal(
     model: Model, state: RunState, key: RunKey, records: Sequence[Record], playbooks: Sequence[Playbook]
 ) -> Seen | None:
     assert state.plan is not None
-    if state.plan.origin.startswith(_LAM) or state.goal.context.HasField("blob"):
+    if state.plan.origin.startswith(LAM) or state.goal.context.HasField("blob"):
         return None
-    rows = collect(key, records, playbooks).rows
+    # Of its steps there are rows too, which say nothing of the goal.
+    rows = [row for row in collect(key, records, playbooks).rows if not row.offered]
     if not rows or not all(row.trains for row in rows):
         return None
     wanted = rows[-1].past

@@ -102,7 +102,8 @@ def _record(rows: Sequence[pb.TrajectoryRow], options: Mapping[str, Option]) -> 
         ]
         content = json.dumps(seen, sort_keys=True, separators=(",", ":"))
         conversation.append({"role": "tool", "tool_call_id": name, "content": content})
-    return {
+    granted: Record = {"granted": sorted(first.offered)} if first.offered else {}
+    return granted | {
         "unique_trajectory_id": first.trajectory,
         "task_instruction": TASK,
         # All that there was to choose among: of the tools that are called alone nobody learns to choose.
@@ -179,6 +180,11 @@ def rows_of(
     if stops:
         decisions.append(pb.Decision(stop=pb.Stop()))
     entities = entities_of(past, options)
+    granted = record.get("granted", [])
+    if not isinstance(granted, list) or not all(one in options for one in map(str, granted)):
+        raise BadRecord("it has a tool that this project has not")
+    if granted and (len(past) > 1 or stops):
+        raise BadRecord("a step of it does more than one thing")
     rows = []
     for index, decision in enumerate(decisions):
         arguments = decision.call.arguments.values() if decision.HasField("call") else ()
@@ -196,6 +202,7 @@ def rows_of(
             why_not=why,
             split=side_of(name, entities),
             licence=licence,
+            offered=granted,
             versions=pb.TrajectoryVersions(options={one: options[one].fingerprint for one in taken}),
         )
         row.said_at.FromDatetime(datetime.datetime.combine(said_on, datetime.time()))
