@@ -30,12 +30,14 @@ def of(play: Play) -> list[pb.TrajectoryRow]:
     return [one for one in collect(KEY, play.records, ()).rows if one.offered]
 
 
-def proposed(play: Play, model: str, *, unsure: str = "", **arguments: Any) -> Play:
-    body = event_pb2.Proposal(attempt="settle-a1", model=model)
+def proposed(
+    play: Play, model: str, *, unsure: str = "", attempt: str = "settle-a1", **arguments: Any
+) -> Play:
+    body = event_pb2.Proposal(attempt=attempt, model=model)
     body.call.tool, body.call.unsure = "add_note", unsure
     for name, value in arguments.items():
         body.call.arguments[name].CopyFrom(values.inline(value))
-    return play.fact(("executor", "main", "proposal", "settle-a1"), "proposal", body)
+    return play.fact(("executor", "main", "proposal", attempt), "proposal", body)
 
 
 def said(row: pb.TrajectoryRow, name: str) -> str:
@@ -92,6 +94,22 @@ def test_what_a_grant_fixes_is_not_for_the_model_to_learn() -> None:
     assert row.trains, row.why_not
     assert row.decision.call.arguments["customer"].context.key == "customer"
     assert admitted([row], OPTIONS)[0] == [row]
+    # Nor where somebody put it to something else, though the mail says it.
+    play = Play(*CONTRACTS.values(), limits=Limits(proposers=True))
+    play.submit({**SETTLE, "grants": [{**grant, "with": {"customer": 8}}]}, context=context)
+    proposed(play, LAM, unsure="it guesses", text="I am away")
+    amend = event_pb2.GATE_CHOICE_AMEND
+    (row,) = of(done(play.decide("bo", choice=amend, arguments={"customer": values.inline(7)})))
+    assert row.trains, row.why_not
+    assert row.decision.call.arguments["customer"].context.key == "customer"
+
+
+def test_what_was_refused_first_is_not_what_is_taught() -> None:
+    play = proposed(asked(), "qwen:14b", text="I am away", customer=9)
+    play = proposed(play, "qwen:14b", attempt="settle-a2", text="away")
+    (row,) = of(done(play, "settle-a3"))
+    assert (row.trains, said(row, "text")) == (True, "away")
+    assert set(row.decision.call.arguments) == {"text"}
 
 
 def test_a_secret_that_a_step_was_given_does_not_leave() -> None:

@@ -74,11 +74,11 @@ def lesson_of(state: RunState, instance: Instance, options: Mapping[str, Option]
 def _fill(lesson: StepLesson, arguments: Mapping[str, Any], option: Option) -> bool:
     """Say where each argument is from; False where that is nowhere that the model could have read it."""
     grant = lesson.task.grants[lesson.proposal.call.grant]
-    for name in grant.arguments:
-        # What a grant fixes is not for the model to say.
+    # What a grant fixes is not for the model to say, whatever somebody put it to.
+    for name in grant.arguments.keys() | (arguments.keys() - grant.open.keys()):
         lesson.call.arguments[name].context.key = name
     tracer = Tracer(lesson.text, lesson.task.day)
-    for name in sorted(arguments):
+    for name in sorted(arguments.keys() & grant.open.keys()):
         parameter = option.parameter(name)
         if parameter is None:
             lesson.call.arguments[name].untraced.SetInParent()

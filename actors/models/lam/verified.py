@@ -74,15 +74,20 @@ def tool_of(instance: Instance) -> str:
 
 
 def task_of(instance: Instance) -> Task | None:
-    """Return what a mind was last asked of a step with grants; None where nobody was, or it is not known."""
+    """Return what a mind was asked in a step with grants; None where nobody was, or it is not known."""
     asked = _asked(instance)
-    if not asked or (ask := asked[-1].proposal_ask) is None:
+    if not asked:
         return None
+    # That for which was proposed what counts; where nothing does, the last says what there was to do.
+    counts = instance.proposal
+    at = next((one for one in asked if counts is not None and one.proposal is counts), asked[-1])
+    ask = at.proposal_ask
+    assert ask is not None
     try:
         inputs = {name: values.load(value, {}) for name, value in ask.inputs.items()}
     except (values.BadValue, values.NotLoaded):
         return None
-    day = datetime.datetime.fromtimestamp(asked[-1].asked_ns / 1e9, datetime.UTC).date()
+    day = datetime.datetime.fromtimestamp(at.asked_ns / 1e9, datetime.UTC).date()
     return Task(ask.title, tuple(ask.grants), inputs, day)
 
 
