@@ -11,10 +11,10 @@ from handrail.cli.measuring import (
     GOALS_DAY,
     cases_of,
     outcomes_of,
-    score_lines,
     steps_of,
 )
 from handrail.cli.models import synthetic
+from handrail.cli.score_table import ScoreTable
 
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
@@ -32,10 +32,11 @@ def compare(loaded: Project, serving: Model, challenger: Model, output: Output, 
     from actors.models.lam.evaluation import score
 
     ours, theirs = ([*outcomes_of(loaded, one, output)] for one in (serving, challenger))
+    table = ScoreTable(output)
     for held, outcomes in ((serving, ours), (challenger, theirs)):
         scored = score(outcomes)
         output.json({"model": held.digest, **asdict(scored)})
-        output.lines(score_lines(held.digest, scored))
+        table.goals(held.digest, scored)
     only: dict[str, int] = {serving.digest: 0, challenger.digest: 0}
     both = 0
     for before, after in zip(ours, theirs, strict=True):

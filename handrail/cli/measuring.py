@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from handrail.cli.exits import CommandError, ExitCode
-from handrail.cli.models import synthetic, told
+from handrail.cli.models import synthetic
+from handrail.cli.score_table import ScoreTable
 
 if TYPE_CHECKING:
     from actors.models.lam.answering import Model
-    from actors.models.lam.evaluation import Case, Outcome, Score
+    from actors.models.lam.evaluation import Case, Outcome
     from actors.models.lam.step_cases import StepCase, StepOutcome
     from handrail.cli.output import Output
     from handrail.project import Project
@@ -34,18 +35,22 @@ def evaluate(loaded: Project, held: Model, output: Output, *, wrong: bool, pictu
     from actors.models.lam.evaluation import judge_rows, judgements_of, plans_of, scores_of
     from actors.models.lam.step_cases import try_steps
 
+    table = ScoreTable(output)
     outcomes = list(outcomes_of(loaded, held, output))
-    _tell_goals(outcomes, wrong, output)
-    _tell_withdrawn(loaded, held, [one.case for one in outcomes], output)
-    _tell_costs(loaded, held, output)
-    _evaluate_steps(loaded, lambda cases: try_steps(held, loaded.protos, cases), wrong, output)
+    _tell_goals(outcomes, table, output)
+    _tell_withdrawn(loaded, held, [one.case for one in outcomes], table, output)
+    steps = list(try_steps(held, loaded.protos, steps_of(loaded)))
+    _tell_steps(steps, table, output)
     frozen = list(synthetic(loaded, held.options, FROZEN_SEED, FROZEN_TRAJECTORIES))
     curves = Calibration.from_json(held.artifact.card.curves)
     judged = list(judge_rows(frozen, held.thinker.decider))
-    for name, steps in (("generated", False), ("generated steps", True)):
-        scores = scores_of([one for one in judged if bool(one[0].offered) == steps], curves)
+    for name, of_steps in (("generated", False), ("generated steps", True)):
+        scores = scores_of([one for one in judged if bool(one[0].offered) == of_steps], curves)
         output.json({"goals": name, **scores})
-        output.line(f"{name:<15} {told(scores)}")
+        table.generated(name, scores)
+    _tell_costs(loaded, held, output)
+    if wrong:
+        _tell_wrong(outcomes, steps, output)
     if pictures is not None:
         seen = (
             {"goals": (plans_of(outcomes), sum(bool(one.case.wants) for one in outcomes))} if outcomes else {}
@@ -54,7 +59,9 @@ def evaluate(loaded: Project, held: Model, output: Output, *, wrong: bool, pictu
         draw(pictures, {**seen, "generated": (generated, len(generated))}, output)
 
 
-def _tell_withdrawn(loaded: Project, held: Model, cases: list[Case], output: Output) -> None:
+def _tell_withdrawn(
+    loaded: Project, held: Model, cases: list[Case], table: ScoreTable, output: Output
+) -> None:
     """Say what it does about goals where it may not have what they take."""
     from actors.models.lam.evaluation import CHANGED, GONE, score, try_withdrawn
     from actors.models.lam.options import PLAYBOOK, tools_of
@@ -64,10 +71,9 @@ def _tell_withdrawn(loaded: Project, held: Model, cases: list[Case], output: Out
         outcomes = list(try_withdrawn(held.thinker, held.options, cases, GOALS_DAY, using))
     for name in (CHANGED, GONE) if outcomes else ():
         scored = score([one for one in outcomes if one.case.group == name])
-        said = {"abstained": f"{scored.abstained:.1%}", "unsafe": scored.unsafe}
         kept = {"abstained": scored.abstained, "unsafe": scored.unsafe, "confirming": scored.confirming}
         output.json({"goals": name, "cases": scored.cases, **kept})
-        output.line(f"{name:<14}{scored.cases:>4} goals: {told(said)}")
+        table.withdrawn(name, scored)
 
 
 def _tell_costs(loaded: Project, held: Model, output: Output) -> None:
@@ -111,13 +117,14 @@ def evaluate_endpoint(loaded: Project, output: Output, *, parallel: int, wrong: 
     playbooks = {one.name: one for one in loaded.playbooks}
     trial = Trial(endpoint, Offer(loaded.protos, playbooks, limits_of(loaded.settings)), parallel)
     output.note(f"{endpoint.name} at {endpoint.url}, {parallel} at a time")
-    goals = cases_of(loaded, output)
-    _tell_goals(list(_counted(trial.goals(goals, GOALS_DAY), len(goals), "goals", output)), wrong, output)
-
-    def attempt(cases: list[StepCase]) -> Iterable[StepOutcome]:
-        return _counted(trial.steps(cases), len(cases), "steps", output)
-
-    _evaluate_steps(loaded, attempt, wrong, output)
+    table = ScoreTable(output)
+    goals, steps = cases_of(loaded, output), steps_of(loaded)
+    outcomes = list(_counted(trial.goals(goals, GOALS_DAY), len(goals), "goals", output))
+    _tell_goals(outcomes, table, output)
+    step_outcomes = list(_counted(trial.steps(steps), len(steps), "steps", output))
+    _tell_steps(step_outcomes, table, output)
+    if wrong:
+        _tell_wrong(outcomes, step_outcomes, output)
     read, written = trial.read_tokens, trial.written_tokens
     output.json({"model": endpoint.name, "input_tokens": read, "output_tokens": written})
     output.line(f"it read {read:,} tokens and wrote {written:,}, as far as the endpoint says")
@@ -138,60 +145,53 @@ def _counted(found: Iterable[_T], total: int, what: str, output: Output) -> Iter
             output.note(f"{number} of {total} {what}")
 
 
-def _tell_goals(outcomes: Sequence[Outcome], wrong: bool, output: Output) -> None:
+def _tell_goals(outcomes: Sequence[Outcome], table: ScoreTable, output: Output) -> None:
     from dataclasses import asdict
 
-    from actors.models.lam.answering import shown
     from actors.models.lam.evaluation import score
 
-    for name, group in _groups(outcomes).items() if outcomes else ():
+    for name, group in _groups(outcomes, lambda one: one.case.group).items():
         scored = score(group)
         output.json({"goals": name, **asdict(scored)})
-        output.lines(score_lines(name, scored))
-    for one in outcomes if wrong else ():
+        table.goals(name, scored)
+
+
+def _tell_steps(outcomes: Sequence[StepOutcome], table: ScoreTable, output: Output) -> None:
+    from dataclasses import asdict
+
+    from actors.models.lam.step_cases import score_steps
+
+    for name, group in _groups(outcomes, lambda one: one.case.written.kind).items():
+        scored = score_steps(group)
+        output.json({"steps": name, **asdict(scored)})
+        table.steps(f"steps, {name}", scored)
+
+
+def _groups(outcomes: Sequence[_T], group_of: Callable[[_T], str]) -> dict[str, list[_T]]:
+    """All of them, and then each group of them by itself; nothing where there are none."""
+    groups = {"all": list(outcomes)} if outcomes else {}
+    for one in outcomes:
+        groups.setdefault(group_of(one), []).append(one)
+    return groups
+
+
+def _tell_wrong(outcomes: Sequence[Outcome], steps: Sequence[StepOutcome], output: Output) -> None:
+    """Show each goal and each step of which it was sure, and wrong."""
+    from actors.models.lam.answering import shown
+    from handrail.cli.text import clean
+
+    for one in outcomes:
         if one.acted and not one.exact:
             sure = one.thought.sure if one.thought.needed else None
             output.json({"wrong": one.case.goal, "steps": shown(one.thought.steps), "sure": sure})
             output.line(f"  {one.case.goal!r:.100}")
             output.line(f"    {shown(one.thought.steps)}{f', {sure:.0%} sure' if sure is not None else ''}")
-
-
-def _groups(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    groups = {"all": list(outcomes)}
-    for one in outcomes:
-        groups.setdefault(one.case.group, []).append(one)
-    return groups
-
-
-def _evaluate_steps(
-    loaded: Project,
-    attempt: Callable[[list[StepCase]], Iterable[StepOutcome]],
-    wrong: bool,
-    output: Output,
-) -> None:
-    """Measure a model on steps that were written by hand."""
-    from dataclasses import asdict
-
-    from actors.models.lam.step_cases import score_steps
-    from handrail.cli.text import clean
-
-    outcomes = list(attempt(steps_of(loaded)))
-    groups = {"all": outcomes}
-    for one in outcomes:
-        groups.setdefault(one.case.written.kind, []).append(one)
-    for name, group in groups.items() if outcomes else ():
-        scored = score_steps(group)
-        output.json({"steps": name, **asdict(scored)})
-        said = {"exact": f"{scored.exact:.1%}", "precision": f"{scored.precision:.1%}"}
-        said |= {"abstained": f"{scored.abstained:.1%}", "unsafe": str(scored.unsafe)}
-        said["asks about"] = f"{scored.asked}, of which {scored.asked_right} are right"
-        output.line(f"{name:<14}{scored.cases:>4} steps: {told(said)}")
-    for one in outcomes if wrong else ():
-        if one.acted and not one.exact:
-            call = one.proposal.call
+    for step in steps:
+        if step.acted and not step.exact:
+            call = step.proposal.call
             given = {name: value.json for name, value in call.arguments.items()}
-            output.json({"wrong": one.case.written.inputs, "call": {"tool": call.tool, "with": given}})
-            output.line(f"  {clean(str(one.case.written.inputs))!r:.100}")
+            output.json({"wrong": step.case.written.inputs, "call": {"tool": call.tool, "with": given}})
+            output.line(f"  {clean(str(step.case.written.inputs))!r:.100}")
             output.line(f"    {call.tool}({clean(str(given)):.100})")
 
 
@@ -244,20 +244,3 @@ def cases_of(loaded: Project, output: Output) -> list[Case]:
         return read_cases(folder)
     except ValueError as error:
         raise CommandError(f"The goals in {folder} cannot be read: {error}.") from None
-
-
-def score_lines(name: str, scored: Score) -> Iterator[str]:
-    """Yield what a set of outcomes came to, in words."""
-    at_98, error = scored.coverage_at_98, scored.calibration_error
-    said = {
-        "exact": f"{scored.exact:.1%}",
-        "acted on": f"{scored.coverage:.1%} with precision {scored.precision:.1%}",
-        "at 98 %": f"{at_98:.1%}" if at_98 is not None else None,
-        "abstained": f"{scored.abstained:.1%}",
-        "asked": f"{scored.asked:.1%}",
-        "unsafe": scored.unsafe,
-        "asks about": f"{scored.confirming}, of which {scored.confirmed} are right",
-        "calibration error": f"{error:.3f}" if error is not None else None,
-        "took": f"{scored.p50_ms:.1f} ms, p95 {scored.p95_ms:.1f} ms",
-    }
-    yield f"{name:<14}{scored.cases:>4} goals: {told(said)}"

@@ -218,8 +218,12 @@ def test_it_is_measured_on_the_same_goals_and_steps(own: Path) -> None:
     # Five goals and two steps, of which one was not answered.
     assert spent["input_tokens"] == 6 * 1_200
     shown = handrail("lam", "eval", *at, MODEL_KEY=KEY).stdout
-    assert "few" in shown
-    assert "calibration" not in shown
+    header = next(line for line in shown.splitlines() if "at 98 %" in line)
+    row = next(line for line in shown.splitlines() if line.startswith("few"))
+    ends = {column: header.index(column) + len(column) for column in ("exact", "at 98 %", "error")}
+    assert row[ends["exact"] - 7 : ends["exact"]].strip() == "50.0%"
+    assert not row[ends["at 98 %"] - 7 : ends["at 98 %"]].strip()
+    assert not row[ends["error"] - 6 : ends["error"]].strip()
 
 
 @pytest.mark.parametrize(

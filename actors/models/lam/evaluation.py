@@ -144,6 +144,11 @@ class Score:
     """What a set of outcomes comes to."""
 
     cases: int
+    # Goals that have a plan, about which nothing should be done, that lack something; those acted on.
+    planned: int
+    unwanted: int
+    asking: int
+    acted: int
     # Of the goals for which there is a plan: how many were planned exactly, and how many of them acted on.
     exact: float
     coverage: float
@@ -176,6 +181,10 @@ def score(outcomes: Sequence[Outcome]) -> Score:
     says = not outcomes or any(one.thought.needed for one in outcomes)
     return Score(
         len(outcomes),
+        len(wanted),
+        len(unwanted),
+        len(asking),
+        len(acted),
         _share(one.exact and one.thought.outcome in ("plan", "unsure") for one in wanted),
         _share(one.acted for one in wanted),
         _share(one.exact for one in acted),

@@ -91,6 +91,10 @@ class StepScore:
     """What a set of outcomes comes to."""
 
     cases: int
+    # Cases in which something should be done, in which nothing should; what was proposed.
+    wanted: int
+    unwanted: int
+    acted: int
     # Of the cases in which something should be done: how many came to just that.
     exact: float
     # Of what was proposed: how much was just what was wanted.
@@ -151,7 +155,8 @@ def score_steps(outcomes: Iterable[StepOutcome]) -> StepScore:
     unsafe = sum(one.unsafe for one in held)
     asked = [one.right for one in held if one.asked]
     counted = (len(asked), sum(asked))
-    return StepScore(len(held), _share(wanted), _share(proposed), _share(left), unsafe, *counted)
+    of = (len(held), len(wanted), len(left), len(proposed))
+    return StepScore(*of, _share(wanted), _share(proposed), _share(left), unsafe, *counted)
 
 
 def wanted(written: Written) -> list[Wanted]:
