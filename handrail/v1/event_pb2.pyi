@@ -1970,6 +1970,26 @@ class ModelThought(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AlternativesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     MODEL_SHA256_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
@@ -1980,6 +2000,8 @@ class ModelThought(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OTHERWISE_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"lam:0123456789ab", and the SHA-256 of its card, which names its weights; or "openai:MODEL"."""
     model_sha256: _builtins.str
@@ -1994,6 +2016,10 @@ class ModelThought(_message.Message):
     input_tokens: _builtins.int
     """What question and answer came to, as far as an endpoint says."""
     output_tokens: _builtins.int
+    raw: _builtins.float
+    """What the network itself gave that least sure part, before the curves (0: it does not say), and which options
+    came next in that decision, with what it gave them. Of two readings, those of the less sure one.
+    """
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.PastStep]:
         """The decisions in order, with the source of each argument."""
@@ -2004,6 +2030,8 @@ class ModelThought(_message.Message):
         not act for that, and `sure` is 0.
         """
 
+    @_builtins.property
+    def alternatives(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     def __init__(
         self,
         *,
@@ -2017,10 +2045,12 @@ class ModelThought(_message.Message):
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         otherwise: Global___Reading | None = ...,
+        raw: _builtins.float = ...,
+        alternatives: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["otherwise", b"otherwise"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "doubtful", b"doubtful", "input_tokens", b"input_tokens", "left_over", b"left_over", "model", b"model", "model_sha256", b"model_sha256", "needed", b"needed", "otherwise", b"otherwise", "output_tokens", b"output_tokens", "sure", b"sure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "decisions", b"decisions", "doubtful", b"doubtful", "input_tokens", b"input_tokens", "left_over", b"left_over", "model", b"model", "model_sha256", b"model_sha256", "needed", b"needed", "otherwise", b"otherwise", "output_tokens", b"output_tokens", "raw", b"raw", "sure", b"sure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -357,7 +357,7 @@ class Confidence(_message.Message):
     doubtful: _builtins.str
     @_builtins.property
     def alternatives(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """What came next, with what the network gave it."""
+        """Which options came next in that decision, with what the network gave them."""
 
     def __init__(
         self,

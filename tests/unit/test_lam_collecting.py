@@ -895,6 +895,8 @@ def thought_of(*steps: pb.PastStep) -> event_pb2.ModelThought:
         sure=0.97,
         needed=0.95,
         doubtful="order",
+        raw=0.91,
+        alternatives={"list_orders": 0.04},
     )
 
 
@@ -934,7 +936,8 @@ def test_what_a_model_decided_is_told_as_it_told_it() -> None:
     assert [row.trains for row in found.rows] == [True] * 3
     assert [[step.step for step in row.steps] for row in found.rows] == [["s1"], ["s2"], []]
     first = found.rows[0]
-    assert (first.confidence.calibrated, first.confidence.needed, first.confidence.raw) == (0.97, 0.95, 0.0)
+    assert (first.confidence.calibrated, first.confidence.needed, first.confidence.raw) == (0.97, 0.95, 0.91)
+    assert dict(first.confidence.alternatives) == {"list_orders": 0.04}
     assert (first.versions.model, first.versions.model_sha256) == ("lam:0123456789ab", "f" * 64)
 
 

@@ -354,6 +354,31 @@ def test_what_it_would_do_is_what_it_would_do_after_a_greeting() -> None:
     assert "like nothing that it knows: say it in other words" in reason_of(thought, OPTIONS)
 
 
+def test_it_says_what_the_network_gave_the_least_sure_part_and_what_came_next_there() -> None:
+    """Of two readings, those of the less sure one; and the curve may say something else than the network."""
+    look = replace(says("get_order", order_id="1", sure=0.9), alternatives=(("get_customer", 0.06),))
+    less = replace(says("get_order", order_id="1", sure=0.8), alternatives=(("send_email", 0.11),))
+    stop = replace(says("stop"), alternatives=(("refund_order", 0.001),))
+    halved = Calibration({"option:*": Curve((0.0, 0.9), (0.4, 0.7))})
+    for first, again in ((look, less), (less, look)):
+        decider = Scripted(first, stop, again=(again, stop))
+        thought = Thinker(decider, halved, NEEDED, {"do", "it", "hello"}).think("do it", DAY)  # type: ignore[arg-type]
+        assert (thought.raw, thought.alternatives) == (0.8, (("send_email", 0.11),))
+        assert thought.sure == pytest.approx(0.55)
+    missed = thinks(replace(says("get_order", "order_id", sure=0.7), alternatives=(("get_customer", 0.2),)))
+    assert (missed.outcome, missed.raw, missed.alternatives) == ("ask", 0.7, (("get_customer", 0.2),))
+
+
+def test_the_log_keeps_what_the_network_gave(tmp_path: Path) -> None:
+    model = open_model(tmp_path / write_model(tmp_path, OPTIONS), OPTIONS, {})
+    kept = thought_of(model, Thought("plan", sure=0.7, raw=0.8, alternatives=(("get_customer", 0.06),)))
+    assert (kept.sure, kept.raw, dict(kept.alternatives)) == (0.7, 0.8, {"get_customer": 0.06})
+    # A network that nothing was taught knows no better, and what it does say stands in the log.
+    answered = answer(model, Goal("look order 1001 up", {}, DAY), PLAYBOOKS).thought
+    assert 0 < len(answered.alternatives) <= 3
+    assert {*answered.alternatives} <= {one.name for one in OPTIONS}
+
+
 def test_two_readings_that_differ_say_in_what() -> None:
     stop = says("stop")
     look = says("get_order", order_id="1"), stop

@@ -132,6 +132,8 @@ def thought_of(model: Model, thought: Thought) -> event_pb2.ModelThought:
         needed=thought.needed,
         doubtful=thought.doubtful,
         left_over=thought.left_over,
+        raw=thought.raw,
+        alternatives=dict(thought.alternatives),
     )
     if thought.otherwise is not None:
         told.otherwise.decisions.extend(thought.otherwise)

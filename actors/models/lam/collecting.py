@@ -534,8 +534,7 @@ def _step_rows(story: _Story, handrail: Sequence[str]) -> Iterator[pb.Trajectory
         row.said_at.FromDatetime(datetime.datetime.combine(lesson.task.day, datetime.time()))
         thought = lesson.proposal.thought
         if thought.needed:
-            row.confidence.calibrated, row.confidence.needed = thought.sure, thought.needed
-            row.confidence.doubtful = thought.doubtful
+            row.confidence.CopyFrom(_confidence_of(thought))
         yield row
 
 
@@ -590,4 +589,14 @@ def _confidence(state: RunState) -> pb.Confidence | None:
     thought = state.goal.confirms if state.goal.confirms.decisions else answered
     if not thought.decisions or not thought.needed:
         return None
-    return pb.Confidence(calibrated=thought.sure, needed=thought.needed, doubtful=thought.doubtful)
+    return _confidence_of(thought)
+
+
+def _confidence_of(thought: event_pb2.ModelThought) -> pb.Confidence:
+    return pb.Confidence(
+        raw=thought.raw,
+        calibrated=thought.sure,
+        needed=thought.needed,
+        doubtful=thought.doubtful,
+        alternatives=thought.alternatives,
+    )

@@ -60,6 +60,9 @@ class Thought:
     otherwise: tuple[trajectory_pb2.PastStep, ...] | None = None
     # What a step was asked for, too, in another sentence of what it was given.
     rival: trajectory_pb2.OptionCall | None = None
+    # What the network gave the part that it is least sure of, and the options that came next there.
+    raw: float = 0.0
+    alternatives: tuple[tuple[str, float], ...] = ()
     decided: tuple[Decided, ...] = field(default=(), repr=False)
 
 
@@ -205,7 +208,8 @@ class Thinker:
         decided = (*thought.decided, one)
         if thought.decided and sure >= thought.sure:
             return replace(thought, needed=needed, decided=decided)
-        return replace(thought, sure=sure, needed=needed, doubtful=least.what, decided=decided)
+        thought = replace(thought, sure=sure, needed=needed, doubtful=least.what, decided=decided)
+        return replace(thought, raw=least.raw, alternatives=one.alternatives)
 
     def _effect(self, step: trajectory_pb2.PastStep) -> int:
         return self.decider.closed.options[self.decider.closed.index[step.call.option]].effect
@@ -237,8 +241,9 @@ def agreed(thought: Thought, again: Thought) -> Thought:
         steps = again.steps if again.outcome != "none" else ()
         doubtful = _differing(calls, others)
         return replace(thought, outcome="unsure", sure=0.0, doubtful=doubtful, otherwise=steps)
-    doubtful = min(thought, again, key=lambda one: one.sure).doubtful
-    return _ended(replace(thought, sure=(thought.sure + again.sure) / 2, doubtful=doubtful), "plan")
+    less = min(thought, again, key=lambda one: one.sure)
+    thought = replace(thought, doubtful=less.doubtful, raw=less.raw, alternatives=less.alternatives)
+    return _ended(replace(thought, sure=(thought.sure + again.sure) / 2), "plan")
 
 
 def _bare(thought: Thought) -> list[trajectory_pb2.OptionCall]:
