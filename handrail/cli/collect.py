@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 COLLECTED = "collected.jsonl"
 IMPORTED = "imported.jsonl"
+XLAM = ("xlam", "xlam-turns")
+"""Records of ActionStudio, and the rows that it makes of them to train on."""
 MAX_RECORDS_BYTES = 1 << 30
 _PARQUET_COLUMNS = ("trajectory", "index", "source", "goal", "option", "trains", "why_not", "split", "row")
 
@@ -98,7 +100,8 @@ async def _records(client: Client, run: str) -> list[Record]:
 def read_records(
     path: Path, options: Sequence[Option], licence: str
 ) -> tuple[list[TrajectoryRow], Counter[str]]:
-    """Read records of xLAM, lines of JSON or one list, into rows; and how many gave none, by why."""
+    """Read records of xLAM, or its rows of turns, into rows; and how many records gave none, by why."""
+    from actors.models.lam.turns import whole
     from actors.models.lam.xlam import BadRecord, rows_of
 
     by_name = {one.name: one for one in options}
@@ -107,7 +110,7 @@ def read_records(
     rows: list[TrajectoryRow] = []
     left: Counter[str] = Counter()
     names: set[str] = set()
-    for record in _parsed(path):
+    for record in whole(_parsed(path)):
         try:
             made = rows_of(record, by_name, said_on=today, licence=licence)
         except BadRecord as error:
@@ -142,13 +145,13 @@ def _parsed(path: Path) -> Iterator[Any]:
 def write(path: Path, rows: Sequence[TrajectoryRow], form: str, options: Sequence[Option]) -> None:
     """Write a file whole, or leave it as it was."""
     from actors.models.lam.row_text import write_line
+    from actors.models.lam.turns import turns
     from actors.models.lam.xlam import records
 
-    if form == "xlam":
-        by_name = {one.name: one for one in options}
-        lines: Iterable[str] = (
-            json.dumps(one, sort_keys=True, ensure_ascii=False) for one in records(rows, by_name)
-        )
+    if form in XLAM:
+        made = records(rows, {one.name: one for one in options})
+        found = turns(made) if form == "xlam-turns" else made
+        lines: Iterable[str] = (json.dumps(one, sort_keys=True, ensure_ascii=False) for one in found)
     else:
         lines = map(write_line, rows)
     new: Path | None = None
@@ -170,21 +173,25 @@ def write(path: Path, rows: Sequence[TrajectoryRow], form: str, options: Sequenc
             new.unlink(missing_ok=True)
 
 
-def check_form(path: Path, form: str, *, named: bool) -> None:
+def check_form(path: Path, form: str, *, named: bool, everything: bool = False) -> None:
     """Refuse a form that there is not, or that the file cannot have, before anything is read."""
     import importlib.util
 
     if not path.name or path.is_dir():
         raise CommandError(f"--out {str(path)!r} is a folder.", next="Name a file in it.")
-    if form not in ("rows", "xlam"):
-        raise CommandError(f"--form {form!r:.40} is no form.", next="Write rows or xlam.")
-    if form == "xlam" and not named:
+    if form not in ("rows", *XLAM):
+        raise CommandError(f"--form {form!r:.40} is no form.", next="Write rows, xlam or xlam-turns.")
+    if form == "xlam-turns" and everything:
+        raise CommandError(
+            "Rows of turns are trained on, all of them.", next="Leave --all out, or write `--form xlam`."
+        )
+    if form in XLAM and not named:
         raise CommandError(
             f"Records of xLAM are not what belongs in {path.name}.", next="Name a file with --out."
         )
     if path.suffix != ".parquet":
         return
-    if form == "xlam":
+    if form in XLAM:
         raise CommandError("Records of xLAM are lines of JSON.", next="Name a file that ends in .jsonl.")
     if importlib.util.find_spec("pyarrow") is None:
         raise CommandError(

@@ -130,13 +130,18 @@ def collect(
         Path | None, typer.Option("--out", metavar="FILE", help="A .jsonl or .parquet file, written whole.")
     ] = None,
     form: Annotated[
-        str, typer.Option("--form", metavar="FORM", help="rows, or xlam: records of ActionStudio.")
+        str,
+        typer.Option(
+            "--form",
+            metavar="FORM",
+            help="rows; xlam: records of ActionStudio; xlam-turns: what it trains on.",
+        ),
     ] = "rows",
     everything: Annotated[
         bool, typer.Option("--all", help="Rows that do not train too, each with why not.")
     ] = False,
     records: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Instead of runs, records of xLAM.")
+        Path | None, typer.Option("--from", metavar="FILE", help="Instead of runs, records of xLAM or turns.")
     ] = None,
     licence: Annotated[
         str, typer.Option("--licence", metavar="NAME", help="With --from: under which they may be used.")
@@ -163,7 +168,7 @@ def collect(
     loaded, offered = open_project(project or (target.project if target is not None else None))
     default = collecting.COLLECTED if records is None else collecting.IMPORTED
     path = out or loaded.directory / loaded.settings.lam.path / default
-    collecting.check_form(path, form, named=out is not None)
+    collecting.check_form(path, form, named=out is not None, everything=everything)
     if records is not None:
         rows, left = collecting.read_records(records, offered, licence)
         if not rows:

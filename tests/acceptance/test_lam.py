@@ -398,6 +398,24 @@ def test_what_runs_teach_is_collected_and_can_be_read(tmp_path: Path) -> None:
     again = collect.read_rows(own / "lam" / "imported.jsonl")
     assert [row.decision for row in again] == [row.decision for row in rows]
 
+    # And as what ActionStudio trains on, of which all comes back too.
+    assert handrail("lam", "collect", *at, "--form", "xlam-turns", "--out", str(shared)).returncode == 0
+    said = [json.loads(line) for line in shared.read_text().splitlines()]
+    assert len(said) == 5
+    assert {frozenset(one) for one in said} == {
+        frozenset({"id", "messages", "tools", "chosen", "output_message"})
+    }
+    imported = handrail("lam", "collect", *at, "--from", str(shared), "--licence", "MIT", "--json")
+    assert last(imported)["kept"] == {"runs": 2, "rows": 5, "training": 5}
+    again = collect.read_rows(own / "lam" / "imported.jsonl")
+    assert [row.decision for row in again] == [row.decision for row in rows]
+
+    # What cannot be read leaves the file as it was.
+    before, nobody = file.read_bytes(), "r0-01m82gqdm6h9rwf5mvwd6py51a"
+    unknown = handrail("lam", "collect", nobody, *at)
+    assert (unknown.returncode, nobody in unknown.stderr) == (2, True), unknown.stdout + unknown.stderr
+    assert file.read_bytes() == before
+
     # Whoever has a run forgotten has it forgotten here too.
     assert handrail("forget", refund.trajectory, *at, "--yes").returncode == 0
     left = last(handrail("lam", "collect", *at, "--json"))["left"]
@@ -413,11 +431,12 @@ def test_what_runs_teach_is_collected_and_can_be_read(tmp_path: Path) -> None:
         (["--since", "soon"], "is no time"),
         (["--form", "poem"], "is no form"),
         (["--form", "xlam"], "--out"),
+        (["--form", "xlam-turns"], "--out"),
+        (["--form", "xlam-turns", "--all", "--out", "turns.jsonl"], "Leave --all out"),
         (["--since", "7d", "r0-01m82gqdm6h9rwf5mvwd6py51a"], "for all runs"),
         (["--from", "nothing.jsonl"], "--licence"),
         (["--from", "nothing.jsonl", "--licence", "MIT"], "cannot be read"),
         (["--out", "rows.parquet", "--form", "xlam"], "lines of JSON"),
-        (["r0-01m82gqdm6h9rwf5mvwd6py51a"], "r0-01m82gqdm6h9rwf5mvwd6py51a"),
     ],
 )
 def test_what_cannot_be_collected_is_said(own: Path, arguments: list[str], said: str) -> None:
