@@ -63,6 +63,15 @@ def test_they_come_back_as_the_record_that_they_were(backwards: bool) -> None:
         assert made.get("granted") == record.get("granted")
 
 
+@pytest.mark.parametrize("said", [{"trains": False}, {"trains": "yes"}, {"why_not": "it was undone"}])
+@pytest.mark.parametrize("at", [0, 2])
+def test_what_one_of_them_says_must_not_train_does_not(said: dict[str, Any], at: int) -> None:
+    rows = list(turns([RECORD]))
+    rows[at] |= said
+    (record,) = whole(rows)
+    assert record["trains"] is False
+
+
 def test_two_that_differ_are_both_there_and_one_that_is_said_twice_is_one() -> None:
     *_, last = turns([RECORD])
     other = last | {"output_message": {"role": "assistant", "content": "None of the tools does this."}}

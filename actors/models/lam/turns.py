@@ -49,21 +49,25 @@ def whole(read: Iterable[Any]) -> Iterator[Any]:
     """Yield what was read, with one record for all rows of turns that are of one trajectory.
 
     It is made of the longest of them; where two of these differ nothing tells which is right, and both are
-    records of one name.
+    records of one name. Where any of them says that it must not train, the record says so.
     """
     longest: dict[str, list[Mapping[str, Any]]] = {}
+    refused: dict[str, Record] = {}
     for one in read:
         if not _is_turn(one):
             yield one
             continue
-        held = longest.setdefault(one["id"].rpartition(JOINED)[0], [])
+        name = one["id"].rpartition(JOINED)[0]
+        if one.get("trains", True) is not True or one.get("why_not"):
+            refused[name] = {"trains": False}
+        held = longest.setdefault(name, [])
         length = len(one["messages"])
         if held and length > len(held[0]["messages"]):
             held.clear()
         if not held or (length == len(held[0]["messages"]) and one not in held):
             held.append(one)
     for name, rows in longest.items():
-        yield from (_record(name, row) for row in rows)
+        yield from (_record(name, row) | refused.get(name, {}) for row in rows)
 
 
 def _is_turn(one: Any) -> bool:
